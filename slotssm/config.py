@@ -1,0 +1,429 @@
+"""Typed configuration: what a data set, a model, a task and a training run are made of.
+
+Order of precedence: preset < TOML file < `key.path=value`. Every value that a run depends on is here, so
+the saved configuration re-runs as it is.
+"""
+
+import difflib
+import json
+import math
+import tomllib
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from slotssm.errors import InputError
+
+
+class Config(BaseModel):
+    """Base of all configurations: immutable, and no unknown key passes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+AnyConfig = typing.TypeVar("AnyConfig", bound=Config)
+
+# --- data -----------------------------------------------------------------------------------------------
+
+PaintName = Literal["white", "red", "blue", "yellow", "magenta", "cyan", "green", "orange"]
+ShapeName = Literal["circle", "square", "triangle"]
+
+MAX_COVERAGE = 0.45
+"""Share of the frame that discs may cover: random placement without overlap jams at about 0.547."""
+
+
+class BCBRecipe(Config):
+    """Blinking Color Balls: everything that decides the content of its episodes (paper, section 5.2)."""
+
+    kind: Literal["bcb"] = "bcb"
+    rule: Literal["earliest", "frequent"] = "earliest"
+    """Colour of a ball in the target: the first one it got, or the one it got most often."""
+    num_frames: int = Field(6, ge=2, le=1000)
+    """T: context frames plus the target, which is the last frame."""
+    patches_per_side: int = Field(4, ge=1)
+    """P: each context frame is read as P x P patches, one a step; 1 reads whole frames."""
+    num_balls: int = Field(4, ge=1, le=100)
+    """Balls in every episode."""
+    size_px: int = Field(64, ge=8, le=256)
+    """Side of the square frame in pixels."""
+    radius_px: float = Field(5.68, gt=0)
+    """Radius of every ball in pixels (measured in the authors' figures)."""
+    speed_px_per_frame: float = Field(3.0, ge=0)
+    """Speed of every ball in the first frame; collisions redistribute it, its root mean square stays."""
+    num_colors: int = Field(5, ge=1, le=5)
+    """How many of the five non-white colours are drawn from, in palette order."""
+
+    @property
+    def sequence_length(self) -> int:
+        """L = (T - 1) * P * P steps."""
+        return (self.num_frames - 1) * self.patches_per_side**2
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.size_px % self.patches_per_side:
+            raise ValueError(f"patches_per_side {self.patches_per_side} does not divide size_px {self.size_px}")
+        _check_room(self.num_balls, self.radius_px, self.size_px)
+        _check_speed(self.speed_px_per_frame, self.size_px)
+        return self
+
+
+class BouncingRecipe(Config):
+    """Bouncing coloured shapes on black; every collision is elastic and every shape collides as its disc."""
+
+    kind: Literal["bouncing"] = "bouncing"
+    num_frames: int = Field(30, ge=1, le=10_000)
+    """T: frames of an episode."""
+    size_px: int = Field(64, ge=8, le=256)
+    """Side of the square frame in pixels."""
+    min_objects: int = Field(3, ge=0, le=100)
+    """Fewest objects of an episode; the number is drawn uniformly."""
+    max_objects: int = Field(5, ge=1, le=100)
+    """Most objects of an episode (N of the file; episodes with fewer are padded)."""
+    shapes: tuple[ShapeName, ...] = Field(("circle", "square", "triangle"), min_length=1)
+    """Shapes to draw from, uniformly."""
+    colors: tuple[PaintName, ...] = Field(("red", "green", "blue", "yellow", "magenta", "cyan"), min_length=1)
+    """Colours to draw from, uniformly and independently for each object."""
+    radii_px: tuple[float, ...] = Field((6.0, 9.0), min_length=1)
+    """Radii of the discs around the shapes: a range of two values, or a list to choose from (`radius_draw`)."""
+    radius_draw: Literal["range", "choice"] = "range"
+    """Whether `radii_px` is the two ends of a uniform range or a list of choices."""
+    mass: Literal["area", "equal"] = "area"
+    """Mass of an object: proportional to the area of its disc, or the same for all."""
+    min_speed_px_per_frame: float = Field(1.0, ge=0)
+    """Lowest first speed; the speed of each object is uniform, its direction too."""
+    max_speed_px_per_frame: float = Field(3.0, ge=0)
+    """Highest first speed."""
+    joint_speed_px_per_frame: float | None = Field(None, ge=0)
+    """Euclidean norm of all objects' first velocities together, as in R-NEM's data; None leaves them as drawn."""
+    contact: Literal["collide", "occlude"] = "collide"
+    """`collide`: objects bounce off each other and never overlap; `occlude`: they pass in fixed depth order."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.min_objects > self.max_objects:
+            raise ValueError(f"min_objects {self.min_objects} exceeds max_objects {self.max_objects}")
+        if self.min_speed_px_per_frame > self.max_speed_px_per_frame:
+            raise ValueError("min_speed_px_per_frame exceeds max_speed_px_per_frame")
+        if min(self.radii_px) <= 0:
+            raise ValueError("radii_px must be positive")
+        if self.radius_draw == "range" and (len(self.radii_px) != 2 or self.radii_px[0] > self.radii_px[1]):
+            raise ValueError("radii_px must be two ascending values when radius_draw is 'range'")
+        crowd = self.max_objects if self.contact == "collide" else 1
+        _check_room(crowd, max(self.radii_px), self.size_px)
+        _check_speed(max(self.max_speed_px_per_frame, self.joint_speed_px_per_frame or 0), self.size_px)
+        return self
+
+
+def _check_room(num_discs: int, radius_px: float, size_px: int) -> None:
+    """Refuse more discs than fit without overlap into the square (to the limit of random placement)."""
+    most = int(MAX_COVERAGE * size_px**2 / (math.pi * radius_px**2))
+    if 2 * radius_px > size_px * 0.9:
+        raise ValueError(f"radius {radius_px:g} px is too large for a frame of {size_px} px")
+    if num_discs > most and num_discs > 1:
+        raise ValueError(
+            f"{num_discs} objects of radius {radius_px:g} px do not fit into {size_px} px: at most {most}; "
+            "take fewer, smaller ones or a larger size"
+        )
+
+
+def _check_speed(speed_px_per_frame: float, size_px: int) -> None:
+    if speed_px_per_frame > size_px / 2:
+        raise ValueError(f"a speed of {speed_px_per_frame:g} px/frame crosses half the frame at once")
+
+
+Recipe = Annotated[BCBRecipe | BouncingRecipe, Field(discriminator="kind")]
+
+
+class DataConfig(Config):
+    """A generated data set: the recipe, how many episodes of it, and the seed."""
+
+    recipe: Recipe
+    seed: int = Field(0, ge=0)
+    """Seed of the data; 0 is a seed like any other."""
+    num_train: int = Field(1000, ge=0)
+    """Episodes in the split `train`; 0 leaves the split out."""
+    num_val: int = Field(100, ge=0)
+    """Episodes in the split `val`; 0 leaves the split out."""
+    num_test: int = Field(100, ge=0)
+    """Episodes in the split `test`; 0 leaves the split out."""
+
+    @property
+    def num_episodes(self) -> dict[str, int]:
+        """Episodes by split, without the empty ones."""
+        counts = {"train": self.num_train, "val": self.num_val, "test": self.num_test}
+        return {split: count for split, count in counts.items() if count}
+
+
+# --- models ---------------------------------------------------------------------------------------------
+
+
+class MambaConfig(Config):
+    """Time mixer: one Mamba (v1) block, its weights shared by all slots."""
+
+    kind: Literal["mamba"] = "mamba"
+    d_state: int = Field(16, ge=1)
+    """N: state size of each inner channel."""
+    d_conv: int = Field(4, ge=1)
+    """Width of the causal depthwise convolution in steps."""
+    expand: float = Field(2.0, gt=0)
+    """Inner width E = int(expand * slot_dim)."""
+
+
+class SequenceModelConfig(Config):
+    """What SlotSSM and OC-SlotSSM have in common."""
+
+    num_slots: int = Field(6, ge=1)
+    """K: slots of every layer."""
+    slot_dim: int = Field(64, ge=4)
+    """D: width of a slot."""
+    num_layers: int = Field(3, ge=1)
+    """Layers of encoder (where present), time mixer and slot mixer."""
+    num_heads: int = Field(4, ge=1)
+    """Heads of every attention; divides slot_dim."""
+    mlp_ratio: float = Field(4.0, gt=0)
+    """Hidden width of every MLP as a multiple of slot_dim."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout after attention and MLP; 0 is off."""
+    time_mixer: MambaConfig = MambaConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.slot_dim % self.num_heads:
+            raise ValueError(f"num_heads {self.num_heads} does not divide slot_dim {self.slot_dim}")
+        if self.slot_dim % 4:
+            raise ValueError(f"slot_dim {self.slot_dim} must be a multiple of 4 (sine-cosine positions)")
+        return self
+
+
+class SlotSSMConfig(SequenceModelConfig):
+    """SlotSSM: a CLS-Transformer slot encoder before the first layer (paper, section 3)."""
+
+    kind: Literal["slotssm"] = "slotssm"
+    num_encoder_layers: int = Field(3, ge=1)
+    """Layers of the slot encoder: self-attention, cross-attention to the tokens, MLP."""
+
+
+class OCSlotSSMConfig(SequenceModelConfig):
+    """OC-SlotSSM: one inverted attention to the input tokens in every layer (paper, section 4)."""
+
+    kind: Literal["oc-slotssm"] = "oc-slotssm"
+
+
+ModelConfig = Annotated[SlotSSMConfig | OCSlotSSMConfig, Field(discriminator="kind")]
+
+
+# --- tasks ----------------------------------------------------------------------------------------------
+
+
+class ReconstructConfig(Config):
+    """Reconstruct every frame from its slots: CNN tokens, spatial broadcast decoder, mean squared error."""
+
+    kind: Literal["reconstruct"] = "reconstruct"
+    encoder_channels: tuple[int, ...] = Field((32, 32, 32), min_length=1)
+    """Channels of the frame encoder's convolutions (3 x 3)."""
+    encoder_downsample: int = Field(2, ge=1)
+    """Factor between pixels and tokens per side, a power of two: strided convolutions come first."""
+    decoder_channels: tuple[int, ...] = Field((32, 32), min_length=1)
+    """Channels of the decoder's up-sampling convolutions (4 x 4, stride 2), each doubling the side."""
+
+
+class RecallConfig(Config):
+    """Recall colours: predict the whole target frame from the slots of the last step (paper, section 5.2)."""
+
+    kind: Literal["recall"] = "recall"
+    piece_px: int = Field(4, ge=1)
+    """Side of the pieces that a patch is cut into, one token each; also of the decoder's pieces."""
+    num_decoder_layers: int = Field(3, ge=1)
+    """Layers of the Transformer decoder: self-attention, cross-attention to the slots, MLP."""
+
+
+TaskConfig = Annotated[ReconstructConfig | RecallConfig, Field(discriminator="kind")]
+
+
+# --- training and the whole run --------------------------------------------------------------------------
+
+
+class TrainConfig(Config):
+    """How a run is trained."""
+
+    num_steps: int = Field(1000, ge=1)
+    """Optimiser steps."""
+    batch_size: int = Field(16, ge=1)
+    """Episodes (or clips) a step, over all processes."""
+    clip_len: int = Field(0, ge=0)
+    """Frames of a random clip of each episode; 0 takes whole episodes."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Peak learning rate of AdamW."""
+    warmup_steps: int = Field(100, ge=0)
+    """Steps of linear warm-up; 0 is off."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """After the warm-up: down to a tenth of the peak along a cosine, or constant."""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW's weight decay on matrices (never on biases, norms, embeddings, A_log or D); 0 is off."""
+    grad_clip_norm: float = Field(1.0, ge=0)
+    """Gradients are scaled down to this norm; 0 is off."""
+    precision: Literal["no", "bf16"] = "no"
+    """Mixed precision of the forward pass; no is float32."""
+    log_every_steps: int = Field(10, ge=1)
+    """Steps between two lines of metrics.jsonl."""
+    checkpoint_every_steps: int = Field(500, ge=1)
+    """Steps between two checkpoints; the last step is always saved."""
+    keep_checkpoints: int = Field(2, ge=1)
+    """How many of the newest checkpoints stay."""
+    eval_every_steps: int = Field(500, ge=0)
+    """Steps between two validations on the split `val`; 0 is off."""
+    num_eval_episodes: int = Field(32, ge=1)
+    """At most this many episodes of `val` are used while training."""
+
+
+class RunConfig(Config):
+    """A complete experiment: data, task, model and training."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the experiment; part of the default run directory."""
+    seed: int = Field(0, ge=0)
+    """Seed of the weights, the batches and dropout; the data has its own."""
+    data: DataConfig
+    task: TaskConfig
+    model: ModelConfig
+    train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        recipe, task = self.data.recipe, self.task
+        if task.kind == "recall":
+            if recipe.kind != "bcb":
+                raise ValueError(f"task 'recall' needs data of kind 'bcb', not '{recipe.kind}'")
+            patch_px = recipe.size_px // recipe.patches_per_side
+            if patch_px % task.piece_px:
+                raise ValueError(
+                    f"task.piece_px {task.piece_px} does not divide the patch of {patch_px} px "
+                    f"({recipe.size_px} px in {recipe.patches_per_side} patches a side)"
+                )
+            if self.train.clip_len:
+                raise ValueError("task 'recall' reads whole episodes: train.clip_len must be 0")
+        else:
+            factor = max(task.encoder_downsample, 2 ** len(task.decoder_channels))
+            if task.encoder_downsample & (task.encoder_downsample - 1):
+                raise ValueError(f"task.encoder_downsample {task.encoder_downsample} is no power of two")
+            if 2 ** len(task.encoder_channels) < task.encoder_downsample:
+                raise ValueError("task.encoder_downsample needs one encoder convolution for each halving")
+            if recipe.size_px % factor:
+                raise ValueError(f"size_px {recipe.size_px} must be a multiple of {factor} for this task")
+            if self.train.clip_len > recipe.num_frames:
+                raise ValueError(
+                    f"train.clip_len {self.train.clip_len} exceeds the {recipe.num_frames} frames of an episode"
+                )
+        return self
+
+
+# --- building and overriding -----------------------------------------------------------------------------
+
+
+def load(config_class: type[AnyConfig], document: Any, source: str) -> AnyConfig:
+    """Validate `document`; the error names `source`, the key, and for an unknown key the nearest valid one."""
+    try:
+        return config_class.model_validate(document)
+    except ValidationError as error:
+        raise InputError(f"{source}: {_first_fault(config_class, error)}") from None
+
+
+def override(config: AnyConfig, changes: Mapping[str, Any], source: str) -> AnyConfig:
+    """Return `config` with a nested mapping of changes laid over it.
+
+    A change of `kind` starts that part afresh, since the fields of another kind do not carry over.
+    """
+    return load(type(config), _merged(config.model_dump(mode="json"), changes), source)
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """Turn `["train.num_steps=10", ...]` into a nested mapping; values are JSON where they parse as JSON."""
+    changes: dict[str, Any] = {}
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or not path:
+            raise InputError(f"--set {assignment}: expected KEY.PATH=VALUE, for example train.num_steps=100")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        target = changes
+        *parents, leaf = path.strip().split(".")
+        for parent in parents:
+            target = target.setdefault(parent, {})
+            if not isinstance(target, dict):
+                raise InputError(f"--set {assignment}: {parent} was set to a value before")
+        target[leaf] = value
+    return changes
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file of changes to a preset (or a whole configuration)."""
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"--config {path} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"--config {path} is not readable TOML: {error}") from None
+
+
+def _merged(old: Any, new: Any) -> Any:
+    if not (isinstance(old, dict) and isinstance(new, Mapping)):
+        return new
+    if "kind" in new and new["kind"] != old.get("kind"):
+        return new
+    return {**old, **{key: _merged(old.get(key), value) for key, value in new.items()}}
+
+
+def _first_fault(config_class: type[Config], error: ValidationError) -> str:
+    """One line for the first fault: unknown keys before missing ones, since a typo causes both."""
+    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+    fault = faults[0]
+    path = [str(part) for part in fault["loc"]]
+    if fault["type"] == "extra_forbidden":
+        names = _field_names(config_class, path[:-1])
+        near = difflib.get_close_matches(path[-1], names, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}?" if near else f"valid names: {', '.join(names)}"
+        return f"unknown key {'.'.join(_without_tags(config_class, path))}; {hint}"
+    where = ".".join(_without_tags(config_class, path))
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
+
+
+def _parts(config_class: type[Config], path: Sequence[str]) -> list[tuple[str, type[Config] | None]]:
+    """Walk an error path; each step gives its name ("" for a union's tag) and the class it leads to."""
+    steps: list[tuple[str, type[Config] | None]] = []
+    options: list[type[Config]] = [config_class]
+    for name in path:
+        tagged = [
+            option
+            for option in options
+            if option.model_fields.get("kind") and option.model_fields["kind"].default == name
+        ]
+        if tagged and len(options) > 1:
+            options = tagged
+            steps.append(("", tagged[0]))
+            continue
+        field = next((option.model_fields[name] for option in options if name in option.model_fields), None)
+        options = _config_classes(field.annotation) if field else []
+        steps.append((name, options[0] if len(options) == 1 else None))
+    return steps
+
+
+def _config_classes(annotation: Any) -> list[type[Config]]:
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return [annotation]
+    return [found for argument in typing.get_args(annotation) for found in _config_classes(argument)]
+
+
+def _without_tags(config_class: type[Config], path: Sequence[str]) -> list[str]:
+    return [name for name, _ in _parts(config_class, path) if name]
+
+
+def _field_names(config_class: type[Config], path: Sequence[str]) -> list[str]:
+    steps = _parts(config_class, path)
+    found = steps[-1][1] if steps else config_class
+    return list(found.model_fields) if found else []

@@ -1,0 +1,388 @@
+"""The episode file: the only module that knows how episodes lie in HDF5 (format: docs/data-format.md).
+
+`Layout` says which fields a data set has, `EpisodeWriter` writes them, `EpisodeFile` reads them.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+
+from slotssm.errors import InputError
+
+try:
+    from isal import isal_zlib as deflate  # the same format, five times faster; h5py reads it without plugins
+except ImportError:
+    import zlib as deflate  # type: ignore[no-redef]
+
+FORMAT = "slotssm-episodes"
+FORMAT_VERSION = 1
+SPLITS = ("train", "val", "test")
+IGNORE_ID = 255
+"""Label of pixels that no score may count."""
+COMPRESSION_LEVEL = 1
+"""Deflate level."""
+CHUNK_BYTES = 1 << 20
+"""A chunk holds whole frames of one episode up to about this size before compression."""
+
+Episode = dict[str, np.ndarray]
+"""One episode: field name to array, without the episode axis."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One dataset of a split.
+
+    Attributes:
+        shape: shape of one episode's part.
+        dtype: numpy dtype name.
+        image: True for pixel data, which is compressed, one or more chunks an episode; the small object
+            fields lie contiguous and uncompressed.
+        attrs: HDF5 attributes, such as `kind` with `unit` or `categories`.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    image: bool = False
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def chunk_frames(self) -> int:
+        """Frames in a chunk (image fields)."""
+        frame_bytes = math.prod(self.shape[1:]) * np.dtype(self.dtype).itemsize
+        return max(1, min(self.shape[0], CHUNK_BYTES // frame_bytes))
+
+    @property
+    def num_bytes(self) -> int:
+        """Uncompressed bytes of one episode."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    def chunks(self, array: np.ndarray) -> Iterator[tuple[int, bytes]]:
+        """First frame and compressed bytes of every chunk of one episode's array (image fields)."""
+        for start in range(0, len(array), self.chunk_frames):
+            chunk = array[start : start + self.chunk_frames]
+            if len(chunk) < self.chunk_frames:
+                rest = np.zeros((self.chunk_frames - len(chunk), *chunk.shape[1:]), chunk.dtype)
+                chunk = np.concatenate([chunk, rest])
+            yield start, deflate.compress(chunk.data.cast("B"), COMPRESSION_LEVEL)
+
+    def stored_bytes(self, array: np.ndarray) -> int:
+        """Bytes that one episode's array takes in the file."""
+        return sum(len(chunk) for _, chunk in self.chunks(array)) if self.image else self.num_bytes
+
+
+Layout = dict[str, Field]
+"""Path inside a split (`frames`, `objects/position`, ...) to its field."""
+
+
+def numeric(unit: str) -> dict[str, str]:
+    """Attributes of a numeric property."""
+    return {"kind": "numeric", "unit": unit}
+
+
+def categorical(categories: Sequence[str]) -> dict[str, str]:
+    """Attributes of a categorical property: values are indices into `categories`."""
+    return {"kind": "categorical", "categories": json.dumps(list(categories))}
+
+
+def standard_layout(num_frames: int, height: int, width: int, num_objects: int) -> Layout:
+    """The fields that every generated data set has."""
+    per_frame = (num_frames, num_objects)
+    return {
+        "frames": Field((num_frames, height, width, 3), "uint8", image=True),
+        "masks": Field((num_frames, height, width), "uint8", image=True),
+        "objects/position": Field((*per_frame, 2), "float32", attrs=numeric("px")),
+        "objects/velocity": Field((*per_frame, 2), "float32", attrs=numeric("px/frame")),
+        "objects/visible": Field(per_frame, "uint16", attrs=numeric("px")),
+    }
+
+
+class EpisodeWriter:
+    """Writes a new episode file; whoever opens it moves it to its final name once it is complete.
+
+    Args:
+        path: file to create.
+        attrs: root attributes beyond `format` and `format_version`.
+        layout: fields of every split.
+        num_episodes: episodes by split.
+    """
+
+    def __init__(self, path: Path, attrs: Mapping[str, Any], layout: Layout, num_episodes: Mapping[str, int]) -> None:
+        self.layout = layout
+        self._file = h5py.File(path, "w", libver=("earliest", "v110"))
+        self._file.attrs["format"] = FORMAT
+        self._file.attrs["format_version"] = FORMAT_VERSION
+        for name, value in attrs.items():
+            self._file.attrs[name] = value
+        for split, count in num_episodes.items():
+            for name, spec in layout.items():
+                self._create(f"{split}/{name}", spec, count)
+
+    def _create(self, name: str, spec: Field, num_episodes: int) -> None:
+        options: dict[str, Any] = {"track_times": False}
+        if spec.image:
+            options |= {
+                "chunks": (1, spec.chunk_frames, *spec.shape[1:]),
+                "compression": "gzip",
+                "compression_opts": COMPRESSION_LEVEL,
+            }
+        dataset = self._file.create_dataset(name, (num_episodes, *spec.shape), spec.dtype, **options)
+        for key, value in spec.attrs.items():
+            dataset.attrs[key] = value
+
+    def write(self, split: str, first: int, episodes: Sequence[Episode]) -> None:
+        """Write consecutive episodes, the first of them at index `first`."""
+        for name, spec in self.layout.items():
+            dataset = self._file[f"{split}/{name}"]
+            arrays = [np.ascontiguousarray(episode[name], spec.dtype) for episode in episodes]
+            if not spec.image:
+                dataset[first : first + len(arrays)] = np.stack(arrays)
+                continue
+            # compressed here rather than in HDF5, whose filter pipeline is slower and holds a global lock
+            for index, array in enumerate(arrays, first):
+                for start, chunk in spec.chunks(array):
+                    dataset.id.write_direct_chunk((index, start, *(0 for _ in array.shape[1:])), chunk)
+
+    def copy(self, split: str, first: int, source: "EpisodeFile") -> None:
+        """Copy a whole split of `source` to index `first` on, without decompressing it."""
+        for name, spec in self.layout.items():
+            theirs, ours = source.dataset(split, name), self._file[f"{split}/{name}"]
+            if not spec.image:
+                ours[first : first + len(theirs)] = theirs[...]
+                continue
+            for index in range(len(theirs)):
+                for start in range(0, spec.shape[0], spec.chunk_frames):
+                    tail = (start, *(0 for _ in spec.shape[1:]))
+                    _, chunk = theirs.id.read_direct_chunk((index, *tail))
+                    ours.id.write_direct_chunk((first + index, *tail), chunk)
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class EpisodeFile:
+    """A validated, read-only view of an episode file.
+
+    Args:
+        path: file to open.
+        needs_frames: False accepts files of masks or slots alone, as predictions and bare truth files are.
+
+    Raises:
+        InputError: the file is missing, not HDF5, damaged, or of another format or version.
+    """
+
+    def __init__(self, path: Path, needs_frames: bool = True) -> None:
+        self.path = path
+        self._file = _open(path)
+        try:
+            self.attrs: dict[str, Any] = {name: _plain(value) for name, value in self._file.attrs.items()}
+            self._check(needs_frames)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _check(self, needs_frames: bool) -> None:
+        found = self.attrs.get("format")
+        if found != FORMAT:
+            raise InputError(f"{self.path} is no episode file: its attribute 'format' is {found!r}, not {FORMAT!r}")
+        version = self.attrs.get("format_version")
+        if version != FORMAT_VERSION:
+            raise InputError(
+                f"{self.path} has format version {version!r}; this program reads version {FORMAT_VERSION}: "
+                "generate it again, or use the slotssm release that wrote it"
+            )
+        if not self.splits:
+            raise InputError(f"{self.path} holds no split (train, val or test)")
+        for split in self.splits:
+            lengths = {name: len(self.dataset(split, name)) for name in self.fields(split)}
+            if needs_frames and "frames" not in lengths:
+                raise InputError(f"{self.path} has no dataset {split}/frames")
+            if len(set(lengths.values())) > 1:
+                raise InputError(f"{self.path}: datasets of split {split} differ in their number of episodes")
+
+    @property
+    def splits(self) -> list[str]:
+        """Splits that the file holds, in the order train, val, test."""
+        return [split for split in SPLITS if split in self._file]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The recipe that the file was generated from; empty for files from elsewhere."""
+        return json.loads(self.attrs.get("config", "{}"))
+
+    def fields(self, split: str) -> list[str]:
+        """Paths of all datasets of a split."""
+        names: list[str] = []
+        self._file[split].visititems(lambda name, node: names.append(name) if isinstance(node, h5py.Dataset) else None)
+        return sorted(names)
+
+    def has(self, split: str, name: str) -> bool:
+        """Whether the split has this dataset."""
+        return f"{split}/{name}" in self._file
+
+    def dataset(self, split: str, name: str) -> h5py.Dataset:
+        """The dataset itself, for slicing; `InputError` if it is absent."""
+        if split not in self._file:
+            raise InputError(f"{self.path} has no split {split!r}; it has {', '.join(self.splits)}")
+        if not self.has(split, name):
+            raise InputError(f"{self.path} has no dataset {split}/{name}; it has {', '.join(self.fields(split))}")
+        return self._file[f"{split}/{name}"]
+
+    def field_attrs(self, split: str, name: str) -> dict[str, Any]:
+        """Attributes of a dataset, decoded."""
+        return {key: _plain(value) for key, value in self.dataset(split, name).attrs.items()}
+
+    def categories(self, split: str, name: str) -> list[str]:
+        """Category names of a categorical property."""
+        return json.loads(self.field_attrs(split, name)["categories"])
+
+    def num_episodes(self, split: str) -> int:
+        """Episodes of a split."""
+        names = self.fields(split) if split in self._file else []
+        return len(self.dataset(split, names[0] if names else "frames"))
+
+    def episode(self, split: str, index: int) -> Episode:
+        """All fields of one episode."""
+        return {name: self.read(split, name, index) for name in self.fields(split)}
+
+    def read(self, split: str, name: str, where: Any = slice(None)) -> np.ndarray:
+        """Part of a dataset, with a clear error where the stored bytes are damaged."""
+        dataset = self.dataset(split, name)
+        try:
+            return np.asarray(dataset[where])
+        except OSError as error:
+            raise InputError(
+                f"{self.path} is damaged at {split}/{name}: {str(error).splitlines()[0]}; generate it again"
+            ) from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _open(path: Path) -> h5py.File:
+    if not path.exists():
+        raise InputError(f"{path} does not exist")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, not an episode file")
+    try:
+        return h5py.File(path, "r")
+    except PermissionError:
+        raise InputError(f"{path} may not be read: permission denied") from None
+    except OSError as error:
+        reason = "truncated" if "truncated" in str(error) else "not HDF5" if "signature" in str(error) else ""
+        fault = f"is {reason}" if reason else f"cannot be opened ({str(error).splitlines()[0]})"
+        raise InputError(f"{path} {fault}; generate or copy it again") from None
+
+
+def _plain(value: Any) -> Any:
+    """HDF5 attribute values as plain Python ones."""
+    if isinstance(value, bytes):
+        return value.decode()
+    return value.item() if isinstance(value, np.generic) else value
+
+
+# --- whole-file services ----------------------------------------------------------------------------------
+
+
+def content_hash(path: Path, first: int | None = None) -> str:
+    """SHA-256 over what the file says: recipe, seed and every value, in a fixed order.
+
+    How the bytes lie in the file (chunks, compression, versions of the writer) does not matter.
+
+    Args:
+        path: episode file.
+        first: only the first so many episodes of each split; the counts then leave the hash.
+    """
+    digest = hashlib.sha256()
+    with EpisodeFile(path, needs_frames=False) as episodes:
+        facts = {name: value for name, value in sorted(episodes.attrs.items()) if name != "versions"}
+        digest.update(json.dumps(facts, default=_as_list).encode())
+        for split in episodes.splits:
+            for name in episodes.fields(split):
+                dataset = episodes.dataset(split, name)
+                count = len(dataset) if first is None else min(first, len(dataset))
+                digest.update(f"{split}/{name}:{dataset.dtype.str}{(count, *dataset.shape[1:])}".encode())
+                digest.update(json.dumps(episodes.field_attrs(split, name), default=_as_list).encode())
+                for part in _blocks(count, dataset):
+                    digest.update(np.ascontiguousarray(episodes.read(split, name, part)).data)
+    return digest.hexdigest()
+
+
+def _as_list(value: np.ndarray) -> Any:
+    return value.tolist()
+
+
+def _blocks(count: int, dataset: h5py.Dataset) -> Iterator[slice]:
+    """Slices of episodes of about 64 MB."""
+    episode_bytes = max(1, math.prod(dataset.shape[1:]) * dataset.dtype.itemsize)
+    step = max(1, (64 << 20) // episode_bytes)
+    return (slice(start, min(start + step, count)) for start in range(0, count, step))
+
+
+@dataclass(frozen=True)
+class FieldSummary:
+    """What `inspect` tells of one dataset."""
+
+    split: str
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    unit: str
+    compression: str
+    stored_bytes: int
+    minimum: float | None
+    mean: float | None
+    maximum: float | None
+    """Statistics over the first episodes, enough to see a fault; None where there is nothing to measure."""
+
+
+def summarize(episodes: EpisodeFile, num_sampled: int = 64) -> list[FieldSummary]:
+    """Describe every dataset; statistics are over the first `num_sampled` episodes of each split."""
+    summaries = []
+    for split in episodes.splits:
+        for name in episodes.fields(split):
+            dataset = episodes.dataset(split, name)
+            attrs = episodes.field_attrs(split, name)
+            unit = attrs.get("unit") or ", ".join(json.loads(attrs.get("categories", "[]")))
+            values = episodes.read(split, name, slice(0, num_sampled))
+            known = values.size > 0
+            summaries.append(
+                FieldSummary(
+                    split=split,
+                    name=name,
+                    shape=tuple(dataset.shape),
+                    dtype=str(dataset.dtype),
+                    unit=unit,
+                    compression=f"{dataset.compression}-{dataset.compression_opts}" if dataset.compression else "none",
+                    stored_bytes=dataset.id.get_storage_size(),
+                    minimum=float(values.min()) if known else None,
+                    mean=float(values.mean(dtype=np.float64)) if known else None,
+                    maximum=float(values.max()) if known else None,
+                )
+            )
+    return summaries

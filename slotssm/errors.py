@@ -1,0 +1,19 @@
+"""The errors a user may see, each with the exit code that the command line returns for it."""
+
+
+class SlotSSMError(Exception):
+    """Something failed while it ran; the message is one line that a person can act on."""
+
+    exit_code = 1
+
+
+class InputError(SlotSSMError):
+    """A file, option or configuration is wrong: the message names it, the fault and the remedy."""
+
+    exit_code = 2
+
+
+class Interrupted(SlotSSMError):
+    """The work was stopped by a signal and can be resumed without loss."""
+
+    exit_code = 3
