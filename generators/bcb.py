@@ -6,20 +6,21 @@ often (`frequent`, ties to the one it got earliest); a ball that was never drawn
 the same context for the same seed.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from generators.physics import directions, place_discs, simulate
-from generators.rasterizer import PAINTS, paint
+from generators.rasterizer import paint
 from slotssm.config import BCBRecipe
 from slotssm.data.episodes import Episode, Field, Layout, categorical, standard_layout
 from slotssm.errors import InputError
 
-COLOR_NAMES = ("white", "red", "blue", "yellow", "magenta", "cyan")
 WHITE = 0
 NUM_FRAMES = {80: 6, 320: 6, 1280: 6, 160: 11, 640: 11, 2560: 11}
 """The paper's sequence lengths L to their number of frames T; P follows from L = (T - 1) P²."""
+MAX_FRAMES = 1000
 
 
 def recipe_for_length(
@@ -39,49 +40,50 @@ def recipe_for_length(
     if length is None and num_frames is None and patches_per_side is None:
         length = 80
     if length is not None:
-        num_frames, patches_per_side = _solve_length(length, num_frames, patches_per_side)
-    return {"num_frames": num_frames or 6, "patches_per_side": patches_per_side or 4, **fields}
+        size_px = fields.get("size_px") or BCBRecipe.model_fields["size_px"].default
+        num_frames, patches_per_side = _solve_length(length, num_frames, patches_per_side, size_px)
+    return {
+        "num_frames": 6 if num_frames is None else num_frames,
+        "patches_per_side": 4 if patches_per_side is None else patches_per_side,
+        **fields,
+    }
 
 
-def _solve_length(length: int, num_frames: int | None, patches: int | None) -> tuple[int, int]:
+def _solve_length(length: int, num_frames: int | None, patches: int | None, size_px: int) -> tuple[int, int]:
     if num_frames is None and patches is None:
         if length not in NUM_FRAMES:
-            near = sorted(sorted(NUM_FRAMES, key=lambda known: abs(known - length))[:2])
             raise InputError(
                 f"--len {length} is not one of {', '.join(map(str, sorted(NUM_FRAMES)))} "
-                f"(nearest: {near[0]}, {near[1]}); other lengths (T-1)·P² come from --frames T and --patches P"
+                f"(nearest: {_nearest(length, NUM_FRAMES)}); other lengths (T-1)·P² come from --frames T and --patches P"
             )
         num_frames = NUM_FRAMES[length]
-    if patches is None:
-        assert num_frames is not None
-        context = max(1, num_frames - 1)
-        patches = max(1, round((length / context) ** 0.5))
-        near_lengths = sorted({context * p * p for p in (patches - 1, patches, patches + 1) if p > 0})
-    else:
-        num_frames = num_frames or max(2, round(length / patches**2) + 1)
-        near_lengths = sorted({(t - 1) * patches**2 for t in (num_frames - 1, num_frames, num_frames + 1) if t > 1})
-    if (num_frames - 1) * patches**2 != length:
+    frames = range(2, MAX_FRAMES + 1) if num_frames is None else [num_frames]
+    sides = [p for p in range(1, size_px + 1) if size_px % p == 0] if patches is None else [patches]
+    if not sides or frames[0] < 2 or sides[0] < 1:
+        return num_frames or 0, patches or 0  # nothing to solve: the recipe names the value that is out of range
+    possible = {(t - 1) * p * p: (t, p) for t in frames for p in sides}
+    if length not in possible:
+        given = f"--frames {num_frames}" if patches is None else f"--patches {patches}"
+        given = given if num_frames is None or patches is None else f"--frames {num_frames} and {given}"
         raise InputError(
-            f"--len {length} is not (T-1)·P² for the given --frames and --patches "
-            f"(nearest: {', '.join(map(str, near_lengths))})"
+            f"--len {length} is not (T-1)·P² with {given} at {size_px} px (nearest: {_nearest(length, possible)})"
         )
-    return num_frames, patches
+    return possible[length]
+
+
+def _nearest(length: int, possible: Iterable[int]) -> str:
+    """The two lengths closest to `length`."""
+    return ", ".join(map(str, sorted(sorted(possible, key=lambda known: abs(known - length))[:2])))
 
 
 def layout(recipe: BCBRecipe) -> Layout:
     """Fields of a BCB file."""
     size, num = recipe.size_px, recipe.num_balls
-    names = COLOR_NAMES[: 1 + recipe.num_colors]
     return {
         **standard_layout(recipe.num_frames, size, size, num),
-        "objects/color": Field((recipe.num_frames, num), "uint8", attrs=categorical(names)),
+        "objects/color": Field((recipe.num_frames, num), "uint8", attrs=categorical(recipe.color_names)),
         "objects/radius": Field((num,), "float32", attrs={"kind": "numeric", "unit": "px"}),
     }
-
-
-def palette(recipe: BCBRecipe) -> np.ndarray:
-    """Pixel classes: black background, white, then the colours; uint8 [2 + num_colors, 3]."""
-    return np.array([(0, 0, 0)] + [PAINTS[name] for name in COLOR_NAMES[: 1 + recipe.num_colors]], np.uint8)
 
 
 def attributes(recipe: BCBRecipe) -> dict[str, Any]:
@@ -90,7 +92,7 @@ def attributes(recipe: BCBRecipe) -> dict[str, Any]:
         "rule": recipe.rule,
         "sequence_length": recipe.sequence_length,
         "patches_per_side": recipe.patches_per_side,
-        "palette": palette(recipe),
+        "palette": np.array(recipe.palette, np.uint8),
     }
 
 
@@ -107,7 +109,7 @@ def make_episode(recipe: BCBRecipe, rng: np.random.Generator) -> Episode:
     color = np.full((recipe.num_frames, num), WHITE, np.uint8)
     color[np.arange(num_context), blinking] = blink_color
     color[-1] = target_colors(blinking, blink_color, num, recipe.rule)
-    paints = palette(recipe)[1:]
+    paints = np.array(recipe.palette[1:], np.uint8)
     frames, masks, visible = paint(motion.position, radius, np.zeros(num, np.int64), paints[color], recipe.size_px)
     return {
         "frames": frames,

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from generators.physics import directions, place_discs, simulate
-from generators.rasterizer import PAINTS, SHAPES, paint
-from slotssm.config import BouncingRecipe
+from generators.rasterizer import SHAPES, paint
+from slotssm.config import PAINTS, BouncingRecipe
 from slotssm.data.episodes import Episode, Field, Layout, categorical, numeric, standard_layout
 
 WHITE_BALLS: dict[str, Any] = {

@@ -10,17 +10,6 @@ import numpy as np
 
 SHAPES = ("circle", "square", "triangle")
 """Shape names; their order is the shape code. Polygons are regular, upright and inscribed in the disc."""
-PAINTS = {
-    "white": (255, 255, 255),
-    "red": (255, 0, 0),
-    "blue": (0, 0, 255),
-    "yellow": (255, 255, 0),
-    "magenta": (255, 0, 255),
-    "cyan": (0, 255, 255),
-    "green": (0, 255, 0),
-    "orange": (255, 128, 0),
-}
-"""Colour names to RGB."""
 
 
 def _polygon(num_corners: int, first_angle: float) -> np.ndarray:

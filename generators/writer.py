@@ -125,6 +125,8 @@ def generate(
     if not config.num_episodes:
         raise InputError("nothing to generate: --train, --val and --test are all 0")
     started = time.perf_counter()
+    if out.is_dir():
+        raise InputError(f"{out} is a folder; choose a file for --out")
     refuse_existing(out, force)
     make_folder(out.parent)
     parts = out.with_name(out.name + ".parts")
@@ -211,6 +213,8 @@ def _write_shards(
             if stop:
                 raise Interrupted(f"{stop.signal_name}: {done} of {total} episodes are kept; --resume continues")
     except BrokenProcessPool:
+        if stop:  # schedulers signal the whole process group, and the workers died of it
+            raise Interrupted(f"{stop.signal_name}: {done} of {total} episodes are kept; --resume continues") from None
         raise SlotSSMError(
             "a worker process died (out of memory?); --resume continues, --workers 1 needs least memory"
         ) from None

@@ -28,6 +28,18 @@ AnyConfig = typing.TypeVar("AnyConfig", bound=Config)
 
 # --- data -----------------------------------------------------------------------------------------------
 
+RGB = tuple[int, int, int]
+PAINTS: dict[str, RGB] = {
+    "white": (255, 255, 255),
+    "red": (255, 0, 0),
+    "blue": (0, 0, 255),
+    "yellow": (255, 255, 0),
+    "magenta": (255, 0, 255),
+    "cyan": (0, 255, 255),
+    "green": (0, 255, 0),
+    "orange": (255, 128, 0),
+}
+"""Colour names to RGB; the first six are those of Blinking Color Balls, in the order of its pixel classes."""
 PaintName = Literal["white", "red", "blue", "yellow", "magenta", "cyan", "green", "orange"]
 ShapeName = Literal["circle", "square", "triangle"]
 
@@ -55,6 +67,16 @@ class BCBRecipe(Config):
     """Speed of every ball in the first frame; collisions redistribute it, its root mean square stays."""
     num_colors: int = Field(5, ge=1, le=5)
     """How many of the five non-white colours are drawn from, in palette order."""
+
+    @property
+    def color_names(self) -> list[str]:
+        """White and the blinking colours; their order is the colour code."""
+        return list(PAINTS)[: 1 + self.num_colors]
+
+    @property
+    def palette(self) -> list[RGB]:
+        """RGB of the pixel classes: black background, white, then the blinking colours."""
+        return [(0, 0, 0), *(PAINTS[name] for name in self.color_names)]
 
     @property
     def sequence_length(self) -> int:

@@ -33,7 +33,8 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error).splitlines()[0]
+        # not `strerror`: h5py puts HDF5's report of several lines there
+        reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
         raise InputError(f"cannot write {path}: {reason}; free some space or choose another --out") from None
 
 

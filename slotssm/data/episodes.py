@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -191,8 +192,9 @@ class EpisodeFile:
         self.path = path
         self._file = _open(path)
         try:
-            self.attrs: dict[str, Any] = {name: _plain(value) for name, value in self._file.attrs.items()}
-            self._check(needs_frames)
+            with _undamaged(path):
+                self.attrs: dict[str, Any] = {name: _plain(value) for name, value in self._file.attrs.items()}
+                self._check(needs_frames)
         except BaseException:
             self._file.close()
             raise
@@ -210,6 +212,8 @@ class EpisodeFile:
         if not self.splits:
             raise InputError(f"{self.path} holds no split (train, val or test)")
         for split in self.splits:
+            if not isinstance(self._file[split], h5py.Group):
+                raise InputError(f"{self.path}: {split} is not a group of datasets")
             lengths = {name: len(self.dataset(split, name)) for name in self.fields(split)}
             if needs_frames and "frames" not in lengths:
                 raise InputError(f"{self.path} has no dataset {split}/frames")
@@ -224,7 +228,8 @@ class EpisodeFile:
     @property
     def config(self) -> dict[str, Any]:
         """The recipe that the file was generated from; empty for files from elsewhere."""
-        return json.loads(self.attrs.get("config", "{}"))
+        with _undamaged(self.path, "attribute config"):
+            return json.loads(self.attrs.get("config", "{}"))
 
     def fields(self, split: str) -> list[str]:
         """Paths of all datasets of a split."""
@@ -246,7 +251,8 @@ class EpisodeFile:
 
     def field_attrs(self, split: str, name: str) -> dict[str, Any]:
         """Attributes of a dataset, decoded."""
-        return {key: _plain(value) for key, value in self.dataset(split, name).attrs.items()}
+        with _undamaged(self.path, f"{split}/{name}"):
+            return {key: _plain(value) for key, value in self.dataset(split, name).attrs.items()}
 
     def categories(self, split: str, name: str) -> list[str]:
         """Category names of a categorical property."""
@@ -282,6 +288,16 @@ class EpisodeFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@contextmanager
+def _undamaged(path: Path, place: str = "its structure") -> Iterator[None]:
+    """Turn what h5py and json raise on damaged bytes into `InputError`."""
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path} is damaged at {place}: {reason}; generate it again") from None
 
 
 def _open(path: Path) -> h5py.File:

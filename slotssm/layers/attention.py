@@ -1,0 +1,116 @@
+"""Attention over tokens and over slots, each pre-norm with a residual connection."""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Multi-head attention block: x + Attn(LN(x), context).
+
+    Args:
+        dim: width D.
+        num_heads: heads, dividing `dim`.
+        dropout: after the output projection; 0 is off.
+        cross: keys and values come from a second input (normalised too) instead of from x.
+    """
+
+    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0, cross: bool = False) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm = nn.LayerNorm(dim)
+        self.context_norm = nn.LayerNorm(dim) if cross else None
+        self.query = nn.Linear(dim, dim, bias=False)
+        self.key_value = nn.Linear(dim, 2 * dim, bias=False)
+        self.out = nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, x: Float[Tensor, "B Q D"], context: Float[Tensor, "B M D"] | None = None
+    ) -> Float[Tensor, "B Q D"]:
+        """Attend from x to `context` (cross) or to x itself."""
+        normed = self.norm(x)
+        if self.context_norm is not None:
+            assert context is not None, "cross-attention needs a context"
+            source = self.context_norm(context)
+        else:
+            source = normed
+        q = rearrange(self.query(normed), "b q (h d) -> b h q d", h=self.num_heads)
+        k, v = rearrange(self.key_value(source), "b m (two h d) -> two b h m d", two=2, h=self.num_heads)
+        y = F.scaled_dot_product_attention(q, k, v)
+        return x + self.dropout(self.out(rearrange(y, "b h q d -> b q (h d)")))
+
+
+class MLPBlock(nn.Module):
+    """Position-wise MLP block: x + MLP(LN(x)).
+
+    Args:
+        dim: width D.
+        ratio: hidden width as a multiple of `dim`.
+        dropout: after the last linear map; 0 is off.
+    """
+
+    def __init__(self, dim: int, ratio: float = 4.0, dropout: float = 0.0) -> None:
+        super().__init__()
+        hidden = int(dim * ratio)
+        self.net = nn.Sequential(
+            nn.LayerNorm(dim), nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim), nn.Dropout(dropout)
+        )
+
+    def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
+        """Apply the block."""
+        return x + self.net(x)
+
+
+class QueryBlock(nn.Module):
+    """One Transformer layer of queries that read a context: self-attention, cross-attention, MLP.
+
+    Args:
+        dim: width D of queries and context.
+        num_heads: heads of the attentions.
+        mlp_ratio: hidden width of the MLP as a multiple of `dim`.
+        dropout: in every block; 0 is off.
+    """
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.self_attention = Attention(dim, num_heads, dropout)
+        self.cross_attention = Attention(dim, num_heads, dropout, cross=True)
+        self.mlp = MLPBlock(dim, mlp_ratio, dropout)
+
+    def forward(self, queries: Float[Tensor, "B Q D"], context: Float[Tensor, "B M D"]) -> Float[Tensor, "B Q D"]:
+        """Update the queries."""
+        return self.mlp(self.cross_attention(self.self_attention(queries), context))
+
+
+class InvertedAttention(nn.Module):
+    """Slots compete for tokens: softmax over the slots, then a weighted mean over the tokens (paper, section 4).
+
+    One head. A[k, m] = softmax over k of q_k·k_m / sqrt(D); each row is divided by its sum over the tokens; the
+    output is A V. The residual connection and the norms are our choice, as in the released code.
+
+    Args:
+        dim: width D of slots and tokens.
+        eps: added to the row sums, so that a slot without tokens gets zero instead of a quotient of zeros.
+    """
+
+    def __init__(self, dim: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+        self.norm = nn.LayerNorm(dim)
+        self.token_norm = nn.LayerNorm(dim)
+        self.query = nn.Linear(dim, dim, bias=False)
+        self.key_value = nn.Linear(dim, 2 * dim, bias=False)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(
+        self, slots: Float[Tensor, "B K D"], tokens: Float[Tensor, "B M D"]
+    ) -> tuple[Float[Tensor, "B K D"], Float[Tensor, "B K M"]]:
+        """Returns the updated slots and the attention before renormalisation, which sums to 1 over the slots."""
+        q = self.query(self.norm(slots))
+        k, v = self.key_value(self.token_norm(tokens)).chunk(2, dim=-1)
+        attention = torch.softmax(q @ k.transpose(1, 2) * q.shape[-1] ** -0.5, dim=1)
+        weights = attention / (attention.sum(dim=-1, keepdim=True) + self.eps)
+        return slots + self.out(weights @ v), attention

@@ -1,0 +1,86 @@
+"""From slots to pixels: a Transformer over position queries, or one image and mask for every slot."""
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from slotssm.layers.attention import QueryBlock
+from slotssm.layers.positions import sincos_grid
+
+
+class PieceDecoder(nn.Module):
+    """Transformer decoder: position queries attend to each other and to the slots (paper, C.1).
+
+    Args:
+        image_size: side of the frame in pixels.
+        piece_px: side of the square that each query paints.
+        num_channels: values a pixel, for example classes.
+        dim: width D.
+        num_layers: layers of self-attention, cross-attention to the slots, and MLP.
+        num_heads: heads of the attentions.
+        mlp_ratio: hidden width of the MLPs as a multiple of `dim`.
+        dropout: in every block; 0 is off.
+    """
+
+    queries: Tensor
+
+    def __init__(
+        self,
+        image_size: int,
+        piece_px: int,
+        num_channels: int,
+        dim: int,
+        num_layers: int,
+        num_heads: int,
+        mlp_ratio: float,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.side, self.piece_px = image_size // piece_px, piece_px
+        self.register_buffer("queries", sincos_grid(self.side, self.side, dim), persistent=False)
+        self.layers = nn.ModuleList(QueryBlock(dim, num_heads, mlp_ratio, dropout) for _ in range(num_layers))
+        self.head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, num_channels * piece_px**2))
+
+    def forward(self, slots: Float[Tensor, "B K D"]) -> Float[Tensor, "B C H W"]:
+        """Values of every pixel."""
+        x = self.queries.expand(slots.shape[0], -1, -1)
+        for layer in self.layers:
+            x = layer(x, slots)
+        s = self.piece_px
+        return rearrange(self.head(x), "b (y x) (c s z) -> b c (y s) (x z)", y=self.side, s=s, z=s)
+
+
+class SpatialBroadcastDecoder(nn.Module):
+    """Every slot paints an image and an alpha logit; a softmax over slots blends them (paper, section 4).
+
+    A slot is copied to every cell of a small grid, a position embedding is added, and strided transposed
+    convolutions (4 x 4) double the grid until it has the size of the image.
+
+    Args:
+        image_size: side of the frame in pixels; a multiple of 2 ** len(channels).
+        channels: of the transposed convolutions.
+        dim: width D of the slots.
+    """
+
+    positions: Tensor
+
+    def __init__(self, image_size: int, channels: tuple[int, ...], dim: int) -> None:
+        super().__init__()
+        self.grid_size = image_size // 2 ** len(channels)
+        self.register_buffer("positions", sincos_grid(self.grid_size, self.grid_size, dim), persistent=False)
+        layers: list[nn.Module] = []
+        for before, after in zip((dim, *channels), channels, strict=False):
+            layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.ReLU()]
+        self.cnn = nn.Sequential(*layers, nn.Conv2d(channels[-1], 4, 3, padding=1))
+
+    def forward(
+        self, slots: Float[Tensor, "B K D"]
+    ) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B K 3 H W"], Float[Tensor, "B K H W"]]:
+        """Returns the blended image, the image of every slot, and the masks, which sum to 1 over the slots."""
+        batch = slots.shape[0]
+        cells = rearrange(slots, "b k d -> (b k) 1 d") + self.positions
+        painted = self.cnn(rearrange(cells, "n (y x) d -> n d y x", y=self.grid_size))
+        images, logits = rearrange(painted, "(b k) c h w -> b k c h w", b=batch).split([3, 1], dim=2)
+        masks = torch.softmax(logits[:, :, 0], dim=1)
+        return torch.einsum("bkchw,bkhw->bchw", images, masks), images, masks

@@ -1,0 +1,144 @@
+"""The Mamba (v1) block: parameter names, shapes and initial values of `mamba_ssm.Mamba`."""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from slotssm.ops import selective_scan, selective_scan_step
+
+
+class MambaState(NamedTuple):
+    """What a Mamba block remembers between two calls.
+
+    Attributes:
+        conv: [B, E, d_conv] the last inputs of the convolution, newest last.
+        ssm: [B, E, N] state of the recurrence.
+    """
+
+    conv: Tensor
+    ssm: Tensor
+
+
+class Mamba(nn.Module):
+    """Selective state space block (Gu & Dao 2023, figure 3).
+
+    Args:
+        d_model: width D of input and output.
+        d_state: state size N of each inner channel.
+        d_conv: width of the causal depthwise convolution.
+        expand: inner width E = int(expand * d_model); fractions such as 1.25 are fine.
+        dt_rank: rank of the step-size map; None is ceil(D / 16).
+        dt_min: lower end of the initial step sizes, drawn log-uniformly.
+        dt_max: upper end.
+        dt_init_floor: smallest initial step size.
+        backend: backend of the scan, see `slotssm.ops.selective_scan`.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: float = 2,
+        dt_rank: int | None = None,
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        dt_init_floor: float = 1e-4,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.d_model, self.d_state, self.d_conv = d_model, d_state, d_conv
+        self.d_inner = int(expand * d_model)
+        self.dt_rank = dt_rank or math.ceil(d_model / 16)
+        self.backend = backend
+        self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=False)
+        self.conv1d = nn.Conv1d(self.d_inner, self.d_inner, d_conv, groups=self.d_inner, padding=d_conv - 1, bias=True)
+        self.x_proj = nn.Linear(self.d_inner, self.dt_rank + 2 * d_state, bias=False)
+        self.dt_proj = nn.Linear(self.dt_rank, self.d_inner, bias=True)
+        self.A_log = nn.Parameter(torch.log(torch.arange(1, d_state + 1).float()).repeat(self.d_inner, 1))
+        self.D = nn.Parameter(torch.ones(self.d_inner))
+        self.out_proj = nn.Linear(self.d_inner, d_model, bias=False)
+        self._init_step_sizes(dt_min, dt_max, dt_init_floor)
+
+    def _init_step_sizes(self, dt_min: float, dt_max: float, floor: float) -> None:
+        """softplus(dt_proj.bias) is log-uniform in [dt_min, dt_max]."""
+        bound = self.dt_rank**-0.5
+        nn.init.uniform_(self.dt_proj.weight, -bound, bound)
+        span = math.log(dt_max) - math.log(dt_min)
+        dt = torch.exp(torch.rand(self.d_inner) * span + math.log(dt_min)).clamp(min=floor)
+        with torch.no_grad():
+            self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
+
+    def initial_state(self, batch_size: int) -> MambaState:
+        """The state before anything was seen: zeros."""
+        return MambaState(
+            self.D.new_zeros(batch_size, self.d_inner, self.d_conv),
+            self.D.new_zeros(batch_size, self.d_inner, self.d_state),
+        )
+
+    def forward(
+        self, u: Float[Tensor, "B L D"], state: MambaState | None = None
+    ) -> tuple[Float[Tensor, "B L D"], MambaState]:
+        """A whole sequence in parallel, continuing from `state`; returns the outputs and the new state."""
+        if state is None:
+            state = self.initial_state(u.shape[0])
+        x, z = self.in_proj(u).chunk(2, dim=-1)
+        x, conv = self._convolve(x, state.conv)
+        dt, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        y, ssm = selective_scan(
+            x,
+            F.linear(dt, self.dt_proj.weight),
+            -torch.exp(self.A_log.float()),
+            B,
+            C,
+            D=self.D,
+            z=z,
+            delta_bias=self.dt_proj.bias,
+            delta_softplus=True,
+            initial_state=state.ssm,
+            return_final_state=True,
+            backend=self.backend,
+        )
+        return self.out_proj(y), MambaState(conv, ssm)
+
+    def _convolve(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """Causal depthwise convolution and SiLU; `past` holds what came before x, [B, E, d_conv].
+
+        A sum of shifted products: for so narrow a kernel it is faster on a CPU than a grouped convolution,
+        and time stays the second axis.
+        """
+        history = torch.cat([past.transpose(1, 2).to(x.dtype), x], dim=1)
+        weight, total = self.conv1d.weight[:, 0], self.conv_bias
+        for w in range(self.d_conv):
+            total = total + history[:, w + 1 : w + 1 + x.shape[1]] * weight[:, w]
+        return F.silu(total), history[:, -self.d_conv :].transpose(1, 2)
+
+    @property
+    def conv_bias(self) -> Tensor:
+        """Bias of the convolution, [E]."""
+        assert self.conv1d.bias is not None
+        return self.conv1d.bias
+
+    def step(self, u: Float[Tensor, "B D"], state: MambaState) -> tuple[Float[Tensor, "B D"], MambaState]:
+        """One step; returns the output and the new state."""
+        x, z = self.in_proj(u).chunk(2, dim=-1)
+        conv = torch.cat([state.conv[:, :, 1:], x[..., None]], dim=-1)
+        x = F.silu((conv * self.conv1d.weight[:, 0]).sum(-1) + self.conv_bias)
+        dt, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        y, ssm = selective_scan_step(
+            state.ssm,
+            x,
+            F.linear(dt, self.dt_proj.weight),
+            -torch.exp(self.A_log.float()),
+            B,
+            C,
+            D=self.D,
+            z=z,
+            delta_bias=self.dt_proj.bias,
+            delta_softplus=True,
+        )
+        return self.out_proj(y), MambaState(conv, ssm)

@@ -1,0 +1,58 @@
+"""Slot encoder (tokens to slots) and slot mixer (slots among themselves)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from slotssm.layers.attention import Attention, MLPBlock, QueryBlock
+
+
+class SlotEncoder(nn.Module):
+    """CLS Transformer: learnable CLS tokens query the tokens of one step (paper, section 3.3).
+
+    Each layer is self-attention over the CLS tokens, cross-attention to the tokens and an MLP; a linear map
+    to the slots follows.
+
+    Args:
+        num_slots: K, one CLS token each.
+        dim: width D of CLS tokens, tokens and slots.
+        num_layers: Transformer layers.
+        num_heads: heads of the attentions.
+        mlp_ratio: hidden width of the MLPs as a multiple of `dim`.
+        dropout: in every block; 0 is off.
+    """
+
+    def __init__(
+        self, num_slots: int, dim: int, num_layers: int, num_heads: int, mlp_ratio: float, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.cls = nn.Parameter(torch.randn(num_slots, dim))
+        self.layers = nn.ModuleList(QueryBlock(dim, num_heads, mlp_ratio, dropout) for _ in range(num_layers))
+        self.to_slots = nn.Linear(dim, dim)
+
+    def forward(self, tokens: Float[Tensor, "B M D"]) -> Float[Tensor, "B K D"]:
+        """Summarise the tokens of each step in K slots."""
+        slots = self.cls.expand(tokens.shape[0], -1, -1)
+        for layer in self.layers:
+            slots = layer(slots, tokens)
+        return self.to_slots(slots)
+
+
+class SlotMixer(nn.Module):
+    """Self-attention across the slots of one step, then an MLP per slot (paper, section 3.3).
+
+    Args:
+        dim: width D.
+        num_heads: heads of the attention.
+        mlp_ratio: hidden width of the MLP as a multiple of `dim`.
+        dropout: in both blocks; 0 is off.
+    """
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.attention = Attention(dim, num_heads, dropout)
+        self.mlp = MLPBlock(dim, mlp_ratio, dropout)
+
+    def forward(self, slots: Float[Tensor, "B K D"]) -> Float[Tensor, "B K D"]:
+        """Let the slots of each step exchange information."""
+        return self.mlp(self.attention(slots))

@@ -1,0 +1,160 @@
+"""The composition that every model is a row of: (token reader → time mixer → slot mixer) × layers.
+
+Tokens are [B, T, M, D], slots [B, T, K, D]. Readers and slot mixers work on every step alone, so time is folded
+into the batch for them; the time mixer works on every slot alone, so slots are folded into the batch for it.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from slotssm.layers import InvertedAttention, Mamba, MambaState, SlotEncoder, SlotMixer
+
+
+class ModelState(NamedTuple):
+    """What a model remembers between two calls.
+
+    Attributes:
+        layers: state of every layer's time mixer, with the slots folded into the batch.
+        num_steps: steps seen so far.
+    """
+
+    layers: tuple[MambaState, ...]
+    num_steps: int
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """What a model returns.
+
+    Attributes:
+        slots: [B, T, K, D] after the last layer.
+        attention: [B, T, K, M] of the last reader that inverts attention (sums to 1 over K), or None.
+        state: continue with it in the next `forward` or `step`.
+    """
+
+    slots: Float[Tensor, "B T K D"]
+    attention: Float[Tensor, "B T K M"] | None
+    state: ModelState
+
+
+class SlotLayer(nn.Module):
+    """One layer: an optional reader, the time mixer with its pre-norm and residual, the slot mixer.
+
+    Args:
+        dim: width D.
+        reader: `SlotEncoder` makes slots from tokens, `InvertedAttention` updates the slots below from tokens,
+            None passes them on.
+        time_mixer: runs over the steps of each slot.
+        slot_mixer: runs over the slots of each step.
+    """
+
+    def __init__(
+        self, dim: int, reader: SlotEncoder | InvertedAttention | None, time_mixer: Mamba, slot_mixer: SlotMixer
+    ) -> None:
+        super().__init__()
+        self.reader = reader
+        self.time_norm = nn.LayerNorm(dim)
+        self.time_mixer = time_mixer
+        self.slot_mixer = slot_mixer
+
+    def read(
+        self, slots: Float[Tensor, "BT K D"] | None, tokens: Float[Tensor, "BT M D"]
+    ) -> tuple[Float[Tensor, "BT K D"], Float[Tensor, "BT K M"] | None]:
+        """Slots of each step from the slots below and the tokens."""
+        if isinstance(self.reader, SlotEncoder):
+            return self.reader(tokens), None
+        assert slots is not None, "a layer without a slot encoder needs slots from below"
+        return self.reader(slots, tokens) if self.reader is not None else (slots, None)
+
+    def mix_time(
+        self, slots: Float[Tensor, "B T K D"], state: MambaState | None
+    ) -> tuple[Float[Tensor, "B T K D"], MambaState]:
+        """Run the time mixer over every slot, all steps in parallel."""
+        folded = rearrange(self.time_norm(slots), "b t k d -> (b k) t d")
+        mixed, state = self.time_mixer(folded, state)
+        return slots + rearrange(mixed, "(b k) t d -> b t k d", b=slots.shape[0]), state
+
+    def mix_time_step(
+        self, slots: Float[Tensor, "B K D"], state: MambaState
+    ) -> tuple[Float[Tensor, "B K D"], MambaState]:
+        """Advance the time mixer by one step."""
+        mixed, state = self.time_mixer.step(rearrange(self.time_norm(slots), "b k d -> (b k) d"), state)
+        return slots + rearrange(mixed, "(b k) d -> b k d", b=slots.shape[0]), state
+
+
+class SlotSequenceModel(nn.Module):
+    """A stack of `SlotLayer`.
+
+    Args:
+        layers: the stack; without a slot encoder in the first layer, `queries` are its slots.
+        num_slots: K.
+        dim: width D.
+        learned_queries: whether to learn K queries as the slots below the first layer.
+    """
+
+    def __init__(self, layers: list[SlotLayer], num_slots: int, dim: int, learned_queries: bool) -> None:
+        super().__init__()
+        self.num_slots = num_slots
+        self.layers = nn.ModuleList(layers)
+        self.queries = nn.Parameter(torch.randn(num_slots, dim)) if learned_queries else None
+
+    def forward(self, tokens: Float[Tensor, "B T M D"], state: ModelState | None = None) -> ModelOutput:
+        """Run over T steps in parallel.
+
+        Args:
+            tokens: inputs of every step.
+            state: what an earlier call returned; None starts afresh.
+        """
+        batch, steps = tokens.shape[:2]
+        flat = rearrange(tokens, "b t m d -> (b t) m d")
+        slots = self._start(flat.shape[0])
+        attention, states = None, []
+        for index, layer in enumerate(self._layers):
+            slots, read = layer.read(slots, flat)
+            attention = read if read is not None else attention
+            unfolded = rearrange(slots, "(b t) k d -> b t k d", b=batch)
+            mixed, layer_state = layer.mix_time(unfolded, state.layers[index] if state is not None else None)
+            states.append(layer_state)
+            slots = layer.slot_mixer(rearrange(mixed, "b t k d -> (b t) k d"))
+        assert slots is not None
+        return ModelOutput(
+            slots=rearrange(slots, "(b t) k d -> b t k d", t=steps),
+            attention=None if attention is None else rearrange(attention, "(b t) k m -> b t k m", t=steps),
+            state=ModelState(tuple(states), steps + (state.num_steps if state is not None else 0)),
+        )
+
+    def step(self, tokens: Float[Tensor, "B M D"], state: ModelState | None = None) -> ModelOutput:
+        """Run one step in constant memory; the result has T = 1."""
+        if state is None:
+            state = self.initial_state(tokens.shape[0])
+        slots = self._start(tokens.shape[0])
+        attention, states = None, []
+        for layer, layer_state in zip(self._layers, state.layers, strict=True):
+            slots, read = layer.read(slots, tokens)
+            attention = read if read is not None else attention
+            slots, layer_state = layer.mix_time_step(slots, layer_state)
+            states.append(layer_state)
+            slots = layer.slot_mixer(slots)
+        assert slots is not None
+        return ModelOutput(
+            slots=slots[:, None],
+            attention=None if attention is None else attention[:, None],
+            state=ModelState(tuple(states), state.num_steps + 1),
+        )
+
+    def initial_state(self, batch_size: int) -> ModelState:
+        """The state before the first step."""
+        layers = (layer.time_mixer.initial_state(batch_size * self.num_slots) for layer in self._layers)
+        return ModelState(tuple(layers), 0)
+
+    @property
+    def _layers(self) -> list[SlotLayer]:
+        return list(self.layers)  # type: ignore[arg-type]
+
+    def _start(self, batch: int) -> Tensor | None:
+        return None if self.queries is None else self.queries.expand(batch, -1, -1)
