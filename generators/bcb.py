@@ -54,7 +54,7 @@ def _solve_length(length: int, num_frames: int | None, patches: int | None, size
         if length not in NUM_FRAMES:
             raise InputError(
                 f"--len {length} is not one of {', '.join(map(str, sorted(NUM_FRAMES)))} "
-                f"(nearest: {_nearest(length, NUM_FRAMES)}); other lengths (T-1)·P² come from --frames T and --patches P"
+                f"(nearest: {_nearest(length, NUM_FRAMES)}); others (T-1)·P² come from --frames T and --patches P"
             )
         num_frames = NUM_FRAMES[length]
     frames = range(2, MAX_FRAMES + 1) if num_frames is None else [num_frames]

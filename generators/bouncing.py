@@ -12,6 +12,7 @@ from generators.physics import directions, place_discs, simulate
 from generators.rasterizer import SHAPES, paint
 from slotssm.config import PAINTS, BouncingRecipe
 from slotssm.data.episodes import Episode, Field, Layout, categorical, numeric, standard_layout
+from slotssm.errors import InputError
 
 WHITE_BALLS: dict[str, Any] = {
     "min_objects": 4,
@@ -95,3 +96,18 @@ def _padded(array: np.ndarray, name: str, num_objects: int) -> np.ndarray:
     missing = [(0, 0)] * array.ndim
     missing[axis] = (0, num_objects - array.shape[axis])
     return np.pad(array, missing)
+
+
+def recipe_for_preset(name: str, num_frames: int, size_px: int) -> dict[str, Any]:
+    """Recipe fields of a preset; its lengths are for 64 pixels and scale with the frame.
+
+    Raises:
+        InputError: unknown preset.
+    """
+    if name not in PRESETS:
+        raise InputError(f"--preset {name} is unknown; there are {', '.join(PRESETS)}")
+    scale = size_px / 64
+    recipe = dict(PRESETS[name])
+    recipe["radii_px"] = [radius * scale for radius in recipe["radii_px"]]
+    recipe["joint_speed_px_per_frame"] *= scale
+    return {**recipe, "num_frames": num_frames, "size_px": size_px}

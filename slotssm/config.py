@@ -9,7 +9,7 @@ import json
 import math
 import tomllib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -342,7 +342,7 @@ class RunConfig(Config):
         return self
 
 
-# --- building and overriding -----------------------------------------------------------------------------
+# --- building, overriding, printing -----------------------------------------------------------------------------
 
 
 def load(config_class: type[AnyConfig], document: Any, source: str) -> AnyConfig:
@@ -358,7 +358,7 @@ def override(config: AnyConfig, changes: Mapping[str, Any], source: str) -> AnyC
 
     A change of `kind` starts that part afresh, since the fields of another kind do not carry over.
     """
-    return load(type(config), _merged(config.model_dump(mode="json"), changes), source)
+    return load(type(config), merged(config.model_dump(mode="json"), changes), source)
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
@@ -392,12 +392,13 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"--config {path} is not readable TOML: {error}") from None
 
 
-def _merged(old: Any, new: Any) -> Any:
+def merged(old: Any, new: Any) -> Any:
+    """Lay nested changes over a document; a change of `kind` starts that part afresh."""
     if not (isinstance(old, dict) and isinstance(new, Mapping)):
         return new
     if "kind" in new and new["kind"] != old.get("kind"):
         return new
-    return {**old, **{key: _merged(old.get(key), value) for key, value in new.items()}}
+    return {**old, **{key: merged(old.get(key), value) for key, value in new.items()}}
 
 
 def _first_fault(config_class: type[Config], error: ValidationError) -> str:
@@ -449,3 +450,16 @@ def _field_names(config_class: type[Config], path: Sequence[str]) -> list[str]:
     steps = _parts(config_class, path)
     found = steps[-1][1] if steps else config_class
     return list(found.model_fields) if found else []
+
+
+def as_toml(config: Config) -> str:
+    """The configuration as TOML with dotted keys, as `--config` reads it."""
+    return "\n".join(f"{path} = {value}" for path, value in _toml_lines(config.model_dump(mode="json"), ""))
+
+
+def _toml_lines(document: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            yield from _toml_lines(value, f"{prefix}{key}.")
+        elif value is not None:
+            yield f"{prefix}{key}", json.dumps(value)

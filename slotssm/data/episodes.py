@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -183,28 +183,29 @@ class EpisodeFile:
     Args:
         path: file to open.
         needs_frames: False accepts files of masks or slots alone, as predictions and bare truth files are.
+        needs_format: False accepts files without the root attributes, as anybody's predictions are.
 
     Raises:
         InputError: the file is missing, not HDF5, damaged, or of another format or version.
     """
 
-    def __init__(self, path: Path, needs_frames: bool = True) -> None:
+    def __init__(self, path: Path, needs_frames: bool = True, needs_format: bool = True) -> None:
         self.path = path
         self._file = _open(path)
         try:
             with _undamaged(path):
                 self.attrs: dict[str, Any] = {name: _plain(value) for name, value in self._file.attrs.items()}
-                self._check(needs_frames)
+                self._check(needs_frames, needs_format)
         except BaseException:
             self._file.close()
             raise
 
-    def _check(self, needs_frames: bool) -> None:
+    def _check(self, needs_frames: bool, needs_format: bool) -> None:
         found = self.attrs.get("format")
-        if found != FORMAT:
+        if found != FORMAT and needs_format:
             raise InputError(f"{self.path} is no episode file: its attribute 'format' is {found!r}, not {FORMAT!r}")
         version = self.attrs.get("format_version")
-        if version != FORMAT_VERSION:
+        if version != FORMAT_VERSION and needs_format:
             raise InputError(
                 f"{self.path} has format version {version!r}; this program reads version {FORMAT_VERSION}: "
                 "generate it again, or use the slotssm release that wrote it"
@@ -402,3 +403,14 @@ def summarize(episodes: EpisodeFile, num_sampled: int = 64) -> list[FieldSummary
                 )
             )
     return summaries
+
+
+def describe(path: Path, with_hash: bool = False) -> dict[str, Any]:
+    """Attributes and fields of a file as one JSON-ready document, optionally with its content hash."""
+    with EpisodeFile(path, needs_frames=False) as episodes:
+        attrs = {
+            name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in episodes.attrs.items()
+        }
+        fields = [asdict(summary) for summary in summarize(episodes)]
+    facts = {"path": str(path), "attrs": attrs, "fields": fields}
+    return facts | {"content_sha256": content_hash(path)} if with_hash else facts

@@ -1,0 +1,7 @@
+"""Model (or predictions file) × data → report."""
+
+from slotssm.evaluation.evaluate import Report, Result, evaluate
+from slotssm.evaluation.options import ScoringOptions
+from slotssm.evaluation.sources import FileSource, Source, TaskSource
+
+__all__ = ["FileSource", "Report", "Result", "ScoringOptions", "Source", "TaskSource", "evaluate"]

@@ -1,0 +1,170 @@
+"""Every metric by name: what it needs of truth and prediction, and how it is computed for a few episodes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from slotssm import metrics
+from slotssm.evaluation.options import ScoringOptions
+from slotssm.evaluation.sources import Predicted
+from slotssm.metrics import Scores
+from slotssm.metrics.pixels import nearest_classes
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The truth of consecutive episodes; fields that no metric asked for are None.
+
+    Attributes:
+        frames: uint8 [E, T, H, W, 3].
+        masks: uint8 [E, T, H, W].
+        palette: uint8 [C, 3] of a Blinking Color Balls file.
+    """
+
+    frames: np.ndarray | None
+    masks: np.ndarray | None
+    palette: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Part:
+    """Scores of some episodes.
+
+    Attributes:
+        scores: the metric's values.
+        details: further values to report, [E, ...] each; their means over episodes are shown.
+    """
+
+    scores: Scores
+    details: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric.
+
+    Attributes:
+        truth: fields of `Truth` that it reads.
+        predicted: fields of `Predicted` that it reads.
+        options: scoring options that change it.
+        score: computes it.
+        description: one line for people.
+        better: `higher` or `lower`.
+    """
+
+    truth: tuple[str, ...]
+    predicted: tuple[str, ...]
+    options: tuple[str, ...]
+    score: Callable[[Truth, Predicted, ScoringOptions], Part]
+    description: str
+    better: str
+
+
+_UNITS = ("per_frame", "skip_frames", "clip_len")
+
+
+def _fg_ari(truth: Truth, predicted: Predicted, options: ScoringOptions) -> Part:
+    index = metrics.ari if options.include_background else metrics.fg_ari
+    return Part(index(truth.masks, predicted.masks, **options.chosen(*_UNITS, "empty")))
+
+
+def _ari(truth: Truth, predicted: Predicted, options: ScoringOptions) -> Part:
+    return Part(metrics.ari(truth.masks, predicted.masks, **options.chosen(*_UNITS, "empty")))
+
+
+def _miou(truth: Truth, predicted: Predicted, options: ScoringOptions) -> Part:
+    chosen = options.chosen(*_UNITS, "include_background", "matching", "average")
+    return Part(metrics.miou(truth.masks, predicted.masks, **chosen))
+
+
+def _mbo(truth: Truth, predicted: Predicted, options: ScoringOptions) -> Part:
+    chosen = options.chosen(*_UNITS, "include_background", "average")
+    return Part(metrics.mbo(truth.masks, predicted.masks, **chosen))
+
+
+def _mse(truth: Truth, predicted: Predicted, options: ScoringOptions) -> Part:
+    """All predicted frames against the last frames of the truth, with the baselines that apply."""
+    assert truth.frames is not None and predicted.frames is not None
+    num_context = truth.frames.shape[1] - predicted.frames.shape[1]
+    actual = truth.frames[:, max(num_context, 0) :]
+    steps = metrics.rollout_mse(actual, predicted.frames, 0)
+    details: dict[str, np.ndarray] = {}
+    if truth.palette is not None and predicted.frames.shape[1] == 1:
+        details["white_ball_floor"] = _floor(truth).scores.values
+    elif num_context > 0:
+        details["per_step"] = steps
+        context = truth.frames[:, :num_context]
+        last, mean = context[:, -1:] / 255, context.mean(axis=1, keepdims=True) / 255
+        details["repeat_last_frame"] = metrics.squared_error(actual, np.broadcast_to(last, actual.shape))
+        details["mean_frame"] = metrics.squared_error(actual, np.broadcast_to(mean, actual.shape))
+    return Part(_by_episode(steps.mean(axis=1)), details)
+
+
+def _target_classes(truth: Truth, predicted: Predicted) -> tuple[np.ndarray, np.ndarray]:
+    assert truth.frames is not None and predicted.frames is not None and truth.palette is not None
+    return (
+        nearest_classes(truth.frames[:, -1], truth.palette),
+        nearest_classes(predicted.frames[:, -1], truth.palette),
+    )
+
+
+def _color_accuracy(truth: Truth, predicted: Predicted, options: ScoringOptions) -> Part:
+    return Part(_by_episode(metrics.color_accuracy(*_target_classes(truth, predicted))))
+
+
+def _position_iou(truth: Truth, predicted: Predicted, options: ScoringOptions) -> Part:
+    return Part(_by_episode(metrics.position_iou(*_target_classes(truth, predicted))))
+
+
+def _white_floor(truth: Truth, predicted: Predicted, options: ScoringOptions) -> Part:
+    return _floor(truth)
+
+
+def _floor(truth: Truth) -> Part:
+    assert truth.frames is not None and truth.palette is not None
+    return Part(
+        _by_episode(metrics.white_ball_floor(nearest_classes(truth.frames[:, -1], truth.palette), truth.palette))
+    )
+
+
+def _by_episode(values: np.ndarray) -> Scores:
+    """One value an episode; NaN marks episodes that could not be scored."""
+    known = np.isfinite(values)
+    return Scores(values[known], np.flatnonzero(known), int((~known).sum()), "episode")
+
+
+_SEGMENTATION = ("masks",), ("masks",)
+_TARGET = ("frames", "palette"), ("frames",)
+
+METRICS: dict[str, Metric] = {
+    "fg-ari": Metric(
+        *_SEGMENTATION,
+        (*_UNITS, "empty", "include_background"),
+        _fg_ari,
+        "adjusted Rand index over object pixels",
+        "higher",
+    ),
+    "ari": Metric(*_SEGMENTATION, (*_UNITS, "empty"), _ari, "adjusted Rand index, background included", "higher"),
+    "miou": Metric(
+        *_SEGMENTATION,
+        (*_UNITS, "include_background", "matching", "average"),
+        _miou,
+        "mean IoU of objects with their matched slots",
+        "higher",
+    ),
+    "mbo": Metric(
+        *_SEGMENTATION,
+        (*_UNITS, "include_background", "average"),
+        _mbo,
+        "mean IoU of objects with their best slots",
+        "higher",
+    ),
+    "mse": Metric(("frames",), ("frames",), (), _mse, "squared error of predicted frames, pixels in [0, 1]", "lower"),
+    "color-accuracy": Metric(*_TARGET, (), _color_accuracy, "share of ball pixels of the right colour", "higher"),
+    "position-iou": Metric(*_TARGET, (), _position_iou, "IoU of ball pixels, whatever their colour", "higher"),
+    "white-floor": Metric(
+        ("frames", "palette"), (), (), _white_floor, "squared error of perfect positions in white", "lower"
+    ),
+}
+"""Metric names to metrics."""

@@ -1,0 +1,83 @@
+"""What a model makes of some episodes, as a storyboard; or the episodes alone."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from slotssm.data.episodes import EpisodeFile
+from slotssm.errors import InputError
+from slotssm.evaluation.sources import TaskSource
+from slotssm.metrics import hard_masks, match
+from slotssm.plotting import Column, colorize, slot_colors, storyboard
+from slotssm.plotting.colors import object_colors
+from slotssm.tasks import Prediction, Recall, Task
+
+
+def draw_data(truth: EpisodeFile, split: str, episodes: Sequence[int]) -> np.ndarray:
+    """Videos and true masks of some episodes, uint8 [T, H, W, 3]."""
+    _check(truth, split, episodes)
+    rows = []
+    for index in episodes:
+        frames = truth.read(split, "frames", index)
+        row = [Column(f"{split} {index}", frames)]
+        if truth.has(split, "masks"):
+            row.append(Column("masks", _true_masks(truth.read(split, "masks", index), {}, 0)))
+        rows.append(row)
+    return storyboard(rows, truth.dataset(split, "frames").shape[1])
+
+
+def draw_predictions(task: Task, truth: EpisodeFile, split: str, episodes: Sequence[int]) -> np.ndarray:
+    """Input, truth, prediction and slots of some episodes, uint8 [T, H, W, 3]."""
+    _check(truth, split, episodes)
+    source = TaskSource(task)
+    draw = _recall_row if isinstance(task, Recall) else _reconstruction_row
+    rows = [draw(source.run(truth, split, index, index + 1), truth, split, index) for index in episodes]
+    return storyboard(rows, truth.dataset(split, "frames").shape[1] - isinstance(task, Recall))
+
+
+def _recall_row(prediction: Prediction, truth: EpisodeFile, split: str, index: int) -> list[Column]:
+    frames = truth.read(split, "frames", index)
+    return [
+        Column(f"context {index}", frames[:-1]),
+        Column("target", frames[-1:]),
+        Column("prediction", _as_bytes(prediction.frames[0].permute(0, 2, 3, 1).cpu().numpy())),
+    ]
+
+
+def _reconstruction_row(prediction: Prediction, truth: EpisodeFile, split: str, index: int) -> list[Column]:
+    assert prediction.masks is not None
+    assert prediction.slot_frames is not None
+    soft = prediction.masks[0].cpu().numpy()
+    labels, num_slots = hard_masks(soft), soft.shape[1]
+    colors = slot_colors(num_slots)
+    row = [Column(f"input {index}", truth.read(split, "frames", index))]
+    if truth.has(split, "masks"):
+        masks = truth.read(split, "masks", index)
+        row.append(Column("truth", _true_masks(masks, match(masks, labels, num_slots), num_slots)))
+    row.append(Column("reconstruction", _as_bytes(prediction.frames[0].permute(0, 2, 3, 1).cpu().numpy())))
+    row.append(Column("slots", colorize(labels, colors)))
+    painted = prediction.slot_frames[0].permute(0, 1, 3, 4, 2).cpu().numpy()
+    for k in range(num_slots):
+        # what the slot paints, where it paints; elsewhere the paper shows through
+        alpha = soft[:, k, :, :, None]
+        shown = alpha * painted[:, k] + (1 - alpha) * 0.93
+        red, green, blue = (int(part) for part in colors[k])
+        row.append(Column(f"slot {k}", _as_bytes(shown), (red, green, blue)))
+    return row
+
+
+def _true_masks(masks: np.ndarray, slots: dict[int, int], num_slots: int) -> np.ndarray:
+    return colorize(masks, object_colors(np.unique(masks), slots, num_slots))
+
+
+def _as_bytes(pixels: np.ndarray) -> np.ndarray:
+    return (pixels.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def _check(truth: EpisodeFile, split: str, episodes: Sequence[int]) -> None:
+    if split not in truth.splits:
+        raise InputError(f"{truth.path} has no split {split!r}; it has {', '.join(truth.splits)}")
+    count = truth.num_episodes(split)
+    for index in episodes:
+        if not 0 <= index < count:
+            raise InputError(f"--episodes {index}: split {split} of {truth.path} has episodes 0 to {count - 1}")

@@ -1,0 +1,1 @@
+"""Whole experiments: data, training, evaluation and pictures in one call."""

@@ -1,0 +1,56 @@
+"""The demo: bouncing shapes, OC-SlotSSM, and slots that find the objects by themselves."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from slotssm.evaluation import Report, ScoringOptions
+from slotssm.experiments.datasets import ensure_own_data
+from slotssm.experiments.drawing import draw_run
+from slotssm.experiments.session import evaluate_run, resume_run, start_run
+from slotssm.presets import preset
+from slotssm.training.run import RunDirectory
+from slotssm.training.trainer import StepReport
+
+PRESET = "cpu-oc"
+EPISODES = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo made.
+
+    Attributes:
+        run: run directory.
+        data: data set.
+        report: scores on the test split.
+        animation: input, truth, reconstruction and slots.
+        curves: training curves.
+    """
+
+    run: Path
+    data: Path
+    report: Report
+    animation: Path
+    curves: Path
+
+
+def run_demo(
+    folder: Path,
+    seed: int,
+    preset_name: str = PRESET,
+    on_generate: Callable[[int, int], None] = lambda done, total: None,
+    on_step: Callable[[StepReport], None] = lambda report: None,
+    on_evaluate: Callable[[int, int], None] = lambda done, total: None,
+) -> DemoResult:
+    """Generate, train, evaluate and draw in `folder`; what is done already is not done again."""
+    config = preset(preset_name).model_copy(update={"seed": seed})
+    data = ensure_own_data(config, folder / "data", on_generate)
+    run = RunDirectory(folder / "runs" / f"{config.name}-seed{seed}")
+    if run.record.exists():
+        resume_run(run, "auto", on_step)
+    else:
+        start_run(config, data, run, "auto", on_step)
+    report = evaluate_run(run, None, "test", (), ScoringOptions(), "cpu", on_evaluate)
+    animation, curves = draw_run(run, None, "test", EPISODES, run.figures / "slots.gif", force=True)
+    return DemoResult(run.path, data, report, animation, curves)

@@ -1,0 +1,67 @@
+"""Pictures of runs and data sets, written where people look for them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from slotssm.data.episodes import EpisodeFile
+from slotssm.errors import InputError
+from slotssm.evaluation.pictures import draw_data, draw_predictions
+from slotssm.experiments.session import check_fits, load_run
+from slotssm.files import make_folder, refuse_existing
+from slotssm.plotting import check_suffix, write_animation, write_curves
+from slotssm.training.run import RunDirectory, read_lines
+
+
+def draw_run(
+    run: RunDirectory,
+    data: Path | None,
+    split: str,
+    episodes: Sequence[int],
+    out: Path | None = None,
+    force: bool = False,
+    device: str = "cpu",
+) -> list[Path]:
+    """Draw predictions and training curves of a run.
+
+    Without `out` both go to the run's folder of figures, replacing what an earlier call drew there; with it the
+    curves lie beside the animation.
+
+    Returns:
+        The files: animation, curves.
+    """
+    target = _target(out, run.figures / f"{split}.gif", force)
+    curves = target.with_name("curves.png" if out is None else f"{target.stem}-curves.png")
+    if out is not None:
+        refuse_existing(curves, force)
+    task, config, _ = load_run(run, device)
+    with EpisodeFile(data or run.data()) as truth:
+        check_fits(config, truth)
+        frames = draw_predictions(task, truth, split, episodes)
+    lines = read_lines(run.metrics)
+    make_folder(target.parent)
+    write_animation(frames, target)
+    write_curves(lines, curves, run.path.name)
+    return [target, curves]
+
+
+def draw_file(
+    data: Path, split: str, episodes: Sequence[int], out: Path | None = None, force: bool = False
+) -> list[Path]:
+    """Draw a data set; without `out` as a GIF beside the file."""
+    target = _target(out, data.with_name(f"{data.stem}-{split}.gif"), force)
+    with EpisodeFile(data) as truth:
+        frames = draw_data(truth, split, episodes)
+    make_folder(target.parent)
+    write_animation(frames, target)
+    return [target]
+
+
+def _target(out: Path | None, default: Path, force: bool) -> Path:
+    """The file to write; an explicit one is never overwritten without `force`."""
+    if out is None:
+        return default
+    check_suffix(out)
+    if out.is_dir():
+        raise InputError(f"--out {out} is a folder; name a .gif, .mp4 or .png in it")
+    refuse_existing(out, force)
+    return out

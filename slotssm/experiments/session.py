@@ -1,0 +1,126 @@
+"""Train a run, evaluate it, draw it: the steps that commands, the demo and reproductions share."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from slotssm.config import RunConfig
+from slotssm.data.episodes import EpisodeFile, content_hash
+from slotssm.errors import InputError
+from slotssm.evaluation import Report, ScoringOptions, Source, TaskSource, evaluate
+from slotssm.files import make_folder, write_json
+from slotssm.tasks import Task
+from slotssm.training.checkpoint import latest, load_task
+from slotssm.training.run import RunDirectory, command_line, read_lines
+from slotssm.training.trainer import StepReport, Trainer
+
+
+def clear_run(run: RunDirectory, force: bool) -> None:
+    """Refuse a run directory that is in use; with `force` remove the run in it."""
+    if not run.path.exists() or (run.path.is_dir() and not any(run.path.iterdir())):
+        return
+    if not run.record.exists():
+        raise InputError(f"{run.path} exists and is no run directory; choose another --out")
+    if not force:
+        raise InputError(f"{run.path} exists already; pass --resume to continue it, --force to start it again")
+    shutil.rmtree(run.path)
+
+
+def start_run(
+    config: RunConfig, data: Path, run: RunDirectory, device: str, on_step: Callable[[StepReport], None]
+) -> dict[str, float]:
+    """Train a new run from its first step; returns the last logged values."""
+    # the trainer checks configuration, data and device before anything is written
+    trainer = Trainer(config, data, run, device, on_step)
+    if trainer.accelerator.is_main_process:
+        run.create(config, data, content_hash(data), str(trainer.accelerator.device), command_line())
+    trainer.accelerator.wait_for_everyone()
+    return trainer.train()
+
+
+def resume_run(run: RunDirectory, device: str, on_step: Callable[[StepReport], None]) -> dict[str, float]:
+    """Continue a run from its last checkpoint; returns the last logged values."""
+    data = run.data()
+    if not data.exists():
+        raise InputError(f"{run.record} names the data {data}, which does not exist; put it back to resume")
+    recorded = run.read()["data_sha256"]
+    if content_hash(data) != recorded:
+        raise InputError(f"{data} is not the data that {run.path} was trained on (its content hash differs)")
+    trainer = Trainer(run.config(), data, run, device, on_step)
+    trainer.resume()
+    return trainer.train()
+
+
+def load_run(run: RunDirectory, device: str = "cpu") -> tuple[Task, RunConfig, Path]:
+    """Task with the weights of the last checkpoint, configuration, and the checkpoint's folder."""
+    run.read()
+    folder = latest(run.checkpoints)
+    if folder is None:
+        raise InputError(f"{run.path} has no checkpoint yet; train it first (slotssm train --resume --out {run.path})")
+    task, config = load_task(folder, device)
+    return task, config, folder
+
+
+def evaluate_run(
+    run: RunDirectory,
+    data: Path | None,
+    split: str,
+    names: Sequence[str],
+    options: ScoringOptions,
+    device: str,
+    on_progress: Callable[[int, int], None],
+) -> Report:
+    """Score the last checkpoint of a run and keep the report in eval/<split>.json."""
+    task, config, folder = load_run(run, device)
+    path = data or run.data()
+    with EpisodeFile(path) as truth:
+        check_fits(config, truth)
+        report = evaluate(TaskSource(task, options.mask_source), truth, split, names, options, on_progress=on_progress)
+    make_folder(run.evaluation(split).parent)
+    write_json(run.evaluation(split), {**report.document(str(run.path)), "checkpoint": folder.name})
+    return report
+
+
+def check_fits(config: RunConfig, truth: EpisodeFile) -> None:
+    """Refuse data that the model cannot read."""
+    recipe, size = config.data.recipe, truth.dataset(truth.splits[0], "frames").shape[2:4]
+    if size != (recipe.size_px, recipe.size_px):
+        raise InputError(
+            f"{truth.path} has frames of {size[1]} x {size[0]} px; the run was trained on {recipe.size_px} px"
+        )
+    if config.task.kind == "recall" and "palette" not in truth.attrs:
+        raise InputError(f"{truth.path} is no Blinking Color Balls file, which a run of task 'recall' needs")
+
+
+def evaluate_predictions(
+    source: Source,
+    data: Path,
+    split: str,
+    names: Sequence[str],
+    options: ScoringOptions,
+    on_progress: Callable[[int, int], None],
+) -> Report:
+    """Score a predictions file against the truth."""
+    with EpisodeFile(data, needs_frames=False) as truth:
+        return evaluate(source, truth, split, names, options, on_progress=on_progress)
+
+
+def describe_run(run: RunDirectory) -> dict[str, Any]:
+    """What a run is and how far it has come, as one JSON-ready document."""
+    record, folder = run.read(), latest(run.checkpoints)
+    lines = read_lines(run.metrics)
+    newest = {split: next((x for x in reversed(lines) if x["split"] == split), None) for split in ("train", "val")}
+    return {
+        "run": str(run.path),
+        "checkpoint": folder.name if folder else None,
+        "num_steps": record["config"]["train"]["num_steps"],
+        "data": record["data"],
+        "data_sha256": record["data_sha256"],
+        "device": record["device"],
+        "versions": record["versions"],
+        "git_commit": record["git_commit"],
+        "train": newest["train"],
+        "val": newest["val"],
+        "config": record["config"],
+    }

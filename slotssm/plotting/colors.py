@@ -1,0 +1,50 @@
+"""Colours that stay with their slot, in every picture of a run."""
+
+import colorsys
+
+import numpy as np
+
+_FIRST = ((230, 75, 53), (77, 187, 213), (60, 180, 75), (250, 190, 40), (145, 90, 200), (255, 130, 200), (0, 110, 180))
+BACKGROUND = (28, 28, 32)
+IGNORED = (90, 90, 90)
+
+
+def slot_colors(num_slots: int) -> np.ndarray:
+    """One colour for each slot, uint8 [K, 3]; beyond the first seven along the golden angle of hues."""
+    more = [colorsys.hsv_to_rgb((0.11 + 0.381966 * k) % 1, 0.55, 0.95) for k in range(max(0, num_slots - len(_FIRST)))]
+    colors = [*_FIRST, *((int(255 * r), int(255 * g), int(255 * b)) for r, g, b in more)]
+    return np.array(colors[:num_slots], np.uint8).reshape(num_slots, 3)
+
+
+def colorize(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
+    """Label maps as RGB.
+
+    Args:
+        labels: integer [...], indices into `colors`.
+        colors: uint8 [C, 3].
+
+    Returns:
+        uint8 [..., 3].
+    """
+    return colors[labels]
+
+
+def object_colors(ids: np.ndarray, slots: dict[int, int], num_slots: int) -> np.ndarray:
+    """Colours of true labels 0..255: an object has the colour of the slot matched to it, else one of its own.
+
+    Args:
+        ids: true object ids that occur.
+        slots: object id to slot.
+        num_slots: K.
+
+    Returns:
+        uint8 [256, 3]; background and ignored pixels are grey.
+    """
+    spare = slot_colors(num_slots + len(ids))
+    table = np.zeros((256, 3), np.uint8)
+    table[0], table[255] = BACKGROUND, IGNORED
+    free = iter(spare[num_slots:])
+    for number in ids:
+        if 0 < number < 255:
+            table[number] = spare[slots[int(number)]] if int(number) in slots else next(free)
+    return table

@@ -1,0 +1,38 @@
+"""Curves of a training run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from slotssm.files import atomic
+
+HIDDEN = ("step", "split", "learning_rate", "grad_norm")
+
+
+def write_curves(lines: Sequence[dict[str, Any]], path: Path, title: str) -> None:
+    """Plot everything that metrics.jsonl logs over the steps, one panel for each quantity.
+
+    Args:
+        lines: parsed lines; `split` says whether a value is of training or validation.
+        path: picture to write.
+        title: of the figure.
+    """
+    names = list(dict.fromkeys(name for line in lines for name in line if name not in HIDDEN))
+    figure = Figure(figsize=(4.2 * max(1, len(names)), 3.2), layout="constrained")
+    axes = figure.subplots(1, max(1, len(names)), squeeze=False)[0]
+    for name, axis in zip(names, axes, strict=False):
+        for split, style in (("train", {"alpha": 0.8}), ("val", {"marker": "o", "markersize": 3})):
+            points = [(line["step"], line[name]) for line in lines if line["split"] == split and name in line]
+            if points:
+                axis.plot(*zip(*points, strict=True), label=split, linewidth=1.3, **style)
+        axis.set_xlabel("step")
+        axis.set_title(name)
+        axis.grid(alpha=0.3)
+        axis.legend()
+        if name in ("loss", "mse"):
+            axis.set_yscale("log")
+    figure.suptitle(title)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=110)

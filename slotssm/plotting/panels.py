@@ -1,0 +1,63 @@
+"""Storyboards: labelled columns of images side by side, one picture for each frame."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+GAP_PX = 6
+TITLE_PX = 18
+PAPER = (250, 250, 250)
+INK = (40, 40, 40)
+SMALLEST_TILE_PX = 96
+
+
+@dataclass(frozen=True)
+class Column:
+    """One labelled video.
+
+    Attributes:
+        title: short label.
+        frames: uint8 [T, H, W, 3]; a video of one frame is shown throughout.
+        color: RGB of a bar above the video, such as the slot's colour; None leaves it out.
+    """
+
+    title: str
+    frames: np.ndarray
+    color: tuple[int, int, int] | None = None
+
+
+def storyboard(rows: Sequence[Sequence[Column]], num_frames: int) -> np.ndarray:
+    """Lay out rows of columns for every frame.
+
+    Args:
+        rows: one row for each episode; titles are drawn above each column.
+        num_frames: frames of the result; shorter videos hold their last frame.
+
+    Returns:
+        uint8 [T, H, W, 3], with even sides as video codecs want them.
+    """
+    size = max(column.frames.shape[1] for row in rows for column in row)
+    zoom = max(1, -(-SMALLEST_TILE_PX // size))
+    pictures = [_picture(rows, frame, zoom) for frame in range(num_frames)]
+    return np.stack(pictures)
+
+
+def _picture(rows: Sequence[Sequence[Column]], frame: int, zoom: int) -> np.ndarray:
+    tile = max(column.frames.shape[1] for row in rows for column in row) * zoom
+    width = max(len(row) for row in rows) * (tile + GAP_PX) + GAP_PX
+    height = len(rows) * (tile + TITLE_PX + GAP_PX) + GAP_PX
+    canvas = Image.new("RGB", (width + width % 2, height + height % 2), PAPER)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(11)
+    for r, row in enumerate(rows):
+        top = GAP_PX + r * (tile + TITLE_PX + GAP_PX)
+        for c, column in enumerate(row):
+            left = GAP_PX + c * (tile + GAP_PX)
+            draw.text((left + 1, top), column.title, INK, font)
+            if column.color is not None:
+                draw.rectangle((left, top + TITLE_PX - 4, left + tile - 1, top + TITLE_PX - 2), column.color)
+            image = Image.fromarray(column.frames[min(frame, len(column.frames) - 1)])
+            # whole-number zoom, nearest neighbour: pixels stay what they are
+            canvas.paste(image.resize((tile, tile), Image.Resampling.NEAREST), (left, top + TITLE_PX))
+    return np.asarray(canvas)

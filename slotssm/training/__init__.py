@@ -1,0 +1,1 @@
+"""Training: the run directory, checkpoints, and the trainer."""

@@ -1,0 +1,153 @@
+"""The run directory: what a run is, what it logged, and where its checkpoints lie (layout: docs/data-format.md)."""
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from slotssm.config import RunConfig, load
+from slotssm.errors import InputError
+from slotssm.files import explained, make_folder, read_json, write_json, write_text
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths and records of one run.
+
+    Attributes:
+        path: the folder.
+    """
+
+    path: Path
+
+    @property
+    def record(self) -> Path:
+        """run.json: configuration, arguments, versions, commit, fingerprint of the data, device."""
+        return self.path / "run.json"
+
+    @property
+    def metrics(self) -> Path:
+        """metrics.jsonl: one line for every logged step; a function of the configuration alone."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def timing(self) -> Path:
+        """timing.jsonl: how long the steps took."""
+        return self.path / "timing.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def figures(self) -> Path:
+        """Folder of pictures."""
+        return self.path / "figures"
+
+    def evaluation(self, split: str) -> Path:
+        """eval/<split>.json."""
+        return self.path / "eval" / f"{split}.json"
+
+    def create(self, config: RunConfig, data: Path, fingerprint: str, device: str, argv: list[str]) -> None:
+        """Make the folder and save what the run is, before its first step."""
+        make_folder(self.path)
+        write_json(
+            self.record,
+            {
+                "created": time.time(),
+                "config": config.model_dump(mode="json"),
+                "data": str(data.resolve()),
+                "data_sha256": fingerprint,
+                "device": device,
+                "argv": argv,
+                "versions": _versions(),
+                "git_commit": _git_commit(),
+            },
+        )
+
+    def read(self) -> dict[str, Any]:
+        """The content of run.json."""
+        if not self.record.exists():
+            raise InputError(f"{self.path} is no run directory: it has no run.json")
+        return read_json(self.record)
+
+    def config(self) -> RunConfig:
+        """The resolved configuration of the run."""
+        return load(RunConfig, self.read()["config"], str(self.record))
+
+    def data(self) -> Path:
+        """The data set that the run was trained on."""
+        return Path(self.read()["data"])
+
+    def append(self, file: Path, line: dict[str, Any]) -> None:
+        """Add one line to metrics.jsonl or timing.jsonl and hand it to the operating system."""
+        with explained(file), file.open("a") as stream:
+            stream.write(json.dumps(line, allow_nan=False) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Drop logged lines beyond `step`: the steps will be taken again."""
+        for file in (self.metrics, self.timing):
+            if file.exists():
+                kept = [json.dumps(line) for line in read_lines(file) if line["step"] <= step]
+                write_text(file, "".join(line + "\n" for line in kept))
+
+
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """Lines of a .jsonl file; a last line cut short by a kill is left out."""
+    return list(_complete_lines(file.read_text())) if file.exists() else []
+
+
+def _complete_lines(text: str) -> Iterator[dict[str, Any]]:
+    for line in text.splitlines(keepends=True):
+        if line.endswith("\n"):
+            yield json.loads(line)
+
+
+def new_run(name: str, parent: Path = RUNS) -> RunDirectory:
+    """The next free folder runs/<name>-001, -002, ..."""
+    number = 1
+    while (parent / f"{name}-{number:03d}").exists():
+        number += 1
+    return RunDirectory(parent / f"{name}-{number:03d}")
+
+
+def newest_run(parent: Path = RUNS) -> RunDirectory:
+    """The run that was begun last."""
+    runs = [RunDirectory(path.parent) for path in parent.glob("*/run.json")]
+    if not runs:
+        raise InputError(f"no run in {parent.resolve()}; train one first (slotssm train), or name its folder")
+    return max(runs, key=lambda run: run.read()["created"])
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in ("slotssm", "torch", "numpy", "numba", "h5py", "accelerate", "pymunk"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def _git_commit() -> str | None:
+    """Commit of the source tree that is running, if it is one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() or None if result.returncode == 0 else None
+
+
+def command_line() -> list[str]:
+    """How this program was called."""
+    return list(sys.argv)

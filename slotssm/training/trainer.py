@@ -1,0 +1,208 @@
+"""The training loop: exact to resume, interruptible at any step, and validated as it goes."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import nn
+
+from slotssm.config import RunConfig, TrainConfig
+from slotssm.data.batches import EpisodeBatches
+from slotssm.errors import InputError, Interrupted, SlotSSMError
+from slotssm.evaluation.validation import validate
+from slotssm.interrupts import StopRequest, stop_requests
+from slotssm.tasks import Task, build_task
+from slotssm.training import checkpoint
+from slotssm.training.run import RunDirectory
+
+NO_DECAY = ("A_log", ".D", "bias", "norm", "cls", "queries")
+"""Parameters with these in their name have no weight decay, as in Mamba; nor has anything one-dimensional."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a progress display may show.
+
+    Attributes:
+        step: steps taken.
+        num_steps: steps in all.
+        values: the newest logged values, such as `loss`.
+        message: something that happened, such as a validation; empty otherwise.
+    """
+
+    step: int
+    num_steps: int
+    values: dict[str, float]
+    message: str = ""
+
+
+class Trainer:
+    """Trains one run in its directory.
+
+    Args:
+        config: the run.
+        data: episode file.
+        run: run directory, created already.
+        device: `auto`, `cpu`, `cuda`, ...
+        on_step: told of every step.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        data: Path,
+        run: RunDirectory,
+        device: str = "auto",
+        on_step: Callable[[StepReport], None] = lambda report: None,
+    ) -> None:
+        self.config, self.data, self.run, self.on_step = config, data, run, on_step
+        self.accelerator = Accelerator(cpu=resolve_device(device) == "cpu", mixed_precision=config.train.precision)
+        set_seed(config.seed)
+        self.task = build_task(config)
+        self.optimizer = build_optimizer(self.task, config.train)
+        processes = self.accelerator.num_processes
+        if config.train.batch_size % processes:
+            raise InputError(f"train.batch_size {config.train.batch_size} is no multiple of {processes} processes")
+        self.batches = EpisodeBatches(
+            data, "train", self.task.fields, config.train.batch_size, config.train.clip_len, config.seed
+        )
+        self.wrapped, self._prepared_optimizer = self.accelerator.prepare(self.task, self.optimizer)
+        self.step = 0
+
+    def resume(self) -> bool:
+        """Continue from the last checkpoint; False if the run has none yet."""
+        folder = checkpoint.latest(self.run.checkpoints)
+        if folder is not None:
+            checkpoint.load_weights(self.task, folder)
+            state = checkpoint.load_trainer(folder)
+            checkpoint.restore_optimizer(self.optimizer, self.task, state.optimizer)
+            self.step = state.step
+        if self.accelerator.is_main_process:
+            self.run.forget_after(self.step)
+        return folder is not None
+
+    def train(self) -> dict[str, float]:
+        """Run to the last step; returns the last logged values.
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM arrived; the state is saved.
+            SlotSSMError: the loss is not finite; the last good checkpoint stays.
+        """
+        train = self.config.train
+        values: dict[str, float] = {}
+        began, began_step = time.perf_counter(), self.step
+        with stop_requests() as stop:
+            while self.step < train.num_steps:
+                values |= self._take_step()
+                if self.step % train.log_every_steps == 0 or self.step == train.num_steps:
+                    self._log(self.run.metrics, {"step": self.step, "split": "train", **values})
+                    rate = (self.step - began_step) / (time.perf_counter() - began)
+                    self._log(self.run.timing, {"step": self.step, "steps_per_s": round(rate, 3)})
+                self.on_step(StepReport(self.step, train.num_steps, values))
+                self._maybe_validate()
+                if self.step % train.checkpoint_every_steps == 0 or self.step == train.num_steps:
+                    self.save()
+                self._maybe_stop(stop)
+        return values
+
+    def _take_step(self) -> dict[str, float]:
+        """One optimiser step; the randomness of dropout depends on (seed, step) alone."""
+        seed = np.random.SeedSequence(self.config.seed, spawn_key=(2, self.step)).generate_state(1)[0]
+        torch.manual_seed(int(seed))
+        train, processes = self.config.train, self.accelerator.num_processes
+        share = train.batch_size // processes
+        batch = self.batches.batch(self.step, self.accelerator.process_index * share, share)
+        batch = {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
+        rate = learning_rate(train, self.step)
+        for group in self._prepared_optimizer.param_groups:
+            group["lr"] = rate
+        self.wrapped.train()
+        loss, extra = self.wrapped(batch)
+        value = float(self.accelerator.reduce(loss.detach(), "mean"))
+        if not math.isfinite(value):
+            raise SlotSSMError(
+                f"the loss became {value} at step {self.step + 1}; the last checkpoint is kept. "
+                "A lower train.learning_rate or train.grad_clip_norm may help"
+            )
+        self._prepared_optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        norm = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), train.grad_clip_norm or math.inf)
+        self._prepared_optimizer.step()
+        self.step += 1
+        values = {"loss": value, "learning_rate": rate, "grad_norm": float(norm)}
+        return values | {name: float(scalar) for name, scalar in extra.items()}
+
+    def _maybe_validate(self) -> None:
+        train = self.config.train
+        due = train.eval_every_steps and (self.step % train.eval_every_steps == 0 or self.step == train.num_steps)
+        if not due or not self.config.data.num_val or not self.accelerator.is_main_process:
+            return
+        scores = validate(self.task, self.data, "val", train.num_eval_episodes)
+        self._log(self.run.metrics, {"step": self.step, "split": "val", **scores})
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
+        self.on_step(StepReport(self.step, train.num_steps, {}, f"step {self.step}: val {shown}"))
+
+    def _maybe_stop(self, stop: StopRequest) -> None:
+        if stop and self.step < self.config.train.num_steps:
+            self.save()
+            raise Interrupted(
+                f"{stop.signal_name}: saved step {self.step} of {self.config.train.num_steps} in {self.run.path}; "
+                f"slotssm train --resume --out {self.run.path} continues"
+            )
+
+    def _log(self, file: Path, line: dict[str, Any]) -> None:
+        if self.accelerator.is_main_process:
+            self.run.append(file, line)
+
+    def save(self) -> None:
+        """Write a checkpoint of this step."""
+        if self.accelerator.is_main_process:
+            state = checkpoint.TrainerState(self.step, checkpoint.optimizer_tensors(self.optimizer, self.task))
+            checkpoint.save(self.run.checkpoints, self.config, self.task, state, self.config.train.keep_checkpoints)
+        self.accelerator.wait_for_everyone()
+
+
+def build_optimizer(task: Task, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW, with weight decay on matrices only."""
+
+    def decays(name: str, parameter: nn.Parameter) -> bool:
+        return parameter.ndim > 1 and not any(part in name for part in NO_DECAY)
+
+    named = list(task.named_parameters())
+    groups = [
+        {"params": [p for n, p in named if decays(n, p)], "weight_decay": config.weight_decay},
+        {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Learning rate of a step, counted from 0: linear warm-up, then constant or a cosine to a tenth."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return config.learning_rate
+    progress = (step - config.warmup_steps) / max(1, config.num_steps - config.warmup_steps)
+    return config.learning_rate * (0.55 + 0.45 * math.cos(math.pi * progress))
+
+
+def resolve_device(device: str) -> str:
+    """`auto` takes a GPU if torch sees one.
+
+    Raises:
+        InputError: the device is unknown or absent.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {device} is not available: {str(error).splitlines()[0]}") from None
+    return device

@@ -1,0 +1,190 @@
+"""`slotssm generate`: make benchmark videos; `slotssm verify`: check a file against its recipe."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from slotssm.errors import SlotSSMError
+from slotssm_cli import options
+from slotssm_cli.console import Meter, human_bytes, human_seconds, note, result, result_json
+
+app = typer.Typer(no_args_is_help=True, help="Generate benchmark videos with exact masks and properties.")
+
+Out = Annotated[Path | None, typer.Option("--out", help="File to write; by default under data/.")]
+
+
+@app.command()
+def bcb(
+    length: Annotated[
+        int | None, typer.Option("--len", min=1, help="Sequence length L = (T-1)·P²: 80, 160, 320, 640, 1280, 2560.")
+    ] = None,
+    rule: Annotated[str, typer.Option(help="Colour of the target's balls: earliest or frequent.")] = "earliest",
+    frames: Annotated[int | None, typer.Option(min=2, help="T: context frames plus the target.")] = None,
+    patches: Annotated[int | None, typer.Option(min=1, help="P: patches per side of a frame, one a step.")] = None,
+    balls: Annotated[int, typer.Option(help="Balls in an episode.")] = 4,
+    size: Annotated[int, typer.Option(help="Side of the frame in pixels.")] = 64,
+    radius: Annotated[float, typer.Option(help="Radius of the balls in pixels.")] = 5.68,
+    speed: Annotated[float, typer.Option(help="Speed of the balls in pixels per frame.")] = 3.0,
+    colors: Annotated[int, typer.Option(help="How many non-white colours, 1 to 5.")] = 5,
+    out: Out = None,
+    train: options.NumTrain = 1000,
+    val: options.NumVal = 100,
+    test: options.NumTest = 100,
+    seed: options.Seed = 0,
+    workers: options.Workers = None,
+    resume: options.Resume = False,
+    force: options.Force = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+) -> None:
+    """Blinking Color Balls (paper, section 5.2): which colour did each ball get, many steps ago?"""
+    from generators.bcb import recipe_for_length
+
+    recipe = recipe_for_length(
+        length,
+        frames,
+        patches,
+        rule=rule,
+        num_balls=balls,
+        size_px=size,
+        radius_px=radius,
+        speed_px_per_frame=speed,
+        num_colors=colors,
+    )
+    counts = {"num_train": train, "num_val": val, "num_test": test}
+    _generate("bcb", recipe, None, counts, seed, out, workers, resume, force, dry_run, json)
+
+
+@app.command()
+def bouncing(
+    objects: Annotated[str, typer.Option(help="Objects in an episode: a number or a range.")] = "3-5",
+    frames: Annotated[int, typer.Option(min=1, help="T: frames of an episode.")] = 30,
+    size: Annotated[int, typer.Option(help="Side of the frame in pixels.")] = 64,
+    shapes: Annotated[str, typer.Option(help="Shapes to draw from.")] = "circle,square,triangle",
+    colors: Annotated[str, typer.Option(help="Colours to draw from.")] = "red,green,blue,yellow,magenta,cyan",
+    radius: Annotated[str, typer.Option(help="Radius of the disc around a shape in pixels, a range.")] = "6-9",
+    speed: Annotated[str, typer.Option(help="First speed in pixels per frame, a range.")] = "1-3",
+    mass: Annotated[str, typer.Option(help="Masses: by area, or equal.")] = "area",
+    contact: Annotated[str, typer.Option(help="Objects collide, or occlude each other in depth order.")] = "collide",
+    preset: Annotated[
+        str | None, typer.Option(help="white-balls: R-NEM's four white balls of two radii; replaces the options above.")
+    ] = None,
+    out: Out = None,
+    train: options.NumTrain = 1000,
+    val: options.NumVal = 100,
+    test: options.NumTest = 100,
+    seed: options.Seed = 0,
+    workers: options.Workers = None,
+    resume: options.Resume = False,
+    force: options.Force = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+) -> None:
+    """Bouncing coloured shapes: elastic collisions, exact masks, positions, velocities and properties."""
+    from generators.bouncing import recipe_for_preset
+
+    if preset is not None:
+        recipe = recipe_for_preset(preset, frames, size)
+    else:
+        fewest, most = options.whole_range(objects, "--objects")
+        slowest, fastest = options.number_range(speed, "--speed")
+        recipe = {
+            "num_frames": frames,
+            "size_px": size,
+            "min_objects": fewest,
+            "max_objects": most,
+            "shapes": options.words(shapes),
+            "colors": options.words(colors),
+            "radii_px": list(options.number_range(radius, "--radius")),
+            "min_speed_px_per_frame": slowest,
+            "max_speed_px_per_frame": fastest,
+            "mass": mass,
+            "contact": contact,
+        }
+    counts = {"num_train": train, "num_val": val, "num_test": test}
+    _generate("bouncing", recipe, preset, counts, seed, out, workers, resume, force, dry_run, json)
+
+
+def _generate(
+    kind: str,
+    recipe: dict[str, Any],
+    preset: str | None,
+    counts: dict[str, int],
+    seed: int,
+    out: Path | None,
+    workers: int | None,
+    resume: bool,
+    force: bool,
+    dry_run: bool,
+    json: bool,
+) -> None:
+    from generators import writer
+    from slotssm.config import DataConfig, load
+
+    document = {"recipe": {"kind": kind, **recipe}, "seed": seed, **counts}
+    config = load(DataConfig, document, f"generate {kind}")
+    path = out or writer.default_path(config.recipe, preset)
+    if dry_run:
+        expected = writer.estimate(config, workers)
+        facts = {
+            "path": str(path),
+            "num_episodes": expected.num_episodes,
+            "num_frames": expected.num_frames,
+            "stored_bytes": expected.stored_bytes,
+            "seconds": round(expected.seconds, 2),
+        }
+        if json:
+            result_json({"dry_run": True, **facts})
+        else:
+            result(
+                f"{path}: {sum(expected.num_episodes.values())} episodes, {expected.num_frames} frames, about "
+                f"{human_bytes(expected.stored_bytes)} in {human_seconds(expected.seconds)}"
+            )
+        return
+    with Meter(f"generate {path}", "episodes") as meter:
+        written = writer.generate(config, path, workers, resume, force, meter.update)
+    rate = written.num_frames / max(written.seconds, 1e-9)
+    note(f"{written.num_frames} frames in {human_seconds(written.seconds)} ({rate:,.0f} frames/s)")
+    if json:
+        result_json(
+            {
+                "path": str(path),
+                "num_episodes": written.num_episodes,
+                "num_frames": written.num_frames,
+                "stored_bytes": written.stored_bytes,
+                "seconds": round(written.seconds, 3),
+            }
+        )
+    else:
+        counts_text = ", ".join(f"{split} {count}" for split, count in written.num_episodes.items())
+        result(f"{path}  {human_bytes(written.stored_bytes)}  ({counts_text})")
+
+
+def verify(
+    data: Annotated[Path, typer.Argument(help="Episode file.")],
+    check_all: Annotated[bool, typer.Option("--all", help="Every episode instead of a sample.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Regenerate episodes from the recipe in the file and compare every field."""
+    from generators.writer import verify as verify_file
+
+    with Meter(f"verify {data}", "episodes") as meter:
+        found = verify_file(data, check_all, meter.update)
+    if json:
+        result_json(
+            {
+                "path": str(data),
+                "num_checked": found.num_checked,
+                "num_episodes": found.num_episodes,
+                "mismatches": found.mismatches,
+            }
+        )
+    elif not found.mismatches:
+        result(f"{data}: {found.num_checked} of {found.num_episodes} episodes regenerated, all equal")
+    if found.mismatches:
+        note(
+            f"slotssm: {data} differs from its recipe at {found.mismatches[0]} "
+            f"({len(found.mismatches)} differences in {found.num_checked} episodes)"
+        )
+        raise typer.Exit(SlotSSMError.exit_code)

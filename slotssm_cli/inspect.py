@@ -1,0 +1,82 @@
+"""`slotssm inspect` and `slotssm doctor`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from slotssm.errors import SlotSSMError
+from slotssm_cli import options
+from slotssm_cli.console import human_bytes, note, number, result, result_json, result_table
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="An episode file or a run directory.")],
+    with_hash: Annotated[
+        bool, typer.Option("--hash", help="Also the SHA-256 of the content (reads all of it).")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Print every field of an episode file with shape, dtype, unit and statistics; or what a run is."""
+    if path.is_dir():
+        _inspect_run(path, json)
+    else:
+        _inspect_data(path, with_hash, json)
+
+
+def _inspect_data(path: Path, with_hash: bool, json: bool) -> None:
+    from slotssm.data.episodes import describe
+
+    facts = describe(path, with_hash)
+    if json:
+        result_json(facts)
+        return
+    for name, value in facts["attrs"].items():
+        result(f"{name:<16} {value}")
+    if with_hash:
+        result(f"{'content sha256':<16} {facts['content_sha256']}")
+    rows = [
+        (
+            f"{field['split']}/{field['name']}",
+            "×".join(map(str, field["shape"])),
+            field["dtype"],
+            field["unit"],
+            f"{field['compression']}, {human_bytes(field['stored_bytes'])}",
+            " / ".join(number(field[key]) for key in ("minimum", "mean", "maximum")),
+        )
+        for field in facts["fields"]
+    ]
+    result_table("", ("field", "shape", "dtype", "unit or categories", "stored", "min / mean / max"), rows)
+
+
+def _inspect_run(path: Path, json: bool) -> None:
+    from slotssm.config import as_toml
+    from slotssm.experiments.session import describe_run
+    from slotssm.training.run import RunDirectory
+
+    run = RunDirectory(path)
+    facts = describe_run(run)
+    if json:
+        result_json(facts)
+        return
+    for name, value in facts.items():
+        if name != "config":
+            result(f"{name:<12} {value}")
+    result("")
+    result(as_toml(run.config()))
+
+
+def doctor(json: options.Json = False) -> None:
+    """Check that everything that slotssm needs works on this machine."""
+    from slotssm.experiments.checkup import check_machine
+
+    findings: list[Any] = check_machine()
+    if json:
+        result_json([{"check": item.name, "ok": item.ok, "detail": item.detail} for item in findings])
+    else:
+        rows = [("ok" if item.ok else "FAILED", item.name, item.detail) for item in findings]
+        result_table("", ("", "check", "detail"), rows)
+    failed = [item.name for item in findings if not item.ok]
+    if failed:
+        note(f"slotssm: these checks failed: {', '.join(failed)}")
+        raise typer.Exit(SlotSSMError.exit_code)

@@ -1,0 +1,104 @@
+"""`slotssm train` and `slotssm presets`."""
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from slotssm_cli import options
+from slotssm_cli.console import Meter, note, number, result, result_json, result_table
+
+
+def train(
+    preset: Annotated[str | None, typer.Option(help="Named experiment; see `slotssm presets`.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file: changes to the preset, or a whole run.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY.PATH=VALUE, for example train.num_steps=500; repeatable.")
+    ] = None,
+    data: options.Data = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Run directory; by default the next runs/NAME-001.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of weights and batches.")] = None,
+    device: options.Device = "auto",
+    resume: options.Resume = False,
+    force: options.Force = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+) -> None:
+    """Train a model; interrupted runs continue with --resume, exactly."""
+    from slotssm.experiments import resolve, session
+    from slotssm.experiments.datasets import ensure_own_data
+    from slotssm.training.run import RunDirectory, new_run, newest_run
+
+    request = resolve.Request(preset, config, tuple(assignments or ()), data, seed)
+    run = RunDirectory(out) if out else None
+    if resume and run is None:
+        run = newest_run()
+    if resume and run is not None and run.record.exists():
+        resolve.check_same(request, run)
+        with Meter(f"train {run.path}", "steps") as meter:
+            values = session.resume_run(run, device, shown(meter))
+        return _report(run.path, values, json)
+    resolved = resolve.resolve(request)
+    run = run or new_run(resolved.name)
+    if dry_run:
+        return _report_plan(resolve.plan(resolved, data), run.path, json)
+    session.clear_run(run, force)
+    if data is None:
+        with Meter("generate data", "episodes") as meter:
+            data = ensure_own_data(resolved, on_progress=meter.update)
+    note(f"data {data}")
+    with Meter(f"train {run.path}", "steps") as meter:
+        values = session.start_run(resolved, data, run, device, shown(meter))
+    return _report(run.path, values, json)
+
+
+def shown(meter: Meter) -> Any:
+    """A step callback that shows losses in the meter and messages above it."""
+
+    def on_step(report: Any) -> None:
+        if report.message:
+            meter.say(report.message)
+        elif "loss" in report.values:
+            meter.update(report.step, report.num_steps, f"loss {report.values['loss']:.4g}")
+
+    return on_step
+
+
+def _report(run: Path, values: dict[str, float], json: bool) -> None:
+    if json:
+        result_json({"run": str(run), "values": values})
+    else:
+        shown = "  ".join(f"{name} {number(value)}" for name, value in values.items() if name != "learning_rate")
+        result(f"{run}  {shown}".rstrip())
+
+
+def _report_plan(facts: dict[str, Any], run: Path, json: bool) -> None:
+    if json:
+        result_json({"dry_run": True, "run": str(run), **facts})
+        return
+    result(f"run         {run}")
+    for name, value in facts.items():
+        result(f"{name:<11} {value if not isinstance(value, dict) else jsonlib.dumps(value)}")
+
+
+def presets(
+    name: Annotated[str | None, typer.Argument(help="Print this one as TOML.")] = None,
+    json: options.Json = False,
+) -> None:
+    """List the named experiments, or print one as a configuration file."""
+    from slotssm.config import as_toml
+    from slotssm.presets import PRESETS, preset
+
+    if name is not None:
+        run = preset(name)
+        if json:
+            result_json(run.model_dump(mode="json"))
+        else:
+            result(as_toml(run))
+        return
+    described = {key: (function.__doc__ or "").splitlines()[0] for key, function in PRESETS.items()}
+    if json:
+        result_json(described)
+    else:
+        result_table("presets", ("name", "what it is"), list(described.items()))
