@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -105,6 +106,30 @@ def standard_layout(num_frames: int, height: int, width: int, num_objects: int) 
     }
 
 
+class _Disk(io.FileIO):
+    """The file beneath HDF5, which keeps a failed write to itself until it is asked.
+
+    HDF5 can neither close nor let go of a file that it cannot write, and complains for ever after.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        try:
+            while rest and self.error is None:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.error = error
+        return size
+
+    def check(self) -> None:
+        """Raise what a write ran into."""
+        if self.error is not None:
+            raise self.error
+
+
 class EpisodeWriter:
     """Writes a new episode file; whoever opens it moves it to its final name once it is complete.
 
@@ -117,7 +142,8 @@ class EpisodeWriter:
 
     def __init__(self, path: Path, attrs: Mapping[str, Any], layout: Layout, num_episodes: Mapping[str, int]) -> None:
         self.layout = layout
-        self._file = h5py.File(path, "w", libver=("earliest", "v110"))
+        self._disk = _Disk(path, "w+")
+        self._file = h5py.File(self._disk, "w", libver=("earliest", "v110"))
         self._file.attrs["format"] = FORMAT
         self._file.attrs["format_version"] = FORMAT_VERSION
         for name, value in attrs.items():
@@ -150,6 +176,7 @@ class EpisodeWriter:
             for index, array in enumerate(arrays, first):
                 for start, chunk in spec.chunks(array):
                     dataset.id.write_direct_chunk((index, start, *(0 for _ in array.shape[1:])), chunk)
+                self._disk.check()
 
     def copy(self, split: str, first: int, source: "EpisodeFile") -> None:
         """Copy a whole split of `source` to index `first` on, without decompressing it."""
@@ -163,10 +190,13 @@ class EpisodeWriter:
                     tail = (start, *(0 for _ in spec.shape[1:]))
                     _, chunk = theirs.id.read_direct_chunk((index, *tail))
                     ours.id.write_direct_chunk((first + index, *tail), chunk)
+                self._disk.check()
 
     def close(self) -> None:
         """Finish the file."""
         self._file.close()
+        self._disk.close()
+        self._disk.check()
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,44 @@
+# `make demo` and `make test` work on a fresh machine that has only Python 3.11+ and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo test test-all smoke lint bench docs golden
+.DEFAULT_GOAL := help
+
+help:  ## show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+setup: $(STAMP)  ## make the virtual environment and install what is missing
+
+demo: setup  ## generate, train, score and draw, about five minutes on two cores
+	$(BIN)/slotssm demo
+
+test: setup  ## the test suite without the slow tests, a few minutes
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: setup  ## the whole test suite
+	$(BIN)/python -m pytest
+
+smoke: setup  ## generate, train, resume, evaluate and draw tiny runs through the installed command
+	PATH="$(abspath $(BIN)):$$PATH" bash tests/smoke.sh
+
+lint: setup  ## style, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: setup  ## benchmarks, side by side; run them on an idle machine
+	$(BIN)/python benchmarks/generate.py
+
+docs: setup  ## rewrite the generated parts of the documentation
+	$(BIN)/python docs/build_cli_reference.py
+
+golden: setup docs  ## rewrite the golden files; review the difference
+	$(BIN)/python tests/golden/rewrite.py
