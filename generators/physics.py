@@ -209,7 +209,7 @@ def _time_to_contact(
             gap = dx * dx + dy * dy - (radius[i] + radius[j]) ** 2
             speed2 = du * du + dv * dv
             root = closing * closing - speed2 * gap
-            if root >= 0:
+            if root >= 0 and speed2 > 0:  # the square of a tiny speed is 0
                 soonest = min(soonest, max(0.0, (-closing - np.sqrt(root)) / speed2))
     return soonest
 

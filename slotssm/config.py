@@ -21,7 +21,7 @@ from slotssm.errors import InputError
 class Config(BaseModel):
     """Base of all configurations: immutable, and no unknown key passes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 AnyConfig = typing.TypeVar("AnyConfig", bound=Config)

@@ -24,8 +24,8 @@ def bcb(
     patches: Annotated[int | None, typer.Option(min=1, help="P: patches per side of a frame, one a step.")] = None,
     balls: Annotated[int, typer.Option(help="Balls in an episode.")] = 4,
     size: Annotated[int, typer.Option(help="Side of the frame in pixels.")] = 64,
-    radius: Annotated[float, typer.Option(help="Radius of the balls in pixels.")] = 5.68,
-    speed: Annotated[float, typer.Option(help="Speed of the balls in pixels per frame.")] = 3.0,
+    radius: Annotated[float | None, typer.Option(help="Radius of the balls in pixels; 5.68 at 64 px.")] = None,
+    speed: Annotated[float | None, typer.Option(help="Speed in pixels per frame; 3.0 at 64 px.")] = None,
     colors: Annotated[int, typer.Option(help="How many non-white colours, 1 to 5.")] = 5,
     out: Out = None,
     train: options.NumTrain = 1000,
@@ -48,8 +48,8 @@ def bcb(
         rule=rule,
         num_balls=balls,
         size_px=size,
-        radius_px=radius,
-        speed_px_per_frame=speed,
+        radius_px=5.68 * size / 64 if radius is None else radius,
+        speed_px_per_frame=3.0 * size / 64 if speed is None else speed,
         num_colors=colors,
     )
     counts = {"num_train": train, "num_val": val, "num_test": test}
@@ -63,8 +63,10 @@ def bouncing(
     size: Annotated[int, typer.Option(help="Side of the frame in pixels.")] = 64,
     shapes: Annotated[str, typer.Option(help="Shapes to draw from.")] = "circle,square,triangle",
     colors: Annotated[str, typer.Option(help="Colours to draw from.")] = "red,green,blue,yellow,magenta,cyan",
-    radius: Annotated[str, typer.Option(help="Radius of the disc around a shape in pixels, a range.")] = "6-9",
-    speed: Annotated[str, typer.Option(help="First speed in pixels per frame, a range.")] = "1-3",
+    radius: Annotated[
+        str | None, typer.Option(help="Radius of the disc around a shape in pixels, a range; 6-9 at 64 px.")
+    ] = None,
+    speed: Annotated[str | None, typer.Option(help="First speed in pixels per frame, a range; 1-3 at 64 px.")] = None,
     mass: Annotated[str, typer.Option(help="Masses: by area, or equal.")] = "area",
     contact: Annotated[str, typer.Option(help="Objects collide, or occlude each other in depth order.")] = "collide",
     preset: Annotated[
@@ -88,7 +90,8 @@ def bouncing(
         recipe = recipe_for_preset(preset, frames, size)
     else:
         fewest, most = options.whole_range(objects, "--objects")
-        slowest, fastest = options.number_range(speed, "--speed")
+        slowest, fastest = options.number_range(speed, "--speed") if speed else (size / 64, 3 * size / 64)
+        radii = options.number_range(radius, "--radius") if radius else (6 * size / 64, 9 * size / 64)
         recipe = {
             "num_frames": frames,
             "size_px": size,
@@ -96,7 +99,7 @@ def bouncing(
             "max_objects": most,
             "shapes": options.words(shapes),
             "colors": options.words(colors),
-            "radii_px": list(options.number_range(radius, "--radius")),
+            "radii_px": list(radii),
             "min_speed_px_per_frame": slowest,
             "max_speed_px_per_frame": fastest,
             "mass": mass,

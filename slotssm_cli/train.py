@@ -29,6 +29,7 @@ def train(
     from slotssm.experiments import resolve, session
     from slotssm.experiments.datasets import ensure_own_data
     from slotssm.training.run import RunDirectory, new_run, newest_run
+    from slotssm.training.trainer import resolve_device
 
     request = resolve.Request(preset, config, tuple(assignments or ()), data, seed)
     run = RunDirectory(out) if out else None
@@ -43,6 +44,7 @@ def train(
     run = run or new_run(resolved.name)
     if dry_run:
         return _report_plan(resolve.plan(resolved, data), run.path, json)
+    resolve_device(device)
     session.clear_run(run, force)
     if data is None:
         with Meter("generate data", "episodes") as meter:

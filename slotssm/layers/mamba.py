@@ -43,7 +43,7 @@ class Mamba(nn.Module):
         d_model: int,
         d_state: int = 16,
         d_conv: int = 4,
-        expand: float = 2,
+        expand: int | float = 2,
         dt_rank: int | None = None,
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
@@ -92,7 +92,7 @@ class Mamba(nn.Module):
         y, ssm = selective_scan(
             x,
             F.linear(dt, self.dt_proj.weight),
-            -torch.exp(self.A_log.float()),
+            self._decay_rates,
             B,
             C,
             D=self.D,
@@ -118,6 +118,11 @@ class Mamba(nn.Module):
         return F.silu(total), history[:, -self.d_conv :].transpose(1, 2)
 
     @property
+    def _decay_rates(self) -> Tensor:
+        """A, [E, N], never below float32; a model in float64 keeps its precision."""
+        return -torch.exp(self.A_log.to(torch.promote_types(self.A_log.dtype, torch.float32)))
+
+    @property
     def conv_bias(self) -> Tensor:
         """Bias of the convolution, [E]."""
         assert self.conv1d.bias is not None
@@ -133,7 +138,7 @@ class Mamba(nn.Module):
             state.ssm,
             x,
             F.linear(dt, self.dt_proj.weight),
-            -torch.exp(self.A_log.float()),
+            self._decay_rates,
             B,
             C,
             D=self.D,

@@ -7,11 +7,11 @@ predicting background everywhere many times longer.
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor
 
 
-def sincos(position: Float[Tensor, "*shape"], dim: int, period: float = 10_000.0) -> Float[Tensor, "*shape D"]:
+def sincos(position: Real[Tensor, "*shape"], dim: int, period: float = 10_000.0) -> Float[Tensor, "*shape D"]:
     """Embed scalar positions in `dim` channels, half sines and half cosines, of wavelengths 2π to 2π·period."""
     half = dim // 2
     frequency = torch.exp(-math.log(period) * torch.arange(half, device=position.device) / half)

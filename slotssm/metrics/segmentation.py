@@ -169,7 +169,7 @@ def adjusted_rand_index(table: np.ndarray) -> float:
 
 
 def _pairs(counts: np.ndarray) -> np.ndarray:
-    """Pairs among so many items; exact in int64 for up to 4·10⁹ pixels, then float64."""
+    """Pairs among so many items; exact in int64 for up to 3·10⁹ pixels, then float64."""
     return (counts * (counts - 1) // 2).astype(np.float64)
 
 

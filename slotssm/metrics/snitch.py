@@ -14,8 +14,10 @@ def snitch_cell(x: float, y: float, cells_per_side: int = 6) -> int:
     """Cell of a floor position, row by row; coordinates are clipped onto the floor first."""
 
     def index(coordinate: float) -> int:
-        scaled = (coordinate + FLOOR_EDGE) / (2 * FLOOR_EDGE) * cells_per_side
-        return min(max(math.floor(scaled), 0), cells_per_side - 1)
+        clipped = min(max(coordinate, -FLOOR_EDGE), FLOOR_EDGE)
+        # adding the edge before the floor would round -1e-17 up into the next cell
+        scaled = clipped * (cells_per_side / (2 * FLOOR_EDGE)) + (cells_per_side % 2) / 2
+        return min(max(math.floor(scaled) + cells_per_side // 2, 0), cells_per_side - 1)
 
     return cells_per_side * index(y) + index(x)
 

@@ -128,5 +128,7 @@ fused_scan.register_autograd(_differentiate, setup_context=_keep)
 
 def scan(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor) -> tuple[Tensor, Tensor]:
     """Drop-in replacement of `reference.scan` on the CPU."""
+    # the kernels' fast exponential turns a NaN in A into a decay of zero, which would hide a broken model
+    initial_state = initial_state + A.detach().masked_fill(~A.detach().isnan(), 0.0)
     y, final, _ = fused_scan(x, delta, A, B, C, initial_state)
     return y, final.transpose(1, 2)

@@ -48,8 +48,9 @@ def selective_scan(
         y in the dtype of x, and the final state if asked for.
 
     Raises:
-        InputError: unknown backend, or `fused` on another device than the CPU.
+        InputError: unknown backend, `fused` on another device than the CPU, or shapes that do not fit together.
     """
+    _check_shapes(x, dt, A, B, C, z, initial_state)
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     inputs, delta = x.to(dtype), dt.to(dtype)
     if delta_bias is not None:
@@ -84,6 +85,25 @@ def selective_scan_step(
         delta = F.softplus(delta)
     state, y = reference.step(state, inputs, delta, A.to(state.dtype), B.to(state.dtype), C.to(state.dtype))
     return _finish(y, inputs, D, z).to(x.dtype), state
+
+
+def _check_shapes(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, z: Tensor | None, initial_state: Tensor | None
+) -> None:
+    """The kernels do not check bounds: arrays that are too small would be read beyond their end."""
+    batch, steps, channels = x.shape
+    states = A.shape[-1]
+    expected = {
+        "dt": (dt, (batch, steps, channels)),
+        "A": (A, (channels, states)),
+        "B": (B, (batch, steps, states)),
+        "C": (C, (batch, steps, states)),
+        "z": (z, (batch, steps, channels)),
+        "initial_state": (initial_state, (batch, channels, states)),
+    }
+    for name, (tensor, shape) in expected.items():
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise InputError(f"{name} has shape {tuple(tensor.shape)}, but x {tuple(x.shape)} needs {shape}")
 
 
 def _finish(y: Tensor, x: Tensor, D: Tensor | None, z: Tensor | None) -> Tensor:

@@ -6,7 +6,7 @@ import imageio.v3 as iio
 import numpy as np
 
 from slotssm.errors import InputError
-from slotssm.files import atomic
+from slotssm.files import atomic, write_bytes
 
 SUFFIXES = (".gif", ".mp4", ".png")
 STRIP_FRAMES = 6
@@ -28,11 +28,13 @@ def write_animation(frames: np.ndarray, path: Path, frames_per_s: float = 6.0) -
         frames_per_s: speed of GIF and MP4.
     """
     check_suffix(path)
-    with atomic(path) as temporary:
-        if path.suffix.lower() == ".gif":
-            iio.imwrite(temporary, frames, plugin="pillow", duration=1000 / frames_per_s, loop=0)
-        elif path.suffix.lower() == ".mp4":
+    if path.suffix.lower() == ".mp4":
+        with atomic(path) as temporary:
             iio.imwrite(temporary, frames, plugin="FFMPEG", fps=frames_per_s, codec="libx264", macro_block_size=2)
-        else:
-            chosen = np.unique(np.linspace(0, len(frames) - 1, min(STRIP_FRAMES, len(frames))).round().astype(int))
-            iio.imwrite(temporary, np.concatenate(list(frames[chosen])), plugin="pillow")
+    elif path.suffix.lower() == ".gif":
+        options = {"duration": 1000 / frames_per_s, "loop": 0}
+        write_bytes(path, iio.imwrite("<bytes>", frames, plugin="pillow", extension=".gif", **options))
+    else:
+        chosen = np.unique(np.linspace(0, len(frames) - 1, min(STRIP_FRAMES, len(frames))).round().astype(int))
+        strip = np.concatenate(list(frames[chosen]))
+        write_bytes(path, iio.imwrite("<bytes>", strip, plugin="pillow", extension=".png"))

@@ -58,7 +58,7 @@ class Recall(Task):
         target = self.classes(frames[:, -1])
         balls = target > 0
         hits = ((logits.argmax(dim=1) == target) & balls).sum() / balls.sum().clamp(min=1)
-        return F.cross_entropy(logits, target), {"color_accuracy": hits}
+        return F.cross_entropy(logits, target), {"color-accuracy": hits}
 
     def predict(self, frames: UInt8[Tensor, "B T H W 3"], state: ModelState | None = None) -> Prediction:
         """The target rendered by argmax, from context frames; `frames` must not hold the target itself."""

@@ -1,0 +1,167 @@
+"""Wrong input: exit code 2, one line that names the fault and the remedy, and nothing written."""
+
+import json
+import os
+import shutil
+import subprocess
+
+import h5py
+import pytest
+
+
+def refused(outcome, *fragments) -> str:
+    assert outcome.code == 2, (outcome.code, outcome.err)
+    assert len(outcome.error_lines) == 1, outcome.err
+    assert "Traceback" not in outcome.err
+    for fragment in fragments:
+        assert fragment in outcome.error_lines[0], outcome.error_lines[0]
+    return outcome.error_lines[0]
+
+
+@pytest.fixture
+def data(lived_in, tmp_path):
+    """A copy of a good episode file, to be spoiled."""
+    return shutil.copy(next((lived_in / "data").glob("tiny-oc-*.h5")), tmp_path / "copy.h5")
+
+
+@pytest.mark.parametrize("command", [("inspect",), ("verify",), ("train", "--preset", "tiny-oc", "--data")])
+def test_damaged_files(slotssm, workplace, data, command):
+    refused(slotssm(*command, "absent.h5"), "absent.h5", "does not exist")
+    (workplace / "text.h5").write_text("hello")
+    refused(slotssm(*command, "text.h5"), "text.h5", "not HDF5")
+    whole = data.read_bytes()
+    (workplace / "cut.h5").write_bytes(whole[: len(whole) // 2])
+    refused(slotssm(*command, "cut.h5"), "cut.h5", "truncated")
+    with h5py.File(data, "r+") as file:
+        file.attrs["format_version"] = 99
+    refused(slotssm(*command, data), "format version 99", "reads version 1")
+    with h5py.File(data, "r+") as file:
+        file.attrs["format"] = "something"
+    refused(slotssm(*command, data), "is no episode file")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        (("generate", "bcb", "--len", 81), ("--len 81", "nearest: 80, 160")),
+        (("generate", "bcb", "--len", 100, "--frames", 6), ("--len 100", "nearest: 20, 80")),
+        (("generate", "bcb", "--balls", 30), ("30 objects of radius 5.68 px do not fit", "at most")),
+        (("generate", "bcb", "--patches", 7), ("does not divide",)),
+        (("generate", "bcb", "--rule", "latest"), ("rule", "earliest")),
+        (("generate", "bcb", "--train", 0, "--val", 0, "--test", 0), ("nothing to generate",)),
+        (("generate", "bcb", "--train", -1), ("--train",)),
+        (("generate", "bcb", "--lenn", 80), ("--lenn", "--len")),
+        (("generate", "bouncing", "--objects", "5-3"), ("min_objects 5 exceeds max_objects 3",)),
+        (("generate", "bouncing", "--objects", "many"), ("--objects many",)),
+        (("generate", "bouncing", "--shapes", "blob"), ("shapes",)),
+        (("generate", "bouncing", "--preset", "black-balls"), ("white-balls",)),
+        (("train",), ("--preset",)),
+        (("train", "--preset", "tiny-os"), ("did you mean tiny-oc?",)),
+        (("train", "--preset", "tiny-oc", "--set", "train.num_stepz=3"), ("train.num_stepz", "num_steps?")),
+        (("train", "--preset", "tiny-oc", "--set", "train.num_steps=many"), ("train.num_steps",)),
+        (("train", "--preset", "tiny-oc", "--set", "train.num_steps"), ("KEY.PATH=VALUE",)),
+        (("train", "--preset", "tiny-oc", "--set", "model.num_heads=3"), ("num_heads 3 does not divide",)),
+        (("train", "--preset", "tiny-oc", "--config", "absent.toml"), ("absent.toml does not exist",)),
+        (("train", "--preset", "tiny-oc", "--device", "warp"), ("--device warp is not available",)),
+        (("eval",), ("train one first",)),
+        (("eval", "nowhere"), ("nowhere is no run directory",)),
+        (("visualize", "nowhere"), ("nowhere is no run directory",)),
+        (("inspect", "."), ("is no run directory",)),
+        (("presets", "tiny"), ("tiny",)),
+    ],
+)
+def test_wrong_options(slotssm, workplace, arguments, fragments):
+    refused(slotssm(*arguments), *fragments)
+    assert not any(path.is_file() for path in workplace.rglob("*.h5"))
+    assert not list(workplace.glob("runs/*"))
+
+
+def test_an_unknown_key_in_a_file_names_the_file(slotssm, workplace):
+    (workplace / "mine.toml").write_text("[model]\nnum_slotz = 3\n")
+    refused(slotssm("train", "--preset", "tiny-oc", "--config", "mine.toml"), "mine.toml", "did you mean num_slots?")
+
+
+def test_metrics_that_cannot_be_served(slotssm, home):
+    refused(slotssm("eval", "runs/tiny-oc-001", "--metric", "color-accuracy"), "color-accuracy", "possible here: fg-ari")
+    refused(slotssm("eval", "runs/tiny-bcb-001", "--metric", "fg-ari"), "the predictions have no masks")
+    refused(slotssm("eval", "runs/tiny-oc-001", "--metric", "fg-arl"), "did you mean fg-ari?")
+    refused(slotssm("eval", "runs/tiny-oc-001", "--split", "dev"), "has no split 'dev'")
+    refused(slotssm("eval", "runs/tiny-oc-001", "--empty", "maybe"), "--empty maybe")
+    refused(slotssm("eval", "--predictions", "p.h5"), "--data")
+
+
+def test_data_that_does_not_fit_the_run(slotssm, home):
+    bcb = next((home / "data").glob("tiny-bcb-*.h5"))
+    refused(slotssm("train", "--preset", "tiny-oc", "--data", bcb, "--set", "task.kind=recall", "--out", "/nowhere/x"))
+    refused(slotssm("train", "--preset", "tiny-bcb", "--data", next((home / "data").glob("tiny-oc-*.h5"))), "'bcb'")
+
+
+def test_a_checkpoint_of_another_architecture(slotssm, home, tmp_path):
+    run = shutil.copytree(home / "runs" / "tiny-oc-001", tmp_path / "run")
+    for config in run.glob("checkpoints/*/config.json"):
+        changed = json.loads(config.read_text())
+        changed["model"]["slot_dim"] = 32
+        config.write_text(json.dumps(changed))
+    refused(slotssm("eval", run), "another architecture", "expected")
+
+
+def test_nothing_is_overwritten_without_force(slotssm, home, tmp_path):
+    refused(slotssm("train", "--preset", "tiny-oc", "--out", "runs/tiny-oc-001"), "--resume", "--force")
+    picture = tmp_path / "x.gif"
+    picture.write_text("mine")
+    refused(slotssm("visualize", "runs/tiny-oc-001", "--out", picture), "--force")
+    assert picture.read_text() == "mine"
+    out = tmp_path / "d.h5"
+    out.write_text("mine")
+    few = ("--train", 2, "--val", 0, "--test", 0)
+    refused(slotssm("generate", "bcb", "--out", out, *few), "--force")
+    assert out.read_text() == "mine"
+    assert slotssm("generate", "bcb", "--out", out, *few, "--force").code == 0
+
+
+def test_a_folder_that_holds_something_else_is_never_cleared(slotssm, workplace):
+    (workplace / "thesis").mkdir()
+    (workplace / "thesis" / "chapter.txt").write_text("mine")
+    refused(slotssm("train", "--preset", "tiny-oc", "--out", "thesis", "--force"), "is no run directory")
+    assert (workplace / "thesis" / "chapter.txt").read_text() == "mine"
+
+
+def test_with_json_the_error_is_a_document_too(slotssm, workplace):
+    outcome = slotssm("generate", "bcb", "--len", 81, "--json")
+    assert outcome.code == 2
+    assert json.loads(outcome.out)["exit_code"] == 2
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A function that mounts a small or read-only file system; skipped where that is not allowed."""
+    mounted = []
+
+    def mount(options: str):
+        folder = tmp_path / f"disk{len(mounted)}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        if shutil.which("mount") is None or os.geteuid() != 0 or subprocess.run(command, check=False).returncode:
+            pytest.skip("mounting is not allowed here")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=False)
+
+
+def test_a_read_only_folder(slotssm, workplace, small_disk):
+    folder = small_disk("ro,size=1m")
+    refused(slotssm("generate", "bcb", "--train", 2, "--out", folder / "d.h5"), "cannot write", "Read-only")
+    refused(slotssm("train", "--preset", "tiny-oc", "--out", folder / "run"), "cannot write", "Read-only")
+
+
+def test_a_full_disk(slotssm, home, small_disk):
+    folder = small_disk("size=200k")
+    refused(slotssm("generate", "bouncing", "--train", 500, "--workers", 1, "--out", folder / "d.h5"), "cannot write")
+    assert not (folder / "d.h5").exists()
+    shutil.rmtree(folder / "d.h5.parts", ignore_errors=True)
+    run = folder / "run"
+    refused(slotssm("train", "--preset", "tiny-oc", "--out", run), "cannot write", "No space left")
+    refused(slotssm("visualize", "runs/tiny-oc-001", "--out", folder / "x.gif"), "cannot write")

@@ -1,0 +1,33 @@
+"""Shared fixtures; annotations of tensors are checked while the tests run."""
+
+import os
+
+import pytest
+from jaxtyping import install_import_hook
+
+# shapes and dtypes in signatures become assertions, before anything of the package is imported;
+# numba's kernels are left alone, since it cannot cache wrapped functions
+CHECKED = ["slotssm.layers", "slotssm.models", "slotssm.tasks", "slotssm.ops.selective_scan", "slotssm.ops.reference"]
+install_import_hook(CHECKED, "beartype.beartype")
+
+
+@pytest.fixture(autouse=True)
+def _reproducible() -> None:
+    """Every test starts from the same torch seed."""
+    import torch
+
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """Environment of subprocesses: one thread, plain output, tracebacks off."""
+    settings = {"OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "160"}
+    return {**{k: v for k, v in os.environ.items() if k != "SLOTSSM_DEBUG"}, **settings}

@@ -1,0 +1,36 @@
+"""Small data sets, and a generation that is cut short."""
+
+from pathlib import Path
+
+import pytest
+
+from generators import writer
+from slotssm.config import BCBRecipe, BouncingRecipe, DataConfig
+
+RECIPES = {
+    "bcb": BCBRecipe(num_frames=3, size_px=32, num_balls=2, radius_px=4.0),
+    "bouncing": BouncingRecipe(num_frames=5, size_px=24, min_objects=1, max_objects=3, radii_px=(2.0, 3.0)),
+}
+
+
+class PowerCut(Exception):
+    """Raised in the middle of a generation."""
+
+
+def small_config(kind: str = "bouncing", **counts: int) -> DataConfig:
+    return DataConfig(recipe=RECIPES[kind], seed=3, **{"num_train": 40, "num_val": 7, "num_test": 0, **counts})
+
+
+def cut_short(config: DataConfig, out: Path, num_shards: int) -> Path:
+    """Leave a generation after some of its shards; returns the folder of parts."""
+    reports = 0
+
+    def cut(done: int, total: int) -> None:
+        nonlocal reports
+        reports += 1
+        if reports > num_shards:
+            raise PowerCut
+
+    with pytest.raises(PowerCut):
+        writer.generate(config, out, workers=1, on_progress=cut)
+    return out.with_name(out.name + ".parts")

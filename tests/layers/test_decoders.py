@@ -1,0 +1,121 @@
+import pytest
+import torch
+from torch import nn
+
+from slotssm.layers import PieceDecoder, SpatialBroadcastDecoder
+from slotssm.layers.positions import sincos_grid
+
+
+def piece_decoder(**changes) -> PieceDecoder:
+    arguments = {
+        "image_size": 8,
+        "piece_px": 4,
+        "num_channels": 3,
+        "dim": 8,
+        "num_layers": 2,
+        "num_heads": 2,
+        "mlp_ratio": 2.0,
+    }
+    return PieceDecoder(**(arguments | changes)).eval()
+
+
+# --- Transformer over pieces ------------------------------------------------------------------------------
+
+
+class NumberedPixels(nn.Module):
+    """Paints with what tells query, channel and pixel."""
+
+    def forward(self, x):
+        channels, pixels = torch.arange(3)[:, None], torch.arange(16)
+        return 10_000 * x + (100 * channels + pixels).flatten()
+
+
+def test_every_query_paints_its_own_square():
+    decoder = piece_decoder(image_size=12)
+    decoder.layers = nn.ModuleList([])
+    decoder.queries, decoder.head = torch.arange(9.0)[:, None], NumberedPixels()
+    image = decoder(torch.zeros(1, 2, 8))[0]
+    for channel in range(3):
+        for y in range(12):
+            for x in range(12):
+                query, pixel = 3 * (y // 4) + x // 4, 4 * (y % 4) + x % 4
+                assert image[channel, y, x] == 10_000 * query + 100 * channel + pixel
+
+
+def test_queries_are_the_positions_of_the_pieces():
+    assert torch.equal(piece_decoder(image_size=12).queries, sincos_grid(3, 3, 8))
+
+
+@pytest.mark.parametrize("piece", [1, 2, 4])
+def test_image_has_the_right_size(piece):
+    assert piece_decoder(piece_px=piece)(torch.randn(2, 5, 8)).shape == (2, 3, 8, 8)
+
+
+def test_slots_are_a_set_for_the_decoder():
+    decoder = piece_decoder()
+    slots = torch.randn(2, 5, 8)
+    torch.testing.assert_close(decoder(slots[:, [3, 1, 4, 0, 2]]), decoder(slots))
+    assert not torch.allclose(decoder(slots + torch.randn(2, 5, 8)), decoder(slots), atol=1e-3)
+
+
+def test_batch_elements_are_decoded_alone():
+    decoder = piece_decoder()
+    slots = torch.randn(3, 5, 8)
+    torch.testing.assert_close(decoder(slots)[1:2], decoder(slots[1:2]))
+
+
+# --- spatial broadcast ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def broadcast() -> SpatialBroadcastDecoder:
+    return SpatialBroadcastDecoder(16, (6, 4), 8)
+
+
+def test_masks_sum_to_one_and_blend_the_images(broadcast):
+    blended, images, masks = broadcast(torch.randn(2, 5, 8))
+    assert (blended.shape, images.shape, masks.shape) == ((2, 3, 16, 16), (2, 5, 3, 16, 16), (2, 5, 16, 16))
+    assert (masks > 0).all()
+    torch.testing.assert_close(masks.sum(1), torch.ones(2, 16, 16))
+    torch.testing.assert_close(blended, (images * masks[:, :, None]).sum(1))
+
+
+def test_masks_are_a_softmax_of_the_fourth_channel(broadcast):
+    slots = torch.randn(1, 3, 8)
+    _, images, masks = broadcast(slots)
+    painted = []
+    for slot in slots[0]:
+        cells = (slot + broadcast.positions).reshape(4, 4, 8).permute(2, 0, 1)
+        painted.append(broadcast.cnn(cells[None])[0])
+    logits = torch.stack([image[3] for image in painted])
+    torch.testing.assert_close(images[0], torch.stack([image[:3] for image in painted]))
+    torch.testing.assert_close(masks[0], torch.exp(logits) / torch.exp(logits).sum(0))
+
+
+def test_images_of_a_slot_do_not_depend_on_the_others(broadcast):
+    slots = torch.randn(1, 3, 8)
+    changed = slots.clone()
+    changed[:, 1:] += 1
+    torch.testing.assert_close(broadcast(changed)[1][:, 0], broadcast(slots)[1][:, 0])
+
+
+def test_decoded_slots_permute(broadcast):
+    slots, order = torch.randn(2, 4, 8), [2, 0, 3, 1]
+    blended, images, masks = broadcast(slots)
+    expected = (blended, images[:, order], masks[:, order])
+    for ours, theirs in zip(broadcast(slots[:, order]), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_cells_of_the_grid_paint_where_they_lie(broadcast):
+    # the position of the first and of the last cell reach the first and the last pixel alone
+    broadcast.positions = broadcast.positions.clone().requires_grad_()
+    images = broadcast(torch.randn(1, 2, 8))[1]
+    near, far = (
+        torch.autograd.grad(images[..., corner, corner].sum(), broadcast.positions, retain_graph=True)[0].abs().sum(1)
+        for corner in (0, 15)
+    )
+    assert near[0] > 0
+    assert near[-1] == 0
+    assert far[-1] > 0
+    assert far[0] == 0

@@ -1,0 +1,138 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from slotssm.layers import CNNEncoder, PieceTokenizer
+from slotssm.layers.positions import sincos, sincos_grid
+
+
+def influence(function, frames: torch.Tensor) -> torch.Tensor:
+    """Which input pixels [T, H, W] each token [L, M] depends on: the sum of absolute gradients."""
+    frames = frames.clone().requires_grad_()
+    tokens = function(frames)[0]
+    maps = []
+    for token in tokens.reshape(-1, tokens.shape[-1]):
+        weight = torch.linspace(1, 2, token.shape[0])
+        (gradient,) = torch.autograd.grad((token * weight).sum(), frames, retain_graph=True)
+        maps.append(gradient[0].abs().sum(1))
+    return torch.stack(maps).reshape(*tokens.shape[:2], *maps[0].shape)
+
+
+# --- pieces -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("patches", "piece"), [(1, 4), (2, 4), (2, 2), (4, 2), (8, 1)])
+def test_each_piece_becomes_the_right_token_of_the_right_step(patches, piece):
+    size, frames = 8, 2
+    tokenizer = PieceTokenizer(size, patches, piece, 8)
+    seen = influence(tokenizer, torch.rand(1, frames, 3, size, size)) > 0
+    patch = size // patches
+    side = patch // piece
+    assert seen.shape[:2] == (frames * patches**2, side**2)
+    for frame in range(frames):
+        for y in range(size):
+            for x in range(size):
+                step = frame * patches**2 + (y // patch) * patches + x // patch
+                token = (y % patch) // piece * side + (x % patch) // piece
+                expected = torch.zeros(seen.shape[:2], dtype=torch.bool)
+                expected[step, token] = True
+                assert torch.equal(seen[:, :, frame, y, x], expected), (frame, y, x)
+
+
+def test_position_is_that_of_the_piece_in_the_whole_frame():
+    # a frame without content: what is left of a token is its place and time
+    tokenizer = PieceTokenizer(8, 2, 2, 16)
+    tokenizer.mlp = torch.nn.Identity()
+    tokenizer.embed.bias.data.zero_()
+    tokens = tokenizer(torch.zeros(1, 2, 3, 8, 8), first_frame=5)[0]
+    grid = sincos_grid(4, 4, 16).reshape(4, 4, 16)
+    for frame in range(2):
+        for step in range(4):
+            for token in range(4):
+                row, column = step // 2 * 2 + token // 2, step % 2 * 2 + token % 2
+                expected = grid[row, column] + sincos(torch.tensor(5.0 + frame), 16)
+                torch.testing.assert_close(tokens[4 * frame + step, token], expected)
+
+
+def test_first_frame_continues_a_stream():
+    tokenizer = PieceTokenizer(8, 2, 2, 8)
+    frames = torch.rand(2, 5, 3, 8, 8)
+    parts = [tokenizer(frames[:, :3]), tokenizer(frames[:, 3:], first_frame=3)]
+    torch.testing.assert_close(torch.cat(parts, 1), tokenizer(frames))
+    assert not torch.allclose(tokenizer(frames[:, 3:]), parts[1])
+
+
+# --- CNN --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("channels", "downsample"), [((4,), 1), ((4,), 2), ((4, 6), 2), ((4, 6, 4), 4)])
+def test_cnn_tokens_lie_row_by_row_on_their_grid(channels, downsample):
+    size = 16
+    encoder = CNNEncoder(size, channels, downsample, 8)
+    # smooth activations instead of ReLU, so that no unit is dead by chance
+    encoder.cnn = torch.nn.Sequential(*(torch.nn.Softplus() if i % 2 else layer for i, layer in enumerate(encoder.cnn)))
+    encoder.mlp = torch.nn.Identity()
+    seen = influence(encoder, torch.rand(1, 2, 3, size, size))
+    grid = size // downsample
+    assert seen.shape[:2] == (2, grid**2)
+    rows = torch.arange(size).float()
+    for frame in range(2):
+        assert not seen[frame, :, 1 - frame].any(), "tokens of a frame read another frame"
+        for token in range(grid**2):
+            reached = seen[frame, token, frame] > 0
+            # the field of view is centred on the token's cell, but for the edges of the image
+            y, x = (token // grid + 0.5) * downsample - 0.5, (token % grid + 0.5) * downsample - 0.5
+            field = len(channels) * 2 * downsample
+            for centre, axis in ((y, 1), (x, 0)):
+                lines = rows[reached.any(axis)]
+                assert lines.min() <= centre <= lines.max()
+                assert (lines - centre).abs().max() <= field
+                if field <= centre < size - field:
+                    assert (lines.mean() - centre).abs() <= downsample
+
+
+def test_cnn_tokens_know_their_place_and_not_their_time():
+    encoder = CNNEncoder(8, (4,), 1, 8)
+    frames = torch.full((1, 2, 3, 8, 8), 0.5)
+    tokens = encoder(frames)
+    assert torch.equal(tokens[:, 0], tokens[:, 1])
+    inner = tokens[0, 0].reshape(8, 8, 8)[2:6, 2:6].reshape(16, 8)
+    # without a position all inner tokens of a uniform frame would be the same
+    assert torch.cdist(inner, inner).fill_diagonal_(1).min() > 1e-4
+
+
+def test_cnn_is_torchs_convolution():
+    encoder = CNNEncoder(8, (4, 5), 2, 8)
+    frames = torch.rand(1, 1, 3, 8, 8)
+    first, _, second, _ = encoder.cnn
+    features = F.relu(F.conv2d(frames[0], first.weight, first.bias, stride=2, padding=1))
+    features = F.relu(F.conv2d(features, second.weight, second.bias, stride=1, padding=1))
+    tokens = encoder.project(features[0].permute(1, 2, 0).reshape(16, 5)) + sincos_grid(4, 4, 8)
+    torch.testing.assert_close(encoder(frames)[0, 0], encoder.mlp(tokens))
+
+
+# --- positions --------------------------------------------------------------------------------------------
+
+
+def test_sincos_is_the_formula():
+    position = torch.tensor([0, 1, 17])
+    expected = torch.zeros(3, 8)
+    for row, p in enumerate(position):
+        for i in range(4):
+            angle = p / 10_000 ** (i / 4)
+            expected[row, i], expected[row, 4 + i] = torch.sin(angle), torch.cos(angle)
+    torch.testing.assert_close(sincos(position, 8), expected)
+
+
+def test_sincos_grid_embeds_the_row_then_the_column():
+    grid = sincos_grid(3, 5, 16)
+    assert grid.shape == (15, 16)
+    for row in range(3):
+        for column in range(5):
+            parts = [sincos(torch.tensor([i]), 8, period=100.0)[0] for i in (row, column)]
+            torch.testing.assert_close(grid[5 * row + column], torch.cat(parts))
+
+
+def test_no_two_cells_of_a_frame_share_a_position():
+    grid = sincos_grid(64, 64, 16)
+    assert torch.pdist(grid).min() > 1e-3

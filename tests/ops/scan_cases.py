@@ -1,0 +1,62 @@
+"""Random scans, and the recurrence solved in closed form."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+NAMES = ("x", "dt", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
+
+
+def random_scan(
+    length: int, channels: int = 5, states: int = 3, batch: int = 2, dtype: torch.dtype = torch.float64, seed: int = 0
+) -> dict[str, Tensor]:
+    """Arguments of `selective_scan`, all of the optional ones included; each requires a gradient."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    arguments = {
+        "x": normal(batch, length, channels),
+        "dt": normal(batch, length, channels) - 1,
+        "A": -torch.exp(normal(channels, states)),
+        "B": normal(batch, length, states),
+        "C": normal(batch, length, states),
+        "D": normal(channels),
+        "z": normal(batch, length, channels),
+        "delta_bias": normal(channels),
+        "initial_state": normal(batch, channels, states),
+    }
+    return {name: value.to(dtype).requires_grad_() for name, value in arguments.items()}
+
+
+def solved(arguments: dict[str, Tensor], softplus: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """y and the last state from the solution of the recurrence, without stepping through it.
+
+    h_t = exp(A S_t) h_0 + sum over s <= t of exp(A (S_t - S_s)) Δ_s B_s x_s, where S_t = Δ_1 + ... + Δ_t.
+    """
+    a = {name: value.detach().double().numpy() for name, value in arguments.items()}
+    delta = a["dt"] + a.get("delta_bias", 0)
+    delta = np.logaddexp(0, delta) if softplus else delta
+    batch, length, channels = a["x"].shape
+    start = a.get("initial_state", np.zeros((batch, channels, a["A"].shape[1])))
+    elapsed = np.cumsum(delta, axis=1)
+    drive = np.einsum("ble,bln->blen", delta * a["x"], a["B"])
+    history = [start]
+    for t in range(length):
+        since = elapsed[:, t, None] - elapsed[:, : t + 1]
+        kept = np.exp(since[..., None] * a["A"]) * drive[:, : t + 1]
+        history.append(np.exp(elapsed[:, t, :, None] * a["A"]) * start + kept.sum(1))
+    states = np.stack(history[1:], 1)
+    y = np.einsum("blen,bln->ble", states, a["C"])
+    if "D" in a:
+        y = y + a["D"] * a["x"]
+    if "z" in a:
+        y = y * a["z"] / (1 + np.exp(-a["z"]))
+    return y, history[-1]
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """Largest difference, relative to the largest expected value."""
+    scale = expected.abs().max().clamp(min=1e-30)
+    return float(((found.double() - expected.double()).abs().max() / scale).item())

@@ -1,0 +1,103 @@
+"""The fused scan in threads, after a fork, and in workers of a DataLoader."""
+
+import os
+import pickle
+import select
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from scan_cases import random_scan
+from torch.utils.data import DataLoader, Dataset
+
+from slotssm.ops import fused, selective_scan
+
+FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+# python 3.12 warns of any fork in a process with threads, which is what is tested here
+FORK_WARNING = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+@pytest.fixture
+def set_threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def computed(seed: int) -> list[torch.Tensor]:
+    """Values and gradients of one scan, with enough tasks for several threads."""
+    arguments = random_scan(33, channels=65, batch=3, dtype=torch.float32, seed=seed)
+    y, final = selective_scan(**arguments, delta_softplus=True, return_final_state=True, backend="fused")
+    found = torch.autograd.grad(y.square().sum() + final.sum(), list(arguments.values()))
+    return [y.detach(), final.detach(), *found]
+
+
+def same(ours, theirs) -> bool:
+    return all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("num_threads", [2, 3, 7])
+def test_number_of_threads_does_not_change_a_bit(set_threads, num_threads):
+    set_threads(1)
+    alone = computed(0)
+    set_threads(num_threads)
+    assert same(computed(0), alone)
+
+
+def test_several_python_threads_do_not_disturb_each_other(set_threads):
+    set_threads(2)
+    expected = [computed(seed) for seed in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            assert all(map(same, pool.map(computed, range(8)), expected))
+
+
+@FORK
+@FORK_WARNING
+def test_a_forked_child_computes_the_same(set_threads):
+    # the parent's threads exist before the fork and do not live on in the child; torch's own do not recover from
+    # that, so the child runs the two operators alone
+    set_threads(2)
+    arguments = random_scan(33, channels=65, batch=3)
+    arguments["dt"] = arguments["dt"].abs()
+    operands = [arguments[name].detach() for name in ("x", "dt", "A", "B", "C", "initial_state")]
+
+    def operators() -> list[torch.Tensor]:
+        y, final, stored = fused.fused_scan(*operands)
+        return [y, final, *fused.fused_scan_backward(*operands[:5], stored, y, final)]
+
+    expected = operators()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writer, pickle.dumps(same(operators(), expected)))
+        finally:
+            os._exit(0)
+    os.close(writer)
+    try:
+        ready, _, _ = select.select([reader], [], [], 30)
+        assert ready, "the child hangs"
+        assert pickle.loads(os.read(reader, 1000)) is True
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(reader)
+    assert same(operators(), expected)
+
+
+class _Scans(Dataset):
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return computed(index)[0]
+
+
+@FORK
+@FORK_WARNING
+def test_workers_of_a_data_loader_compute_the_same():
+    expected = [computed(index)[0] for index in range(4)]
+    loader = DataLoader(_Scans(), batch_size=None, num_workers=2, multiprocessing_context="fork", timeout=60)
+    assert same(list(loader), expected)

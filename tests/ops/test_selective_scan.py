@@ -1,0 +1,311 @@
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scan_cases import NAMES, random_scan, relative_error, solved
+
+from slotssm.errors import InputError
+from slotssm.ops import fused, selective_scan, selective_scan_step
+
+BACKENDS = ("reference", "fused")
+
+
+def run(arguments, backend, softplus=True):
+    return selective_scan(**arguments, delta_softplus=softplus, return_final_state=True, backend=backend)
+
+
+def gradients(arguments, backend):
+    """Gradients of a random function of both outputs with respect to every argument."""
+    y, final = run(arguments, backend)
+    generator = torch.Generator().manual_seed(99)
+    weights = [torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype) for out in (y, final)]
+    loss = (y * weights[0]).sum() + (final * weights[1]).sum()
+    return dict(zip(arguments, torch.autograd.grad(loss, list(arguments.values())), strict=True))
+
+
+# --- values -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("length", [1, 2, 31, 32, 33, 65])
+def test_scan_is_the_solution_of_the_recurrence(backend, length):
+    arguments = random_scan(length)
+    y, final = run(arguments, backend)
+    expected_y, expected_final = solved(arguments)
+    np.testing.assert_allclose(y.detach(), expected_y, rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(final.detach(), expected_final, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("left_out", [("D",), ("z",), ("delta_bias",), ("initial_state",), NAMES[5:]])
+@pytest.mark.parametrize("softplus", [True, False])
+def test_optional_arguments_can_be_left_out(backend, left_out, softplus):
+    arguments = {name: value for name, value in random_scan(9).items() if name not in left_out}
+    if not softplus:
+        arguments["dt"] = arguments["dt"].abs()
+        if "delta_bias" in arguments:
+            arguments["delta_bias"] = arguments["delta_bias"].abs()
+    y, final = run(arguments, backend, softplus)
+    expected_y, expected_final = solved(arguments, softplus)
+    np.testing.assert_allclose(y.detach(), expected_y, rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(final.detach(), expected_final, rtol=1e-10, atol=1e-10)
+
+
+def test_steps_are_the_scan():
+    arguments = random_scan(7)
+    y, final = run(arguments, "reference")
+    state, fixed = arguments["initial_state"], {name: arguments[name] for name in ("A", "D", "delta_bias")}
+    for t in range(7):
+        moving = {name: arguments[name][:, t] for name in ("x", "dt", "B", "C", "z")}
+        output, state = selective_scan_step(state, **moving, **fixed, delta_softplus=True)
+        torch.testing.assert_close(output, y[:, t], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(state, final, rtol=1e-12, atol=1e-12)
+
+
+def test_final_state_is_returned_only_on_request():
+    arguments = random_scan(3)
+    alone = selective_scan(**arguments, delta_softplus=True)
+    assert torch.equal(alone, run(arguments, "auto")[0])
+
+
+# --- fused against reference ------------------------------------------------------------------------------
+
+
+# every length about a chunk's edge, and every width about a block's, without their full product
+SHAPES = [(length, 5, 3) for length in (1, 2, 31, 32, 33, 63, 64, 65, 257)]
+SHAPES += [(33, channels, states) for channels in (1, 16, 65, 130) for states in (1, 3, 16)]
+
+
+@pytest.mark.parametrize(("length", "channels", "states"), SHAPES)
+def test_fused_values_and_gradients_equal_the_reference_in_float64(length, channels, states):
+    arguments = random_scan(length, channels, states)
+    for ours, theirs in zip(run(arguments, "fused"), run(arguments, "reference"), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+    expected = gradients(arguments, "reference")
+    for name, gradient in gradients(arguments, "fused").items():
+        assert relative_error(gradient, expected[name]) < 1e-10, name
+
+
+@pytest.mark.parametrize(("length", "channels", "states"), [(1, 16, 16), (33, 65, 3), (65, 130, 16), (257, 16, 16)])
+def test_fused_float32_is_within_2e_5_of_float64(length, channels, states):
+    exact = random_scan(length, channels, states)
+    single = {name: value.detach().float().requires_grad_() for name, value in exact.items()}
+    exact = {name: value.detach().double().requires_grad_() for name, value in single.items()}
+    for ours, theirs in zip(run(single, "fused"), run(exact, "reference"), strict=True):
+        assert ours.dtype == torch.float32
+        assert relative_error(ours, theirs) < 2e-5
+    expected = gradients(exact, "reference")
+    for name, gradient in gradients(single, "fused").items():
+        assert relative_error(gradient, expected[name]) < 2e-5, name
+
+
+def test_fused_passes_gradcheck():
+    arguments = random_scan(3, channels=2, states=2, batch=1)
+
+    def scan(*values):
+        return run(dict(zip(arguments, values, strict=True)), "fused")
+
+    assert torch.autograd.gradcheck(scan, tuple(arguments.values()))
+
+
+def test_fused_gradients_cross_a_chunk_edge_in_gradcheck():
+    # only the last step is read, so the gradient of the first must pass two stored states
+    arguments = random_scan(66, channels=1, states=1, batch=1)
+    start = (arguments["initial_state"], arguments["A"])
+
+    def last(initial_state, A):
+        y, _ = run(arguments | {"initial_state": initial_state, "A": A * 0.01}, "fused")
+        return y[:, -1]
+
+    assert torch.autograd.gradcheck(last, start)
+
+
+@pytest.mark.parametrize("direction", ["y", "final"])
+def test_gradients_flow_from_either_output_alone(direction):
+    for name, gradient in _one_sided(random_scan(40), "fused", direction).items():
+        expected = _one_sided(random_scan(40), "reference", direction)[name]
+        if expected is None:
+            assert gradient is None or not gradient.any(), name
+        else:
+            assert relative_error(gradient, expected) < 1e-10, name
+
+
+def _one_sided(arguments, backend, direction):
+    output = run(arguments, backend)[direction == "final"]
+    found = torch.autograd.grad(output.square().sum(), list(arguments.values()), allow_unused=True)
+    return dict(zip(arguments, found, strict=True))
+
+
+def test_gradients_reach_only_what_requires_them():
+    arguments = {name: value.detach() for name, value in random_scan(5).items()}
+    arguments["B"].requires_grad_()
+    run(arguments, "fused")[0].sum().backward()
+    assert arguments["B"].grad.any()
+    assert all(value.grad is None for name, value in arguments.items() if name != "B")
+
+
+def test_non_contiguous_inputs_give_the_same():
+    arguments = random_scan(35)
+    # the same values in reversed memory order
+    strange = {
+        name: value.detach().permute(*range(value.ndim)[::-1]).contiguous().permute(*range(value.ndim)[::-1])
+        for name, value in arguments.items()
+    }
+    assert not strange["x"].is_contiguous()
+    strange = {name: value.requires_grad_() for name, value in strange.items()}
+    for ours, theirs in zip(run(strange, "fused"), run(arguments, "fused"), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=1e-13)
+    expected = gradients(arguments, "fused")
+    for name, gradient in gradients(strange, "fused").items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-12, atol=1e-12, msg=name)
+
+
+def test_inputs_are_not_written_to():
+    arguments = random_scan(35)
+    before = {name: value.detach().clone() for name, value in arguments.items()}
+    gradients(arguments, "fused")
+    assert all(torch.equal(value, before[name]) for name, value in arguments.items())
+
+
+def test_every_output_element_is_written():
+    # deterministic mode fills fresh memory with NaN, so an element that nobody writes shows
+    torch.use_deterministic_algorithms(True)
+    try:
+        arguments = random_scan(33, channels=65)
+        outputs = [*run(arguments, "fused"), *gradients(arguments, "fused").values()]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(output.isfinite().all() for output in outputs)
+
+
+def test_custom_op_passes_opcheck():
+    arguments = random_scan(34)
+    tensors = [arguments[name].detach().abs().requires_grad_() for name in ("x", "dt")]
+    tensors += [arguments[name] for name in ("A", "B", "C", "initial_state")]
+    assert set(torch.library.opcheck(fused.fused_scan, tuple(tensors)).values()) == {"SUCCESS"}
+
+
+# --- chunking ---------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=30)
+@given(cuts=st.lists(st.integers(0, 70), max_size=5), backend=st.sampled_from(BACKENDS))
+def test_pieces_with_carried_state_equal_the_whole(cuts, backend):
+    arguments = random_scan(70)
+    whole, whole_final = run(arguments, backend)
+    state, pieces = arguments["initial_state"], []
+    edges = [0, *sorted(cuts), 70]
+    for first, last in zip(edges[:-1], edges[1:], strict=True):
+        part = {name: arguments[name][:, first:last] for name in ("x", "dt", "B", "C", "z")}
+        y, state = run(arguments | part | {"initial_state": state}, backend)
+        pieces.append(y)
+    torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(state, whole_final, rtol=1e-12, atol=1e-12)
+
+
+def test_gradients_flow_through_the_carried_state():
+    arguments = random_scan(40)
+    names = ("x", "dt", "B", "C", "z")
+    first, state = run(arguments | {name: arguments[name][:, :25] for name in names}, "fused")
+    second, _ = run(arguments | {name: arguments[name][:, 25:] for name in names} | {"initial_state": state}, "fused")
+    pieces = torch.autograd.grad(torch.cat([first, second], 1).square().sum(), list(arguments.values()))
+    whole = torch.autograd.grad(run(arguments, "fused")[0].square().sum(), list(arguments.values()))
+    for ours, theirs in zip(pieces, whole, strict=True):
+        assert relative_error(ours, theirs) < 1e-11
+
+
+# --- extremes ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dt", [-1e4, -50.0, 0.0, 50.0, 1e4])
+def test_extreme_step_sizes_stay_finite(backend, dt):
+    arguments = random_scan(40, dtype=torch.float32)
+    arguments["dt"] = torch.full_like(arguments["dt"], dt).requires_grad_()
+    outputs = [*run(arguments, backend), *gradients(arguments, backend).values()]
+    assert all(output.isfinite().all() for output in outputs)
+
+
+@pytest.mark.parametrize("rate", [-1e4, -200.0, -90.0, -87.0])
+def test_fast_decay_forgets_like_the_reference(rate):
+    # exp(-87.3) is the smallest normal number of float32
+    arguments = random_scan(5, dtype=torch.float32)
+    arguments["A"] = torch.full_like(arguments["A"], rate).requires_grad_()
+    arguments["dt"] = torch.ones_like(arguments["dt"]).requires_grad_()
+    ours, theirs = (selective_scan(**arguments, backend=backend) for backend in ("fused", "reference"))
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_fused_does_not_lose_a_nan(name, dtype):
+    arguments = {key: value.detach() for key, value in random_scan(5, dtype=dtype).items()}
+    arguments[name].view(-1)[0] = float("nan")
+    ours, theirs = (run(arguments, backend)[0].isnan() for backend in ("fused", "reference"))
+    assert theirs.any()
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_in_float32(backend, dtype):
+    arguments = {name: value.detach().to(dtype) for name, value in random_scan(40).items()}
+    y, final = run(arguments, backend)
+    exact, exact_final = run({name: value.float() for name, value in arguments.items()}, backend)
+    assert (y.dtype, final.dtype) == (dtype, torch.float32)
+    assert torch.equal(y, exact.to(dtype))
+    assert torch.equal(final, exact_final)
+
+
+def test_half_precision_gradients_arrive_in_their_own_dtype():
+    arguments = random_scan(40, dtype=torch.bfloat16)
+    for name, gradient in gradients(arguments, "fused").items():
+        assert gradient.dtype == torch.bfloat16, name
+        assert gradient.isfinite().all(), name
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_sequence_without_steps_returns_the_state_it_got(backend):
+    arguments = random_scan(0)
+    y, final = run(arguments, backend)
+    assert y.shape == (2, 0, 5)
+    assert torch.equal(final, arguments["initial_state"])
+    (gradient,) = torch.autograd.grad(final.sum(), arguments["initial_state"])
+    assert torch.equal(gradient, torch.ones_like(gradient))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_empty_batch_has_gradients_of_zero(backend):
+    arguments = random_scan(5, batch=0)
+    found = gradients(arguments, backend)
+    assert run(arguments, backend)[0].shape == (0, 5, 5)
+    assert not found["A"].any()
+    assert found["x"].shape == (0, 5, 5)
+
+
+# --- refusals ---------------------------------------------------------------------------------------------
+
+
+def test_unknown_backend_is_refused():
+    with pytest.raises(InputError, match=r"'cuda' is not one of auto, reference, fused"):
+        selective_scan(**random_scan(2), backend="cuda")
+
+
+def test_fused_refuses_another_device():
+    arguments = {name: value.detach().to("meta") for name, value in random_scan(2).items()}
+    with pytest.raises(InputError, match="runs on the CPU"):
+        selective_scan(**arguments, backend="fused")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["dt", "A", "B", "C", "z", "initial_state"])
+def test_shapes_that_do_not_fit_are_refused(backend, name):
+    # without the annotation check of the test suite, as users run it: the kernels would read beyond the array
+    scan = inspect.unwrap(selective_scan)
+    arguments = random_scan(4)
+    arguments[name] = arguments[name][:1]
+    with pytest.raises(InputError, match=rf"^{name} has shape"):
+        scan(**arguments, backend=backend)

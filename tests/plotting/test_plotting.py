@@ -1,0 +1,68 @@
+"""Pictures: sizes, colours, formats, and refusal to overwrite."""
+
+import imageio.v3 as iio
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from PIL import Image
+
+from slotssm.errors import InputError
+from slotssm.plotting import Column, colorize, slot_colors, storyboard, write_animation, write_curves
+from slotssm.plotting.colors import object_colors
+
+
+def test_slot_colors_are_distinct_and_do_not_depend_on_their_number():
+    colors = slot_colors(20)
+    assert len(np.unique(colors, axis=0)) == 20
+    assert np.array_equal(slot_colors(5), colors[:5])
+    assert slot_colors(0).shape == (0, 3)
+
+
+def test_an_object_has_the_color_of_its_slot():
+    table = object_colors(np.array([0, 2, 9, 255]), {2: 1}, num_slots=3)
+    assert np.array_equal(table[2], slot_colors(3)[1])
+    assert not any(np.array_equal(table[9], color) for color in slot_colors(3))
+    assert np.array_equal(colorize(np.array([[2, 0]]), table)[0, 0], slot_colors(3)[1])
+
+
+def test_storyboard_shows_each_pixel_unchanged():
+    video = np.random.default_rng(0).integers(0, 255, (3, 16, 16, 3), dtype=np.uint8)
+    still = np.full((1, 16, 16, 3), 7, np.uint8)
+    board = storyboard([[Column("a", video), Column("b", still, (1, 2, 3))]], num_frames=3)
+    assert board.shape[0] == 3
+    assert all(side % 2 == 0 for side in board.shape[1:3])
+    zoomed = video.repeat(6, axis=1).repeat(6, axis=2)
+    windows = np.lib.stride_tricks.sliding_window_view(board[2], (96, 96, 3))[:, :, 0]
+    assert any(np.array_equal(windows[y, x], zoomed[2]) for y in range(20, 30) for x in range(3, 12))
+    assert (board == (1, 2, 3)).all(-1).any()
+    assert (board[2] == 7).all(-1).sum() >= 96 * 96
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".mp4", ".png"])
+def test_animations_are_readable_and_leave_nothing_behind(tmp_path, suffix):
+    frames = np.random.default_rng(0).integers(0, 255, (5, 32, 48, 3), dtype=np.uint8)
+    target = tmp_path / f"video{suffix}"
+    write_animation(frames, target)
+    if suffix == ".gif":
+        with Image.open(target) as image:
+            assert image.n_frames == 5
+            assert image.info["loop"] == 0
+    elif suffix == ".mp4":
+        assert imageio_ffmpeg.count_frames_and_secs(str(target))[0] == 5
+    else:
+        assert np.array_equal(iio.imread(target), np.concatenate(list(frames)))
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+
+
+def test_an_unknown_suffix_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"must end in \.gif, \.mp4, \.png"):
+        write_animation(np.zeros((1, 8, 8, 3), np.uint8), tmp_path / "video.avi")
+
+
+def test_curves_have_a_panel_for_every_quantity(tmp_path):
+    lines = [{"step": s, "split": "train", "loss": 1 / s, "grad_norm": 1.0} for s in range(1, 20)]
+    lines += [{"step": 10, "split": "val", "fg-ari": 0.5}]
+    one, two = tmp_path / "one.png", tmp_path / "two.png"
+    write_curves(lines[:-1], one, "run")
+    write_curves(lines, two, "run")
+    assert iio.imread(two).shape[1] == pytest.approx(2 * iio.imread(one).shape[1], rel=0.05)

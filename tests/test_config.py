@@ -1,0 +1,281 @@
+"""Configuration: what is refused and in which words, and that what is saved runs again as it was."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from slotssm.config import (
+    BCBRecipe,
+    BouncingRecipe,
+    DataConfig,
+    RunConfig,
+    load,
+    override,
+    parse_assignments,
+    read_toml,
+)
+from slotssm.errors import InputError
+
+RECALL = {
+    "data": {"recipe": {"kind": "bcb"}},
+    "task": {"kind": "recall"},
+    "model": {"kind": "slotssm"},
+}
+RECONSTRUCT = {
+    "data": {"recipe": {"kind": "bouncing"}},
+    "task": {"kind": "reconstruct"},
+    "model": {"kind": "oc-slotssm"},
+}
+
+
+@pytest.fixture(params=["recall", "reconstruct"])
+def run(request: pytest.FixtureRequest) -> RunConfig:
+    return RunConfig.model_validate({"recall": RECALL, "reconstruct": RECONSTRUCT}[request.param])
+
+
+def refusal(document: dict[str, Any], *assignments: str) -> str:
+    """The one line with which a change to a run is refused."""
+    config = RunConfig.model_validate(document)
+    with pytest.raises(InputError) as caught:
+        override(config, parse_assignments(assignments), "--set")
+    message = str(caught.value)
+    assert message.startswith("--set")
+    assert "\n" not in message
+    return message
+
+
+# --- saved and loaded -------------------------------------------------------------------------------------
+
+
+def test_a_saved_run_loads_as_the_same_run(run: RunConfig) -> None:
+    saved = json.dumps(run.model_dump(mode="json"), allow_nan=False)
+    assert load(RunConfig, json.loads(saved), "config.json") == run
+
+
+def test_configurations_do_not_change(run: RunConfig) -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        run.train.num_steps = 5
+
+
+def test_every_field_is_explained(run: RunConfig) -> None:
+    parts = [run, run.data, run.data.recipe, run.task, run.model, run.model.time_mixer, run.train]
+    obvious = {"kind", "data", "task", "model", "train", "recipe", "time_mixer"}
+    for part in parts:
+        for name, field in type(part).model_fields.items():
+            assert field.description or name in obvious, f"{type(part).__name__}.{name}"
+
+
+def test_empty_splits_are_left_out() -> None:
+    config = DataConfig(recipe=BCBRecipe(), num_train=3, num_val=0, num_test=1)
+    assert config.num_episodes == {"train": 3, "test": 1}
+
+
+# --- overriding -------------------------------------------------------------------------------------------
+
+
+def test_a_change_leaves_everything_else(run: RunConfig) -> None:
+    changed = override(run, parse_assignments(["train.num_steps=7", "data.seed=5"]), "--set")
+    assert (changed.train.num_steps, changed.data.seed) == (7, 5)
+    document, expected = changed.model_dump(), run.model_dump()
+    expected["train"]["num_steps"], expected["data"]["seed"] = 7, 5
+    assert document == expected
+
+
+def test_a_change_of_kind_starts_that_part_afresh() -> None:
+    run = RunConfig.model_validate(RECALL | {"model": {"kind": "slotssm", "num_layers": 9, "num_encoder_layers": 2}})
+    changed = override(run, {"model": {"kind": "oc-slotssm", "num_slots": 4}}, "--set")
+    assert (changed.model.kind, changed.model.num_slots, changed.model.num_layers) == ("oc-slotssm", 4, 3)
+    assert override(run, {"model": {"kind": "slotssm"}}, "--set") == run
+
+
+def test_a_list_is_replaced_and_not_merged() -> None:
+    run = RunConfig.model_validate(RECONSTRUCT)
+    changed = override(run, parse_assignments(['data.recipe.shapes=["circle"]']), "--set")
+    assert changed.data.recipe.shapes == ("circle",)
+
+
+@pytest.mark.parametrize(
+    ("assignments", "changes"),
+    [
+        (["a=1"], {"a": 1}),
+        (["a.b.c=1e-3"], {"a": {"b": {"c": 1e-3}}}),
+        (["a.b=1", "a.c=2", "a.b=3"], {"a": {"b": 3, "c": 2}}),
+        (["a=text"], {"a": "text"}),
+        (["a=b=c"], {"a": "b=c"}),
+        (["a="], {"a": ""}),
+        (["a=true", "b=null", "c=[1, 2]", 'd="7"'], {"a": True, "b": None, "c": [1, 2], "d": "7"}),
+        ([], {}),
+    ],
+)
+def test_assignments_become_nested_changes(assignments: list[str], changes: dict[str, Any]) -> None:
+    assert parse_assignments(assignments) == changes
+
+
+@given(
+    path=st.lists(st.text("abc_", min_size=1), min_size=1, max_size=4),
+    value=st.integers() | st.booleans() | st.none() | st.lists(st.floats(allow_nan=False)) | st.text(),
+)
+def test_assignments_carry_any_json_value(path: list[str], value: object) -> None:
+    found: Any = parse_assignments([f"{'.'.join(path)}={json.dumps(value)}"])
+    for name in path:
+        found = found[name]
+    assert found == value
+
+
+@pytest.mark.parametrize("assignment", ["train.num_steps", "=3", ""])
+def test_malformed_assignments_are_refused(assignment: str) -> None:
+    with pytest.raises(InputError, match=r"--set .*: expected KEY\.PATH=VALUE, for example train\.num_steps=100"):
+        parse_assignments([assignment])
+
+
+def test_a_value_has_no_keys_below_it() -> None:
+    with pytest.raises(InputError, match=r"--set a\.b=2: a was set to a value before"):
+        parse_assignments(["a=1", "a.b=2"])
+
+
+# --- refusals ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("document", "assignment", "message"),
+    [
+        (RECALL, "train.num_step=9", "--set: unknown key train.num_step; did you mean num_steps?"),
+        (RECALL, "train.batchsize=9", "--set: unknown key train.batchsize; did you mean batch_size?"),
+        (RECALL, "trian.num_steps=9", "--set: unknown key trian; did you mean train?"),
+        (RECALL, "model.num_slot=9", "--set: unknown key model.num_slot; did you mean num_slots?"),
+        (RECALL, "model.time_mixer.dstate=9", "--set: unknown key model.time_mixer.dstate; did you mean d_state?"),
+        (RECALL, "data.recipe.radius=9", "--set: unknown key data.recipe.radius; did you mean radius_px?"),
+        (RECONSTRUCT, "data.recipe.color=9", "--set: unknown key data.recipe.color; did you mean colors?"),
+        (RECONSTRUCT, "data.num_tests=9", "--set: unknown key data.num_tests; did you mean num_test?"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_its_path_and_the_nearest_name(
+    document: dict[str, Any], assignment: str, message: str
+) -> None:
+    assert refusal(document, assignment) == message
+
+
+def test_an_unknown_key_like_no_other_is_refused_with_all_names() -> None:
+    message = refusal(RECALL, "model.time_mixer.zzz=1")
+    assert message == "--set: unknown key model.time_mixer.zzz; valid names: kind, d_state, d_conv, expand"
+
+
+def test_a_key_of_another_kind_is_unknown() -> None:
+    assert "unknown key model.num_encoder_layers" in refusal(RECONSTRUCT, "model.num_encoder_layers=2")
+
+
+@pytest.mark.parametrize(
+    ("document", "assignment", "message"),
+    [
+        (RECALL, "train.num_steps=many", "--set: train.num_steps: Input should be a valid integer"),
+        (RECALL, "train.num_steps=1.5", "--set: train.num_steps: Input should be a valid integer"),
+        (RECALL, "train.num_steps=0", "--set: train.num_steps: Input should be greater than or equal to 1"),
+        (RECALL, "train.learning_rate=NaN", "--set: train.learning_rate: Input should be a finite number"),
+        (RECALL, "train.weight_decay=Infinity", "--set: train.weight_decay: Input should be a finite number"),
+        (RECALL, "train=3", "--set: train: Input should be a valid dictionary"),
+        (RECALL, "data.recipe.rule=latest", "--set: data.recipe.rule: Input should be 'earliest' or 'frequent'"),
+        (RECALL, "data.recipe.kind=movi", "--set: data.recipe: Input tag 'movi' "),
+        (RECALL, "model.kind=rnn", "--set: model: Input tag 'rnn' "),
+        (RECALL, "data.seed=-1", "--set: data.seed: Input should be greater than or equal to 0"),
+        (RECALL, "name=../up", "--set: name: String should match pattern"),
+        (RECALL, "model.num_heads=5", "--set: model: num_heads 5 does not divide slot_dim 64"),
+        (RECALL, "data.recipe.patches_per_side=7", "--set: data.recipe: patches_per_side 7 does not divide size_px 64"),
+        (RECALL, "data.recipe.kind=bouncing", "--set: task 'recall' needs data of kind 'bcb', not 'bouncing'"),
+        (RECALL, "task.piece_px=5", "--set: task.piece_px 5 does not divide the patch of 16 px"),
+        (RECALL, "train.clip_len=2", "--set: task 'recall' reads whole episodes: train.clip_len must be 0"),
+        (RECONSTRUCT, "train.clip_len=31", "--set: train.clip_len 31 exceeds the 30 frames of an episode"),
+        (RECONSTRUCT, "data.recipe.size_px=62", "--set: size_px 62 must be a multiple of 4 for this task"),
+        (RECONSTRUCT, "task.encoder_downsample=3", "--set: task.encoder_downsample 3 is no power of two"),
+        (RECONSTRUCT, 'data.recipe.colors=["pink"]', "--set: data.recipe.colors.0: Input should be 'white', 'red'"),
+        (RECONSTRUCT, "data.recipe.min_objects=6", "--set: data.recipe: min_objects 6 exceeds max_objects 5"),
+        (RECONSTRUCT, "data.recipe.radii_px=[9, 6]", "--set: data.recipe: radii_px must be two ascending values"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_path_and_the_fault(
+    document: dict[str, Any], assignment: str, message: str
+) -> None:
+    assert refusal(document, assignment).startswith(message)
+
+
+def test_missing_parts_are_named() -> None:
+    with pytest.raises(InputError, match=r"^run\.toml: model: Field required$"):
+        load(RunConfig, {key: RECALL[key] for key in ("data", "task")}, "run.toml")
+
+
+def test_a_typo_is_told_before_what_it_makes_missing() -> None:
+    document = {"data": RECALL["data"], "task": RECALL["task"], "modle": RECALL["model"]}
+    with pytest.raises(InputError, match="unknown key modle; did you mean model"):
+        load(RunConfig, document, "run.toml")
+
+
+# --- recipes ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("frames", "patches", "length"), [(6, 4, 80), (11, 16, 2560), (2, 1, 1)])
+def test_sequence_length_is_context_frames_times_patches(frames: int, patches: int, length: int) -> None:
+    assert BCBRecipe(num_frames=frames, patches_per_side=patches).sequence_length == length
+
+
+def test_more_balls_than_fit_are_refused_with_how_many_do() -> None:
+    most = int(0.45 * 64**2 / (math.pi * 5.68**2))
+    assert BCBRecipe(num_balls=most).num_balls == most
+    with pytest.raises(InputError, match=rf"{most + 1} objects of radius 5.68 px do not fit .*: at most {most}; take"):
+        load(BCBRecipe, {"num_balls": most + 1}, "--balls")
+
+
+def test_objects_that_pass_each_other_need_no_room() -> None:
+    crowd = {"max_objects": 30, "radii_px": (6, 9)}
+    assert BouncingRecipe(**crowd, contact="occlude").max_objects == 30
+    with pytest.raises(InputError, match="30 objects of radius 9 px do not fit into 64 px: at most 7"):
+        load(BouncingRecipe, crowd, "--objects")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"radii_px": (6, 29)}, "radius 29 px is too large for a frame of 64 px"),
+        ({"radii_px": (0, 5)}, "radii_px must be positive"),
+        ({"radii_px": (6, 7, 8)}, "two ascending values"),
+        ({"radii_px": ()}, "at least 1 item"),
+        ({"max_speed_px_per_frame": 33}, "a speed of 33 px/frame crosses half the frame at once"),
+        ({"joint_speed_px_per_frame": 40}, "a speed of 40 px/frame crosses half the frame at once"),
+        ({"min_speed_px_per_frame": 4}, "min_speed_px_per_frame exceeds max_speed_px_per_frame"),
+        ({"radii_px": (math.nan, 7)}, "finite number"),
+        ({"radii_px": (6, math.inf)}, "finite number"),
+        ({"max_speed_px_per_frame": math.nan}, "finite number"),
+    ],
+)
+def test_impossible_shapes_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load(BouncingRecipe, fields, "recipe")
+
+
+# --- TOML -------------------------------------------------------------------------------------------------
+
+
+def test_toml_changes_a_run(tmp_path: Path, run: RunConfig) -> None:
+    (tmp_path / "change.toml").write_text('name = "x"\n[train]\nnum_steps = 7\nlearning_rate = 2e-3\n')
+    changed = override(run, read_toml(tmp_path / "change.toml"), "change.toml")
+    assert (changed.name, changed.train.num_steps, changed.train.learning_rate) == ("x", 7, 2e-3)
+    assert changed.model == run.model
+
+
+@pytest.mark.parametrize("content", [b"train = ", b"[train\n", b"\xff\xfe", b"a = 1\na = 2\n"])
+def test_bad_toml_is_refused_with_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.toml").write_bytes(content)
+    with pytest.raises(InputError, match=r"--config .*bad\.toml is not readable TOML: ") as caught:
+        read_toml(tmp_path / "bad.toml")
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_toml_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--config .*none\.toml does not exist"):
+        read_toml(tmp_path / "none.toml")
+    with pytest.raises(InputError, match=r"is not readable TOML: .*Is a directory"):
+        read_toml(tmp_path)

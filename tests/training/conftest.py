@@ -1,0 +1,31 @@
+"""A tiny data set and run, made once."""
+
+import pytest
+
+from generators.writer import generate
+from slotssm.config import override, parse_assignments
+from slotssm.presets import preset
+from slotssm.training.run import RunDirectory
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    paths = {}
+    for name in ("tiny-oc", "tiny-bcb"):
+        paths[name] = folder / f"{name}.h5"
+        generate(preset(name).data, paths[name], workers=1)
+    return paths
+
+
+@pytest.fixture
+def tiny_run(tmp_path, tiny_data):
+    """A function that makes a run directory with a configuration changed by `assignments`."""
+
+    def make(name="tiny-oc", *assignments, folder="run"):
+        config = override(preset(name), parse_assignments(assignments), "test")
+        run = RunDirectory(tmp_path / folder)
+        run.create(config, tiny_data[name], "fingerprint", "cpu", ["slotssm"])
+        return config, tiny_data[name], run
+
+    return make

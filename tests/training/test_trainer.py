@@ -1,0 +1,176 @@
+"""Exact resume, interruption, non-finite losses, schedules."""
+
+import json
+import math
+import os
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from slotssm.config import TrainConfig
+from slotssm.data.episodes import EpisodeFile
+from slotssm.errors import InputError, Interrupted, SlotSSMError
+from slotssm.training import checkpoint
+from slotssm.training.run import RunDirectory, read_lines
+from slotssm.training.trainer import Trainer, build_optimizer, learning_rate, resolve_device
+
+FAST = ("train.num_steps=8", "train.checkpoint_every_steps=4", "train.eval_every_steps=4", "train.log_every_steps=1")
+
+
+def weights(run: RunDirectory) -> dict[str, torch.Tensor]:
+    folder = checkpoint.latest(run.checkpoints)
+    assert folder is not None
+    return load_file(folder / checkpoint.MODEL)
+
+
+def same(ours, theirs) -> bool:
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("name", ["tiny-oc", "tiny-bcb"])
+def test_resumed_training_is_bitwise_the_uninterrupted_one(tiny_run, name):
+    # dropout makes the loss depend on the random state, which must be restored too
+    options = (*FAST, "model.dropout=0.1")
+    config, data, whole = tiny_run(name, *options, folder="whole")
+    Trainer(config, data, whole, "cpu").train()
+    config, data, parted = tiny_run(name, *options, folder="parted")
+
+    def stop_at_five(report):
+        if report.step == 5 and not report.message:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="saved step 5 of 8"):
+        Trainer(config, data, parted, "cpu", stop_at_five).train()
+    again = Trainer(config, data, parted, "cpu")
+    assert again.resume()
+    again.train()
+    assert same(weights(whole), weights(parted))
+    assert whole.metrics.read_text() == parted.metrics.read_text()
+
+
+def test_lines_beyond_the_checkpoint_are_taken_again(tiny_run):
+    config, data, run = tiny_run("tiny-oc", *FAST)
+    Trainer(config, data, run, "cpu").train()
+    expected = run.metrics.read_text()
+    (run.checkpoints / "last").write_text("step-00000004\n")
+    # a kill in the middle of a line
+    with run.metrics.open("a") as stream:
+        stream.write('{"step": 9, "spl')
+    trainer = Trainer(config, data, run, "cpu")
+    assert trainer.resume()
+    assert trainer.step == 4
+    assert max(line["step"] for line in read_lines(run.metrics)) == 4
+    trainer.train()
+    assert run.metrics.read_text() == expected
+
+
+def test_without_a_checkpoint_resuming_starts_at_step_zero(tiny_run):
+    config, data, run = tiny_run("tiny-oc", *FAST)
+    run.append(run.metrics, {"step": 3, "split": "train", "loss": 1.0})
+    trainer = Trainer(config, data, run, "cpu")
+    assert not trainer.resume()
+    assert trainer.step == 0
+    assert read_lines(run.metrics) == []
+
+
+def test_different_seeds_give_different_weights(tiny_run):
+    runs = []
+    for seed in (0, 1):
+        config, data, run = tiny_run("tiny-oc", *FAST, f"seed={seed}", folder=f"seed{seed}")
+        Trainer(config, data, run, "cpu").train()
+        runs.append(weights(run))
+    assert not same(*runs)
+
+
+def test_a_non_finite_loss_stops_names_the_step_and_keeps_the_checkpoint(tiny_run):
+    config, data, run = tiny_run("tiny-oc", *FAST)
+    trainer = Trainer(config, data, run, "cpu")
+
+    def poison(report):
+        if report.step == 5:
+            with torch.no_grad():
+                next(trainer.task.parameters()).fill_(math.nan)
+
+    trainer.on_step = poison
+    with pytest.raises(SlotSSMError, match="nan at step 6") as failure:
+        trainer.train()
+    assert failure.value.exit_code == 1
+    assert checkpoint.latest(run.checkpoints).name == "step-00000004"
+    assert all(torch.isfinite(tensor).all() for tensor in weights(run).values())
+    assert all(math.isfinite(line["loss"]) for line in read_lines(run.metrics) if "loss" in line)
+
+
+def test_training_lowers_the_loss(tiny_run):
+    config, data, run = tiny_run("tiny-bcb", "train.num_steps=40", "train.log_every_steps=1")
+    Trainer(config, data, run, "cpu").train()
+    losses = [line["loss"] for line in read_lines(run.metrics) if line["split"] == "train"]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+def test_validation_is_logged_beside_training(tiny_run):
+    config, data, run = tiny_run("tiny-oc", *FAST)
+    Trainer(config, data, run, "cpu").train()
+    validated = {line["step"]: line for line in read_lines(run.metrics) if line["split"] == "val"}
+    assert set(validated) == {4, 8}
+    assert {"mse", "fg-ari", "miou"} <= set(validated[8])
+
+
+def test_validation_does_not_change_the_training(tiny_run):
+    states = []
+    for every in (0, 2):
+        config, data, run = tiny_run("tiny-oc", *FAST, f"train.eval_every_steps={every}", folder=f"eval{every}")
+        Trainer(config, data, run, "cpu").train()
+        states.append(weights(run))
+    assert same(*states)
+
+
+def test_learning_rate_warms_up_and_decays_to_a_tenth():
+    config = TrainConfig(num_steps=110, warmup_steps=10, learning_rate=2.0, schedule="cosine")
+    rates = [learning_rate(config, step) for step in range(111)]
+    assert rates[0] == pytest.approx(0.2)
+    assert rates[9] == rates[10] == pytest.approx(2.0)
+    assert rates[110] == pytest.approx(0.2)
+    assert all(later <= earlier for earlier, later in zip(rates[10:], rates[11:], strict=False))
+    assert learning_rate(config.model_copy(update={"schedule": "constant"}), 100) == 2.0
+
+
+def test_weight_decay_spares_biases_norms_embeddings_and_the_state_space(tiny_run):
+    config, data, run = tiny_run("tiny-bcb")
+    task = Trainer(config, data, run, "cpu").task
+    names = {parameter: name for name, parameter in task.named_parameters()}
+    decayed, spared = build_optimizer(task, TrainConfig(weight_decay=0.1)).param_groups
+    assert decayed["weight_decay"] == 0.1
+    assert spared["weight_decay"] == 0.0
+    spared_names = {names[parameter] for parameter in spared["params"]}
+    for part in ("A_log", "time_mixer.D", "cls", "norm.weight", "dt_proj.bias"):
+        assert any(name.endswith(part) for name in spared_names), part
+    assert all(names[parameter].endswith("weight") for parameter in decayed["params"])
+
+
+def test_an_absent_device_is_refused():
+    assert resolve_device("cpu") == "cpu"
+    with pytest.raises(InputError, match="--device nonsense is not available"):
+        resolve_device("nonsense")
+
+
+def test_an_empty_training_split_is_refused(tiny_run, tmp_path):
+    from generators.writer import generate
+
+    config, _, run = tiny_run("tiny-oc")
+    data = tmp_path / "test-only.h5"
+    generate(config.data.model_copy(update={"num_train": 0, "num_val": 0}), data, workers=1)
+    with EpisodeFile(data) as episodes:
+        assert episodes.splits == ["test"]
+    with pytest.raises(InputError, match="has no split 'train'"):
+        Trainer(config, data, run, "cpu")
+
+
+def test_run_record_says_where_everything_came_from(tiny_run):
+    config, data, run = tiny_run("tiny-oc")
+    record = json.loads(run.record.read_text())
+    assert record["data"] == str(data.resolve())
+    assert record["data_sha256"] == "fingerprint"
+    assert {"python", "torch", "slotssm"} <= set(record["versions"])
+    assert run.config() == config
