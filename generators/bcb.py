@@ -1,4 +1,4 @@
-"""Blinking Color Balls (paper, section 5.2): which colour did each ball get, many steps ago?
+"""Blinking Color Balls (paper, section 7.2): which colour did each ball get, many steps ago?
 
 White balls bounce. In each context frame one ball, drawn uniformly, shows one of the non-white colours, drawn
 uniformly. The last frame is the target: every ball has the colour that it got first (`earliest`) or most

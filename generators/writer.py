@@ -26,15 +26,16 @@ import numpy as np
 
 from generators.catalog import GENERATORS, make_episode
 from slotssm import __version__
-from slotssm.config import BCBRecipe, BouncingRecipe, DataConfig, load
+from slotssm.config import BCBRecipe, BouncingRecipe, DataConfig
 from slotssm.data.episodes import EpisodeFile, EpisodeWriter
+from slotssm.documents import load
 from slotssm.errors import InputError, Interrupted, SlotSSMError
 from slotssm.files import atomic, explained, make_folder, read_json, refuse_existing, write_json
 from slotssm.interrupts import StopRequest, stop_requests
 
 SHARD_FRAMES = 4096
 """Frames of a shard, roughly: about a tenth of a second of work."""
-SMALL_JOB_S = 1.0
+SMALL_JOB_S = 4.0
 """Below this much work one process is faster than starting several."""
 
 ProgressCallback = Callable[[int, int], None]

@@ -38,7 +38,7 @@ def bcb(
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
-    """Blinking Color Balls (paper, section 5.2): which colour did each ball get, many steps ago?"""
+    """Blinking Color Balls (paper, section 7.2): which colour did each ball get, many steps ago?"""
     from generators.bcb import recipe_for_length
 
     recipe = recipe_for_length(
@@ -123,7 +123,8 @@ def _generate(
     json: bool,
 ) -> None:
     from generators import writer
-    from slotssm.config import DataConfig, load
+    from slotssm.config import DataConfig
+    from slotssm.documents import load
 
     document = {"recipe": {"kind": kind, **recipe}, "seed": seed, **counts}
     config = load(DataConfig, document, f"generate {kind}")

@@ -89,7 +89,7 @@ def presets(
     json: options.Json = False,
 ) -> None:
     """List the named experiments, or print one as a configuration file."""
-    from slotssm.config import as_toml
+    from slotssm.documents import as_toml
     from slotssm.presets import PRESETS, preset
 
     if name is not None:

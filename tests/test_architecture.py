@@ -16,6 +16,7 @@ FLOORS = {
     "slotssm.errors": -1,
     "slotssm.files": -1,
     "slotssm.interrupts": -1,
+    "slotssm.documents": -1,
     "slotssm.ops": 0,
     "slotssm.data": 0,
     "slotssm.config": 0,

@@ -10,16 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from slotssm.config import (
-    BCBRecipe,
-    BouncingRecipe,
-    DataConfig,
-    RunConfig,
-    load,
-    override,
-    parse_assignments,
-    read_toml,
-)
+from slotssm.config import BCBRecipe, BouncingRecipe, DataConfig, RunConfig
+from slotssm.documents import load, override, parse_assignments, read_toml
 from slotssm.errors import InputError
 
 RECALL = {

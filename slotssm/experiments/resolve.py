@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slotssm.config import RunConfig, load, merged, parse_assignments, read_toml
+from slotssm.config import RunConfig
+from slotssm.documents import load, merged, parse_assignments, read_toml
 from slotssm.errors import InputError
 from slotssm.experiments.datasets import own_data_path, recorded_data
 from slotssm.presets import PRESETS, preset

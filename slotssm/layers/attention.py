@@ -86,7 +86,7 @@ class QueryBlock(nn.Module):
 
 
 class InvertedAttention(nn.Module):
-    """Slots compete for tokens: softmax over the slots, then a weighted mean over the tokens (paper, section 4).
+    """Slots compete for tokens: softmax over the slots, then a weighted mean over the tokens (paper, section 5.1).
 
     One head. A[k, m] = softmax over k of q_k·k_m / sqrt(D); each row is divided by its sum over the tokens; the
     output is A V. The residual connection and the norms are our choice, as in the released code.

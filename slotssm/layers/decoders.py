@@ -10,7 +10,7 @@ from slotssm.layers.positions import sincos_grid
 
 
 class PieceDecoder(nn.Module):
-    """Transformer decoder: position queries attend to each other and to the slots (paper, C.1).
+    """Transformer decoder: position queries attend to each other and to the slots (paper, appendix C).
 
     Args:
         image_size: side of the frame in pixels.
@@ -52,7 +52,7 @@ class PieceDecoder(nn.Module):
 
 
 class SpatialBroadcastDecoder(nn.Module):
-    """Every slot paints an image and an alpha logit; a softmax over slots blends them (paper, section 4).
+    """Every slot paints an image and an alpha logit; a softmax over slots blends them (paper, section 5.2).
 
     A slot is copied to every cell of a small grid, a position embedding is added, and strided transposed
     convolutions (4 x 4) double the grid until it has the size of the image.

@@ -9,7 +9,7 @@ from slotssm.layers.positions import sincos, sincos_grid
 
 
 class PieceTokenizer(nn.Module):
-    """Cut frames into patches, one a step, and each patch into square pieces, one token each (paper, C.1).
+    """Cut frames into patches, one a step, and each patch into square pieces, one token each (paper, appendix C).
 
     A token is a linear map of the piece's pixels plus the position of the piece in the whole frame plus the
     number of the frame (sine-cosine; the last two are our choice), then an MLP.

@@ -8,7 +8,7 @@ from slotssm.layers.attention import Attention, MLPBlock, QueryBlock
 
 
 class SlotEncoder(nn.Module):
-    """CLS Transformer: learnable CLS tokens query the tokens of one step (paper, section 3.3).
+    """CLS Transformer: learnable CLS tokens query the tokens of one step (paper, section 4.1).
 
     Each layer is self-attention over the CLS tokens, cross-attention to the tokens and an MLP; a linear map
     to the slots follows.
@@ -39,7 +39,7 @@ class SlotEncoder(nn.Module):
 
 
 class SlotMixer(nn.Module):
-    """Self-attention across the slots of one step, then an MLP per slot (paper, section 3.3).
+    """Self-attention across the slots of one step, then an MLP per slot (paper, section 4.2).
 
     Args:
         dim: width D.

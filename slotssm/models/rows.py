@@ -6,7 +6,7 @@ from slotssm.models.composition import SlotLayer, SlotSequenceModel
 
 
 class SlotSSM(SlotSequenceModel):
-    """SlotSSM (paper, section 3): slot encoder before the first layer, Mamba per slot, slot mixer."""
+    """SlotSSM (paper, sections 3 and 4): slot encoder before the first layer, Mamba per slot, slot mixer."""
 
     def __init__(self, config: SlotSSMConfig) -> None:
         encoder = SlotEncoder(
@@ -22,7 +22,7 @@ class SlotSSM(SlotSequenceModel):
 
 
 class OCSlotSSM(SlotSequenceModel):
-    """OC-SlotSSM (paper, section 4): inverted attention to the input tokens in every layer."""
+    """OC-SlotSSM (paper, section 5.1): inverted attention to the input tokens in every layer."""
 
     def __init__(self, config: OCSlotSSMConfig) -> None:
         layers = [_layer(config, InvertedAttention(config.slot_dim)) for _ in range(config.num_layers)]

@@ -32,8 +32,9 @@ def write_animation(frames: np.ndarray, path: Path, frames_per_s: float = 6.0) -
         with atomic(path) as temporary:
             iio.imwrite(temporary, frames, plugin="FFMPEG", fps=frames_per_s, codec="libx264", macro_block_size=2)
     elif path.suffix.lower() == ".gif":
-        options = {"duration": 1000 / frames_per_s, "loop": 0}
-        write_bytes(path, iio.imwrite("<bytes>", frames, plugin="pillow", extension=".gif", **options))
+        pause_ms = 1000 / frames_per_s
+        encoded = iio.imwrite("<bytes>", frames, plugin="pillow", extension=".gif", duration=pause_ms, loop=0)
+        write_bytes(path, encoded)
     else:
         chosen = np.unique(np.linspace(0, len(frames) - 1, min(STRIP_FRAMES, len(frames))).round().astype(int))
         strip = np.concatenate(list(frames[chosen]))

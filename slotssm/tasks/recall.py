@@ -1,4 +1,4 @@
-"""Recall which colour each ball got (paper, section 5.2): the target frame from the slots of the last step."""
+"""Recall which colour each ball got (paper, section 7.2): the target frame from the slots of the last step."""
 
 import torch
 import torch.nn.functional as F

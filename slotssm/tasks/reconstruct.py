@@ -1,4 +1,4 @@
-"""Reconstruct every frame from its slots (paper, section 4); objects are to be found on the way."""
+"""Reconstruct every frame from its slots (paper, section 5.2); objects are to be found on the way."""
 
 import torch.nn.functional as F
 from einops import rearrange

@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from slotssm.config import RunConfig, load
+from slotssm.config import RunConfig
+from slotssm.documents import load
 from slotssm.errors import InputError
 from slotssm.files import explained, make_folder, read_json, sync, write_text
 from slotssm.tasks import Task, build_task

@@ -11,7 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from slotssm.config import RunConfig, load
+from slotssm.config import RunConfig
+from slotssm.documents import load
 from slotssm.errors import InputError
 from slotssm.files import explained, make_folder, read_json, write_json, write_text
 

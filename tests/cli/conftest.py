@@ -37,7 +37,7 @@ def slotssm(monkeypatch, capsys):
 @pytest.fixture(scope="session")
 def lived_in(tmp_path_factory):
     """A folder in which both tiny presets were trained for a few steps."""
-    from slotssm.config import override, parse_assignments
+    from slotssm.documents import override, parse_assignments
     from slotssm.experiments.datasets import ensure_own_data
     from slotssm.experiments.session import start_run
     from slotssm.presets import preset

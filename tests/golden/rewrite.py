@@ -39,7 +39,7 @@ def parameter_counts() -> str:
 def first_losses() -> str:
     """Losses of the first steps of the tiny presets: a refactoring must not change them."""
     from generators.writer import generate
-    from slotssm.config import override
+    from slotssm.documents import override
     from slotssm.presets import preset
     from slotssm.training.run import RunDirectory, read_lines
     from slotssm.training.trainer import Trainer

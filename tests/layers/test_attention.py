@@ -92,6 +92,7 @@ def test_dropout_acts_in_training_only(block):
 # --- inverted attention -----------------------------------------------------------------------------------
 
 
+@torch.no_grad()
 def test_inverted_attention_is_the_formula():
     block = moved(InvertedAttention(DIM, eps=0.0))
     slots, tokens = normal(2, 4, DIM), normal(2, 9, DIM)

@@ -3,7 +3,7 @@
 import pytest
 
 from generators.writer import generate
-from slotssm.config import override, parse_assignments
+from slotssm.documents import override, parse_assignments
 from slotssm.presets import preset
 from slotssm.training.run import RunDirectory
 

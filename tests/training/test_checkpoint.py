@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from slotssm.config import override, parse_assignments
+from slotssm.documents import override, parse_assignments
 from slotssm.errors import InputError
 from slotssm.presets import preset
 from slotssm.tasks import build_task
@@ -36,7 +36,7 @@ def test_layout_and_nothing_pickled(saved):
     names = {"model.safetensors", "config.json", "trainer.safetensors", "trainer.json"}
     assert {file.name for file in folder.iterdir()} == names
     assert (folder.parent / "last").read_text() == "step-00000003\n"
-    assert not any(b"\x80\x04" == file.read_bytes()[:2] for file in folder.iterdir())
+    assert not any(file.read_bytes()[:2] == b"\x80\x04" for file in folder.iterdir())
 
 
 def test_old_ones_go_and_the_newest_stay(saved, tmp_path):

@@ -1,0 +1,111 @@
+import pytest
+import torch
+
+from slotssm.config import SlotSSMConfig
+from slotssm.presets import preset
+from slotssm.tasks import Reconstruct, build_task
+from slotssm.tasks.task import as_pixels
+
+
+@pytest.fixture
+def task() -> Reconstruct:
+    return build_task(preset("tiny-oc")).eval()
+
+
+def random_frames(num: int = 2, frames: int = 5) -> torch.Tensor:
+    return torch.randint(0, 256, (num, frames, 16, 16, 3), dtype=torch.uint8)
+
+
+@torch.no_grad()
+def test_loss_is_the_squared_error_of_what_is_predicted(task):
+    frames = random_frames()
+    loss, extra = task({"frames": frames})
+    error = task.predict(frames).frames.double() - frames.permute(0, 1, 4, 2, 3).double() / 255
+    torch.testing.assert_close(loss.double(), error.square().mean(), rtol=1e-6, atol=0)
+    assert extra == {}
+
+
+@torch.no_grad()
+def test_prediction_is_a_blend_of_the_slots_images(task):
+    prediction = task.predict(random_frames())
+    assert prediction.slots.shape == (2, 5, 3, 16)
+    assert prediction.masks.shape == (2, 5, 3, 16, 16)
+    assert prediction.slot_frames.shape == (2, 5, 3, 3, 16, 16)
+    assert prediction.attention.shape == (2, 5, 3, 8, 8)
+    torch.testing.assert_close(prediction.masks.sum(2), torch.ones(2, 5, 16, 16))
+    torch.testing.assert_close(prediction.attention.sum(2), torch.ones(2, 5, 8, 8))
+    blend = (prediction.slot_frames * prediction.masks[:, :, :, None]).sum(2)
+    torch.testing.assert_close(prediction.frames, blend)
+
+
+@torch.no_grad()
+def test_attention_lies_on_the_image_as_the_tokens_do(task):
+    # a change in the lower left corner moves the attention to the cells there
+    frames = random_frames(1, 1)
+    changed = frames.clone()
+    changed[:, :, 14:, :2] = 255 - changed[:, :, 14:, :2]
+    tokens = (task.encoder(as_pixels(changed)) - task.encoder(as_pixels(frames))).abs().sum(-1).reshape(8, 8)
+    assert tokens[6:, :2].sum() == tokens.sum() > 0
+    read = (task.predict(changed).attention - task.predict(frames).attention).abs().sum(2)[0, 0]
+    assert read[6:, :2].max() > 2 * read[:6].max()
+    assert read[6:, :2].max() > 2 * read[:, 2:].max()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("cut", [1, 3])
+def test_streaming_in_two_parts_equals_the_whole(task, cut):
+    frames = random_frames()
+    whole = task.predict(frames)
+    first = task.predict(frames[:, :cut])
+    second = task.predict(frames[:, cut:], first.state)
+    for name in ("slots", "masks", "attention", "frames", "slot_frames"):
+        parts = torch.cat([getattr(first, name), getattr(second, name)], 1)
+        torch.testing.assert_close(parts, getattr(whole, name), rtol=1e-4, atol=1e-5)
+    assert second.state.num_steps == 5
+
+
+@torch.no_grad()
+def test_frames_are_reconstructed_without_the_future(task):
+    frames = random_frames()
+    changed = frames.clone()
+    changed[:, 3:] = 255 - changed[:, 3:]
+    before, after = task.predict(frames).frames, task.predict(changed).frames
+    torch.testing.assert_close(after[:, :3], before[:, :3])
+    assert not torch.allclose(after[:, 3:], before[:, 3:])
+
+
+@torch.no_grad()
+def test_slotssm_reconstructs_too_without_attention_to_show():
+    model = SlotSSMConfig(num_slots=3, slot_dim=16, num_layers=1, num_heads=2, num_encoder_layers=1)
+    task = build_task(preset("tiny-oc").model_copy(update={"model": model}))
+    prediction = task.predict(random_frames())
+    assert prediction.attention is None
+    assert prediction.masks.shape == (2, 5, 3, 16, 16)
+
+
+def test_one_batch_can_be_learned_by_heart():
+    torch.manual_seed(0)
+    task = build_task(preset("tiny-oc"))
+    y, x = torch.meshgrid(torch.arange(16), torch.arange(16), indexing="ij")
+    frames = torch.zeros(2, 3, 16, 16, 3, dtype=torch.uint8)
+    for t in range(3):
+        frames[0, t][(y - 5 - t).square() + (x - 4).square() < 9] = torch.tensor([255, 0, 0], dtype=torch.uint8)
+        frames[1, t][(y - 8).square() + (x - 10 + t).square() < 9] = torch.tensor([0, 255, 0], dtype=torch.uint8)
+    optimiser = torch.optim.Adam(task.parameters(), lr=5e-3)
+    losses = []
+    for _ in range(80):
+        loss, _ = task({"frames": frames})
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 5
+
+
+def test_pixels_are_bytes_over_255():
+    frames = torch.arange(2 * 3 * 2 * 2 * 3, dtype=torch.uint8).reshape(2, 3, 2, 2, 3)
+    pixels = as_pixels(frames)
+    assert pixels.shape == (2, 3, 3, 2, 2)
+    assert pixels.dtype == torch.float32
+    assert pixels[1, 2, 0, 1, 1] == frames[1, 2, 1, 1, 0] / 255
+    assert as_pixels(torch.full((1, 1, 1, 1, 3), 255, dtype=torch.uint8)).tolist() == [[[[[1.0]]] * 3]]
