@@ -30,13 +30,15 @@ from slotssm.config import BCBRecipe, BouncingRecipe, DataConfig
 from slotssm.data.episodes import EpisodeFile, EpisodeWriter
 from slotssm.documents import load
 from slotssm.errors import InputError, Interrupted, SlotSSMError
-from slotssm.files import atomic, explained, make_folder, read_json, refuse_existing, write_json
+from slotssm.files import atomic, exclusive, explained, make_folder, read_json, refuse_existing, write_json
 from slotssm.interrupts import StopRequest, stop_requests
 
 SHARD_FRAMES = 4096
 """Frames of a shard, roughly: about a tenth of a second of work."""
 SMALL_JOB_S = 4.0
 """Below this much work one process is faster than starting several."""
+
+PLAN, LOCK = "plan.json", "lock"
 
 ProgressCallback = Callable[[int, int], None]
 """Called with the episodes done and the episodes in all."""
@@ -131,34 +133,43 @@ def generate(
     refuse_existing(out, force)
     make_folder(out.parent)
     parts = out.with_name(out.name + ".parts")
-    _prepare_parts(parts, config, resume, force)
+    unfinished = parts.exists()
+    parts.mkdir(exist_ok=True)
     shards = list(_shards(config))
-    with stop_requests() as stop:
-        _write_shards(config, parts, shards, _choose_workers(config, workers), stop, on_progress)
-        _join(config, parts, shards, out)
-    shutil.rmtree(parts)
+    with exclusive(parts / LOCK):
+        refuse_existing(out, force)  # again: another process may just have finished it
+        if unfinished:
+            _check_parts(parts, config, resume, force)
+        write_json(parts / PLAN, _plan(config))
+        with stop_requests() as stop:
+            _write_shards(config, parts, shards, _choose_workers(config, workers), stop, on_progress)
+            _join(config, parts, shards, out)
+        shutil.rmtree(parts)
     seconds = time.perf_counter() - started
     num_frames = sum(config.num_episodes.values()) * config.recipe.num_frames
     return Written(out, config.num_episodes, num_frames, out.stat().st_size, seconds)
 
 
-def _prepare_parts(parts: Path, config: DataConfig, resume: bool, force: bool) -> None:
-    """Create the folder of parts, or check that the one that is there belongs to this data set."""
-    plan = {"recipe": config.recipe.model_dump(mode="json"), "seed": config.seed, "version": __version__}
-    if parts.exists() and force and not resume:
-        shutil.rmtree(parts)
-    if parts.exists():
-        if not resume:
-            raise InputError(
-                f"{parts} holds an unfinished generation; pass --resume to continue it or --force to start again"
-            )
-        if (parts / "plan.json").exists() and read_json(parts / "plan.json") != plan:
-            raise InputError(
-                f"{parts} belongs to other settings or another version; "
-                "repeat the command that began it, or pass --force to start again"
-            )
-    parts.mkdir(exist_ok=True)
-    write_json(parts / "plan.json", plan)
+def _plan(config: DataConfig) -> dict[str, Any]:
+    """What decides the content of the shards."""
+    return {"recipe": config.recipe.model_dump(mode="json"), "seed": config.seed, "version": __version__}
+
+
+def _check_parts(parts: Path, config: DataConfig, resume: bool, force: bool) -> None:
+    """Clear an unfinished generation, or check that it may and can be continued."""
+    if force and not resume:
+        for part in parts.iterdir():
+            if part.name != LOCK:
+                part.unlink()
+    elif not resume:
+        raise InputError(
+            f"{parts} holds an unfinished generation; pass --resume to continue it or --force to start again"
+        )
+    elif (parts / PLAN).exists() and read_json(parts / PLAN) != _plan(config):
+        raise InputError(
+            f"{parts} belongs to other settings or another version; repeat the command that began it, "
+            "or pass --force without --resume to start again"
+        )
 
 
 def _shards(config: DataConfig) -> Iterator[Shard]:

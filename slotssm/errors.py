@@ -13,6 +13,10 @@ class InputError(SlotSSMError):
     exit_code = 2
 
 
+class BusyError(InputError):
+    """Another process is at work on the same file; try again when it is done."""
+
+
 class Interrupted(SlotSSMError):
     """The work was stopped by a signal and can be resumed without loss."""
 

@@ -8,7 +8,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from slotssm.errors import InputError
+from slotssm.errors import BusyError, InputError
+
+try:
+    import fcntl
+except ImportError:  # no such locks on Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 def refuse_existing(path: Path, force: bool) -> None:
@@ -55,6 +60,22 @@ def atomic(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold an advisory lock on the file `path`, which is created; it ends with the process, even a killed one.
+
+    Raises:
+        BusyError: another process holds it.
+    """
+    with explained(path), path.open("w") as stream:
+        if fcntl is not None:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BusyError(f"{path.parent} is in use by another process; wait until it is done") from None
+        yield
 
 
 def sync(path: Path) -> None:

@@ -25,7 +25,7 @@ def inspect(
 
 
 def _inspect_data(path: Path, with_hash: bool, json: bool) -> None:
-    from slotssm.data.episodes import describe
+    from slotssm.data.contents import describe
 
     facts = describe(path, with_hash)
     if json:

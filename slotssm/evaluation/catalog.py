@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from slotssm import metrics
+from slotssm.errors import InputError
 from slotssm.evaluation.options import ScoringOptions
 from slotssm.evaluation.sources import Predicted
 from slotssm.metrics import Scores
@@ -103,6 +104,9 @@ def _mse(truth: Truth, predicted: Predicted, options: ScoringOptions) -> Part:
 
 def _target_classes(truth: Truth, predicted: Predicted) -> tuple[np.ndarray, np.ndarray]:
     assert truth.frames is not None and predicted.frames is not None and truth.palette is not None
+    actual, found = truth.frames.shape[2:], predicted.frames.shape[2:]
+    if actual != found:
+        raise InputError(f"target frames of shape {actual} and predicted frames of shape {found} cannot be compared")
     return (
         nearest_classes(truth.frames[:, -1], truth.palette),
         nearest_classes(predicted.frames[:, -1], truth.palette),

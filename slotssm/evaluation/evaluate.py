@@ -98,7 +98,7 @@ def evaluate(
     options = options or ScoringOptions()
     if split not in truth.splits:
         raise InputError(f"{truth.path} has no split {split!r}; it has {', '.join(truth.splits)}")
-    chosen = {name: METRICS[name] for name in _choose(names, source, truth, split)}
+    chosen = {name: METRICS[name] for name in _choose(names, source, truth, split, options)}
     total = truth.num_episodes(split)
     total = total if num_episodes is None else min(total, num_episodes)
     if total == 0:
@@ -116,12 +116,12 @@ def evaluate(
     return Report(str(truth.path), split, total, results)
 
 
-def _choose(names: Sequence[str], source: Source, truth: EpisodeFile, split: str) -> list[str]:
+def _choose(names: Sequence[str], source: Source, truth: EpisodeFile, split: str, options: ScoringOptions) -> list[str]:
     served = [name for name, metric in METRICS.items() if not _missing(metric, source, truth, split)]
     if not names:
         if not served:
             raise InputError(f"no metric can be computed from {truth.path}, split {split}, with these predictions")
-        return served
+        names = served
     for name in names:
         if name not in METRICS:
             near = get_close_matches(name, METRICS, n=1)
@@ -132,7 +132,9 @@ def _choose(names: Sequence[str], source: Source, truth: EpisodeFile, split: str
             raise InputError(
                 f"--metric {name} cannot be computed: {missing}; possible here: {', '.join(served) or 'none'}"
             )
-    return list(dict.fromkeys(names))
+    # with overlap matching it is mBO, and must never be called mIoU
+    renamed = {"miou": "mbo"} if options.matching == "overlap" else {}
+    return list(dict.fromkeys(renamed.get(name, name) for name in names))
 
 
 def _missing(metric: Metric, source: Source, truth: EpisodeFile, split: str) -> str:

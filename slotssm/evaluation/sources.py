@@ -9,6 +9,7 @@ import torch
 
 from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
+from slotssm.layers import InvertedAttention
 from slotssm.metrics import hard_masks, resize_labels
 from slotssm.tasks import Prediction, Recall, Task
 
@@ -49,7 +50,11 @@ class TaskSource(Source):
 
     def __init__(self, task: Task, mask_source: str = "decoder") -> None:
         self.task, self.mask_source = task, mask_source
-        self.provides = frozenset({"frames"} if isinstance(task, Recall) else {"frames", "masks"})
+        if mask_source == "decoder":
+            has_masks = not isinstance(task, Recall)
+        else:
+            has_masks = any(isinstance(part, InvertedAttention) for part in task.modules())
+        self.provides = frozenset({"frames", "masks"} if has_masks else {"frames"})
 
     def predict(self, truth: EpisodeFile, split: str, first: int, last: int) -> Predicted:
         """Predictions of the task."""
@@ -105,6 +110,8 @@ class FileSource(Source):
         where = slice(first, last)
         masks = self._masks(truth, split, where) if "masks" in self.provides else None
         frames = self._file.read(split, "frames", where) if "frames" in self.provides else None
+        if frames is not None and not np.isfinite(frames).all():
+            raise InputError(f"{self.path}: {split}/frames holds values that are not finite numbers")
         return Predicted(masks, frames)
 
     def _masks(self, truth: EpisodeFile, split: str, where: slice) -> np.ndarray:

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import time
 from pathlib import Path
 
 from generators.writer import ProgressCallback, generate, recipe_of
 from slotssm.config import DataConfig, RunConfig
 from slotssm.data.episodes import SPLITS, EpisodeFile
+from slotssm.errors import BusyError
 
 DATA = Path("data")
 
@@ -20,10 +22,16 @@ def own_data_path(config: RunConfig, folder: Path = DATA) -> Path:
 def ensure_own_data(
     config: RunConfig, folder: Path = DATA, on_progress: ProgressCallback = lambda done, total: None
 ) -> Path:
-    """Generate the data set of a configuration unless it is there; an interrupted generation is continued."""
+    """Generate the data set of a configuration unless it is there.
+
+    An interrupted generation is continued; one that another process is at work on is waited for.
+    """
     path = own_data_path(config, folder)
-    if not path.exists():
-        generate(config.data, path, resume=True, on_progress=on_progress)
+    while not path.exists():
+        try:
+            generate(config.data, path, resume=True, on_progress=on_progress)
+        except BusyError:
+            time.sleep(0.5)
     return path
 
 

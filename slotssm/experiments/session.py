@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from slotssm.config import RunConfig
-from slotssm.data.episodes import EpisodeFile, content_hash
+from slotssm.data.contents import content_hash
+from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
 from slotssm.evaluation import Report, ScoringOptions, Source, TaskSource, evaluate
 from slotssm.files import make_folder, write_json

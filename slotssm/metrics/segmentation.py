@@ -312,7 +312,9 @@ def hard_masks(soft: Any) -> np.ndarray:
         uint8 (int64 for more than 255 slots) [..., H, W].
     """
     if hasattr(soft, "detach"):
-        soft = soft.detach().float().cpu().numpy()
+        soft = soft.detach().cpu()
+        # numpy knows no bfloat16; wider types keep their precision, which may decide the argmax
+        soft = (soft.float() if soft.dtype.itemsize < 4 else soft).numpy()
     array = np.asarray(soft)
     labels = array.argmax(axis=-3)
     return labels.astype(np.uint8) if array.shape[-3] <= IGNORE_ID else labels

@@ -14,15 +14,14 @@ from hypothesis import strategies as st
 from generators.writer import generate
 from slotssm.config import BCBRecipe, BouncingRecipe, DataConfig
 from slotssm.data import episodes as module
+from slotssm.data.contents import content_hash, summarize
 from slotssm.data.episodes import (
     EpisodeFile,
     EpisodeWriter,
     Field,
     categorical,
-    content_hash,
     numeric,
     standard_layout,
-    summarize,
 )
 from slotssm.errors import InputError
 

@@ -8,7 +8,7 @@ import pytest
 from small_sets import small_config
 
 from generators import writer
-from slotssm.data.episodes import content_hash
+from slotssm.data.contents import content_hash
 
 
 @pytest.fixture

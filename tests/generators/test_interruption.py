@@ -11,7 +11,7 @@ from pathlib import Path
 from small_sets import small_config
 
 from generators.writer import generate
-from slotssm.data.episodes import content_hash
+from slotssm.data.contents import content_hash
 
 # 210 shards of six episodes: enough to be met in the middle of them
 CONFIG = small_config(num_train=1200, num_val=60)

@@ -16,7 +16,8 @@ from generators import writer
 from generators.catalog import make_episode
 from generators.writer import default_path, estimate, generate, verify
 from slotssm.config import BCBRecipe, BouncingRecipe, DataConfig
-from slotssm.data.episodes import EpisodeFile, content_hash
+from slotssm.data.contents import content_hash
+from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError, Interrupted, SlotSSMError
 
 

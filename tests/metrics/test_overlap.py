@@ -88,7 +88,7 @@ def test_objects_can_be_averaged_instead_of_videos():
 
 
 def test_worked_example_where_greedy_matching_fails():
-    # IoU [[3/5, 2/6], [2/4, 0]]: greedy takes 3/5 and leaves object 2 with 0; the best sum is 2/6 + 2/4
+    # IoU [[3/7, 2/5], [2/5, 0]]: greedy takes 3/7 and leaves object 2 with nothing; the best sum is 2/5 + 2/5
     true = np.array([[[1, 1, 1, 1, 1, 2, 2]]])
     pred = np.array([[[0, 0, 0, 1, 1, 0, 0]]])
     table = np.array([[3 / 7, 2 / 5], [2 / 5, 0]])

@@ -64,10 +64,10 @@ def test_a_failed_save_keeps_the_last_good_one(saved, monkeypatch):
 def test_another_architecture_is_refused_with_the_first_difference(saved):
     folder, config, _ = saved
     wider = build_task(override(config, parse_assignments(["model.slot_dim=32"]), "test"))
-    with pytest.raises(InputError, match="another architecture: .* has shape .*, expected"):
+    with pytest.raises(InputError, match=r"another architecture: .* has shape .*, expected"):
         checkpoint.load_weights(wider, folder)
     deeper = build_task(override(config, parse_assignments(["model.num_layers=3"]), "test"))
-    with pytest.raises(InputError, match="another architecture: .* is missing"):
+    with pytest.raises(InputError, match=r"another architecture: .* is missing"):
         checkpoint.load_weights(deeper, folder)
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+from itertools import pairwise
 
 import pytest
 import torch
@@ -132,7 +133,7 @@ def test_learning_rate_warms_up_and_decays_to_a_tenth():
     assert rates[0] == pytest.approx(0.2)
     assert rates[9] == rates[10] == pytest.approx(2.0)
     assert rates[110] == pytest.approx(0.2)
-    assert all(later <= earlier for earlier, later in zip(rates[10:], rates[11:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(rates[10:]))
     assert learning_rate(config.model_copy(update={"schedule": "constant"}), 100) == 2.0
 
 

@@ -1,0 +1,134 @@
+import json
+
+import numpy as np
+import pytest
+from truth_files import PALETTE, score, write, write_truth
+
+from slotssm.errors import InputError
+
+EPISODES, FRAMES, CONTEXT, SIZE = 4, 6, 2, 5
+
+
+def random_frames(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (EPISODES, FRAMES, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def truth(tmp_path):
+    return write_truth(tmp_path / "truth.h5", frames=random_frames())
+
+
+# --- roll-outs --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_rollouts_are_scored_step_by_step_against_the_last_frames(tmp_path, truth, as_bytes):
+    guess = random_frames(1)[:, CONTEXT:]
+    stored = guess if as_bytes else (guess / 255).astype(np.float32)
+    result = score(truth, write(tmp_path / "p.h5", frames=stored), "mse")["mse"]
+    frames = random_frames() / 255
+    error = (guess / 255 - frames[:, CONTEXT:]) ** 2
+    assert result.value == pytest.approx(error.mean(), rel=1e-6)
+    assert result.details["per_step"] == pytest.approx(error.mean(axis=(0, 2, 3, 4)), rel=1e-6)
+    # what a model must beat
+    last = (frames[:, CONTEXT - 1 : CONTEXT] - frames[:, CONTEXT:]) ** 2
+    mean = (frames[:, :CONTEXT].mean(1, keepdims=True) - frames[:, CONTEXT:]) ** 2
+    assert result.details["repeat_last_frame"] == pytest.approx(last.mean())
+    assert result.details["mean_frame"] == pytest.approx(mean.mean())
+    assert (result.unit, result.num_units, result.options) == ("episode", EPISODES, {})
+    document = json.loads(json.dumps(result.document(), allow_nan=False))
+    assert len(document["per_step"]) == FRAMES - CONTEXT
+
+
+def test_repeating_the_last_context_frame_has_the_error_of_that_baseline(tmp_path, truth):
+    lazy = np.repeat(random_frames()[:, CONTEXT - 1 : CONTEXT], FRAMES - CONTEXT, axis=1)
+    result = score(truth, write(tmp_path / "p.h5", frames=lazy), "mse")["mse"]
+    assert result.value == pytest.approx(result.details["repeat_last_frame"], rel=1e-12)
+
+
+def test_perfect_frames_have_no_error(tmp_path, truth):
+    result = score(truth, write(tmp_path / "p.h5", frames=random_frames()[:, CONTEXT:]), "mse")["mse"]
+    assert result.value == 0
+    assert result.details["per_step"] == [0] * (FRAMES - CONTEXT)
+    assert result.interval == (0, 0)
+
+
+def test_whole_reconstructions_have_no_context_and_no_baseline(tmp_path, truth):
+    result = score(truth, write(tmp_path / "p.h5", frames=random_frames(1)), "mse")["mse"]
+    error = (random_frames() / 255 - random_frames(1) / 255) ** 2
+    assert result.value == pytest.approx(error.mean(), rel=1e-12)
+    assert result.details == {}
+
+
+@pytest.mark.parametrize("shape", [(FRAMES + 1, SIZE, SIZE, 3), (2, SIZE, SIZE + 1, 3), (2, SIZE, SIZE, 1)])
+def test_frames_of_another_shape_are_refused(tmp_path, truth, shape):
+    with pytest.raises(InputError, match="cannot be compared"):
+        score(truth, write(tmp_path / "p.h5", frames=np.zeros((EPISODES, *shape), np.uint8)), "mse")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_frames_that_are_no_numbers_are_refused_rather_than_left_out(tmp_path, truth, value):
+    frames = np.zeros((EPISODES, 2, SIZE, SIZE, 3), np.float32)
+    frames[1, 0, 0, 0, 0] = value
+    with pytest.raises(InputError, match="test/frames holds values that are not finite"):
+        score(truth, write(tmp_path / "p.h5", frames=frames), "mse")
+
+
+# --- Blinking Color Balls ---------------------------------------------------------------------------------
+
+
+def random_targets(seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.choice(7, (EPISODES, SIZE, SIZE), p=[0.4, *[0.1] * 6])
+
+
+@pytest.fixture
+def balls(tmp_path):
+    frames = random_frames()
+    frames[:, -1] = PALETTE[random_targets()]
+    return write_truth(tmp_path / "balls.h5", palette=True, frames=frames)
+
+
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_targets_are_scored_by_error_colour_and_position(tmp_path, balls, as_bytes):
+    true, guess = random_targets(), random_targets(1)
+    frames = PALETTE[guess][:, None]
+    stored = frames if as_bytes else (frames / 255).astype(np.float32)
+    results = score(balls, write(tmp_path / "p.h5", frames=stored))
+    assert set(results) == {"mse", "color-accuracy", "position-iou", "white-floor"}
+    error = ((PALETTE[true] / 255 - PALETTE[guess] / 255) ** 2).mean()
+    assert results["mse"].value == pytest.approx(error, rel=1e-6)
+    pairs = list(zip(true, guess, strict=True))
+    accuracy = [(t == g)[t > 0].mean() for t, g in pairs]
+    iou = [((t > 0) & (g > 0)).sum() / ((t > 0) | (g > 0)).sum() for t, g in pairs]
+    assert results["color-accuracy"].value == pytest.approx(np.mean(accuracy))
+    assert results["position-iou"].value == pytest.approx(np.mean(iou))
+    white = PALETTE[np.where(true > 0, 1, 0)] / 255
+    floor = ((PALETTE[true] / 255 - white) ** 2).mean()
+    assert results["white-floor"].value == pytest.approx(floor)
+    # the floor stands beside the error, over the same episodes
+    assert results["mse"].details == {"white_ball_floor": pytest.approx(floor)}
+
+
+def test_perfect_targets_score_one_and_white_ones_the_floor(tmp_path, balls):
+    perfect = score(balls, write(tmp_path / "p.h5", frames=PALETTE[random_targets()][:, None]))
+    assert [perfect[name].value for name in ("mse", "color-accuracy", "position-iou")] == [0, 1, 1]
+    white = PALETTE[np.where(random_targets() > 0, 1, 0)][:, None]
+    results = score(balls, write(tmp_path / "w.h5", frames=white))
+    assert results["mse"].value == pytest.approx(results["white-floor"].value)
+    assert results["position-iou"].value == 1
+
+
+def test_targets_without_balls_are_skipped_and_counted(tmp_path):
+    frames = np.zeros((EPISODES, 2, SIZE, SIZE, 3), np.uint8)
+    frames[0, -1, 0, 0] = 255
+    truth = write_truth(tmp_path / "t.h5", palette=True, frames=frames)
+    result = score(truth, write(tmp_path / "p.h5", frames=frames[:, -1:]), "color-accuracy")["color-accuracy"]
+    assert (result.value, result.num_units, result.num_skipped) == (1, 1, 3)
+
+
+@pytest.mark.parametrize("name", ["color-accuracy", "position-iou"])
+def test_targets_of_another_size_are_refused(tmp_path, balls, name):
+    small = write(tmp_path / "p.h5", frames=np.zeros((EPISODES, 1, SIZE - 1, SIZE, 3), np.uint8))
+    with pytest.raises(InputError, match="cannot be compared"):
+        score(balls, small, name)

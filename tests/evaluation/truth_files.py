@@ -1,0 +1,41 @@
+"""Episode files and predictions files, written with plain h5py as anybody would."""
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from slotssm.config import PAINTS
+from slotssm.data.episodes import EpisodeFile
+from slotssm.evaluation import FileSource, ScoringOptions, evaluate
+
+PALETTE = np.array([(0, 0, 0), *list(PAINTS.values())[:6]], np.uint8)
+
+
+def write(path: Path, split: str = "test", attrs: dict[str, Any] | None = None, **datasets: np.ndarray) -> Path:
+    with h5py.File(path, "w") as file:
+        file.attrs.update(attrs or {})
+        for name, values in datasets.items():
+            file[f"{split}/{name}"] = values
+    return path
+
+
+def write_truth(path: Path, split: str = "test", palette: bool = False, **datasets: np.ndarray) -> Path:
+    attrs = {"format": "slotssm-episodes", "format_version": 1} | ({"palette": PALETTE} if palette else {})
+    return write(path, split, attrs, **datasets)
+
+
+def score(truth: Path, predictions: Path, *names: str, num_episodes: int | None = None, **options: Any):
+    """The results of `evaluate` by metric."""
+    with EpisodeFile(truth, needs_frames=False) as episodes:
+        source = FileSource(predictions, "test")
+        report = evaluate(source, episodes, "test", names, ScoringOptions(**options), num_episodes)
+    return {result.metric: result for result in report.results}
+
+
+def random_masks(num: int = 5, frames: int = 3, size: int = 8, seed: int = 0) -> np.ndarray:
+    """uint8 [num, frames, size, size]: background and three objects, all of them present in every frame."""
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([rng.permuted(np.arange(size * size) % 4) for _ in range(num * frames)])
+    return labels.reshape(num, frames, size, size).astype(np.uint8)
