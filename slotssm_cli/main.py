@@ -77,7 +77,8 @@ def main() -> None:
 
 def _fail(message: str, code: int) -> int:
     line = " ".join(message.split())
-    note(f"slotssm: {line}")
+    if line:  # a bare `slotssm` has printed its help already
+        note(f"slotssm: {line}")
     if "--json" in sys.argv:
         result_json({"error": line, "exit_code": code})
     return code

@@ -176,3 +176,15 @@ def test_version(slotssm):
     from slotssm import __version__
 
     assert slotssm("--version").out == f"slotssm {__version__}\n"
+
+
+def test_without_a_command_help_is_shown(slotssm):
+    for outcome in (slotssm(), slotssm("generate")):
+        assert "Usage: slotssm" in outcome.out
+        assert outcome.err == ""
+
+
+def test_a_misspelt_command_is_answered_with_the_nearest(slotssm):
+    outcome = slotssm("trian")
+    assert outcome.code == 2
+    assert "Did you mean 'train'" in outcome.err

@@ -166,3 +166,10 @@ def test_a_full_disk(slotssm, home, small_disk):
     run = folder / "run"
     refused(slotssm("train", "--preset", "tiny-oc", "--out", run), "cannot write", "No space left")
     refused(slotssm("visualize", "runs/tiny-oc-001", "--out", folder / "x.gif"), "cannot write")
+
+
+def test_attention_masks_of_a_model_that_has_none(slotssm, workplace):
+    few = ("--set", "model.kind=slotssm", "--set", "model.slot_dim=16", "--set", "train.num_steps=2", "--out", "run")
+    assert slotssm("train", "--preset", "tiny-oc", *few).code == 0
+    assert slotssm("eval", "run", "--metric", "fg-ari").code == 0
+    refused(slotssm("eval", "run", "--metric", "fg-ari", "--mask-source", "attention"), "have no masks")

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -184,7 +185,7 @@ def test_any_chunking_equals_the_whole(cuts, d_conv, seed):
     whole, end = mamba(u)
     pieces, state = [], None
     edges = [0, *sorted(cuts), 40]
-    for first, last in zip(edges[:-1], edges[1:], strict=True):
+    for first, last in pairwise(edges):
         piece, state = mamba(u[:, first:last], state)
         pieces.append(piece)
     for ours, theirs in zip((torch.cat(pieces, 1), *state), (whole, *end), strict=True):

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -66,7 +68,7 @@ def test_any_chunking_and_stepping_equal_the_whole(kind, cuts, step):
     model, tokens = build(kind), random_tokens()
     whole = model(tokens)
     edges, state, pieces = [0, *sorted(cuts), STEPS], None, []
-    for index, (first, last) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for index, (first, last) in enumerate(pairwise(edges)):
         # sequences and single steps take turns, each going on from what the other left
         if step == bool(index % 2):
             pieces.append(model(tokens[:, first:last], state))

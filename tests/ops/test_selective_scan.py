@@ -1,4 +1,5 @@
 import inspect
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -198,7 +199,7 @@ def test_pieces_with_carried_state_equal_the_whole(cuts, backend):
     whole, whole_final = run(arguments, backend)
     state, pieces = arguments["initial_state"], []
     edges = [0, *sorted(cuts), 70]
-    for first, last in zip(edges[:-1], edges[1:], strict=True):
+    for first, last in pairwise(edges):
         part = {name: arguments[name][:, first:last] for name in ("x", "dt", "B", "C", "z")}
         y, state = run(arguments | part | {"initial_state": state}, backend)
         pieces.append(y)
