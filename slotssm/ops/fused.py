@@ -12,6 +12,17 @@ from torch import Tensor
 
 from slotssm.ops import kernels
 
+# defined by schema: torch's decorator for operators loads its compiler at the first call, which takes seconds
+torch.library.define(
+    "slotssm::fused_scan",
+    "(Tensor x, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor initial_state) -> (Tensor, Tensor, Tensor)",
+)
+torch.library.define(
+    "slotssm::fused_scan_backward",
+    "(Tensor x, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor stored, Tensor grad_y, Tensor grad_final)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+
 _pools: dict[int, ThreadPoolExecutor] = {}
 
 if hasattr(os, "register_at_fork"):
@@ -46,8 +57,8 @@ def _scaled(A: Tensor) -> np.ndarray:
     return _array((A * kernels.LOG2_E).T)
 
 
-@torch.library.custom_op("slotssm::fused_scan", mutates_args=(), device_types="cpu")
-def fused_scan(
+@torch.library.impl("slotssm::fused_scan", "cpu")
+def _fused_scan(
     x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The scan of `reference.scan`; also returns the states stored for the gradient, [B, chunks, N, E].
@@ -74,14 +85,14 @@ def _outputs(x: Tensor, A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-@fused_scan.register_fake
+@torch.library.register_fake("slotssm::fused_scan")
 def _(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor) -> tuple[Tensor, ...]:
     y, stored, final = _outputs(x, A)
     return y, final, stored
 
 
-@torch.library.custom_op("slotssm::fused_scan_backward", mutates_args=(), device_types="cpu")
-def fused_scan_backward(
+@torch.library.impl("slotssm::fused_scan_backward", "cpu")
+def _fused_scan_backward(
     x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, stored: Tensor, grad_y: Tensor, grad_final: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of `fused_scan` with respect to x, delta, A, B, C and the initial state."""
@@ -106,7 +117,7 @@ def fused_scan_backward(
     )
 
 
-@fused_scan_backward.register_fake
+@torch.library.register_fake("slotssm::fused_scan_backward")
 def _(
     x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, stored: Tensor, grad_y: Tensor, grad_final: Tensor
 ) -> tuple[Tensor, ...]:
@@ -123,7 +134,9 @@ def _differentiate(ctx: Any, grad_y: Tensor, grad_final: Tensor, grad_stored: Te
     return fused_scan_backward(*ctx.saved_tensors, grad_y, grad_final)
 
 
-fused_scan.register_autograd(_differentiate, setup_context=_keep)
+torch.library.register_autograd("slotssm::fused_scan", _differentiate, setup_context=_keep)
+fused_scan = torch.ops.slotssm.fused_scan.default
+fused_scan_backward = torch.ops.slotssm.fused_scan_backward.default
 
 
 def scan(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor) -> tuple[Tensor, Tensor]:

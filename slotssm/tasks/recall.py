@@ -81,5 +81,5 @@ class Recall(Task):
 
     def classes(self, frame: UInt8[Tensor, "B H W 3"]) -> Int[Tensor, "B H W"]:
         """Pixel classes of a stored frame: the nearest colour of the palette."""
-        distance: Float[Tensor, "B H W C"] = (frame[..., None, :].float() - self.palette.float()).abs().sum(-1)
+        distance: Float[Tensor, "B H W C"] = (frame[..., None, :].float() - self.palette.float()).square().sum(-1)
         return distance.argmin(dim=-1)
