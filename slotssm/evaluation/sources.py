@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from slotssm.data.episodes import EpisodeFile
-from slotssm.errors import InputError
+from slotssm.errors import InputError, SlotSSMError
 from slotssm.layers import InvertedAttention
 from slotssm.metrics import hard_masks, resize_labels
 from slotssm.tasks import Prediction, Recall, Task
@@ -50,10 +50,8 @@ class TaskSource(Source):
 
     def __init__(self, task: Task, mask_source: str = "decoder") -> None:
         self.task, self.mask_source = task, mask_source
-        if mask_source == "decoder":
-            has_masks = not isinstance(task, Recall)
-        else:
-            has_masks = any(isinstance(part, InvertedAttention) for part in task.modules())
+        assigns_tokens = any(isinstance(part, InvertedAttention) for part in task.modules())
+        has_masks = not isinstance(task, Recall) and (mask_source == "decoder" or assigns_tokens)
         self.provides = frozenset({"frames", "masks"} if has_masks else {"frames"})
 
     def predict(self, truth: EpisodeFile, split: str, first: int, last: int) -> Predicted:
@@ -61,6 +59,8 @@ class TaskSource(Source):
         prediction = self.run(truth, split, first, last)
         soft = prediction.masks if self.mask_source == "decoder" else prediction.attention
         height, width = truth.dataset(split, "frames").shape[2:4]
+        if not torch.isfinite(prediction.frames).all():
+            raise SlotSSMError("the model predicts values that are not finite numbers; its weights are damaged")
         return Predicted(
             masks=None if soft is None else resize_labels(hard_masks(soft), (height, width)),
             frames=prediction.frames.permute(0, 1, 3, 4, 2).float().cpu().numpy(),
