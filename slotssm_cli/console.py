@@ -68,6 +68,8 @@ def human_seconds(seconds: float) -> str:
 class Meter:
     """Progress of long work: a bar with ETA on a terminal, else a plain line every few seconds, on stderr.
 
+    The bar appears with the first update and ends with the last, so that several meters can take turns.
+
     Args:
         label: what is being done.
         unit: what is counted.
@@ -96,6 +98,10 @@ class Meter:
         """Show that `done` of `total` are done."""
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=total, values=values)
+            if done < total:
+                self._bar.start()
+            else:
+                self._bar.stop()
             return
         self._first = done if self._first is None else self._first
         now = time.monotonic()
@@ -114,8 +120,6 @@ class Meter:
             note(text)
 
     def __enter__(self) -> Self:
-        if self._bar is not None:
-            self._bar.start()
         return self
 
     def __exit__(
