@@ -233,8 +233,13 @@ class ReconstructConfig(Config):
     """Channels of the frame encoder's convolutions (3 x 3)."""
     encoder_downsample: int = Field(2, ge=1)
     """Factor between pixels and tokens per side, a power of two: strided convolutions come first."""
+    decoder: Literal["convolutions", "pieces"] = "convolutions"
+    """How the broadcast slot becomes an image: strided transposed convolutions, or an MLP in every cell of a
+    grid that paints a square piece, which is several times faster on a CPU."""
     decoder_channels: tuple[int, ...] = Field((32, 32), min_length=1)
-    """Channels of the decoder's up-sampling convolutions (4 x 4, stride 2), each doubling the side."""
+    """Channels of the transposed convolutions (4 x 4, each doubling the side), or widths of the MLP."""
+    decoder_piece_px: int = Field(4, ge=1)
+    """Side of the piece that each cell paints with `decoder = "pieces"`."""
 
 
 class RecallConfig(Config):
@@ -313,7 +318,8 @@ class RunConfig(Config):
             if self.train.clip_len:
                 raise ValueError("task 'recall' reads whole episodes: train.clip_len must be 0")
         else:
-            factor = max(task.encoder_downsample, 2 ** len(task.decoder_channels))
+            upsampling = 2 ** len(task.decoder_channels) if task.decoder == "convolutions" else task.decoder_piece_px
+            factor = math.lcm(task.encoder_downsample, upsampling)
             if task.encoder_downsample & (task.encoder_downsample - 1):
                 raise ValueError(f"task.encoder_downsample {task.encoder_downsample} is no power of two")
             if 2 ** len(task.encoder_channels) < task.encoder_downsample:

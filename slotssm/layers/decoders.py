@@ -1,5 +1,7 @@
 """From slots to pixels: a Transformer over position queries, or one image and mask for every slot."""
 
+from itertools import pairwise
+
 import torch
 from einops import rearrange
 from jaxtyping import Float
@@ -54,25 +56,23 @@ class PieceDecoder(nn.Module):
 class SpatialBroadcastDecoder(nn.Module):
     """Every slot paints an image and an alpha logit; a softmax over slots blends them (paper, section 5.2).
 
-    A slot is copied to every cell of a small grid, a position embedding is added, and strided transposed
-    convolutions (4 x 4) double the grid until it has the size of the image.
+    A slot is copied to every cell of a small grid and a position embedding is added; `painter` turns the grid
+    into four channels at full size: red, green, blue and the alpha logit.
 
     Args:
-        image_size: side of the frame in pixels; a multiple of 2 ** len(channels).
-        channels: of the transposed convolutions.
+        image_size: side of the frame in pixels.
         dim: width D of the slots.
+        painter: maps [B, D, g, g] to [B, 4, H, W]; see `convolution_painter` and `piece_painter`.
+        upsampling: H / g.
     """
 
     positions: Tensor
 
-    def __init__(self, image_size: int, channels: tuple[int, ...], dim: int) -> None:
+    def __init__(self, image_size: int, dim: int, painter: nn.Module, upsampling: int) -> None:
         super().__init__()
-        self.grid_size = image_size // 2 ** len(channels)
+        self.grid_size = image_size // upsampling
         self.register_buffer("positions", sincos_grid(self.grid_size, self.grid_size, dim), persistent=False)
-        layers: list[nn.Module] = []
-        for before, after in zip((dim, *channels), channels, strict=False):
-            layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.ReLU()]
-        self.cnn = nn.Sequential(*layers, nn.Conv2d(channels[-1], 4, 3, padding=1))
+        self.painter = painter
 
     def forward(
         self, slots: Float[Tensor, "B K D"]
@@ -80,7 +80,23 @@ class SpatialBroadcastDecoder(nn.Module):
         """Returns the blended image, the image of every slot, and the masks, which sum to 1 over the slots."""
         batch = slots.shape[0]
         cells = rearrange(slots, "b k d -> (b k) 1 d") + self.positions
-        painted = self.cnn(rearrange(cells, "n (y x) d -> n d y x", y=self.grid_size))
+        painted = self.painter(rearrange(cells, "n (y x) d -> n d y x", y=self.grid_size))
         images, logits = rearrange(painted, "(b k) c h w -> b k c h w", b=batch).split([3, 1], dim=2)
         masks = torch.softmax(logits[:, :, 0], dim=1)
         return torch.einsum("bkchw,bkhw->bchw", images, masks), images, masks
+
+
+def convolution_painter(dim: int, channels: tuple[int, ...]) -> nn.Module:
+    """Strided transposed convolutions (4 x 4), each doubling the side, and a last 3 x 3 convolution."""
+    layers: list[nn.Module] = []
+    for before, after in pairwise((dim, *channels)):
+        layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Conv2d(channels[-1], 4, 3, padding=1))
+
+
+def piece_painter(dim: int, widths: tuple[int, ...], piece_px: int) -> nn.Module:
+    """An MLP in every cell that paints a square piece; matrix products only, which suits a CPU."""
+    layers: list[nn.Module] = []
+    for before, after in pairwise((dim, *widths)):
+        layers += [nn.Conv2d(before, after, 1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], 4, piece_px, stride=piece_px))

@@ -6,7 +6,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from slotssm.config import ReconstructConfig
-from slotssm.layers import CNNEncoder, SpatialBroadcastDecoder
+from slotssm.layers import CNNEncoder, SpatialBroadcastDecoder, convolution_painter, piece_painter
 from slotssm.models import ModelState, SlotSequenceModel
 from slotssm.tasks.task import Batch, Prediction, Task, as_pixels
 
@@ -25,7 +25,12 @@ class Reconstruct(Task):
         super().__init__()
         self.encoder = CNNEncoder(image_size, config.encoder_channels, config.encoder_downsample, dim)
         self.model = model
-        self.decoder = SpatialBroadcastDecoder(image_size, config.decoder_channels, dim)
+        if config.decoder == "convolutions":
+            painter, upsampling = convolution_painter(dim, config.decoder_channels), 2 ** len(config.decoder_channels)
+        else:
+            painter = piece_painter(dim, config.decoder_channels, config.decoder_piece_px)
+            upsampling = config.decoder_piece_px
+        self.decoder = SpatialBroadcastDecoder(image_size, dim, painter, upsampling)
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean squared error over all pixels and channels in [0, 1]."""

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from slotssm.layers import PieceDecoder, SpatialBroadcastDecoder
+from slotssm.layers import PieceDecoder, SpatialBroadcastDecoder, convolution_painter, piece_painter
 from slotssm.layers.positions import sincos_grid
 
 
@@ -67,9 +67,10 @@ def test_batch_elements_are_decoded_alone():
 # --- spatial broadcast ------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def broadcast() -> SpatialBroadcastDecoder:
-    return SpatialBroadcastDecoder(16, (6, 4), 8)
+@pytest.fixture(params=["convolutions", "pieces"])
+def broadcast(request) -> SpatialBroadcastDecoder:
+    painter = convolution_painter(8, (6, 4)) if request.param == "convolutions" else piece_painter(8, (6, 5), 4)
+    return SpatialBroadcastDecoder(16, 8, painter, upsampling=4)
 
 
 def test_masks_sum_to_one_and_blend_the_images(broadcast):
@@ -86,7 +87,7 @@ def test_masks_are_a_softmax_of_the_fourth_channel(broadcast):
     painted = []
     for slot in slots[0]:
         cells = (slot + broadcast.positions).reshape(4, 4, 8).permute(2, 0, 1)
-        painted.append(broadcast.cnn(cells[None])[0])
+        painted.append(broadcast.painter(cells[None])[0])
     logits = torch.stack([image[3] for image in painted])
     torch.testing.assert_close(images[0], torch.stack([image[:3] for image in painted]))
     torch.testing.assert_close(masks[0], torch.exp(logits) / torch.exp(logits).sum(0))
