@@ -22,18 +22,18 @@ from slotssm.errors import InputError
 
 
 def cpu_oc() -> RunConfig:
-    """OC-SlotSSM finds 2-3 bouncing shapes at 32 px; minutes on two cores (the demo)."""
+    """OC-SlotSSM finds three bouncing shapes at 32 px; about three minutes on two cores (the demo)."""
     return RunConfig(
         name="cpu-oc",
         data=DataConfig(
             recipe=BouncingRecipe(
-                num_frames=12,
+                num_frames=10,
                 size_px=32,
-                min_objects=2,
+                min_objects=3,
                 max_objects=3,
-                radii_px=(4.0, 6.0),
+                radii_px=(4.0, 5.5),
                 min_speed_px_per_frame=0.5,
-                max_speed_px_per_frame=2.0,
+                max_speed_px_per_frame=1.5,
             ),
             num_train=4000,
             num_val=100,
@@ -45,7 +45,7 @@ def cpu_oc() -> RunConfig:
             num_steps=1600,
             batch_size=16,
             clip_len=4,
-            learning_rate=1e-3,
+            learning_rate=1.5e-3,
             warmup_steps=50,
             checkpoint_every_steps=200,
             eval_every_steps=200,

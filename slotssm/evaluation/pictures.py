@@ -55,8 +55,11 @@ def _reconstruction_row(prediction: Prediction, truth: EpisodeFile, split: str, 
         masks = truth.read(split, "masks", index)
         row.append(Column("truth", _true_masks(masks, match(masks, labels, num_slots), num_slots)))
     row.append(Column("reconstruction", _as_bytes(prediction.frames[0].permute(0, 2, 3, 1).cpu().numpy())))
-    row.append(Column("slots", colorize(labels, colors)))
+    row.append(Column("masks", colorize(labels, colors)))
     painted = prediction.slot_frames[0].permute(0, 1, 3, 4, 2).cpu().numpy()
+    # how brightly each slot paints, in its colour: on black, where any slot may hold the mask, nothing shows
+    brightness = soft * painted.max(axis=-1).clip(0, 1)
+    row.append(Column("painted by", _as_bytes(np.einsum("tkhw,kc->thwc", brightness, colors / 255))))
     for k in range(num_slots):
         # what the slot paints, where it paints; elsewhere the paper shows through
         alpha = soft[:, k, :, :, None]
