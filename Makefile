@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# one process a core, one thread a process: threads of several processes would slow each other down
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 STAMP := $(VENV)/.installed
 
 .PHONY: help setup demo test test-all smoke lint bench docs golden
@@ -21,10 +23,10 @@ demo: setup  ## generate, train, score and draw, about five minutes on two cores
 	$(BIN)/slotssm demo
 
 test: setup  ## the test suite without the slow tests, a few minutes
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: setup  ## the whole test suite
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 smoke: setup  ## generate, train, resume, evaluate and draw tiny runs through the installed command
 	PATH="$(abspath $(BIN)):$$PATH" bash tests/smoke.sh

@@ -7,7 +7,7 @@ the saved configuration re-runs as it is.
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from slotssm.documents import Config
 
@@ -148,7 +148,7 @@ class DataConfig(Config):
     """A generated data set: the recipe, how many episodes of it, and the seed."""
 
     recipe: Recipe
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     """Seed of the data; 0 is a seed like any other."""
     num_train: int = Field(1000, ge=0)
     """Episodes in the split `train`; 0 leaves the split out."""
@@ -202,6 +202,8 @@ class SequenceModelConfig(Config):
             raise ValueError(f"num_heads {self.num_heads} does not divide slot_dim {self.slot_dim}")
         if self.slot_dim % 4:
             raise ValueError(f"slot_dim {self.slot_dim} must be a multiple of 4 (sine-cosine positions)")
+        if int(self.time_mixer.expand * self.slot_dim) < 1 or int(self.mlp_ratio * self.slot_dim) < 1:
+            raise ValueError("time_mixer.expand and mlp_ratio must leave at least one channel of slot_dim")
         return self
 
 
@@ -229,14 +231,14 @@ class ReconstructConfig(Config):
     """Reconstruct every frame from its slots: CNN tokens, spatial broadcast decoder, mean squared error."""
 
     kind: Literal["reconstruct"] = "reconstruct"
-    encoder_channels: tuple[int, ...] = Field((32, 32, 32), min_length=1)
+    encoder_channels: tuple[PositiveInt, ...] = Field((32, 32, 32), min_length=1)
     """Channels of the frame encoder's convolutions (3 x 3)."""
     encoder_downsample: int = Field(2, ge=1)
     """Factor between pixels and tokens per side, a power of two: strided convolutions come first."""
     decoder: Literal["convolutions", "pieces"] = "convolutions"
     """How the broadcast slot becomes an image: strided transposed convolutions, or an MLP in every cell of a
     grid that paints a square piece, which is several times faster on a CPU."""
-    decoder_channels: tuple[int, ...] = Field((32, 32), min_length=1)
+    decoder_channels: tuple[PositiveInt, ...] = Field((32, 32), min_length=1)
     """Channels of the transposed convolutions (4 x 4, each doubling the side), or widths of the MLP."""
     decoder_piece_px: int = Field(4, ge=1)
     """Side of the piece that each cell paints with `decoder = "pieces"`."""
@@ -296,7 +298,7 @@ class RunConfig(Config):
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the experiment; part of the default run directory."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     """Seed of the weights, the batches and dropout; the data has its own."""
     data: DataConfig
     task: TaskConfig

@@ -79,8 +79,10 @@ def exclusive(path: Path) -> Iterator[None]:
 
 
 def sync(path: Path) -> None:
-    """Force a file or a folder to stable storage."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Force a file or a folder to stable storage; Windows cannot do this to folders and wants files writable."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

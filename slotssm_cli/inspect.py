@@ -42,7 +42,8 @@ def _inspect_data(path: Path, with_hash: bool, json: bool) -> None:
             field["dtype"],
             field["unit"],
             f"{field['compression']}, {human_bytes(field['stored_bytes'])}",
-            " / ".join(number(field[key]) for key in ("minimum", "mean", "maximum")),
+            " / ".join(number(field[key]) for key in ("minimum", "mean", "maximum"))
+            + (f" ({field['num_non_finite']} not finite)" if field["num_non_finite"] else ""),
         )
         for field in facts["fields"]
     ]

@@ -29,9 +29,12 @@ def words(text: str) -> list[str]:
 def whole_numbers(text: str, option: str) -> list[int]:
     """Comma-separated whole numbers."""
     try:
-        return [int(word) for word in words(text)]
+        numbers = [int(word) for word in words(text)]
     except ValueError:
-        raise InputError(f"{option} {text}: expected whole numbers, for example 0,1,2") from None
+        numbers = []
+    if not numbers:
+        raise InputError(f"{option} {text!r}: expected whole numbers, for example 0,1,2")
+    return numbers
 
 
 def whole_range(text: str, option: str) -> tuple[int, int]:

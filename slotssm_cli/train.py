@@ -28,7 +28,7 @@ def train(
     """Train a model; interrupted runs continue with --resume, exactly."""
     from slotssm.experiments import resolve, session
     from slotssm.experiments.datasets import ensure_own_data
-    from slotssm.training.run import RunDirectory, new_run, newest_run
+    from slotssm.training.run import RunDirectory, newest_run, next_run, reserve_run
     from slotssm.training.trainer import resolve_device
 
     request = resolve.Request(preset, config, tuple(assignments or ()), data, seed)
@@ -37,21 +37,24 @@ def train(
         run = newest_run()
     if resume and run is not None and run.record.exists():
         resolve.check_same(request, run)
+        if dry_run:
+            return _report_plan(resolve.plan(run.config(), data or run.data()), run.path, json)
         with Meter(f"train {run.path}", "steps") as meter:
-            values = session.resume_run(run, device, shown(meter))
+            values = session.resume_run(run, device, shown(meter), data)
         return _report(run.path, values, json)
     resolved = resolve.resolve(request)
-    run = run or new_run(resolved.name)
     if dry_run:
-        return _report_plan(resolve.plan(resolved, data), run.path, json)
+        return _report_plan(resolve.plan(resolved, data), (run or next_run(resolved.name)).path, json)
     resolve_device(device)
-    session.clear_run(run, force)
+    if run is not None:
+        session.refuse_used(run, force)
     if data is None:
         with Meter("generate data", "episodes") as meter:
             data = ensure_own_data(resolved, on_progress=meter.update)
     note(f"data {data}")
+    run = run or reserve_run(resolved.name)
     with Meter(f"train {run.path}", "steps") as meter:
-        values = session.start_run(resolved, data, run, device, shown(meter))
+        values = session.start_run(resolved, data, run, device, shown(meter), force)
     return _report(run.path, values, json)
 
 

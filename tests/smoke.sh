@@ -24,18 +24,18 @@ slotssm inspect data/bouncing-2-3x32.h5
 
 for name in tiny-bcb tiny-oc; do
   say "train and resume $name"
-  slotssm train --preset "$name" --out "runs/$name" &
+  # enough steps that it cannot finish before it is stopped at its first checkpoint
+  run=(slotssm train --preset "$name" --set train.num_steps=400 --out "runs/$name")
+  "${run[@]}" &
   pid=$!
-  # stop it as soon as the first checkpoint is there; it may have finished by then
-  for _ in $(seq 300); do
-    if [ -e "runs/$name/checkpoints/last" ] || ! kill -0 "$pid" 2>/dev/null; then break; fi
-    sleep 0.1
+  until [ -e "runs/$name/checkpoints/last" ]; do
+    kill -0 "$pid" || { echo "smoke: training ended early" >&2; exit 1; }
+    sleep 0.05
   done
-  kill -TERM "$pid" 2>/dev/null || true
-  code=0
-  wait "$pid" || code=$?
-  [ "$code" = 3 ] || [ "$code" = 0 ] || { echo "smoke: training ended with $code" >&2; exit 1; }
-  slotssm train --preset "$name" --out "runs/$name" --resume
+  kill -TERM "$pid"
+  expect 3 wait "$pid"
+  "${run[@]}" --resume
+  grep -q '^{"step": 400, "split": "train"' "runs/$name/metrics.jsonl"
 done
 
 say evaluate

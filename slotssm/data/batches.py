@@ -45,16 +45,9 @@ class EpisodeBatches:
         if size <= RESIDENT_BYTES:
             self._resident = {name: self._file.read(split, name) for name in fields}
 
-    def batch(self, step: int, first: int = 0, count: int | None = None) -> dict[str, Tensor]:
-        """The batch of a step, or rows `first` to `first + count` of it (one process's share).
-
-        Args:
-            step: number of the optimiser step, from 0.
-            first: first row.
-            count: rows; None takes the rest.
-        """
-        rows = range(self._batch_size)[first : None if count is None else first + count]
-        picked = [self._pick(step * self._batch_size + row) for row in rows]
+    def batch(self, step: int) -> dict[str, Tensor]:
+        """The batch of an optimiser step, counted from 0."""
+        picked = [self._pick(step * self._batch_size + row) for row in range(self._batch_size)]
         return {
             name: torch.from_numpy(np.stack([self._read(name, episode, start) for episode, start in picked]))
             for name in self._fields

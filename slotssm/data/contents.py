@@ -62,7 +62,9 @@ class FieldSummary:
     minimum: float | None
     mean: float | None
     maximum: float | None
-    """Statistics over the first episodes, enough to see a fault; None where there is nothing to measure."""
+    """Statistics of the finite values of the first episodes; None where there is nothing to measure."""
+    num_non_finite: int
+    """NaN and infinite values among them."""
 
 
 def summarize(episodes: EpisodeFile, num_sampled: int = 64) -> list[FieldSummary]:
@@ -74,7 +76,8 @@ def summarize(episodes: EpisodeFile, num_sampled: int = 64) -> list[FieldSummary
             attrs = episodes.field_attrs(split, name)
             unit = attrs.get("unit") or ", ".join(json.loads(attrs.get("categories", "[]")))
             values = episodes.read(split, name, slice(0, num_sampled))
-            known = values.size > 0
+            finite = values[np.isfinite(values)]
+            known = finite.size > 0
             summaries.append(
                 FieldSummary(
                     split=split,
@@ -84,9 +87,10 @@ def summarize(episodes: EpisodeFile, num_sampled: int = 64) -> list[FieldSummary
                     unit=unit,
                     compression=f"{dataset.compression}-{dataset.compression_opts}" if dataset.compression else "none",
                     stored_bytes=dataset.id.get_storage_size(),
-                    minimum=float(values.min()) if known else None,
-                    mean=float(values.mean(dtype=np.float64)) if known else None,
-                    maximum=float(values.max()) if known else None,
+                    minimum=float(finite.min()) if known else None,
+                    mean=float(finite.mean(dtype=np.float64)) if known else None,
+                    maximum=float(finite.max()) if known else None,
+                    num_non_finite=int(values.size - finite.size),
                 )
             )
     return summaries

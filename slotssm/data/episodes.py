@@ -264,7 +264,9 @@ class EpisodeFile:
     def fields(self, split: str) -> list[str]:
         """Paths of all datasets of a split."""
         names: list[str] = []
-        self._file[split].visititems(lambda name, node: names.append(name) if isinstance(node, h5py.Dataset) else None)
+        self._file[split].visititems(
+            lambda name, node: names.append(name) if isinstance(node, h5py.Dataset) and node.shape else None
+        )
         return sorted(names)
 
     def has(self, split: str, name: str) -> bool:

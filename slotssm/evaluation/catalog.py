@@ -51,7 +51,6 @@ class Metric:
         options: scoring options that change it.
         score: computes it.
         description: one line for people.
-        better: `higher` or `lower`.
     """
 
     truth: tuple[str, ...]
@@ -59,7 +58,6 @@ class Metric:
     options: tuple[str, ...]
     score: Callable[[Truth, Predicted, ScoringOptions], Part]
     description: str
-    better: str
 
 
 _UNITS = ("per_frame", "skip_frames", "clip_len")
@@ -147,28 +145,23 @@ METRICS: dict[str, Metric] = {
         (*_UNITS, "empty", "include_background"),
         _fg_ari,
         "adjusted Rand index over object pixels",
-        "higher",
     ),
-    "ari": Metric(*_SEGMENTATION, (*_UNITS, "empty"), _ari, "adjusted Rand index, background included", "higher"),
+    "ari": Metric(*_SEGMENTATION, (*_UNITS, "empty"), _ari, "adjusted Rand index, background included"),
     "miou": Metric(
         *_SEGMENTATION,
         (*_UNITS, "include_background", "matching", "average"),
         _miou,
         "mean IoU of objects with their matched slots",
-        "higher",
     ),
     "mbo": Metric(
         *_SEGMENTATION,
         (*_UNITS, "include_background", "average"),
         _mbo,
         "mean IoU of objects with their best slots",
-        "higher",
     ),
-    "mse": Metric(("frames",), ("frames",), (), _mse, "squared error of predicted frames, pixels in [0, 1]", "lower"),
-    "color-accuracy": Metric(*_TARGET, (), _color_accuracy, "share of ball pixels of the right colour", "higher"),
-    "position-iou": Metric(*_TARGET, (), _position_iou, "IoU of ball pixels, whatever their colour", "higher"),
-    "white-floor": Metric(
-        ("frames", "palette"), (), (), _white_floor, "squared error of perfect positions in white", "lower"
-    ),
+    "mse": Metric(("frames",), ("frames",), (), _mse, "squared error of predicted frames, pixels in [0, 1]"),
+    "color-accuracy": Metric(*_TARGET, (), _color_accuracy, "share of ball pixels of the right colour"),
+    "position-iou": Metric(*_TARGET, (), _position_iou, "IoU of ball pixels, whatever their colour"),
+    "white-floor": Metric(("frames", "palette"), (), (), _white_floor, "squared error of perfect positions in white"),
 }
 """Metric names to metrics."""

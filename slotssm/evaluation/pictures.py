@@ -12,10 +12,13 @@ from slotssm.plotting import Column, colorize, slot_colors, storyboard
 from slotssm.plotting.colors import object_colors
 from slotssm.tasks import Prediction, Recall, Task
 
+FIRST_EPISODES = 3
+"""Episodes that are shown unless others are asked for."""
 
-def draw_data(truth: EpisodeFile, split: str, episodes: Sequence[int]) -> np.ndarray:
-    """Videos and true masks of some episodes, uint8 [T, H, W, 3]."""
-    _check(truth, split, episodes)
+
+def draw_data(truth: EpisodeFile, split: str, episodes: Sequence[int] | None = None) -> np.ndarray:
+    """Videos and true masks of some episodes (the first few by default), uint8 [T, H, W, 3]."""
+    episodes = _chosen(truth, split, episodes)
     rows = []
     for index in episodes:
         frames = truth.read(split, "frames", index)
@@ -26,9 +29,9 @@ def draw_data(truth: EpisodeFile, split: str, episodes: Sequence[int]) -> np.nda
     return storyboard(rows, truth.dataset(split, "frames").shape[1])
 
 
-def draw_predictions(task: Task, truth: EpisodeFile, split: str, episodes: Sequence[int]) -> np.ndarray:
-    """Input, truth, prediction and slots of some episodes, uint8 [T, H, W, 3]."""
-    _check(truth, split, episodes)
+def draw_predictions(task: Task, truth: EpisodeFile, split: str, episodes: Sequence[int] | None = None) -> np.ndarray:
+    """Input, truth, prediction and slots of some episodes (the first few by default), uint8 [T, H, W, 3]."""
+    episodes = _chosen(truth, split, episodes)
     source = TaskSource(task)
     draw = _recall_row if isinstance(task, Recall) else _reconstruction_row
     rows = [draw(source.run(truth, split, index, index + 1), truth, split, index) for index in episodes]
@@ -77,10 +80,11 @@ def _as_bytes(pixels: np.ndarray) -> np.ndarray:
     return (pixels.clip(0, 1) * 255).round().astype(np.uint8)
 
 
-def _check(truth: EpisodeFile, split: str, episodes: Sequence[int]) -> None:
+def _chosen(truth: EpisodeFile, split: str, episodes: Sequence[int] | None) -> Sequence[int]:
     if split not in truth.splits:
         raise InputError(f"{truth.path} has no split {split!r}; it has {', '.join(truth.splits)}")
     count = truth.num_episodes(split)
-    for index in episodes:
+    for index in episodes or ():
         if not 0 <= index < count:
             raise InputError(f"--episodes {index}: split {split} of {truth.path} has episodes 0 to {count - 1}")
+    return range(min(FIRST_EPISODES, count)) if episodes is None else episodes

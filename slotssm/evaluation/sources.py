@@ -110,13 +110,24 @@ class FileSource(Source):
         where = slice(first, last)
         masks = self._masks(truth, split, where) if "masks" in self.provides else None
         frames = self._file.read(split, "frames", where) if "frames" in self.provides else None
-        if frames is not None and not np.isfinite(frames).all():
-            raise InputError(f"{self.path}: {split}/frames holds values that are not finite numbers")
+        if frames is not None:
+            self._check_frames(frames, split)
         return Predicted(masks, frames)
+
+    def _check_frames(self, frames: np.ndarray, split: str) -> None:
+        where = f"{self.path}: {split}/frames"
+        if frames.dtype != np.uint8 and frames.dtype.kind != "f":
+            raise InputError(f"{where} must be uint8 (0 to 255) or floats in [0, 1], found {frames.dtype}")
+        if not np.isfinite(frames).all():
+            raise InputError(f"{where} holds values that are not finite numbers")
+        if frames.dtype.kind == "f" and (frames.min(initial=0) < -1 or frames.max(initial=1) > 2):
+            raise InputError(f"{where} holds floats far outside [0, 1]; divide by 255 first, or store uint8")
 
     def _masks(self, truth: EpisodeFile, split: str, where: slice) -> np.ndarray:
         masks = self._file.read(split, "masks", where)
         if masks.ndim == 5:
+            if masks.dtype.kind == "f" and not np.isfinite(masks).all():
+                raise InputError(f"{self.path}: {split}/masks holds values that are not finite numbers")
             masks = hard_masks(masks)
         elif masks.ndim != 4 or masks.dtype.kind not in "iu":
             raise InputError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from generators.writer import ProgressCallback, generate, recipe_of
 from slotssm.config import DataConfig, RunConfig
 from slotssm.data.episodes import SPLITS, EpisodeFile
-from slotssm.errors import BusyError
+from slotssm.errors import BusyError, InputError
 
 DATA = Path("data")
 
@@ -32,6 +32,9 @@ def ensure_own_data(
             generate(config.data, path, resume=True, on_progress=on_progress)
         except BusyError:
             time.sleep(0.5)
+        except InputError:
+            if not path.exists():  # else another process has just finished it
+                raise
     return path
 
 

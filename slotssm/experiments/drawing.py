@@ -16,7 +16,7 @@ def draw_run(
     run: RunDirectory,
     data: Path | None,
     split: str,
-    episodes: Sequence[int],
+    episodes: Sequence[int] | None = None,
     out: Path | None = None,
     force: bool = False,
     device: str = "cpu",
@@ -29,7 +29,7 @@ def draw_run(
     Returns:
         The files: animation, curves.
     """
-    target = _target(out, run.figures / f"{split}.gif", force)
+    target = run.figures / f"{split}.gif" if out is None else _target(out, force)
     curves = target.with_name("curves.png" if out is None else f"{target.stem}-curves.png")
     if out is not None:
         refuse_existing(curves, force)
@@ -45,10 +45,10 @@ def draw_run(
 
 
 def draw_file(
-    data: Path, split: str, episodes: Sequence[int], out: Path | None = None, force: bool = False
+    data: Path, split: str, episodes: Sequence[int] | None = None, out: Path | None = None, force: bool = False
 ) -> list[Path]:
     """Draw a data set; without `out` as a GIF beside the file."""
-    target = _target(out, data.with_name(f"{data.stem}-{split}.gif"), force)
+    target = _target(out or data.with_name(f"{data.stem}-{split}.gif"), force)
     with EpisodeFile(data) as truth:
         frames = draw_data(truth, split, episodes)
     make_folder(target.parent)
@@ -56,10 +56,8 @@ def draw_file(
     return [target]
 
 
-def _target(out: Path | None, default: Path, force: bool) -> Path:
-    """The file to write; an explicit one is never overwritten without `force`."""
-    if out is None:
-        return default
+def _target(out: Path, force: bool) -> Path:
+    """The file to write, which is never overwritten without `force`."""
     check_suffix(out)
     if out.is_dir():
         raise InputError(f"--out {out} is a folder; name a .gif, .mp4 or .png in it")

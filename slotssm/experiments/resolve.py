@@ -40,9 +40,11 @@ def resolve(request: Request, base: RunConfig | None = None) -> RunConfig:
     document: dict[str, Any] = start.model_dump(mode="json") if start else {}
     if request.file is not None:
         document = merged(document, read_toml(request.file))
-        load_source = f"--config {request.file}"
-        load(RunConfig, _with_data(document, request), load_source)
-    document = merged(document, parse_assignments(request.assignments))
+        load(RunConfig, _with_data(document, request), f"--config {request.file}")
+    changes = parse_assignments(request.assignments)
+    if request.data is not None and "data" in changes:
+        raise InputError("--set data.* and --data exclude each other: the recipe of an existing file is fixed")
+    document = merged(document, changes)
     if request.seed is not None:
         document["seed"] = request.seed
     source = "--set" if request.assignments else "configuration"
@@ -62,8 +64,6 @@ def check_same(request: Request, run: RunDirectory) -> None:
     """
     recorded = run.config()
     asked = resolve(request, recorded)
-    if request.data is not None and request.data.resolve() != run.data():
-        raise InputError(f"{run.path} was trained on {run.data()}, not on {request.data}; resume without --data")
     fault = _first_difference(recorded.model_dump(mode="json"), asked.model_dump(mode="json"), "")
     if fault:
         raise InputError(f"{run.path} was begun with another configuration: {fault}; resume without options")

@@ -1,6 +1,5 @@
 """Train a run, evaluate it, draw it: the steps that commands, the demo and reproductions share."""
 
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,47 +9,72 @@ from slotssm.data.contents import content_hash
 from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
 from slotssm.evaluation import Report, ScoringOptions, Source, TaskSource, evaluate
-from slotssm.files import make_folder, write_json
+from slotssm.files import exclusive, make_folder, write_json
 from slotssm.tasks import Task
 from slotssm.training.checkpoint import latest, load_task
 from slotssm.training.run import RunDirectory, command_line, read_lines
 from slotssm.training.trainer import StepReport, Trainer
 
 
-def clear_run(run: RunDirectory, force: bool) -> None:
-    """Refuse a run directory that is in use; with `force` remove the run in it."""
-    if not run.path.exists() or (run.path.is_dir() and not any(run.path.iterdir())):
+def refuse_used(run: RunDirectory, force: bool) -> None:
+    """Refuse a folder that holds something else, and without `force` one that holds a run."""
+    if run.path.is_file():
+        raise InputError(f"{run.path} is a file; choose a folder for --out")
+    if run.is_empty():
         return
     if not run.record.exists():
         raise InputError(f"{run.path} exists and is no run directory; choose another --out")
     if not force:
         raise InputError(f"{run.path} exists already; pass --resume to continue it, --force to start it again")
-    shutil.rmtree(run.path)
 
 
 def start_run(
-    config: RunConfig, data: Path, run: RunDirectory, device: str, on_step: Callable[[StepReport], None]
+    config: RunConfig,
+    data: Path,
+    run: RunDirectory,
+    device: str,
+    on_step: Callable[[StepReport], None],
+    force: bool = False,
 ) -> dict[str, float]:
-    """Train a new run from its first step; returns the last logged values."""
-    # the trainer checks configuration, data and device before anything is written
+    """Train a new run from its first step; with `force` in place of the run that is there.
+
+    Returns:
+        The last logged values.
+    """
+    refuse_used(run, force)
+    # the trainer checks configuration, data and device before anything is written or removed
     trainer = Trainer(config, data, run, device, on_step)
-    if trainer.accelerator.is_main_process:
-        run.create(config, data, content_hash(data), str(trainer.accelerator.device), command_line())
-    trainer.accelerator.wait_for_everyone()
-    return trainer.train()
+    fingerprint = content_hash(data)
+    make_folder(run.path)
+    with exclusive(run.lock):
+        run.clear()
+        run.create(config, data, fingerprint, str(trainer.accelerator.device), command_line())
+        return trainer.train()
 
 
-def resume_run(run: RunDirectory, device: str, on_step: Callable[[StepReport], None]) -> dict[str, float]:
-    """Continue a run from its last checkpoint; returns the last logged values."""
-    data = run.data()
+def resume_run(
+    run: RunDirectory, device: str, on_step: Callable[[StepReport], None], data: Path | None = None
+) -> dict[str, float]:
+    """Continue a run from its last checkpoint.
+
+    Args:
+        run: run directory.
+        device: `auto`, `cpu`, ...
+        on_step: told of every step.
+        data: where the data lies now, if it has moved; its content must be the same.
+
+    Returns:
+        The last logged values; empty if the run was complete.
+    """
+    data = data or run.data()
     if not data.exists():
-        raise InputError(f"{run.record} names the data {data}, which does not exist; put it back to resume")
-    recorded = run.read()["data_sha256"]
-    if content_hash(data) != recorded:
+        raise InputError(f"{run.record} names the data {data}, which does not exist; say where it is with --data")
+    if content_hash(data) != run.read()["data_sha256"]:
         raise InputError(f"{data} is not the data that {run.path} was trained on (its content hash differs)")
-    trainer = Trainer(run.config(), data, run, device, on_step)
-    trainer.resume()
-    return trainer.train()
+    with exclusive(run.lock):
+        trainer = Trainer(run.config(), data, run, device, on_step)
+        trainer.resume()
+        return trainer.train()
 
 
 def load_run(run: RunDirectory, device: str = "cpu") -> tuple[Task, RunConfig, Path]:
@@ -72,14 +96,17 @@ def evaluate_run(
     device: str,
     on_progress: Callable[[int, int], None],
 ) -> Report:
-    """Score the last checkpoint of a run and keep the report in eval/<split>.json."""
+    """Score the last checkpoint of a run and keep the report in eval/<split>.json (eval/<split>-<data>.json)."""
     task, config, folder = load_run(run, device)
-    path = data or run.data()
+    own = run.data()
+    path = data or own
     with EpisodeFile(path) as truth:
         check_fits(config, truth)
         report = evaluate(TaskSource(task, options.mask_source), truth, split, names, options, on_progress=on_progress)
-    make_folder(run.evaluation(split).parent)
-    write_json(run.evaluation(split), {**report.document(str(run.path)), "checkpoint": folder.name})
+    # scores on other data do not replace those on the run's own
+    kept = run.evaluation(split if path.resolve() == own else f"{split}-{path.stem}")
+    make_folder(kept.parent)
+    write_json(kept, {**report.document(str(run.path)), "checkpoint": folder.name})
     return report
 
 

@@ -284,6 +284,9 @@ def _by_unit(
     num_skipped = 0
     for index in range(len(true)):
         table = tables(true[index], pred[index], None if valid is None else valid[index])
+        if len(table.counts) <= skip_frames:  # no frame is left: nothing to score under any convention
+            num_skipped += 1
+            continue
         for counts in _units(table.counts[skip_frames:], per_frame, clip_len):
             found = score(counts, table.ids)
             num_skipped += not found
@@ -295,8 +298,8 @@ def _by_unit(
 
 def _units(counts: np.ndarray, per_frame: bool, clip_len: int) -> Iterator[np.ndarray]:
     """Tables of the units of a video."""
-    length = 1 if per_frame else clip_len or max(len(counts), 1)
-    return (counts[start : start + length].sum(0) for start in range(0, max(len(counts), 1), length))
+    length = 1 if per_frame else clip_len or len(counts)
+    return (counts[start : start + length].sum(0) for start in range(0, len(counts), length))
 
 
 # --- masks ------------------------------------------------------------------------------------------------

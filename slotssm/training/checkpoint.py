@@ -48,14 +48,21 @@ def save(folder: Path, config: RunConfig, task: nn.Module, state: TrainerState, 
     make_folder(folder)
     target = folder / f"step-{state.step:08d}"
     temporary = folder / f".{target.name}.{os.getpid()}.partial"
+    for left in folder.glob(".step-*"):  # of a process that was killed while it saved
+        shutil.rmtree(left, ignore_errors=True)
     with explained(target):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         try:
             _write(temporary, config, task, state)
             if target.exists():
-                shutil.rmtree(target)
-            os.rename(temporary, target)
+                # moved aside first: at every moment one whole checkpoint of this step exists
+                aside = temporary.with_suffix(".old")
+                os.rename(target, aside)
+                os.rename(temporary, target)
+                shutil.rmtree(aside)
+            else:
+                os.rename(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         sync(folder)

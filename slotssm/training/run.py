@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -50,6 +51,11 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def lock(self) -> Path:
+        """Held while a process trains the run."""
+        return self.path / ".lock"
+
+    @property
     def figures(self) -> Path:
         """Folder of pictures."""
         return self.path / "figures"
@@ -94,6 +100,18 @@ class RunDirectory:
         with explained(file), file.open("a") as stream:
             stream.write(json.dumps(line, allow_nan=False) + "\n")
 
+    def is_empty(self) -> bool:
+        """Whether the folder is absent or holds nothing but the lock."""
+        return not self.path.exists() or all(path == self.lock for path in self.path.iterdir())
+
+    def clear(self) -> None:
+        """Remove what belongs to a run, and nothing else."""
+        for folder in (self.checkpoints, self.figures, self.path / "eval"):
+            if folder.exists():
+                shutil.rmtree(folder)
+        for file in (self.metrics, self.timing, self.record):
+            file.unlink(missing_ok=True)
+
     def forget_after(self, step: int) -> None:
         """Drop logged lines beyond `step`: the steps will be taken again."""
         for file in (self.metrics, self.timing):
@@ -113,12 +131,24 @@ def _complete_lines(text: str) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def new_run(name: str, parent: Path = RUNS) -> RunDirectory:
-    """The next free folder runs/<name>-001, -002, ..."""
+def next_run(name: str, parent: Path = RUNS) -> RunDirectory:
+    """The next free folder runs/<name>-001, -002, ..., not created."""
     number = 1
     while (parent / f"{name}-{number:03d}").exists():
         number += 1
     return RunDirectory(parent / f"{name}-{number:03d}")
+
+
+def reserve_run(name: str, parent: Path = RUNS) -> RunDirectory:
+    """Create the next free folder; runs that start together get different ones."""
+    make_folder(parent)
+    while True:
+        run = next_run(name, parent)
+        try:
+            run.path.mkdir()
+        except FileExistsError:
+            continue
+        return run
 
 
 def newest_run(parent: Path = RUNS) -> RunDirectory:
@@ -140,8 +170,11 @@ def _versions() -> dict[str, str]:
 
 
 def _git_commit() -> str | None:
-    """Commit of the source tree that is running, if it is one."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    """Commit of the source tree that is running; None for an installed package."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):

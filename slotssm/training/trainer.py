@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -63,18 +62,23 @@ class Trainer:
         on_step: Callable[[StepReport], None] = lambda report: None,
     ) -> None:
         self.config, self.data, self.run, self.on_step = config, data, run, on_step
-        self.accelerator = Accelerator(cpu=resolve_device(device) == "cpu", mixed_precision=config.train.precision)
+        wanted = resolve_device(device)
+        self.accelerator = Accelerator(cpu=wanted == "cpu", mixed_precision=config.train.precision)
+        if self.accelerator.device.type != wanted:
+            raise InputError(f"--device {device}: this process already uses {self.accelerator.device.type}")
+        if self.accelerator.num_processes > 1:
+            raise InputError("a run is trained by one process; start one run on each GPU instead of a distributed job")
+        # the same kernels at every repetition, so that a GPU resumes exactly where its kernels allow it
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
         set_seed(config.seed)
         self.task = build_task(config)
         self.optimizer = build_optimizer(self.task, config.train)
-        processes = self.accelerator.num_processes
-        if config.train.batch_size % processes:
-            raise InputError(f"train.batch_size {config.train.batch_size} is no multiple of {processes} processes")
         self.batches = EpisodeBatches(
             data, "train", self.task.fields, config.train.batch_size, config.train.clip_len, config.seed
         )
         self.wrapped, self._prepared_optimizer = self.accelerator.prepare(self.task, self.optimizer)
         self.step = 0
+        self._saved_step: int | None = None
 
     def resume(self) -> bool:
         """Continue from the last checkpoint; False if the run has none yet."""
@@ -83,9 +87,8 @@ class Trainer:
             checkpoint.load_weights(self.task, folder)
             state = checkpoint.load_trainer(folder)
             checkpoint.restore_optimizer(self.optimizer, self.task, state.optimizer)
-            self.step = state.step
-        if self.accelerator.is_main_process:
-            self.run.forget_after(self.step)
+            self.step = self._saved_step = state.step
+        self.run.forget_after(self.step)
         return folder is not None
 
     def train(self) -> dict[str, float]:
@@ -93,7 +96,7 @@ class Trainer:
 
         Raises:
             Interrupted: SIGINT or SIGTERM arrived; the state is saved.
-            SlotSSMError: the loss is not finite; the last good checkpoint stays.
+            SlotSSMError: loss or gradient is not finite; the last good checkpoint stays.
         """
         train = self.config.train
         values: dict[str, float] = {}
@@ -102,9 +105,9 @@ class Trainer:
             while self.step < train.num_steps:
                 values |= self._take_step()
                 if self.step % train.log_every_steps == 0 or self.step == train.num_steps:
-                    self._log(self.run.metrics, {"step": self.step, "split": "train", **values})
+                    self.run.append(self.run.metrics, {"step": self.step, "split": "train", **values})
                     rate = (self.step - began_step) / (time.perf_counter() - began)
-                    self._log(self.run.timing, {"step": self.step, "steps_per_s": round(rate, 3)})
+                    self.run.append(self.run.timing, {"step": self.step, "steps_per_s": round(rate, 3)})
                 self.on_step(StepReport(self.step, train.num_steps, values))
                 self._maybe_validate()
                 if self.step % train.checkpoint_every_steps == 0 or self.step == train.num_steps:
@@ -116,36 +119,40 @@ class Trainer:
         """One optimiser step; the randomness of dropout depends on (seed, step) alone."""
         seed = np.random.SeedSequence(self.config.seed, spawn_key=(2, self.step)).generate_state(1)[0]
         torch.manual_seed(int(seed))
-        train, processes = self.config.train, self.accelerator.num_processes
-        share = train.batch_size // processes
-        batch = self.batches.batch(self.step, self.accelerator.process_index * share, share)
-        batch = {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
+        train = self.config.train
+        batch = {name: tensor.to(self.accelerator.device) for name, tensor in self.batches.batch(self.step).items()}
         rate = learning_rate(train, self.step)
         for group in self._prepared_optimizer.param_groups:
             group["lr"] = rate
         self.wrapped.train()
         loss, extra = self.wrapped(batch)
-        value = float(self.accelerator.reduce(loss.detach(), "mean"))
-        if not math.isfinite(value):
-            raise SlotSSMError(
-                f"the loss became {value} at step {self.step + 1}; the last checkpoint is kept. "
-                "A lower train.learning_rate or train.grad_clip_norm may help"
-            )
+        value = self._finite("loss", loss.detach())
         self._prepared_optimizer.zero_grad()
         self.accelerator.backward(loss)
-        norm = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), train.grad_clip_norm or math.inf)
+        clipped = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), train.grad_clip_norm or math.inf)
+        norm = self._finite("gradient's norm", clipped)
         self._prepared_optimizer.step()
         self.step += 1
-        values = {"loss": value, "learning_rate": rate, "grad_norm": float(norm)}
+        values = {"loss": value, "learning_rate": rate, "grad_norm": norm}
         return values | {name: float(scalar) for name, scalar in extra.items()}
+
+    def _finite(self, name: str, scalar: torch.Tensor) -> float:
+        """The value, checked before it can reach the weights."""
+        value = float(scalar)
+        if not math.isfinite(value):
+            raise SlotSSMError(
+                f"the {name} became {value} at step {self.step + 1}; the last checkpoint is kept. "
+                "A lower train.learning_rate or train.grad_clip_norm may help"
+            )
+        return value
 
     def _maybe_validate(self) -> None:
         train = self.config.train
         due = train.eval_every_steps and (self.step % train.eval_every_steps == 0 or self.step == train.num_steps)
-        if not due or not self.config.data.num_val or not self.accelerator.is_main_process:
+        if not due or not self.config.data.num_val:
             return
         scores = validate(self.task, self.data, "val", train.num_eval_episodes)
-        self._log(self.run.metrics, {"step": self.step, "split": "val", **scores})
+        self.run.append(self.run.metrics, {"step": self.step, "split": "val", **scores})
         shown = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
         self.on_step(StepReport(self.step, train.num_steps, {}, f"step {self.step}: val {shown}"))
 
@@ -157,16 +164,13 @@ class Trainer:
                 f"slotssm train --resume --out {self.run.path} continues"
             )
 
-    def _log(self, file: Path, line: dict[str, Any]) -> None:
-        if self.accelerator.is_main_process:
-            self.run.append(file, line)
-
     def save(self) -> None:
-        """Write a checkpoint of this step."""
-        if self.accelerator.is_main_process:
-            state = checkpoint.TrainerState(self.step, checkpoint.optimizer_tensors(self.optimizer, self.task))
-            checkpoint.save(self.run.checkpoints, self.config, self.task, state, self.config.train.keep_checkpoints)
-        self.accelerator.wait_for_everyone()
+        """Write a checkpoint of this step, unless it is the last one written."""
+        if self._saved_step == self.step:
+            return
+        state = checkpoint.TrainerState(self.step, checkpoint.optimizer_tensors(self.optimizer, self.task))
+        checkpoint.save(self.run.checkpoints, self.config, self.task, state, self.config.train.keep_checkpoints)
+        self._saved_step = self.step
 
 
 def build_optimizer(task: Task, config: TrainConfig) -> torch.optim.Optimizer:
@@ -193,16 +197,21 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return config.learning_rate * (0.55 + 0.45 * math.cos(math.pi * progress))
 
 
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
 def resolve_device(device: str) -> str:
-    """`auto` takes a GPU if torch sees one.
+    """`auto` takes a GPU if torch sees one; CUDA_VISIBLE_DEVICES chooses among several.
 
     Raises:
         InputError: the device is unknown or absent.
     """
+    if device not in DEVICES:
+        raise InputError(f"--device {device} is not available: it must be one of {', '.join(DEVICES)}")
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {device} is not available: {str(error).splitlines()[0]}") from None
+    if (device == "cuda" and not torch.cuda.is_available()) or (
+        device == "mps" and not torch.backends.mps.is_available()
+    ):
+        raise InputError(f"--device {device} is not available: torch sees no such device")
     return device

@@ -1,6 +1,7 @@
 """The commands as a newcomer types them, and the documents that scripts read."""
 
 import json
+import shutil
 
 import h5py
 import numpy as np
@@ -188,3 +189,29 @@ def test_a_misspelt_command_is_answered_with_the_nearest(slotssm):
     outcome = slotssm("trian")
     assert outcome.code == 2
     assert "Did you mean 'train'" in outcome.err
+
+
+def test_a_dry_run_of_a_resumed_run_takes_no_step(slotssm, home, tmp_path):
+    run = shutil.copytree(home / "runs" / "tiny-oc-001", tmp_path / "run")
+    (run / "checkpoints" / "last").write_text("step-00000003\n")
+    log = (run / "metrics.jsonl").read_text()
+    assert document(slotssm("train", "--resume", "--out", run, "--dry-run", "--json"))["num_steps"] == 6
+    assert (run / "metrics.jsonl").read_text() == log
+
+
+def test_a_run_resumes_with_its_data_elsewhere(slotssm, home, tmp_path):
+    run = shutil.copytree(home / "runs" / "tiny-oc-001", tmp_path / "run")
+    (run / "checkpoints" / "last").write_text("step-00000003\n")
+    moved = shutil.copy(next((home / "data").glob("tiny-oc-*.h5")), tmp_path / "moved.h5")
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(record | {"data": "/gone/data.h5"}))
+    assert "say where it is with --data" in slotssm("train", "--resume", "--out", run).err
+    assert slotssm("train", "--resume", "--out", run, "--data", moved).code == 0
+    assert (run / "metrics.jsonl").read_text() == (home / "runs/tiny-oc-001/metrics.jsonl").read_text()
+
+
+def test_scores_on_other_data_do_not_replace_those_on_the_own(slotssm, home, tmp_path):
+    other = shutil.copy(next((home / "data").glob("tiny-oc-*.h5")), tmp_path / "other.h5")
+    run = shutil.copytree(home / "runs" / "tiny-oc-001", tmp_path / "run")
+    assert slotssm("eval", run, "--metric", "mse", "--data", other).code == 0
+    assert (run / "eval" / "test-other.json").exists()

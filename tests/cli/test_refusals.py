@@ -6,7 +6,10 @@ import shutil
 import subprocess
 
 import h5py
+import numpy as np
 import pytest
+
+from slotssm.files import exclusive
 
 
 def refused(outcome, *fragments) -> str:
@@ -65,7 +68,11 @@ def test_damaged_files(slotssm, workplace, data, command):
         (("train", "--preset", "tiny-oc", "--device", "warp"), ("--device warp is not available",)),
         (("eval",), ("train one first",)),
         (("eval", "nowhere"), ("nowhere is no run directory",)),
-        (("visualize", "nowhere"), ("nowhere is no run directory",)),
+        (("visualize", "nowhere"), ("nowhere does not exist",)),
+        (("generate", "bcb", "--seed", 2**63), ("seed",)),
+        (("train", "--preset", "tiny-oc", "--seed", 2**32), ("seed",)),
+        (("train", "--preset", "tiny-oc", "--set", "task.encoder_channels=[0]"), ("encoder_channels",)),
+        (("train", "--preset", "tiny-oc", "--set", "model.time_mixer.expand=0.01"), ("at least one channel",)),
         (("inspect", "."), ("is no run directory",)),
         (("presets", "tiny"), ("tiny",)),
     ],
@@ -93,7 +100,8 @@ def test_metrics_that_cannot_be_served(slotssm, home):
 
 def test_data_that_does_not_fit_the_run(slotssm, home):
     bcb = next((home / "data").glob("tiny-bcb-*.h5"))
-    refused(slotssm("train", "--preset", "tiny-oc", "--data", bcb, "--set", "task.kind=recall", "--out", "/nowhere/x"))
+    changed = slotssm("train", "--preset", "tiny-oc", "--data", bcb, "--set", "data.recipe.bogus=1")
+    refused(changed, "--set data.* and --data exclude each other")
     refused(slotssm("train", "--preset", "tiny-bcb", "--data", next((home / "data").glob("tiny-oc-*.h5"))), "'bcb'")
 
 
@@ -173,3 +181,51 @@ def test_attention_masks_of_a_model_that_has_none(slotssm, workplace):
     assert slotssm("train", "--preset", "tiny-oc", *few).code == 0
     assert slotssm("eval", "run", "--metric", "fg-ari").code == 0
     refused(slotssm("eval", "run", "--metric", "fg-ari", "--mask-source", "attention"), "have no masks")
+
+
+def test_pictures_of_nothing(slotssm, home, tmp_path):
+    refused(slotssm("visualize", "runs/tiny-oc-001", "--episodes", "", "--out", tmp_path / "x.gif"), "--episodes ''")
+    refused(slotssm("visualize", "runs/tiny-oc-001", "--device", "warp"), "--device warp is not available")
+    data = shutil.copy(next((home / "data").glob("tiny-oc-*.h5")), tmp_path / "d.h5")
+    (tmp_path / "d-test.gif").write_text("mine")
+    refused(slotssm("visualize", data), "d-test.gif exists already")
+    assert (tmp_path / "d-test.gif").read_text() == "mine"
+
+
+def test_predictions_that_would_score_wrongly(slotssm, home, tmp_path):
+    data = next((home / "data").glob("tiny-oc-*.h5"))
+    with h5py.File(data) as truth:
+        shape, frames = truth["test/masks"].shape, truth["test/frames"][:, -1:]
+
+    def score(metric, **datasets):
+        file = tmp_path / f"{len(list(tmp_path.iterdir()))}.h5"
+        with h5py.File(file, "w") as predictions:
+            for name, values in datasets.items():
+                predictions[f"test/{name}"] = values
+        return slotssm("eval", "--predictions", file, "--data", data, "--metric", metric)
+
+    soft = np.full((*shape[:2], 2, *shape[2:]), np.nan, np.float32)
+    refused(score("fg-ari", masks=soft), "not finite")
+    refused(score("mse", frames=frames.astype(np.int32)), "must be uint8")
+    refused(score("mse", frames=frames.astype(np.float32)), "divide by 255")
+    assert score("mse", frames=frames / 255.0).code == 0
+
+
+def test_force_removes_nothing_before_the_new_run_is_possible(slotssm, home, tmp_path):
+    run = shutil.copytree(home / "runs" / "tiny-oc-001", tmp_path / "run")
+    (run / "notes.txt").write_text("mine")
+    test_only = tmp_path / "test-only.h5"
+    make = ("generate", "bouncing", "--objects", 1, "--size", 16, "--train", 0, "--val", 0, "--test", 2)
+    assert slotssm(*make, "--out", test_only).code == 0
+    again = ("train", "--preset", "tiny-oc", "--out", run, "--force")
+    refused(slotssm(*again, "--data", test_only), "has no split 'train'")
+    assert (run / "checkpoints" / "last").exists()
+    assert slotssm(*again, "--set", "train.num_steps=2").code == 0
+    assert (run / "checkpoints" / "last").read_text().strip() == "step-00000002"
+    assert (run / "notes.txt").read_text() == "mine"
+
+
+def test_a_run_that_is_being_trained_is_left_alone(slotssm, home, tmp_path):
+    run = shutil.copytree(home / "runs" / "tiny-oc-001", tmp_path / "run")
+    with exclusive(run / ".lock"):
+        refused(slotssm("train", "--resume", "--out", run), "in use by another process")

@@ -44,12 +44,6 @@ def test_every_epoch_shows_every_episode_once(data):
     assert not torch.equal(source.batch(0)["frames"], source.batch(2)["frames"])
 
 
-def test_shares_of_a_batch_make_the_whole(data):
-    source = loader(data, clip_len=3)
-    parts = [source.batch(2, first, 2)["masks"] for first in (0, 2)]
-    assert torch.equal(torch.cat(parts), source.batch(2)["masks"])
-
-
 def test_clips_are_consecutive_frames_and_all_starts_occur(data):
     with EpisodeFile(data) as episodes:
         truth = episodes.read("train", "frames")

@@ -237,3 +237,10 @@ def test_what_is_no_label_map_is_refused():
         fg_ari([labels[0]], [labels[0]])
     with pytest.raises(InputError, match="1 true and 2 predicted videos"):
         fg_ari([labels], [labels, labels])
+
+
+def test_a_video_with_no_frame_left_is_skipped_under_every_convention():
+    true = np.ones((2, 3, 4, 4), np.uint8)
+    for empty in ("skip", "one"):
+        scores = fg_ari(true, true, skip_frames=3, empty=empty)
+        assert (scores.mean, scores.num_skipped) == (None, 2)

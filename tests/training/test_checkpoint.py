@@ -80,6 +80,13 @@ def test_a_damaged_file_is_refused(saved, cut):
         checkpoint.load_task(folder)
 
 
+def test_leftovers_of_a_killed_save_are_cleared(saved):
+    folder, config, task = saved
+    (folder.parent / ".step-00000009.77.partial").mkdir()
+    checkpoint.save(folder.parent, config, task, checkpoint.TrainerState(4, {}), keep=2)
+    assert {path.name for path in folder.parent.iterdir()} == {"step-00000003", "step-00000004", "last"}
+
+
 def test_a_missing_pointer_falls_back_to_the_newest(saved):
     folder, _, _ = saved
     (folder.parent / "last").write_text("step-99999999\n")

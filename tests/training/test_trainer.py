@@ -103,6 +103,24 @@ def test_a_non_finite_loss_stops_names_the_step_and_keeps_the_checkpoint(tiny_ru
     assert all(math.isfinite(line["loss"]) for line in read_lines(run.metrics) if "loss" in line)
 
 
+def test_a_non_finite_gradient_never_reaches_a_checkpoint(tiny_run, monkeypatch):
+    config, data, run = tiny_run("tiny-oc", *FAST, "train.grad_clip_norm=0")
+    trainer = Trainer(config, data, run, "cpu")
+    honest = trainer.accelerator.backward
+
+    def overflow(loss):
+        honest(loss)
+        if trainer.step == 7:
+            # the last step, which is saved: its loss is finite, its gradient is not
+            next(trainer.task.parameters()).grad.fill_(math.inf)
+
+    monkeypatch.setattr(trainer.accelerator, "backward", overflow)
+    with pytest.raises(SlotSSMError, match="gradient's norm became inf at step 8"):
+        trainer.train()
+    assert checkpoint.latest(run.checkpoints).name == "step-00000004"
+    assert all(torch.isfinite(tensor).all() for tensor in weights(run).values())
+
+
 def test_training_lowers_the_loss(tiny_run):
     config, data, run = tiny_run("tiny-bcb", "train.num_steps=40", "train.log_every_steps=1")
     Trainer(config, data, run, "cpu").train()
