@@ -26,8 +26,6 @@ except ImportError:
 FORMAT = "slotssm-episodes"
 FORMAT_VERSION = 1
 SPLITS = ("train", "val", "test")
-IGNORE_ID = 255
-"""Label of pixels that no score may count."""
 COMPRESSION_LEVEL = 1
 """Deflate level."""
 CHUNK_BYTES = 1 << 20

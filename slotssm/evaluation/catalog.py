@@ -50,14 +50,12 @@ class Metric:
         predicted: fields of `Predicted` that it reads.
         options: scoring options that change it.
         score: computes it.
-        description: one line for people.
     """
 
     truth: tuple[str, ...]
     predicted: tuple[str, ...]
     options: tuple[str, ...]
     score: Callable[[Truth, Predicted, ScoringOptions], Part]
-    description: str
 
 
 _UNITS = ("per_frame", "skip_frames", "clip_len")
@@ -140,28 +138,13 @@ _SEGMENTATION = ("masks",), ("masks",)
 _TARGET = ("frames", "palette"), ("frames",)
 
 METRICS: dict[str, Metric] = {
-    "fg-ari": Metric(
-        *_SEGMENTATION,
-        (*_UNITS, "empty", "include_background"),
-        _fg_ari,
-        "adjusted Rand index over object pixels",
-    ),
-    "ari": Metric(*_SEGMENTATION, (*_UNITS, "empty"), _ari, "adjusted Rand index, background included"),
-    "miou": Metric(
-        *_SEGMENTATION,
-        (*_UNITS, "include_background", "matching", "average"),
-        _miou,
-        "mean IoU of objects with their matched slots",
-    ),
-    "mbo": Metric(
-        *_SEGMENTATION,
-        (*_UNITS, "include_background", "average"),
-        _mbo,
-        "mean IoU of objects with their best slots",
-    ),
-    "mse": Metric(("frames",), ("frames",), (), _mse, "squared error of predicted frames, pixels in [0, 1]"),
-    "color-accuracy": Metric(*_TARGET, (), _color_accuracy, "share of ball pixels of the right colour"),
-    "position-iou": Metric(*_TARGET, (), _position_iou, "IoU of ball pixels, whatever their colour"),
-    "white-floor": Metric(("frames", "palette"), (), (), _white_floor, "squared error of perfect positions in white"),
+    "fg-ari": Metric(*_SEGMENTATION, (*_UNITS, "empty", "include_background"), _fg_ari),
+    "ari": Metric(*_SEGMENTATION, (*_UNITS, "empty"), _ari),
+    "miou": Metric(*_SEGMENTATION, (*_UNITS, "include_background", "matching", "average"), _miou),
+    "mbo": Metric(*_SEGMENTATION, (*_UNITS, "include_background", "average"), _mbo),
+    "mse": Metric(("frames",), ("frames",), (), _mse),
+    "color-accuracy": Metric(*_TARGET, (), _color_accuracy),
+    "position-iou": Metric(*_TARGET, (), _position_iou),
+    "white-floor": Metric(("frames", "palette"), (), (), _white_floor),
 }
 """Metric names to metrics."""
