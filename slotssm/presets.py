@@ -31,13 +31,13 @@ def cpu_oc() -> RunConfig:
         name="cpu-oc",
         data=DataConfig(
             recipe=BouncingRecipe(
-                num_frames=10,
+                num_frames=8,
                 size_px=32,
                 min_objects=3,
                 max_objects=3,
                 radii_px=(4.0, 5.5),
-                min_speed_px_per_frame=0.5,
-                max_speed_px_per_frame=1.5,
+                min_speed_px_per_frame=0.4,
+                max_speed_px_per_frame=1.0,
             ),
             num_train=4000,
             num_val=100,
@@ -46,13 +46,14 @@ def cpu_oc() -> RunConfig:
         task=ReconstructConfig(encoder_channels=(32, 32), encoder_downsample=2, decoder_channels=(32, 16)),
         model=OCSlotSSMConfig(num_slots=3, slot_dim=48, num_layers=2, num_heads=4),
         train=TrainConfig(
-            num_steps=1600,
+            num_steps=2000,
             batch_size=16,
             clip_len=4,
             learning_rate=1.5e-3,
             warmup_steps=50,
             checkpoint_every_steps=200,
             eval_every_steps=200,
+            num_eval_episodes=100,
         ),
     )
 
