@@ -237,7 +237,7 @@ class ReconstructConfig(Config):
     """Factor between pixels and tokens per side, a power of two: strided convolutions come first."""
     decoder: Literal["convolutions", "pieces"] = "convolutions"
     """How the broadcast slot becomes an image: strided transposed convolutions, or an MLP in every cell of a
-    grid that paints a square piece, which is several times faster on a CPU."""
+    grid that paints a square piece, which trains faster on a CPU."""
     decoder_channels: tuple[PositiveInt, ...] = Field((32, 32), min_length=1)
     """Channels of the transposed convolutions (4 x 4, each doubling the side), or widths of the MLP."""
     decoder_piece_px: int = Field(4, ge=1)

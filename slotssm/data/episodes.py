@@ -19,7 +19,7 @@ import numpy as np
 from slotssm.errors import InputError
 
 try:
-    from isal import isal_zlib as deflate  # the same format, five times faster; h5py reads it without plugins
+    from isal import isal_zlib as deflate  # the same format, much faster; h5py reads it without plugins
 except ImportError:
     import zlib as deflate  # type: ignore[no-redef]
 

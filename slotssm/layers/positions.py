@@ -1,7 +1,7 @@
 """Fixed sine-cosine position embeddings of unit scale.
 
 Their scale matters: with learned embeddings of scale 0.02 the recall model stays on the plateau of
-predicting background everywhere many times longer.
+predicting background everywhere much longer (an observation in early trials, not a benchmark).
 """
 
 import math

@@ -33,7 +33,7 @@ def _exp2_overload(u: Any) -> Any:
     if u == numba.float32:
 
         def exp2_float32(u: Any) -> Any:
-            # split into integer and fraction in [-½, ½]; the fraction by a minimax polynomial (error 1.5e-8)
+            # split into integer and fraction in [-½, ½]; the fraction by a polynomial (relative error below 3e-7)
             u = min(max(u, np.float32(-126.0)), np.float32(126.0))
             whole = np.floor(u + np.float32(0.5))
             f = u - whole
