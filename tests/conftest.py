@@ -7,7 +7,10 @@ from jaxtyping import install_import_hook
 
 # shapes and dtypes in signatures become assertions, before anything of the package is imported;
 # numba's kernels are left alone, since it cannot cache wrapped functions
-CHECKED = ["slotssm.layers", "slotssm.models", "slotssm.tasks", "slotssm.ops.selective_scan", "slotssm.ops.reference"]
+CHECKED = ["slotssm.layers", "slotssm.models", "slotssm.tasks"]
+CHECKED += [
+    f"slotssm.ops.{name}" for name in ("selective_scan", "reference", "ssd", "diagonal", "carry", "convolution")
+]
 install_import_hook(CHECKED, "beartype.beartype")
 
 

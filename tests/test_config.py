@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from slotssm.config import BCBRecipe, BouncingRecipe, DataConfig, RunConfig
+from slotssm.config import (
+    BCBRecipe,
+    BouncingRecipe,
+    DataConfig,
+    Mamba2Config,
+    MambaConfig,
+    OCSlotSSMConfig,
+    RunConfig,
+    S4DConfig,
+    S5Config,
+)
 from slotssm.documents import load, override, parse_assignments, read_toml
 from slotssm.errors import InputError
 
@@ -56,7 +66,8 @@ def test_configurations_do_not_change(run: RunConfig) -> None:
 
 
 def test_every_field_is_explained(run: RunConfig) -> None:
-    parts = [run, run.data, run.data.recipe, run.task, run.model, run.model.time_mixer, run.train]
+    parts = [run, run.data, run.data.recipe, run.task, run.model, run.train]
+    parts += [MambaConfig(), Mamba2Config(), S4DConfig(), S5Config()]
     obvious = {"kind", "data", "task", "model", "train", "recipe", "time_mixer"}
     for part in parts:
         for name, field in type(part).model_fields.items():
@@ -84,6 +95,21 @@ def test_a_change_of_kind_starts_that_part_afresh() -> None:
     changed = override(run, {"model": {"kind": "oc-slotssm", "num_slots": 4}}, "--set")
     assert (changed.model.kind, changed.model.num_slots, changed.model.num_layers) == ("oc-slotssm", 4, 3)
     assert override(run, {"model": {"kind": "slotssm"}}, "--set") == run
+
+
+@pytest.mark.parametrize("mixer", [Mamba2Config(), S4DConfig(), S5Config()], ids=lambda mixer: mixer.kind)
+def test_a_time_mixer_is_chosen_by_its_kind_alone(run: RunConfig, mixer: Any) -> None:
+    old = override(run, {"model": {"time_mixer": {"d_state": 9}}}, "--set")
+    chosen = override(old, parse_assignments([f"model.time_mixer.kind={mixer.kind}"]), "--set")
+    assert chosen.model.time_mixer == mixer
+    assert override(chosen, {"model": {"time_mixer": {"kind": "mamba"}}}, "--set") == run
+    saved = json.dumps(chosen.model_dump(mode="json"), allow_nan=False)
+    assert load(RunConfig, json.loads(saved), "config.json") == chosen
+
+
+def test_a_time_mixer_without_a_kind_is_mamba() -> None:
+    model = OCSlotSSMConfig.model_validate({"time_mixer": {"d_state": 5}})
+    assert model.time_mixer == MambaConfig(d_state=5)
 
 
 def test_a_list_is_replaced_and_not_merged() -> None:
@@ -174,6 +200,8 @@ def test_a_key_of_another_kind_is_unknown() -> None:
         (RECALL, "data.recipe.rule=latest", "--set: data.recipe.rule: Input should be 'earliest' or 'frequent'"),
         (RECALL, "data.recipe.kind=movi", "--set: data.recipe: Input tag 'movi' "),
         (RECALL, "model.kind=rnn", "--set: model: Input tag 'rnn' "),
+        (RECALL, "model.time_mixer.kind=rnn", "--set: model.time_mixer: Input tag 'rnn' "),
+        (RECALL, "model.time_mixer=rnn", "--set: model.time_mixer: Input should be a valid dictionary"),
         (RECALL, "data.seed=-1", "--set: data.seed: Input should be greater than or equal to 0"),
         (RECALL, "name=../up", "--set: name: String should match pattern"),
         (RECALL, "model.num_heads=5", "--set: model: num_heads 5 does not divide slot_dim 64"),
@@ -193,6 +221,24 @@ def test_a_wrong_value_is_refused_with_its_path_and_the_fault(
     document: dict[str, Any], assignment: str, message: str
 ) -> None:
     assert refusal(document, assignment).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("kind", "assignment", "message"),
+    [
+        ("mamba2", "headdim=24", "--set: model: time_mixer.headdim 24 does not divide expand * slot_dim = 128"),
+        ("mamba2", "ngroups=3", "--set: model: time_mixer.ngroups 3 does not divide the 8 heads of Mamba-2"),
+        ("mamba2", "expand=0.01", "--set: model: time_mixer.expand and mlp_ratio must leave at least one channel"),
+        ("mamba2", "chunk_size=0", "--set: model.time_mixer.chunk_size: Input should be greater than or equal to 1"),
+        ("mamba2", "head_dim=8", "--set: unknown key model.time_mixer.head_dim; did you mean headdim?"),
+        ("s4d", "d_state=5", "--set: model.time_mixer.d_state: Input should be a multiple of 2"),
+        ("s4d", "d_conv=4", "--set: unknown key model.time_mixer.d_conv"),
+        ("s5", "dt_min=0.2", "--set: model.time_mixer: dt_min 0.2 exceeds dt_max 0.1"),
+    ],
+)
+def test_a_wrong_time_mixer_is_refused(kind: str, assignment: str, message: str) -> None:
+    found = refusal(RECALL, f"model.time_mixer.kind={kind}", f"model.time_mixer.{assignment}")
+    assert found.startswith(message)
 
 
 def test_missing_parts_are_named() -> None:

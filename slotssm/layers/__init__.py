@@ -4,21 +4,33 @@ from slotssm.layers.attention import Attention, InvertedAttention, MLPBlock, Que
 from slotssm.layers.decoders import PieceDecoder, SpatialBroadcastDecoder, convolution_painter, piece_painter
 from slotssm.layers.encoders import CNNEncoder, PieceTokenizer
 from slotssm.layers.mamba import Mamba, MambaState
+from slotssm.layers.mamba2 import Mamba2, Mamba2State
+from slotssm.layers.s4d import S4D, S4DState
+from slotssm.layers.s5 import S5, S5State
 from slotssm.layers.slots import SlotEncoder, SlotMixer
+from slotssm.layers.time_mixer import TimeMixer, TimeMixerState
 
 __all__ = [
+    "S4D",
+    "S5",
     "Attention",
     "CNNEncoder",
     "InvertedAttention",
     "MLPBlock",
     "Mamba",
+    "Mamba2",
+    "Mamba2State",
     "MambaState",
     "PieceDecoder",
     "PieceTokenizer",
     "QueryBlock",
+    "S4DState",
+    "S5State",
     "SlotEncoder",
     "SlotMixer",
     "SpatialBroadcastDecoder",
+    "TimeMixer",
+    "TimeMixerState",
     "convolution_painter",
     "piece_painter",
 ]

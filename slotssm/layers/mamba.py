@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from slotssm.layers.step_sizes import draw_step_sizes, inverse_softplus
 from slotssm.ops import selective_scan, selective_scan_step
+from slotssm.ops.convolution import causal_convolve
 
 
 class MambaState(NamedTuple):
@@ -62,16 +64,10 @@ class Mamba(nn.Module):
         self.A_log = nn.Parameter(torch.log(torch.arange(1, d_state + 1).float()).repeat(self.d_inner, 1))
         self.D = nn.Parameter(torch.ones(self.d_inner))
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=False)
-        self._init_step_sizes(dt_min, dt_max, dt_init_floor)
-
-    def _init_step_sizes(self, dt_min: float, dt_max: float, floor: float) -> None:
-        """softplus(dt_proj.bias) is log-uniform in [dt_min, dt_max]."""
-        bound = self.dt_rank**-0.5
-        nn.init.uniform_(self.dt_proj.weight, -bound, bound)
-        span = math.log(dt_max) - math.log(dt_min)
-        dt = torch.exp(torch.rand(self.d_inner) * span + math.log(dt_min)).clamp(min=floor)
+        nn.init.uniform_(self.dt_proj.weight, -(self.dt_rank**-0.5), self.dt_rank**-0.5)
         with torch.no_grad():
-            self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
+            dt = draw_step_sizes(self.d_inner, dt_min, dt_max).clamp(min=dt_init_floor)
+            self.dt_proj.bias.copy_(inverse_softplus(dt))
 
     def initial_state(self, batch_size: int) -> MambaState:
         """The state before anything was seen: zeros."""
@@ -84,10 +80,9 @@ class Mamba(nn.Module):
         self, u: Float[Tensor, "B L D"], state: MambaState | None = None
     ) -> tuple[Float[Tensor, "B L D"], MambaState]:
         """A whole sequence in parallel, continuing from `state`; returns the outputs and the new state."""
-        if state is None:
-            state = self.initial_state(u.shape[0])
         x, z = self.in_proj(u).chunk(2, dim=-1)
-        x, conv = self._convolve(x, state.conv)
+        past = x.new_zeros(u.shape[0], self.d_inner, self.d_conv) if state is None else state.conv
+        x, conv = causal_convolve(x, past, self.conv1d.weight[:, 0], self.conv_bias)
         dt, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         y, ssm = selective_scan(
             x,
@@ -99,23 +94,11 @@ class Mamba(nn.Module):
             z=z,
             delta_bias=self.dt_proj.bias,
             delta_softplus=True,
-            initial_state=state.ssm,
+            initial_state=None if state is None else state.ssm,
             return_final_state=True,
             backend=self.backend,
         )
         return self.out_proj(y), MambaState(conv, ssm)
-
-    def _convolve(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """Causal depthwise convolution and SiLU; `past` holds what came before x, [B, E, d_conv].
-
-        A sum of shifted products: for so narrow a kernel it is faster on a CPU than a grouped convolution,
-        and time stays the second axis.
-        """
-        history = torch.cat([past.transpose(1, 2).to(x.dtype), x], dim=1)
-        weight, total = self.conv1d.weight[:, 0], self.conv_bias
-        for w in range(self.d_conv):
-            total = total + history[:, w + 1 : w + 1 + x.shape[1]] * weight[:, w]
-        return F.silu(total), history[:, -self.d_conv :].transpose(1, 2)
 
     @property
     def _decay_rates(self) -> Tensor:

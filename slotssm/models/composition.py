@@ -12,7 +12,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slotssm.layers import InvertedAttention, Mamba, MambaState, SlotEncoder, SlotMixer
+from slotssm.layers import InvertedAttention, SlotEncoder, SlotMixer, TimeMixer, TimeMixerState
 
 
 class ModelState(NamedTuple):
@@ -23,7 +23,7 @@ class ModelState(NamedTuple):
         num_steps: steps seen so far.
     """
 
-    layers: tuple[MambaState, ...]
+    layers: tuple[TimeMixerState, ...]
     num_steps: int
 
 
@@ -54,7 +54,7 @@ class SlotLayer(nn.Module):
     """
 
     def __init__(
-        self, dim: int, reader: SlotEncoder | InvertedAttention | None, time_mixer: Mamba, slot_mixer: SlotMixer
+        self, dim: int, reader: SlotEncoder | InvertedAttention | None, time_mixer: TimeMixer, slot_mixer: SlotMixer
     ) -> None:
         super().__init__()
         self.reader = reader
@@ -72,16 +72,16 @@ class SlotLayer(nn.Module):
         return self.reader(slots, tokens) if self.reader is not None else (slots, None)
 
     def mix_time(
-        self, slots: Float[Tensor, "B T K D"], state: MambaState | None
-    ) -> tuple[Float[Tensor, "B T K D"], MambaState]:
+        self, slots: Float[Tensor, "B T K D"], state: TimeMixerState | None
+    ) -> tuple[Float[Tensor, "B T K D"], TimeMixerState]:
         """Run the time mixer over every slot, all steps in parallel."""
         folded = rearrange(self.time_norm(slots), "b t k d -> (b k) t d")
         mixed, state = self.time_mixer(folded, state)
         return slots + rearrange(mixed, "(b k) t d -> b t k d", b=slots.shape[0]), state
 
     def mix_time_step(
-        self, slots: Float[Tensor, "B K D"], state: MambaState
-    ) -> tuple[Float[Tensor, "B K D"], MambaState]:
+        self, slots: Float[Tensor, "B K D"], state: TimeMixerState
+    ) -> tuple[Float[Tensor, "B K D"], TimeMixerState]:
         """Advance the time mixer by one step."""
         mixed, state = self.time_mixer.step(rearrange(self.time_norm(slots), "b k d -> (b k) d"), state)
         return slots + rearrange(mixed, "(b k) d -> b k d", b=slots.shape[0]), state

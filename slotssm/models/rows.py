@@ -1,12 +1,14 @@
 """The models by name: each is one row of the composition."""
 
-from slotssm.config import ModelConfig, OCSlotSSMConfig, SequenceModelConfig, SlotSSMConfig
-from slotssm.layers import InvertedAttention, Mamba, SlotEncoder, SlotMixer
+from collections.abc import Callable
+
+from slotssm.config import ModelConfig, OCSlotSSMConfig, SequenceModelConfig, SlotSSMConfig, TimeMixerConfig
+from slotssm.layers import S4D, S5, InvertedAttention, Mamba, Mamba2, SlotEncoder, SlotMixer, TimeMixer
 from slotssm.models.composition import SlotLayer, SlotSequenceModel
 
 
 class SlotSSM(SlotSequenceModel):
-    """SlotSSM (paper, sections 3 and 4): slot encoder before the first layer, Mamba per slot, slot mixer."""
+    """SlotSSM (paper, sections 3 and 4): slot encoder before the first layer, time mixer, slot mixer."""
 
     def __init__(self, config: SlotSSMConfig) -> None:
         encoder = SlotEncoder(
@@ -34,11 +36,19 @@ def build_model(config: ModelConfig) -> SlotSequenceModel:
     return SlotSSM(config) if isinstance(config, SlotSSMConfig) else OCSlotSSM(config)
 
 
+TIME_MIXERS: dict[str, Callable[..., TimeMixer]] = {"mamba": Mamba, "mamba2": Mamba2, "s4d": S4D, "s5": S5}
+"""Kinds of time mixers to their classes, whose arguments have the names of the configuration's fields."""
+
+
+def build_time_mixer(config: TimeMixerConfig, dim: int) -> TimeMixer:
+    """The time mixer that a configuration describes, for slots of width `dim`."""
+    return TIME_MIXERS[config.kind](dim, **config.model_dump(exclude={"kind"}))
+
+
 def _layer(config: SequenceModelConfig, reader: SlotEncoder | InvertedAttention | None) -> SlotLayer:
-    mamba = config.time_mixer
     return SlotLayer(
         config.slot_dim,
         reader,
-        Mamba(config.slot_dim, d_state=mamba.d_state, d_conv=mamba.d_conv, expand=mamba.expand),
+        build_time_mixer(config.time_mixer, config.slot_dim),
         SlotMixer(config.slot_dim, config.num_heads, config.mlp_ratio, config.dropout),
     )

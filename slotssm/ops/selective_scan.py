@@ -1,14 +1,19 @@
 """The selective scan of Mamba: a linear recurrence whose coefficients depend on the input."""
 
+import logging
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from slotssm.errors import InputError
-from slotssm.ops import reference
+from slotssm.ops import chunked, reference
+from slotssm.ops.availability import has_mamba_ssm, kernels_compile
 
-BACKENDS = ("auto", "reference", "fused")
+BACKENDS = ("auto", "reference", "chunked", "fused", "mamba_ssm")
+
+_log = logging.getLogger("slotssm.ops")
 
 
 def selective_scan(
@@ -42,27 +47,39 @@ def selective_scan(
         delta_softplus: whether Δ = softplus(dt + delta_bias).
         initial_state: h before the first step; zeros by default. Gradients flow into it.
         return_final_state: also return h after the last step; gradients flow through it.
-        backend: `reference` (loop, any device), `fused` (numba on the CPU) or `auto`.
+        backend: `reference` (loop), `chunked` (torch operators, bounded memory), `fused` (numba, CPU only) or
+            `mamba_ssm` (that package's CUDA kernel; no initial state, no gradient through the final one).
+            `auto` takes `fused` on the CPU, `mamba_ssm` where it is installed and can serve, else `chunked`.
 
     Returns:
         y in the dtype of x, and the final state if asked for.
 
     Raises:
-        InputError: unknown backend, `fused` on another device than the CPU, or shapes that do not fit together.
+        InputError: an unknown backend or one that cannot serve here, or shapes that do not fit together.
     """
-    _check_shapes(x, dt, A, B, C, z, initial_state)
+    _check_shapes(x, dt, A, B, C, D, z, delta_bias, initial_state)
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    inputs, delta = x.to(dtype), dt.to(dtype)
-    if delta_bias is not None:
-        delta = delta + delta_bias.to(dtype)
-    if delta_softplus:
-        delta = F.softplus(delta)
+    backend = _chosen(backend, x.device.type, str(dtype).removeprefix("torch."), initial_state is not None)
+    if backend == "mamba_ssm":
+        from slotssm.ops import mamba_ssm
+
+        y, final = mamba_ssm.scan(x, dt, A, B, C, D, z, delta_bias, delta_softplus)
+        return (y, final) if return_final_state else y
+    inputs, sizes, A, B, C = (tensor.to(dtype) for tensor in (x, dt, A, B, C))
     if initial_state is None:
-        initial_state = inputs.new_zeros(x.shape[0], x.shape[2], A.shape[1])
-    scan = _scan_of(backend, x.device)
-    y, final = scan(inputs, delta, A.to(dtype), B.to(dtype), C.to(dtype), initial_state.to(dtype))
-    y = _finish(y, inputs, D, z).to(x.dtype)
-    return (y, final) if return_final_state else y
+        initial_state = inputs.new_zeros(x.shape[0], *A.shape)
+    initial_state = initial_state.to(dtype)
+    if backend == "fused":
+        from slotssm.ops import fused_scan
+
+        skip, bias = (inputs.new_zeros(x.shape[2]) if t is None else t.to(dtype) for t in (D, delta_bias))
+        gate = None if z is None else z.to(dtype)
+        y, final = fused_scan.scan(inputs, sizes, A, B, C, skip, gate, bias, delta_softplus, initial_state)
+    else:
+        scan = reference.scan if backend == "reference" else chunked.scan
+        y, final = scan(inputs, _step_sizes(sizes, delta_bias, delta_softplus), A, B, C, initial_state)
+        y = _finish(y, inputs, D, z)
+    return (y.to(x.dtype), final) if return_final_state else y.to(x.dtype)
 
 
 def selective_scan_step(
@@ -78,17 +95,28 @@ def selective_scan_step(
     delta_softplus: bool = False,
 ) -> tuple[Float[Tensor, "B E"], Float[Tensor, "B E N"]]:
     """One step of `selective_scan`; returns the output and the new state."""
-    inputs, delta = x.to(state.dtype), dt.to(state.dtype)
-    if delta_bias is not None:
-        delta = delta + delta_bias.to(state.dtype)
-    if delta_softplus:
-        delta = F.softplus(delta)
+    inputs = x.to(state.dtype)
+    delta = _step_sizes(dt.to(state.dtype), delta_bias, delta_softplus)
     state, y = reference.step(state, inputs, delta, A.to(state.dtype), B.to(state.dtype), C.to(state.dtype))
     return _finish(y, inputs, D, z).to(x.dtype), state
 
 
+def _step_sizes(dt: Tensor, delta_bias: Tensor | None, delta_softplus: bool) -> Tensor:
+    if delta_bias is not None:
+        dt = dt + delta_bias.to(dt.dtype)
+    return F.softplus(dt) if delta_softplus else dt
+
+
 def _check_shapes(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, z: Tensor | None, initial_state: Tensor | None
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    initial_state: Tensor | None,
 ) -> None:
     """The kernels do not check bounds: arrays that are too small would be read beyond their end."""
     batch, steps, channels = x.shape
@@ -98,7 +126,9 @@ def _check_shapes(
         "A": (A, (channels, states)),
         "B": (B, (batch, steps, states)),
         "C": (C, (batch, steps, states)),
+        "D": (D, (channels,)),
         "z": (z, (batch, steps, channels)),
+        "delta_bias": (delta_bias, (channels,)),
         "initial_state": (initial_state, (batch, channels, states)),
     }
     for name, (tensor, shape) in expected.items():
@@ -113,15 +143,31 @@ def _finish(y: Tensor, x: Tensor, D: Tensor | None, z: Tensor | None) -> Tensor:
     return y if z is None else y * F.silu(z.to(y.dtype))
 
 
-def _scan_of(backend: str, device: torch.device):  # type: ignore[no-untyped-def]  # noqa: ANN202
+_automatic: dict[tuple[str, str, bool], str] = {}
+
+
+# a constant to torch.compile, which must not trace into numba
+@torch.compiler.assume_constant_result
+def _chosen(backend: str, device: str, dtype: str, resumed: bool) -> str:
+    """The backend that runs: `auto` takes the fastest that serves, and says once which."""
     if backend not in BACKENDS:
         raise InputError(f"backend {backend!r} is not one of {', '.join(BACKENDS)}")
-    if backend == "auto":
-        backend = "fused" if device.type == "cpu" else "reference"
-    if backend == "reference":
-        return reference.scan
-    if device.type != "cpu":
+    if backend == "fused" and device != "cpu":
         raise InputError(f"backend 'fused' runs on the CPU, and the input is on {device}; use backend='auto'")
-    from slotssm.ops import fused  # numba is loaded only where it is used
+    if backend == "mamba_ssm" and (device != "cuda" or not has_mamba_ssm()):
+        raise InputError("backend 'mamba_ssm' needs inputs on CUDA and the package mamba-ssm; use backend='auto'")
+    if backend == "mamba_ssm" and resumed:
+        raise InputError("backend 'mamba_ssm' takes no initial_state; use backend='auto' or 'chunked'")
+    if backend != "auto":
+        return backend
+    case = device, dtype, resumed
+    if case not in _automatic:
+        _automatic[case] = _fastest(*case)
+        _log.debug("backend 'auto' takes %r for %s on %s", _automatic[case], dtype, device)
+    return _automatic[case]
 
-    return fused.scan
+
+def _fastest(device: str, dtype: str, resumed: bool) -> str:
+    if device == "cuda" and not resumed and dtype != "float64" and has_mamba_ssm():
+        return "mamba_ssm"
+    return "fused" if device == "cpu" and kernels_compile(dtype) else "chunked"

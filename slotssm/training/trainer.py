@@ -21,9 +21,6 @@ from slotssm.tasks import Task, build_task
 from slotssm.training import checkpoint
 from slotssm.training.run import RunDirectory
 
-NO_DECAY = ("A_log", ".D", "bias", "norm", "cls", "queries")
-"""Parameters with these in their name have no weight decay, as in Mamba; nor has anything one-dimensional."""
-
 
 @dataclass(frozen=True)
 class StepReport:
@@ -174,10 +171,13 @@ class Trainer:
 
 
 def build_optimizer(task: Task, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW, with weight decay on matrices only."""
+    """AdamW, with weight decay on the weights of linear maps and convolutions only.
+
+    Biases, norms, learned starts of slots and all that is the dynamics of a state space have none, as in Mamba.
+    """
 
     def decays(name: str, parameter: nn.Parameter) -> bool:
-        return parameter.ndim > 1 and not any(part in name for part in NO_DECAY)
+        return parameter.ndim > 1 and name.endswith("weight")
 
     named = list(task.named_parameters())
     groups = [

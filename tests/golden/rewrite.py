@@ -5,6 +5,8 @@ from pathlib import Path
 
 import typer
 
+from slotssm.config import RunConfig
+
 FOLDER = Path(__file__).parent
 
 
@@ -21,33 +23,43 @@ def command_surface() -> str:
     return "\n".join(walk(typer.main.get_command(app), "slotssm")) + "\n"
 
 
+def tiny_runs() -> dict[str, RunConfig]:
+    """The tiny presets, and one of them with every other time mixer."""
+    from slotssm.documents import override
+    from slotssm.presets import preset
+
+    runs = {name: preset(name) for name in ("tiny-oc", "tiny-bcb")}
+    for kind in ("mamba2", "s4d", "s5"):
+        runs[f"tiny-bcb-{kind}"] = override(runs["tiny-bcb"], {"model": {"time_mixer": {"kind": kind}}}, "golden")
+    return runs
+
+
 def parameter_counts() -> str:
-    """Parameters of every preset's parts."""
+    """Parameters of the parts of every preset and tiny run."""
     from slotssm.presets import PRESETS
     from slotssm.tasks import build_task
 
     lines = []
-    for name, function in PRESETS.items():
+    for name, config in ({name: function() for name, function in PRESETS.items()} | tiny_runs()).items():
         parts = {
             part: sum(parameter.numel() for parameter in module.parameters())
-            for part, module in build_task(function()).named_children()
+            for part, module in build_task(config).named_children()
         }
         lines.append(f"{name} " + " ".join(f"{part}={count}" for part, count in parts.items()))
     return "\n".join(lines) + "\n"
 
 
 def first_losses() -> str:
-    """Losses of the first steps of the tiny presets: a refactoring must not change them."""
+    """Losses of the first steps of the tiny runs: a refactoring must not change them."""
     from generators.writer import generate
     from slotssm.documents import override
-    from slotssm.presets import preset
     from slotssm.training.run import RunDirectory, read_lines
     from slotssm.training.trainer import Trainer
 
     lines = []
-    for name in ("tiny-oc", "tiny-bcb"):
+    for name, tiny in tiny_runs().items():
         changes = {"train": {"num_steps": 6, "log_every_steps": 1, "eval_every_steps": 0}}
-        config = override(preset(name), changes, "golden")
+        config = override(tiny, changes, "golden")
         with tempfile.TemporaryDirectory() as folder:
             data, run = Path(folder) / "data.h5", RunDirectory(Path(folder) / "run")
             generate(config.data, data, workers=1)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from slotssm.layers import Mamba
+from slotssm.ops import causal_convolve
 
 
 def relative_error(ours, theirs) -> float:
@@ -156,7 +157,7 @@ def test_rank_can_be_chosen():
 def test_convolution_is_torchs_causal_depthwise_one(d_conv):
     mamba = trained_like(Mamba(16, d_conv=d_conv)).double()
     x = torch.randn(2, 11, 32, dtype=torch.float64)
-    ours, _ = mamba._convolve(x, mamba.initial_state(2).conv)
+    ours, _ = causal_convolve(x, mamba.initial_state(2).conv, mamba.conv1d.weight[:, 0], mamba.conv_bias)
     oracle = nn.Conv1d(32, 32, d_conv, groups=32, padding=d_conv - 1).double()
     oracle.load_state_dict(mamba.conv1d.state_dict())
     theirs = F.silu(oracle(x.transpose(1, 2))[..., :11]).transpose(1, 2)

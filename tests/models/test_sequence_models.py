@@ -5,14 +5,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slotssm.config import MambaConfig, OCSlotSSMConfig, SlotSSMConfig
+from slotssm.config import Mamba2Config, MambaConfig, OCSlotSSMConfig, S4DConfig, S5Config, SlotSSMConfig
+from slotssm.layers import S4D, S5, Mamba, Mamba2
 from slotssm.models import OCSlotSSM, SlotSSM, build_model
 
 KINDS = ("slotssm", "oc-slotssm")
+MIXERS = {
+    "mamba": MambaConfig(d_state=4, expand=1.25),
+    "mamba2": Mamba2Config(d_state=4, headdim=4, ngroups=2),
+    "s4d": S4DConfig(d_state=4),
+    "s5": S5Config(d_state=4),
+}
 STEPS, TOKENS, SLOTS, DIM = 9, 5, 3, 8
 
 
-def build(kind: str, **changes):
+def build(kind: str, mixer: str = "mamba", **changes):
     """A small model in float64 whose parameters have all left their initial values."""
     common = {
         "num_slots": SLOTS,
@@ -20,7 +27,7 @@ def build(kind: str, **changes):
         "num_layers": 2,
         "num_heads": 2,
         "mlp_ratio": 2.0,
-        "time_mixer": MambaConfig(d_state=4, expand=1.25),
+        "time_mixer": MIXERS[mixer],
     } | changes
     config = SlotSSMConfig(num_encoder_layers=2, **common) if kind == "slotssm" else OCSlotSSMConfig(**common)
     torch.manual_seed(3)
@@ -48,24 +55,27 @@ def close(ours, theirs):
 def close_states(ours, theirs):
     assert ours.num_steps == theirs.num_steps
     for layer, other in zip(ours.layers, theirs.layers, strict=True):
-        close(layer.conv, other.conv)
-        close(layer.ssm, other.ssm)
+        for part, other_part in zip(layer, other, strict=True):
+            close(part, other_part)
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=[(kind, mixer) for mixer in MIXERS for kind in KINDS], ids="-".join)
 def model(request):
-    return build(request.param)
+    return build(*request.param)
 
 
 # --- one interface, one result ----------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=40)
 @given(
-    kind=st.sampled_from(KINDS), cuts=st.lists(st.integers(1, STEPS - 1), unique=True, max_size=4), step=st.booleans()
+    kind=st.sampled_from(KINDS),
+    mixer=st.sampled_from(list(MIXERS)),
+    cuts=st.lists(st.integers(1, STEPS - 1), unique=True, max_size=4),
+    step=st.booleans(),
 )
-def test_any_chunking_and_stepping_equal_the_whole(kind, cuts, step):
-    model, tokens = build(kind), random_tokens()
+def test_any_chunking_and_stepping_equal_the_whole(kind, mixer, cuts, step):
+    model, tokens = build(kind, mixer), random_tokens()
     whole = model(tokens)
     edges, state, pieces = [0, *sorted(cuts), STEPS], None, []
     for index, (first, last) in enumerate(pairwise(edges)):
@@ -95,7 +105,7 @@ def test_state_counts_the_steps(model):
 def test_state_has_one_size_whatever_was_seen(model):
     short, long = (model(random_tokens(steps=steps)).state for steps in (1, 20))
     for one, other in zip(short.layers, long.layers, strict=True):
-        assert (one.conv.shape, one.ssm.shape) == (other.conv.shape, other.ssm.shape)
+        assert [part.shape for part in one] == [part.shape for part in other]
 
 
 def test_a_state_is_not_changed_by_its_use(model):
@@ -167,10 +177,15 @@ def test_tokens_of_a_step_are_a_set(model):
     close(model(tokens[:, :, torch.randperm(TOKENS)]).slots, model(tokens).slots)
 
 
-@settings(deadline=None, max_examples=10)
-@given(kind=st.sampled_from(KINDS), t=st.integers(0, STEPS - 1), token=st.integers(0, TOKENS - 1))
-def test_nothing_reaches_earlier_steps(kind, t, token):
-    model, tokens = build(kind), random_tokens()
+@settings(deadline=None, max_examples=20)
+@given(
+    kind=st.sampled_from(KINDS),
+    mixer=st.sampled_from(list(MIXERS)),
+    t=st.integers(0, STEPS - 1),
+    token=st.integers(0, TOKENS - 1),
+)
+def test_nothing_reaches_earlier_steps(kind, mixer, t, token):
+    model, tokens = build(kind, mixer), random_tokens()
     changed = tokens.clone()
     changed[:, t, token] += torch.randn(DIM, dtype=torch.float64)
     before, after = model(tokens).slots, model(changed).slots
@@ -212,6 +227,18 @@ def test_configuration_decides_the_model(kind, model_class):
     assert len(model.layers) == 3
     assert model(random_tokens()).slots.shape == (2, STEPS, 5, DIM)
     assert all(layer.time_mixer.d_inner == int(1.25 * DIM) for layer in model.layers)
+
+
+@pytest.mark.parametrize(
+    ("mixer", "mixer_class"), [("mamba", Mamba), ("mamba2", Mamba2), ("s4d", S4D), ("s5", S5)], ids=list(MIXERS)
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_configuration_decides_the_time_mixer_and_all_of_its_fields(kind, mixer, mixer_class):
+    for layer in build(kind, mixer).layers:
+        assert type(layer.time_mixer) is mixer_class
+        assert layer.time_mixer.d_state == 4
+    if mixer == "mamba2":
+        assert (layer.time_mixer.headdim, layer.time_mixer.ngroups, layer.time_mixer.chunk_size) == (4, 2, 32)
 
 
 def test_dropout_is_of_training_only():

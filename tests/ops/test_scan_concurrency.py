@@ -11,11 +11,16 @@ import torch
 from scan_cases import random_scan
 from torch.utils.data import DataLoader, Dataset
 
-from slotssm.ops import fused, selective_scan
+from slotssm.ops import fused_scan, selective_scan, threads
 
 FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 # python 3.12 warns of any fork in a process with threads, which is what is tested here
 FORK_WARNING = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def _threads_for_little_work(monkeypatch):
+    monkeypatch.setattr(threads, "LEAST_WORK", 1)
 
 
 @pytest.fixture
@@ -60,12 +65,12 @@ def test_a_forked_child_computes_the_same(set_threads):
     # that, so the child runs the two operators alone
     set_threads(2)
     arguments = random_scan(33, channels=65, batch=3)
-    arguments["dt"] = arguments["dt"].abs()
-    operands = [arguments[name].detach() for name in ("x", "dt", "A", "B", "C", "initial_state")]
+    operands = [arguments[name].detach() for name in ("x", "dt", "A", "B", "C", "D", "z", "delta_bias")]
+    start = arguments["initial_state"].detach()
 
     def operators() -> list[torch.Tensor]:
-        y, final, stored = fused.fused_scan(*operands)
-        return [y, final, *fused.fused_scan_backward(*operands[:5], stored, y, final)]
+        y, final, stored = fused_scan.fused_scan(*operands, True, start)
+        return [y, final, *fused_scan.fused_scan_backward(*operands, True, stored, y, final)]
 
     expected = operators()
     reader, writer = os.pipe()

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scan_cases import NAMES, random_scan, relative_error, solved
 
 from slotssm.errors import InputError
-from slotssm.ops import fused, selective_scan, selective_scan_step
+from slotssm.ops import fused_scan, selective_scan, selective_scan_step
 
-BACKENDS = ("reference", "fused")
+BACKENDS = ("reference", "chunked", "fused")
 
 
 def run(arguments, backend, softplus=True):
@@ -182,11 +182,14 @@ def test_every_output_element_is_written():
     assert all(output.isfinite().all() for output in outputs)
 
 
-def test_custom_op_passes_opcheck():
+@pytest.mark.parametrize("gated", [True, False])
+@pytest.mark.parametrize("softplus", [True, False])
+def test_custom_op_passes_opcheck(gated, softplus):
     arguments = random_scan(34)
-    tensors = [arguments[name].detach().abs().requires_grad_() for name in ("x", "dt")]
-    tensors += [arguments[name] for name in ("A", "B", "C", "initial_state")]
-    assert set(torch.library.opcheck(fused.fused_scan, tuple(tensors)).values()) == {"SUCCESS"}
+    names = ("x", "dt", "A", "B", "C", "D", "z", "delta_bias")
+    tensors = [arguments[name] if gated or name != "z" else None for name in names]
+    found = torch.library.opcheck(fused_scan.fused_scan, (*tensors, softplus, arguments["initial_state"]))
+    assert set(found.values()) == {"SUCCESS"}
 
 
 # --- chunking ---------------------------------------------------------------------------------------------
@@ -291,7 +294,7 @@ def test_an_empty_batch_has_gradients_of_zero(backend):
 
 
 def test_unknown_backend_is_refused():
-    with pytest.raises(InputError, match=r"'cuda' is not one of auto, reference, fused"):
+    with pytest.raises(InputError, match=r"'cuda' is not one of auto, reference, chunked, fused, mamba_ssm"):
         selective_scan(**random_scan(2), backend="cuda")
 
 
@@ -302,7 +305,7 @@ def test_fused_refuses_another_device():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", ["dt", "A", "B", "C", "z", "initial_state"])
+@pytest.mark.parametrize("name", ["dt", "A", "B", "C", "D", "z", "delta_bias", "initial_state"])
 def test_shapes_that_do_not_fit_are_refused(backend, name):
     # without the annotation check of the test suite, as users run it: the kernels would read beyond the array
     scan = inspect.unwrap(selective_scan)

@@ -12,7 +12,10 @@ from safetensors.torch import load_file
 
 from slotssm.config import TrainConfig
 from slotssm.data.episodes import EpisodeFile
+from slotssm.documents import override
 from slotssm.errors import InputError, Interrupted, SlotSSMError
+from slotssm.presets import preset
+from slotssm.tasks import build_task
 from slotssm.training import checkpoint
 from slotssm.training.run import RunDirectory, read_lines
 from slotssm.training.trainer import Trainer, build_optimizer, learning_rate, resolve_device
@@ -30,10 +33,13 @@ def same(ours, theirs) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-@pytest.mark.parametrize("name", ["tiny-oc", "tiny-bcb"])
-def test_resumed_training_is_bitwise_the_uninterrupted_one(tiny_run, name):
+@pytest.mark.parametrize(
+    ("name", "mixer"),
+    [("tiny-oc", "mamba"), ("tiny-bcb", "mamba"), ("tiny-bcb", "mamba2"), ("tiny-oc", "s4d"), ("tiny-bcb", "s5")],
+)
+def test_resumed_training_is_bitwise_the_uninterrupted_one(tiny_run, name, mixer):
     # dropout makes the loss depend on the random state, which must be restored too
-    options = (*FAST, "model.dropout=0.1")
+    options = (*FAST, "model.dropout=0.1", f"model.time_mixer.kind={mixer}")
     config, data, whole = tiny_run(name, *options, folder="whole")
     Trainer(config, data, whole, "cpu").train()
     config, data, parted = tiny_run(name, *options, folder="parted")
@@ -155,15 +161,23 @@ def test_learning_rate_warms_up_and_decays_to_a_tenth():
     assert learning_rate(config.model_copy(update={"schedule": "constant"}), 100) == 2.0
 
 
-def test_weight_decay_spares_biases_norms_embeddings_and_the_state_space(tiny_run):
-    config, data, run = tiny_run("tiny-bcb")
-    task = Trainer(config, data, run, "cpu").task
+@pytest.mark.parametrize(
+    ("mixer", "dynamics"),
+    [
+        ("mamba", ("A_log", "dt_proj.bias")),
+        ("mamba2", ("A_log", "dt_bias", "time_mixer.norm.weight")),
+        ("s4d", ("log_dt", "log_A_real", "A_imag", "time_mixer.C")),
+        ("s5", ("Lambda_re", "Lambda_im", "time_mixer.B", "time_mixer.C", "log_step")),
+    ],
+)
+def test_weight_decay_spares_biases_norms_embeddings_and_the_state_space(mixer, dynamics):
+    task = build_task(override(preset("tiny-bcb"), {"model": {"time_mixer": {"kind": mixer}}}, "test"))
     names = {parameter: name for name, parameter in task.named_parameters()}
     decayed, spared = build_optimizer(task, TrainConfig(weight_decay=0.1)).param_groups
     assert decayed["weight_decay"] == 0.1
     assert spared["weight_decay"] == 0.0
     spared_names = {names[parameter] for parameter in spared["params"]}
-    for part in ("A_log", "time_mixer.D", "cls", "norm.weight", "dt_proj.bias"):
+    for part in (*dynamics, "time_mixer.D", "cls", "norm.weight", "bias"):
         assert any(name.endswith(part) for name in spared_names), part
     assert all(names[parameter].endswith("weight") for parameter in decayed["params"])
 

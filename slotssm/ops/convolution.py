@@ -1,0 +1,49 @@
+"""The causal depthwise convolution and SiLU before a selective scan."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from slotssm.ops.availability import kernels_compile
+
+
+def causal_convolve(
+    x: Float[Tensor, "B L E"],
+    past: Float[Tensor, "B E W"],
+    weight: Float[Tensor, "E W"],
+    bias: Float[Tensor, " E"],
+) -> tuple[Float[Tensor, "B L E"], Float[Tensor, "B E W"]]:
+    """Convolve every channel with its own kernel of W steps, the newest step under the last weight; then SiLU.
+
+    On the CPU one numba kernel does both, elsewhere torch does.
+
+    Args:
+        x: inputs.
+        past: the last W inputs before x, newest last.
+        weight: one kernel for each channel.
+        bias: added to every output.
+
+    Returns:
+        The outputs, and the last W inputs up to the end of x.
+    """
+    width, past = weight.shape[1], past.transpose(1, 2).to(x.dtype)
+    last = x[:, -width:] if x.shape[1] >= width else torch.cat([past, x], dim=1)[:, -width:]
+    dtype = torch.promote_types(x.dtype, weight.dtype)
+    working = torch.float64 if dtype == torch.float64 else torch.float32
+    if x.device.type == "cpu" and kernels_compile(str(working).removeprefix("torch.")):
+        from slotssm.ops import fused_convolution
+
+        y = fused_convolution.convolve(*(tensor.to(working) for tensor in (x, past, weight, bias))).to(dtype)
+    else:
+        y = F.silu(_shifted_sum(torch.cat([past, x], dim=1), weight, bias))
+    return y, last.transpose(1, 2)
+
+
+def _shifted_sum(history: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A sum of shifted products: faster than a grouped convolution for so narrow a kernel, and time stays second."""
+    width = weight.shape[1]
+    total = bias
+    for w in range(width):
+        total = torch.addcmul(total, history[:, w + 1 : history.shape[1] - width + w + 1], weight[:, w])
+    return total
