@@ -30,6 +30,8 @@ ShapeName = Literal["circle", "square", "triangle"]
 
 MAX_COVERAGE = 0.45
 """Share of the frame that discs may cover: random placement without overlap jams at about 0.547."""
+MIN_SPEED_PX_PER_FRAME = 1e-6
+"""Slower motion cannot be told from rest, and cannot be scaled to a joint speed without loss."""
 
 
 class BCBRecipe(Config):
@@ -114,6 +116,8 @@ class BouncingRecipe(Config):
             raise ValueError(f"min_objects {self.min_objects} exceeds max_objects {self.max_objects}")
         if self.min_speed_px_per_frame > self.max_speed_px_per_frame:
             raise ValueError("min_speed_px_per_frame exceeds max_speed_px_per_frame")
+        if 0 < self.max_speed_px_per_frame < MIN_SPEED_PX_PER_FRAME:
+            raise ValueError(f"max_speed_px_per_frame must be 0 or at least {MIN_SPEED_PX_PER_FRAME:g}")
         if min(self.radii_px) <= 0:
             raise ValueError("radii_px must be positive")
         if self.radius_draw == "range" and (len(self.radii_px) != 2 or self.radii_px[0] > self.radii_px[1]):

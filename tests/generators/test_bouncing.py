@@ -10,7 +10,7 @@ from shape_oracle import margin
 from generators.bouncing import PRESETS, layout
 from generators.catalog import make_episode
 from generators.rasterizer import SHAPES
-from slotssm.config import PAINTS, BouncingRecipe
+from slotssm.config import MIN_SPEED_PX_PER_FRAME, PAINTS, BouncingRecipe
 from slotssm.data.episodes import Episode
 
 PER_FRAME = ("objects/position", "objects/velocity", "objects/visible")
@@ -93,7 +93,8 @@ def check_recipe(recipe: BouncingRecipe, episode: Episode, num: int) -> None:
 def recipes(draw: st.DrawFn) -> BouncingRecipe:
     """Small recipes of every kind."""
     low, high = sorted(draw(st.tuples(st.integers(0, 4), st.integers(1, 4))))
-    slow, fast = sorted(draw(st.tuples(st.floats(0, 6), st.floats(0, 6))))
+    speeds = st.just(0.0) | st.floats(MIN_SPEED_PX_PER_FRAME, 6)
+    slow, fast = sorted(draw(st.tuples(speeds, speeds)))
     return BouncingRecipe(
         num_frames=draw(st.integers(1, 7)),
         size_px=draw(st.sampled_from([24, 31, 40])),
