@@ -12,16 +12,14 @@ peer makes white balls without masks and keeps them in memory.
 import argparse
 import json
 import math
-import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from machine import machine
 
 from generators.catalog import GENERATORS, make_episode
 from generators.writer import generate
@@ -146,16 +144,6 @@ def measure(num_episodes: int, repeats: int) -> dict[str, float]:
                 num_frames = run()
                 rates[job].append(num_frames / (time.perf_counter() - start))
     return {job: statistics.median(values) for job, values in rates.items()}
-
-
-def machine() -> dict[str, Any]:
-    """Processor and cores."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    return {"cpu": model, "cores": os.cpu_count(), "python": platform.python_version(), "system": platform.system()}
 
 
 def limit(rates: dict[str, float]) -> str:

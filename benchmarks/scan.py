@@ -1,0 +1,417 @@
+"""How fast the selective scan is on this CPU, beside other implementations and the machine's own limits.
+
+Usage:
+    python benchmarks/scan.py [--repeats R] [--quick] [--json]
+
+Implementations take turns within every repeat, so that a disturbance of the machine meets all of them; what takes
+seconds is repeated less. Everything runs in one process with as many threads as torch chooses, but for the peak
+memory, which is the growth of the resident set in a process of its own. Peers: `pscan` is mamba.py's parallel scan
+(the package mambapy), `transformers` the loop of its Mamba layer without CUDA kernels. Both are written for a whole
+layer; here `pscan` gets the same inputs and computes the same outputs as our scan, and `transformers` is measured as
+a layer.
+"""
+
+import argparse
+import ctypes
+import gc
+import json
+import math
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import torch
+from machine import machine
+from mambapy.mamba import MambaBlock
+from mambapy.mamba import MambaConfig as MambapyConfig
+from mambapy.pscan import pscan
+from torch import Tensor, nn
+from transformers import MambaConfig as TransformersConfig
+from transformers.models.mamba.modeling_mamba import MambaMixer
+
+from slotssm.layers import Mamba, SlotMixer
+from slotssm.models.composition import SlotLayer
+from slotssm.ops import causal_convolve, selective_scan
+from slotssm.ops.bridge import vectorised
+from slotssm.ops.lanes import VECTOR_BYTES, Register
+
+Shape = tuple[int, int, int, int]
+SHAPES: list[Shape] = [(12, 80, 80, 16), (12, 640, 80, 16), (12, 2560, 80, 16), (48, 2560, 80, 16), (4, 1024, 512, 16)]
+"""Batch times slots, steps L, inner channels E, states N."""
+QUICK: list[Shape] = SHAPES[:2]
+LENGTHS = (320, 640, 1280, 2560, 5120, 10240)
+SLOW_S = 2.0
+"""What takes longer is measured twice at most."""
+WIDTH, EXPAND, SLOTS = 64, 1.25, 6
+"""Of the layers: D, E / D and K."""
+
+
+# --- the scans --------------------------------------------------------------------------------------------
+
+
+def scan_inputs(shape: Shape) -> dict[str, Tensor]:
+    """Inputs x, dt (positive step sizes), A, B and C as a trained layer might have them."""
+    batch, length, channels, states = shape
+    rng = torch.Generator().manual_seed(0)
+    inputs = {
+        "x": torch.randn(batch, length, channels, generator=rng),
+        "dt": torch.rand(batch, length, channels, generator=rng) * 0.1,
+        "A": -torch.arange(1.0, states + 1).repeat(channels, 1),
+        "B": torch.randn(batch, length, states, generator=rng),
+        "C": torch.randn(batch, length, states, generator=rng),
+    }
+    return {name: tensor.requires_grad_() for name, tensor in inputs.items()}
+
+
+def run_pscan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
+    """The same scan by mamba.py's parallel scan, as its layer calls it."""
+    decays = torch.exp(dt.unsqueeze(-1) * A)
+    states = pscan(decays, dt.unsqueeze(-1) * B.unsqueeze(2) * x.unsqueeze(-1))
+    return (states @ C.unsqueeze(-1)).squeeze(3)
+
+
+SCANS: dict[str, Callable[..., Tensor]] = {
+    "fused": lambda **inputs: selective_scan(**inputs, backend="fused"),
+    "chunked": lambda **inputs: selective_scan(**inputs, backend="chunked"),
+    "pscan": run_pscan,
+    "reference": lambda **inputs: selective_scan(**inputs, backend="reference"),
+}
+
+
+def scan_jobs(shape: Shape) -> dict[str, Callable[[], None]]:
+    """Forward and forward + backward of every scan."""
+    inputs = scan_inputs(shape)
+    weights = torch.randn(shape[:3])
+    jobs = {}
+    for name, scan in SCANS.items():
+        jobs[f"{name} forward"] = forward_of(scan, inputs)
+        jobs[f"{name} both"] = both_of(scan, inputs, weights)
+    return jobs
+
+
+def forward_of(function: Callable[..., Tensor], inputs: dict[str, Tensor]) -> Callable[[], None]:
+    """A job that computes outputs alone."""
+
+    def job() -> None:
+        with torch.no_grad():
+            function(**inputs)
+
+    return job
+
+
+def both_of(function: Callable[..., Tensor], inputs: dict[str, Tensor], weights: Tensor) -> Callable[[], None]:
+    """A job that computes outputs and the gradients of all inputs."""
+
+    def job() -> None:
+        torch.autograd.grad(function(**inputs), list(inputs.values()), weights)
+
+    return job
+
+
+# --- layers -----------------------------------------------------------------------------------------------
+
+
+def layer_jobs(length: int) -> dict[str, Callable[[], None]]:
+    """Forward + backward of whole layers on 12 sequences, of ours also by part."""
+    torch.manual_seed(0)
+    mamba = Mamba(WIDTH, expand=EXPAND)
+    channels, batch = mamba.d_inner, 2 * SLOTS
+    u, inner = torch.randn(batch, length, WIDTH), torch.randn(batch, length, channels)
+    layer = SlotLayer(WIDTH, None, Mamba(WIDTH, expand=EXPAND), SlotMixer(WIDTH, 4, 4.0))
+    slots = torch.randn(2, length, SLOTS, WIDTH)
+
+    def mix(slots: Tensor) -> Tensor:
+        return layer.slot_mixer(slots.flatten(0, 1)).view_as(slots)
+
+    def convolve(u: Tensor) -> Tensor:
+        past = u.new_zeros(batch, channels, mamba.d_conv)
+        return causal_convolve(u, past, mamba.conv1d.weight[:, 0], mamba.conv_bias)[0]
+
+    def scan(u: Tensor) -> Tensor:
+        u, z = u.expand(2, -1, -1, -1).unbind()
+        maps = u[..., : 2 * mamba.d_state]
+        B, C = maps.chunk(2, -1)
+        rates, bias = -mamba.A_log.exp(), mamba.dt_proj.bias
+        return selective_scan(u, u, rates, B, C, mamba.D, z, bias, delta_softplus=True)
+
+    def project(u: Tensor) -> Tensor:
+        x, _ = mamba.in_proj(u).chunk(2, -1)
+        dt = mamba.x_proj(x)[..., : mamba.dt_rank]
+        return mamba.out_proj(mamba.dt_proj(dt))
+
+    jobs = {
+        "SlotSSM layer": gradient_of(lambda slots: layer.mix_time(mix(slots), None)[0], slots, layer),
+        "  its slot mixer": gradient_of(mix, slots, layer.slot_mixer),
+        "Mamba block": gradient_of(lambda u: mamba(u)[0], u, mamba),
+        "  its scan, with bias, softplus, D and gate": gradient_of(scan, inner, mamba),
+        "  its convolution and SiLU": gradient_of(convolve, inner, mamba.conv1d),
+        "  its linear maps": gradient_of(project, u, mamba),
+        "mambapy block": of_module(mambapy_block(mamba), u),
+    }
+    # its loop over time takes minutes beyond this
+    if length <= 640:
+        jobs["transformers block"] = of_module(transformers_block(mamba), u)
+    return jobs
+
+
+def mambapy_block(mamba: Mamba) -> nn.Module:
+    """The same layer in mamba.py."""
+    config = MambapyConfig(d_model=WIDTH, n_layers=1, d_state=mamba.d_state)
+    config.d_inner = mamba.d_inner
+    block = MambaBlock(config)
+    block.load_state_dict(mamba.state_dict())
+    return block
+
+
+def transformers_block(mamba: Mamba) -> Any:
+    """The same layer in transformers."""
+    config = TransformersConfig(hidden_size=WIDTH, state_size=mamba.d_state, num_hidden_layers=1, use_bias=False)
+    config.intermediate_size = mamba.d_inner
+    mixer = MambaMixer(config, 0)
+    mixer.load_state_dict(mamba.state_dict())
+    return mixer
+
+
+def of_module(module: nn.Module, u: Tensor) -> Callable[[], None]:
+    """A job that computes outputs and all gradients of a layer."""
+    return gradient_of(module, u, module)
+
+
+def gradient_of(function: Callable[[Tensor], Tensor], u: Tensor, module: nn.Module) -> Callable[[], None]:
+    """A job that computes outputs and the gradients of the input and of what parameters take part."""
+    inputs = [u.clone().requires_grad_(), *module.parameters()]
+
+    def job() -> None:
+        y = function(inputs[0])
+        torch.autograd.grad(y, inputs, torch.ones_like(y), allow_unused=True)
+
+    return job
+
+
+# --- limits of the machine --------------------------------------------------------------------------------
+
+
+class Numbers(NamedTuple):
+    """Operands of the ceiling: x and y, [16 vectors]."""
+
+    x: np.ndarray
+    y: np.ndarray
+
+
+def _ceiling(lanes: Any, numbers: Any, count: Any) -> None:
+    """Run h = exp2(delta · rate) · h + drive for 8 vectors at once, all in registers."""
+    delta = Register(lanes, numbers.x[0,].load())
+    rates = [(numbers.y[0,] + k * lanes.width).load() for k in range(8)]
+    h = [Register(lanes, (numbers.x[0,] + k * lanes.width).load()) for k in range(8)]
+    with lanes.loop(count):
+        delta.set(delta.get() + 1e-9)
+        for k in range(8):
+            h[k].set(lanes.exp2(delta.get() * rates[k]).times_plus(h[k].get(), delta.get()))
+    for k in range(8):
+        (numbers.x[0,] + k * lanes.width).store(h[k].get())
+
+
+ceiling = vectorised(_ceiling)
+
+
+@numba.njit(nogil=True)
+def run_ceiling(x: np.ndarray, y: np.ndarray, count: int) -> None:
+    """Run the ceiling's loop."""
+    ceiling(Numbers(x, y), count)
+
+
+def ceiling_rate(count: int = 200_000) -> float:
+    """exp2 + multiply-add a second, in billions, on all threads."""
+    num_threads = torch.get_num_threads()
+    operands = [(np.full(512, 0.5, np.float32), np.full(512, -0.5, np.float32)) for _ in range(num_threads)]
+    run_ceiling(*operands[0], 1)
+    with ThreadPoolExecutor(num_threads) as pool:
+        start = time.perf_counter()
+        list(pool.map(lambda pair: run_ceiling(*pair, count), operands))
+        return num_threads * count * 8 * (VECTOR_BYTES // 4) / (time.perf_counter() - start) / 1e9
+
+
+def bandwidth() -> float:
+    """Gigabytes a second that a copy of 256 MiB reads and writes."""
+    source = torch.zeros(2**26)
+    target = torch.zeros(2**26)
+    start = time.perf_counter()
+    target.copy_(source)
+    return 2 * source.nbytes / (time.perf_counter() - start) / 1e9
+
+
+def limits(repeats: int) -> dict[str, float]:
+    """Medians of both limits."""
+    return {
+        "exp2_fma_per_ns": statistics.median(ceiling_rate() for _ in range(max(5, repeats))),
+        "bandwidth_gb_per_s": statistics.median(bandwidth() for _ in range(max(5, repeats))),
+    }
+
+
+# --- measuring --------------------------------------------------------------------------------------------
+
+
+def measure(jobs: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
+    """Median seconds of every job."""
+    seconds: dict[str, list[float]] = {name: [] for name in jobs}
+    for repeat in range(repeats + 1):
+        for name, job in jobs.items():
+            if repeat > 2 and seconds[name][0] > SLOW_S:
+                continue
+            start = time.perf_counter()
+            job()
+            seconds[name].append(time.perf_counter() - start)
+    # the first run compiles and touches memory
+    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
+
+
+def exponent(repeats: int) -> tuple[dict[int, float], float]:
+    """Forward + backward of `fused` over L, and the slope of log time over log L."""
+    times = {}
+    for length in LENGTHS:
+        inputs = scan_inputs((12, length, 80, 16))
+        job = both_of(SCANS["fused"], inputs, torch.randn(12, length, 80))
+        times[length] = measure({"fused": job}, repeats)["fused"]
+    return times, float(np.polyfit(np.log(list(times)), np.log(list(times.values())), 1)[0])
+
+
+def peak_memory(name: str, shape: Shape) -> float:
+    """Growth of the resident set in forward + backward, outputs and gradients included, over the inputs' size."""
+    command = [sys.executable, __file__, "--memory-of", name, *map(str, shape)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def print_peak_memory(name: str, shape: Shape) -> None:
+    """What `peak_memory` reads from its own process."""
+    small = (2, 40, shape[2], shape[3])
+    both_of(SCANS[name], scan_inputs(small), torch.randn(small[:3]))()
+    inputs = scan_inputs(shape)
+    job = both_of(SCANS[name], inputs, torch.ones(()).expand(shape[:3]))
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    # 5 resets the peak
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident("VmRSS")
+    job()
+    print((resident("VmHWM") - before) / sum(tensor.nbytes for tensor in inputs.values()))
+
+
+def resident(field: str) -> int:
+    """Bytes of a line of /proc/self/status."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024
+
+
+# --- reporting --------------------------------------------------------------------------------------------
+
+
+def results(shapes: list[Shape], repeats: int) -> dict[str, Any]:
+    """All measurements."""
+    document: dict[str, Any] = {
+        "machine": machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "numba": numba.__version__,
+        "vector_bytes": VECTOR_BYTES,
+        "repeats": repeats,
+        "limits": limits(repeats),
+        "scans": [],
+        "layers": [],
+    }
+    for shape in shapes:
+        note(f"scans at {shape}")
+        seconds = measure(scan_jobs(shape), repeats)
+        document["scans"].append({"shape": shape, "seconds": seconds})
+        gc.collect()
+    if sys.platform == "linux":
+        for entry in document["scans"]:
+            note(f"memory at {entry['shape']}")
+            names = SCANS if math.prod(entry["shape"]) < 1e8 else ("fused", "chunked")
+            entry["memory"] = {name: peak_memory(name, entry["shape"]) for name in names if name != "reference"}
+    for length in sorted({shape[1] for shape in shapes if shape[2] == 80}):
+        note(f"layers at L = {length}")
+        document["layers"].append({"length": length, "seconds": measure(layer_jobs(length), repeats)})
+    if shapes != QUICK:
+        note("growth with L")
+        times, slope = exponent(repeats)
+        document["growth"] = {"seconds": times, "exponent": slope}
+    return document
+
+
+def note(text: str) -> None:
+    """Say on stderr what is measured now."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def report(document: dict[str, Any]) -> str:
+    """The tables that a person reads."""
+    facts, limit = document["machine"], document["limits"]
+    lines = [
+        f"{facts['cpu']}, {facts['cores']} cores, {document['threads']} threads, vectors of "
+        f"{document['vector_bytes']} bytes; Python {facts['python']}, torch {document['torch']}, "
+        f"numba {document['numba']}; medians of {document['repeats']}",
+        f"limits: {limit['exp2_fma_per_ns']:.1f} billion exp2 + multiply-add a second, "
+        f"copying {limit['bandwidth_gb_per_s']:.1f} GB/s",
+    ]
+    for entry in document["scans"]:
+        lines += scan_lines(entry, limit["exp2_fma_per_ns"])
+    for entry in document["layers"]:
+        whole = entry["seconds"]["Mamba block"]
+        lines += [
+            "",
+            f"layers, 12 sequences, L = {entry['length']}, forward + backward",
+            f"{'':46}{'ms':>10}{'ratio':>8}",
+        ]
+        lines += [f"{name:46}{s * 1e3:>10.2f}{s / whole:>8.2f}" for name, s in entry["seconds"].items()]
+    if growth := document.get("growth"):
+        points = ", ".join(f"{length}: {s * 1e3:.1f} ms" for length, s in growth["seconds"].items())
+        lines += ["", f"fused, forward + backward over L: {points}; exponent {growth['exponent']:.3f}"]
+    return "\n".join(lines)
+
+
+def scan_lines(entry: dict[str, Any], ceiling_per_ns: float) -> list[str]:
+    """One table: times, ratios to pscan, state updates a second and their share of the ceiling, memory."""
+    seconds, memory = entry["seconds"], entry.get("memory", {})
+    updates = math.prod(entry["shape"]) / 1e9
+    lines = [
+        "",
+        "scan at (batch x slots, L, E, N) = {}".format(entry["shape"]),
+        f"{'':12}{'forward':>12}{'both':>12}{'both, x pscan':>15}{'G updates/s':>14}{'of ceiling':>20}{'memory':>9}",
+    ]
+    for name in SCANS:
+        forward, both = seconds[f"{name} forward"], seconds[f"{name} both"]
+        # the backward pass computes every exponential once more
+        shares = f"{updates / forward / ceiling_per_ns:.0%} / {2 * updates / both / ceiling_per_ns:.0%}"
+        used = f"{memory[name]:.1f} x" if name in memory else ""
+        lines.append(
+            f"{name:12}{forward * 1e3:>9.2f} ms{both * 1e3:>9.2f} ms{seconds['pscan both'] / both:>15.1f}"
+            f"{updates / forward:>7.2f} /{updates / both:>5.2f}{shares:>20}{used:>9}"
+        )
+    return lines
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--repeats", type=int, default=7, help="repeats to take the median of")
+    parser.add_argument("--quick", action="store_true", help="the two shortest shapes only")
+    parser.add_argument("--json", action="store_true", help="one JSON document instead of the tables")
+    parser.add_argument("--memory-of", nargs=5, metavar=("SCAN", "B", "L", "E", "N"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.memory_of:
+        name, *shape = arguments.memory_of
+        print_peak_memory(name, tuple(map(int, shape)))  # type: ignore[arg-type]
+        return
+    document = results(QUICK if arguments.quick else SHAPES, arguments.repeats)
+    print(json.dumps(document, indent=2) if arguments.json else report(document))
+
+
+if __name__ == "__main__":
+    main()
