@@ -1,23 +1,24 @@
-"""Between torch, numba and `lanes`: tensors as arrays, vector code for kernels, compilation for all sizes."""
+"""Between numba and `lanes`: vector code for kernels, aligned memory, compilation for all sizes."""
 
 import functools
+import hashlib
 import inspect
+import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
-import torch
 from llvmlite import ir
 from numba.core import cgutils, types
+from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
-from torch import Tensor
 
 from slotssm.ops.lanes import Array, Index, Lanes
 
-BLOCK_CHANNELS = 128
-"""Most channels of a task: their rows of a chunk stay in the second-level cache."""
 _LINE_BYTES = 64
+_log = logging.getLogger("slotssm.ops")
 
 
 def vectorised(emit: Callable[..., None], **fixed: Any) -> Any:
@@ -75,25 +76,32 @@ def compiled(kernel: Callable[..., None], integers: int, flags: int, ranks: tupl
     number = getattr(types, dtype)
     arrays = (types.Array(number, rank, "A") for rank in ranks)
     signature = types.void(*integers * (types.int64,), *flags * (types.boolean,), *arrays)
-    return numba.njit(signature, cache=True, nogil=True, error_model="numpy")(kernel)
+    dispatcher = numba.njit(nogil=True, error_model="numpy")(kernel)
+    try:
+        dispatcher._cache = _Cache(kernel)
+    except RuntimeError:
+        _log.debug("no writable place to cache compiled kernels; every process compiles its own")
+    dispatcher.compile(signature)
+    dispatcher.disable_compile()
+    return dispatcher
 
 
-def name_of(dtype: torch.dtype) -> str:
-    """The name that numba knows a dtype by."""
-    return str(dtype).removeprefix("torch.")
+class _Cache(FunctionCache):
+    """numba's cache on disk, which by itself only sees changes of the file that a kernel stands in."""
+
+    def _index_key(self, signature: Any, codegen: Any) -> tuple[Any, ...]:
+        return (*super()._index_key(signature, codegen), _sources())
+
+    def save_overload(self, signature: Any, data: Any) -> None:
+        try:
+            super().save_overload(signature, data)
+        except OSError as error:
+            _log.debug("a compiled kernel could not be cached: %s", error)
 
 
-def as_array(tensor: Tensor) -> np.ndarray:
-    """The tensor's memory; copied only if its last axis is not contiguous."""
-    tensor = tensor.detach()
-    return (tensor if tensor.stride(-1) == 1 else tensor.contiguous()).numpy()
-
-
-def tasks_of(x: Tensor) -> tuple[int, int]:
-    """Number of tasks for x, [B, L, E], and channels of each; few sequences are cut finer, for the sake of threads."""
-    batch, _, num_channels = x.shape
-    widest = BLOCK_CHANNELS if batch >= 8 else BLOCK_CHANNELS // 4
-    num_blocks = max(1, -(-num_channels // widest))
-    # whole vectors of any processor
-    block_channels = max(16, -(-num_channels // (16 * num_blocks)) * 16)
-    return batch * -(-num_channels // block_channels), block_channels
+@functools.cache
+def _sources() -> str:
+    """A digest of the files that kernels are made of."""
+    room = Path(__file__).parent
+    files = [room / f"{name}.py" for name in ("lanes", "bridge", "blocks", "sizes", "scan_loops")]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.exists())).hexdigest()

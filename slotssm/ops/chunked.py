@@ -255,10 +255,17 @@ def _(
 def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
     x, delta, A, B, C, _ = inputs
     ctx.save_for_backward(x, delta, A, B, C, output[2])
+    # a zero for the stored states would be large
+    ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, grad_y: Tensor, grad_final: Tensor, grad_stored: Tensor) -> tuple[Tensor, ...]:
-    return chunked_scan_backward(*ctx.saved_tensors, grad_y, grad_final)
+def _differentiate(ctx: Any, grad_y: Tensor | None, grad_final: Tensor | None, _: Tensor | None) -> tuple[Tensor, ...]:
+    # only once: checkpointing computes them at the first access
+    saved = ctx.saved_tensors
+    x, A = saved[0], saved[2]
+    grad_y = torch.zeros_like(x) if grad_y is None else grad_y
+    grad_final = x.new_zeros(x.shape[0], *A.shape) if grad_final is None else grad_final
+    return chunked_scan_backward(*saved, grad_y, grad_final)
 
 
 torch.library.register_autograd("slotssm::chunked_scan", _differentiate, setup_context=_keep)

@@ -5,7 +5,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from slotssm.ops.availability import kernels_compile
+from slotssm.errors import InputError
+from slotssm.ops import fused_convolution
+from slotssm.ops.availability import compile_failure
+from slotssm.ops.sizes import name_of
 
 
 def causal_convolve(
@@ -26,18 +29,31 @@ def causal_convolve(
 
     Returns:
         The outputs, and the last W inputs up to the end of x.
+
+    Raises:
+        InputError: shapes that do not fit together.
     """
+    _check_shapes(x, past, weight, bias)
     width, past = weight.shape[1], past.transpose(1, 2).to(x.dtype)
-    last = x[:, -width:] if x.shape[1] >= width else torch.cat([past, x], dim=1)[:, -width:]
+    # a copy of its own: a view would keep all of x in memory, and change with it
+    last = torch.cat([past, x[:, -width:]], dim=1)[:, -width:].transpose(1, 2).contiguous()
     dtype = torch.promote_types(x.dtype, weight.dtype)
     working = torch.float64 if dtype == torch.float64 else torch.float32
-    if x.device.type == "cpu" and kernels_compile(str(working).removeprefix("torch.")):
-        from slotssm.ops import fused_convolution
-
+    if x.device.type == "cpu" and not compile_failure(name_of(working)):
         y = fused_convolution.convolve(*(tensor.to(working) for tensor in (x, past, weight, bias))).to(dtype)
     else:
         y = F.silu(_shifted_sum(torch.cat([past, x], dim=1), weight, bias))
-    return y, last.transpose(1, 2)
+    return y, last
+
+
+def _check_shapes(x: Tensor, past: Tensor, weight: Tensor, bias: Tensor) -> None:
+    """The kernels do not check bounds."""
+    batch, _, channels = x.shape
+    width = weight.shape[-1]
+    expected = {"past": (batch, channels, width), "weight": (channels, width), "bias": (channels,)}
+    for (name, shape), tensor in zip(expected.items(), (past, weight, bias), strict=True):
+        if tuple(tensor.shape) != shape:
+            raise InputError(f"{name} has shape {tuple(tensor.shape)}, but x {tuple(x.shape)} needs {shape}")
 
 
 def _shifted_sum(history: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slotssm.ops import convolution_kernels, threads
-from slotssm.ops.bridge import as_array, compiled, name_of, tasks_of
+from slotssm.ops import threads
+from slotssm.ops.derivatives import once
+from slotssm.ops.sizes import as_array, name_of, tasks_of
 
 torch.library.define("slotssm::fused_convolution", "(Tensor x, Tensor past, Tensor weight, Tensor bias) -> Tensor")
 torch.library.define(
@@ -16,10 +17,16 @@ torch.library.define(
 
 
 def _forward_kernel(dtype: str) -> Any:
+    from slotssm.ops import convolution_kernels
+    from slotssm.ops.bridge import compiled
+
     return compiled(convolution_kernels.forward, 3, 0, (3, 3, 2, 2, 3), dtype)
 
 
 def _backward_kernel(dtype: str) -> Any:
+    from slotssm.ops import convolution_kernels
+    from slotssm.ops.bridge import compiled
+
     return compiled(convolution_kernels.backward, 3, 0, (3, 3, 2, 2, 3, 3, 3, 3), dtype)
 
 
@@ -81,7 +88,7 @@ def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
 
 
 def _differentiate(ctx: Any, grad_y: Tensor) -> tuple[Tensor, ...]:
-    return fused_convolution_backward(*ctx.saved_tensors, grad_y)
+    return once(fused_convolution_backward, *ctx.saved_tensors, grad_y)
 
 
 torch.library.register_autograd("slotssm::fused_convolution", _differentiate, setup_context=_keep)

@@ -1,13 +1,17 @@
-"""The fused CPU scan as a torch operator: `scan_kernels` run in threads, with their own gradient."""
+"""The fused CPU scan as a torch operator: `scan_kernels` run in threads, with their own gradient.
 
+The operator exists as soon as the package is imported; numba is loaded when it first runs.
+"""
+
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from slotssm.ops import scan_kernels, threads
-from slotssm.ops.bridge import as_array, compiled, name_of, tasks_of
-from slotssm.ops.lanes import LOG2_E
+from slotssm.ops import threads
+from slotssm.ops.derivatives import once
+from slotssm.ops.sizes import SCAN_CHUNK_STEPS, as_array, name_of, tasks_of
 
 _INPUTS = "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, Tensor? z, Tensor delta_bias, bool softplus"
 # defined by schema: torch's decorator for operators loads its compiler at the first call, which takes seconds
@@ -23,15 +27,21 @@ def _arrays(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor | None, delta_bias: Tensor
 ) -> list[Any]:
     """The kernels' inputs: A becomes [N, E], in units of log 2."""
-    scaled = (A * LOG2_E).T.contiguous()
+    scaled = (A * math.log2(math.e)).T.contiguous()
     return [as_array(tensor) for tensor in (x, dt, scaled, B, C, D, x if z is None else z, delta_bias)]
 
 
 def _forward_kernel(dtype: str) -> Any:
+    from slotssm.ops import scan_kernels
+    from slotssm.ops.bridge import compiled
+
     return compiled(scan_kernels.forward, 3, 2, (3, 3, 2, 3, 3, 1, 3, 1, 3, 3, 4, 3), dtype)
 
 
 def _backward_kernel(dtype: str) -> Any:
+    from slotssm.ops import scan_kernels
+    from slotssm.ops.bridge import compiled
+
     return compiled(scan_kernels.backward, 3, 2, (3, 3, 2, 3, 3, 1, 3, 1, 4, 3, 3, 3, 3, 3, 4, 4, 2, 3, 2), dtype)
 
 
@@ -54,12 +64,13 @@ def _fused_scan(
     softplus: bool,
     initial_state: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The scan of `selective_scan`; also returns the states stored for the gradient, [B, chunks, N, E].
+    """The scan of `selective_scan`; also returns the states stored for the gradient, [B, chunks + 1, N, E].
 
     All tensors have one dtype, float32 or float64. The returned state is laid out [B, N, E].
     """
     kernel = _forward_kernel(name_of(x.dtype))
     outputs = _outputs(x, A)
+    outputs[1][:, -1].zero_()
     num_tasks, block_channels = tasks_of(x)
     arrays = _arrays(x, dt, A, B, C, D, z, delta_bias)
     arrays += [as_array(initial_state.transpose(1, 2).contiguous()), *(tensor.numpy() for tensor in outputs)]
@@ -71,7 +82,8 @@ def _fused_scan(
 def _outputs(x: Tensor, A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     batch, num_steps, num_channels = x.shape
     num_states = A.shape[1]
-    chunks = -(-num_steps // scan_kernels.CHUNK_STEPS)
+    # one more than is needed: a size that may be 1 for some lengths would keep torch.export from leaving L open
+    chunks = -(-num_steps // SCAN_CHUNK_STEPS) + 1
     return (
         x.new_empty(batch, num_steps, num_channels),
         x.new_empty(batch, chunks, num_states, num_channels),
@@ -173,14 +185,22 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     *tensors, softplus, _ = inputs
     ctx.softplus, ctx.gated = softplus, tensors[6] is not None
     ctx.save_for_backward(*(tensor for tensor in tensors if tensor is not None), output[2])
-    ctx.set_materialize_grads(True)
+    # a zero for the stored states would be large
+    ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, grad_y: Tensor, grad_final: Tensor, grad_stored: Tensor) -> tuple[Tensor | None, ...]:
+def _differentiate(
+    ctx: Any, grad_y: Tensor | None, grad_final: Tensor | None, _: Tensor | None
+) -> tuple[Tensor | None, ...]:
     *tensors, stored = ctx.saved_tensors
+    x, A = tensors[0], tensors[2]
+    grad_y = torch.zeros_like(x) if grad_y is None else grad_y
+    grad_final = x.new_zeros(x.shape[0], *A.T.shape) if grad_final is None else grad_final
     if not ctx.gated:
         tensors.insert(6, None)
-    *grads, grad_z, grad_bias, grad_state = fused_scan_backward(*tensors, ctx.softplus, stored, grad_y, grad_final)
+    *grads, grad_z, grad_bias, grad_state = once(
+        fused_scan_backward, *tensors, ctx.softplus, stored, grad_y, grad_final
+    )
     return *grads, grad_z if ctx.gated else None, grad_bias, None, grad_state
 
 

@@ -31,4 +31,5 @@ def step(
 ) -> tuple[Float[Tensor, "B E N"], Float[Tensor, "B E"]]:
     """One step of the recurrence; returns the new state and the output."""
     state = torch.exp(delta[..., None] * A) * state + (delta * x)[..., None] * B[:, None]
-    return state, torch.einsum("ben,bn->be", state, C)
+    # autocast would round a matrix product
+    return state, (state * C[:, None]).sum(-1)

@@ -2,7 +2,7 @@
 
 Time is walked in chunks. No array of size B·L·E·N exists: the forward pass stores the state at the start of every
 chunk, and the backward pass recomputes the steps of a chunk into buffers that stay in the cache. softplus, bias, D
-and the gate are applied on the way into and out of a chunk. Kernels are serial and release the GIL; `fused` runs
+and the gate are applied on the way into and out of a chunk. Kernels are serial and release the GIL; `fused_scan` runs
 them in threads, which is safe after a fork and from several threads at once.
 """
 
@@ -35,9 +35,7 @@ from slotssm.ops.scan_loops import (
     retreat_tile,
     take,
 )
-
-CHUNK_STEPS = 32
-"""Steps between two stored states."""
+from slotssm.ops.sizes import SCAN_CHUNK_STEPS
 
 
 def forward(
@@ -61,7 +59,8 @@ def forward(
 ) -> None:
     """Tasks `first` to `last` of the forward pass.
 
-    Inputs as in `ScanInputs`; initial and final are [B, N, E], y [B, L, E], stored [B, chunks, N, E].
+    Inputs as in `ScanInputs`; initial and final are [B, N, E], y [B, L, E], stored [B, chunks + 1, N, E],
+    whose last row is left alone.
     """
     inputs, out = ScanInputs(x, dt, A, B, C, D, z, bias), Output(y)
     num_steps, num_states = x.shape[1], A.shape[0]
@@ -71,9 +70,9 @@ def forward(
         b, start, stop = block.b, block.start, block.start + block.channels
         states.rates[:, : block.channels] = A[:, start:stop]
         states.h[:, : block.channels] = initial[b, :, start:stop]
-        for chunk in range(stored.shape[1]):
-            t = chunk * CHUNK_STEPS
-            block = at(block, t, t + CHUNK_STEPS, min(CHUNK_STEPS, num_steps - t))
+        for chunk in range(-(-num_steps // SCAN_CHUNK_STEPS)):
+            t = chunk * SCAN_CHUNK_STEPS
+            block = at(block, t, t + SCAN_CHUNK_STEPS, min(SCAN_CHUNK_STEPS, num_steps - t))
             give(states.h, stored[b, chunk], block)
             enter(inputs, rows, block, softplus)
             for v in range(block.vectors):
@@ -132,9 +131,9 @@ def backward(
         states.grad_rates[:] = 0
         rows.grad_skip[:] = 0
         rows.grad_bias[:] = 0
-        for chunk in range(stored.shape[1] - 1, -1, -1):
-            t = chunk * CHUNK_STEPS
-            block = at(block, t, t - CHUNK_STEPS, min(CHUNK_STEPS, num_steps - t))
+        for chunk in range(-(-num_steps // SCAN_CHUNK_STEPS) - 1, -1, -1):
+            t = chunk * SCAN_CHUNK_STEPS
+            block = at(block, t, t - SCAN_CHUNK_STEPS, min(SCAN_CHUNK_STEPS, num_steps - t))
             take(states.h, stored[b, chunk], block)
             enter(inputs, rows, block, softplus)
             enter_backward(inputs, rows, block, gated, out)
@@ -168,14 +167,14 @@ def backward(
 def _buffers(block_channels: int, num_states: int, x: np.ndarray) -> tuple[Rows, States, Record]:
     width = VECTOR_BYTES // x.itemsize
     vectors = padded_channels(block_channels, x) // width
-    rows = aligned(8 * vectors * CHUNK_STEPS * width, x).reshape((8, vectors, CHUNK_STEPS, width))
+    rows = aligned(8 * vectors * SCAN_CHUNK_STEPS * width, x).reshape((8, vectors, SCAN_CHUNK_STEPS, width))
     states = aligned(4 * num_states * vectors * width, x).reshape((4, num_states, vectors * width))
     tile = TILE * width
     record = Record(
-        aligned((CHUNK_STEPS + 1) * tile, x).reshape((CHUNK_STEPS + 1, TILE, width)),
-        aligned(CHUNK_STEPS * tile, x).reshape((CHUNK_STEPS, TILE, width)),
-        aligned(2 * CHUNK_STEPS * tile + width**2, x),
-        aligned(2 * CHUNK_STEPS * TILE + width, x),
+        aligned((SCAN_CHUNK_STEPS + 1) * tile, x).reshape((SCAN_CHUNK_STEPS + 1, TILE, width)),
+        aligned(SCAN_CHUNK_STEPS * tile, x).reshape((SCAN_CHUNK_STEPS, TILE, width)),
+        aligned(2 * SCAN_CHUNK_STEPS * tile + width**2, x),
+        aligned(2 * SCAN_CHUNK_STEPS * TILE + width, x),
     )
     return (
         Rows(rows[0], rows[1], rows[2], rows[3], rows[4], rows[5], rows[6], rows[7]),

@@ -18,6 +18,8 @@ from slotssm.ops.lanes import LOG2_E, Index, Lanes, Register, Vector
 
 TILE = 4
 """States of one vector of channels that run together, in registers."""
+MOST = 1e19
+"""Bound of step sizes and rates in the exponent, whose product is then finite in float32."""
 
 
 class ScanInputs(NamedTuple):
@@ -171,14 +173,15 @@ def _advance(
 ) -> None:
     """Run states n to n + tile over a chunk; with `keep` into `record` instead of on into `states`."""
     channel, width = v * lanes.width, lanes.width
-    rate = [states.rates[n + k, channel].load() for k in range(tile)]
+    rate = [lanes.clamped(states.rates[n + k, channel].load(), MOST) for k in range(tile)]
     h = [Register(lanes, states.h[n + k, channel].load()) for k in range(tile)]
     with lanes.loop(block.steps) as i:
         delta, drive = rows.delta[v, i, 0].load(), rows.drive[v, i, 0].load()
         y = rows.y[v, i, 0].load()
+        bounded = lanes.clamped(delta, MOST)
         b, c = inputs.B[block.b, block.t + i, n], inputs.C[block.b, block.t + i, n]
         for k in range(tile):
-            decay = lanes.exp2(delta * rate[k])
+            decay = lanes.exp2(bounded * rate[k])
             if keep:
                 (record.h[i, 0, 0] + k * width).store(h[k].get())
                 (record.decay[i, 0, 0] + k * width).store(decay)
@@ -195,29 +198,29 @@ def _retreat(
 ) -> None:
     """Run the gradients of states n to n + tile backwards over a recorded chunk."""
     channel, width = v * lanes.width, lanes.width
+    # an infinite B or C makes NaN of the zeros in lanes without a channel
+    mask = lanes.mask(block.channels - channel)
     rate = [states.rates[n + k, channel].load() for k in range(tile)]
     grad_h = [Register(lanes, states.grad_h[n + k, channel].load()) for k in range(tile)]
     grad_rate = [Register(lanes, states.grad_rates[n + k, channel].load()) for k in range(tile)]
     with lanes.loop(block.steps, backwards=True) as i:
         delta, drive = rows.delta[v, i, 0].load(), rows.drive[v, i, 0].load()
-        grad_y = rows.grad_y[v, i, 0].load()
-        # two sums each, since one would wait for itself
-        to_drive = [rows.grad_drive[v, i, 0].load(), lanes.of(0.0)]
-        to_exponent = [rows.grad_exponent[v, i, 0].load(), lanes.of(0.0)]
+        grad_y, grad_drive = rows.grad_y[v, i, 0].load(), rows.grad_drive[v, i, 0].load()
+        grad_exponent = rows.grad_exponent[v, i, 0].load()
         b, c = inputs.B[block.b, block.t + i, n], inputs.C[block.b, block.t + i, n]
         for k in range(tile):
-            before, after = (record.h[j, 0, 0] + k * width for j in (i, i + 1))
+            before, after = ((record.h[j, 0, 0] + k * width).load() for j in (i, i + 1))
             grad_b, grad_c = (record.sums[i * (2 * tile * width),] + (j * tile + k) * width for j in (0, 1))
             grad = grad_y.times_plus((c + k).spread(), grad_h[k].get())
-            grad_b.store(grad.times_plus(drive, grad_b.load()))
-            grad_c.store(grad_y.times_plus(after.load(), grad_c.load()))
-            to_drive[k % 2] = grad.times_plus((b + k).spread(), to_drive[k % 2])
+            grad_b.store(grad.within(mask).times_plus(drive, grad_b.load()))
+            grad_c.store(grad_y.times_plus(after.within(mask), grad_c.load()))
+            grad_drive = grad.times_plus((b + k).spread(), grad_drive)
             grad_h[k].set(grad * (record.decay[i, 0, 0] + k * width).load())
-            product = grad_h[k].get() * before.load()
-            to_exponent[k % 2] = product.times_plus(rate[k], to_exponent[k % 2])
+            product = grad_h[k].get() * before
+            grad_exponent = product.times_plus(rate[k], grad_exponent)
             grad_rate[k].set(product.times_plus(delta, grad_rate[k].get()))
-        rows.grad_drive[v, i, 0].store(to_drive[0] + to_drive[1])
-        rows.grad_exponent[v, i, 0].store(to_exponent[0] + to_exponent[1])
+        rows.grad_drive[v, i, 0].store(grad_drive)
+        rows.grad_exponent[v, i, 0].store(grad_exponent)
     for k in range(tile):
         states.grad_h[n + k, channel].store(grad_h[k].get())
         states.grad_rates[n + k, channel].store(grad_rate[k].get())

@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from slotssm.errors import InputError
-from slotssm.ops import chunked, reference
-from slotssm.ops.availability import has_mamba_ssm, kernels_compile
+from slotssm.ops import chunked, fused_scan, mamba_ssm, reference
+from slotssm.ops.availability import compile_failure, has_mamba_ssm
+from slotssm.ops.sizes import name_of
 
 BACKENDS = ("auto", "reference", "chunked", "fused", "mamba_ssm")
 
@@ -59,10 +60,8 @@ def selective_scan(
     """
     _check_shapes(x, dt, A, B, C, D, z, delta_bias, initial_state)
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    backend = _chosen(backend, x.device.type, str(dtype).removeprefix("torch."), initial_state is not None)
+    backend = _chosen(backend, x.device.type, name_of(dtype), initial_state is not None)
     if backend == "mamba_ssm":
-        from slotssm.ops import mamba_ssm
-
         y, final = mamba_ssm.scan(x, dt, A, B, C, D, z, delta_bias, delta_softplus)
         return (y, final) if return_final_state else y
     inputs, sizes, A, B, C = (tensor.to(dtype) for tensor in (x, dt, A, B, C))
@@ -70,8 +69,6 @@ def selective_scan(
         initial_state = inputs.new_zeros(x.shape[0], *A.shape)
     initial_state = initial_state.to(dtype)
     if backend == "fused":
-        from slotssm.ops import fused_scan
-
         skip, bias = (inputs.new_zeros(x.shape[2]) if t is None else t.to(dtype) for t in (D, delta_bias))
         gate = None if z is None else z.to(dtype)
         y, final = fused_scan.scan(inputs, sizes, A, B, C, skip, gate, bias, delta_softplus, initial_state)
@@ -146,7 +143,7 @@ def _finish(y: Tensor, x: Tensor, D: Tensor | None, z: Tensor | None) -> Tensor:
 _automatic: dict[tuple[str, str, bool], str] = {}
 
 
-# a constant to torch.compile, which must not trace into numba
+# a constant to torch.compile
 @torch.compiler.assume_constant_result
 def _chosen(backend: str, device: str, dtype: str, resumed: bool) -> str:
     """The backend that runs: `auto` takes the fastest that serves, and says once which."""
@@ -154,6 +151,8 @@ def _chosen(backend: str, device: str, dtype: str, resumed: bool) -> str:
         raise InputError(f"backend {backend!r} is not one of {', '.join(BACKENDS)}")
     if backend == "fused" and device != "cpu":
         raise InputError(f"backend 'fused' runs on the CPU, and the input is on {device}; use backend='auto'")
+    if backend == "fused" and (reason := compile_failure(dtype)):
+        raise InputError(f"backend 'fused' cannot be compiled here ({reason}); use backend='auto' or 'chunked'")
     if backend == "mamba_ssm" and (device != "cuda" or not has_mamba_ssm()):
         raise InputError("backend 'mamba_ssm' needs inputs on CUDA and the package mamba-ssm; use backend='auto'")
     if backend == "mamba_ssm" and resumed:
@@ -170,4 +169,4 @@ def _chosen(backend: str, device: str, dtype: str, resumed: bool) -> str:
 def _fastest(device: str, dtype: str, resumed: bool) -> str:
     if device == "cuda" and not resumed and dtype != "float64" and has_mamba_ssm():
         return "mamba_ssm"
-    return "fused" if device == "cpu" and kernels_compile(dtype) else "chunked"
+    return "fused" if device == "cpu" and not compile_failure(dtype) else "chunked"

@@ -1,5 +1,11 @@
+import copy
+import io
 import math
+import multiprocessing
+import os
+import pickle
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,8 +13,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from slotssm.layers import Mamba
+from slotssm.layers import Mamba, MambaState
 from slotssm.ops import causal_convolve
 
 
@@ -238,3 +245,151 @@ def test_float64_is_not_rounded_on_the_way():
     y = (last * C[:, 1, None]).sum(-1) + mamba.D * x[:, 1]
     expected = mamba.out_proj(y * F.silu(z[:, 1]))
     torch.testing.assert_close(mamba(u)[0][:, 1], expected, rtol=1e-13, atol=1e-13)
+
+
+# --- ways to run and to keep it ---------------------------------------------------------------------------
+
+
+def slopes(mamba: nn.Module, u: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Gradients of one loss of the outputs alone."""
+    found = torch.autograd.grad(mamba(u)[0].square().sum(), list(mamba.parameters()))
+    return dict(zip(dict(mamba.named_parameters()), found, strict=True))
+
+
+def test_a_state_alone_has_gradients():
+    mamba, u = build(4), torch.randn(2, 20, 8, dtype=torch.float64, requires_grad=True)
+    found = []
+    for backend in ("fused", "reference"):
+        mamba.backend = backend
+        _, state = mamba(u)
+        loss = state.ssm.square().sum() + state.conv.square().sum()
+        found.append(torch.autograd.grad(loss, [u, mamba.A_log, mamba.in_proj.weight, mamba.conv1d.weight]))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+def test_autocast_is_close_to_float32():
+    mamba, u = Mamba(32), torch.randn(2, 70, 32)
+    expected, state = mamba(u)
+    exact = slopes(mamba, u)
+    with torch.autocast("cpu", torch.bfloat16):
+        y, end = mamba(u)
+        found = slopes(mamba, u)
+    assert y.dtype == torch.bfloat16
+    assert end.ssm.dtype == torch.float32
+    # bfloat16 has eight bits
+    for ours, theirs in ((y, expected), (end.ssm, state.ssm), (end.conv, state.conv)):
+        assert relative_error(ours.detach().float(), theirs.detach()) < 0.03
+    for name, gradient in found.items():
+        assert gradient.dtype == torch.float32, name
+        assert gradient.isfinite().all(), name
+        assert relative_error(gradient, exact[name]) < 0.05, name
+
+
+def test_half_precision_runs():
+    mamba = Mamba(32).bfloat16()
+    y, state = mamba(torch.randn(2, 40, 32).bfloat16())
+    y.float().square().sum().backward()
+    assert (y.dtype, state.conv.dtype, state.ssm.dtype) == (torch.bfloat16, torch.bfloat16, torch.float32)
+    assert all(parameter.grad.isfinite().all() for parameter in mamba.parameters())
+    again, _ = mamba(torch.randn(2, 3, 32).bfloat16(), state)
+    assert again.isfinite().all()
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_recomputing_gives_the_same_gradients(reentrant):
+    mamba, u = build(4), torch.randn(2, 40, 8, dtype=torch.float64, requires_grad=True)
+    expected = slopes(mamba, u)
+    checkpoint(lambda u: mamba(u)[0], u, use_reentrant=reentrant).square().sum().backward()
+    assert u.grad.any()
+    assert all(torch.equal(parameter.grad, expected[name]) for name, parameter in mamba.named_parameters())
+
+
+def test_torch_func_gives_the_same_gradients():
+    mamba, u = build(4), torch.randn(2, 40, 8, dtype=torch.float64)
+    parameters = {name: value.detach() for name, value in mamba.named_parameters()}
+
+    def outputs(parameters):
+        return torch.func.functional_call(mamba, parameters, (u,))[0]
+
+    expected = slopes(mamba, u)
+    found = torch.func.grad(lambda parameters: outputs(parameters).square().sum())(parameters)
+    y, back = torch.func.vjp(outputs, parameters)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-13, atol=1e-13)
+        torch.testing.assert_close(back(2 * y)[0][name], gradient, rtol=1e-13, atol=1e-13)
+
+
+def test_inference_mode_gives_the_same():
+    mamba, u = build(4), torch.randn(2, 40, 8, dtype=torch.float64)
+    with torch.inference_mode():
+        found, state = mamba(u)
+        stepped, _ = mamba.step(u[:, 0], state)
+    assert torch.equal(found, mamba(u)[0])
+    assert stepped.isfinite().all()
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda mamba: pickle.loads(pickle.dumps(mamba))])
+def test_a_copy_is_the_same_and_its_own(how):
+    mamba, u = build(4), torch.randn(2, 40, 8, dtype=torch.float64)
+    expected, state = mamba(u)
+    slopes(mamba, u)
+    twin = how(mamba)
+    assert torch.equal(twin(u)[0], expected)
+    state = MambaState(*(part.detach() for part in state))
+    assert isinstance(how(state), MambaState)
+    assert all(map(torch.equal, how(state), state))
+    with torch.no_grad():
+        twin.A_log.add_(1)
+    assert torch.equal(mamba(u)[0], expected)
+    assert not torch.equal(twin(u)[0], expected)
+
+
+def test_saved_parameters_are_restored():
+    mamba, u, memory = build(4), torch.randn(2, 40, 8, dtype=torch.float64), io.BytesIO()
+    torch.save(mamba.state_dict(), memory)
+    memory.seek(0)
+    other = Mamba(8, d_state=4, expand=1.25).double()
+    other.load_state_dict(torch.load(memory, weights_only=True))
+    assert torch.equal(other(u)[0], mamba(u)[0])
+
+
+def _train_together(rank: int, folder: Path) -> None:
+    """Save the gradients on one of two processes, each of which has half of the batch."""
+    torch.manual_seed(0)
+    meeting = f"file://{folder / 'meeting'}"
+    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+    mamba = trained_like(Mamba(8, d_state=4).double())
+    u = torch.randn(4, 40, 8, dtype=torch.float64).chunk(2)[rank]
+    # must live until the gradients are averaged
+    parallel = nn.parallel.DistributedDataParallel(mamba)
+    parallel(u)[0].square().mean().backward()
+    torch.save({name: parameter.grad for name, parameter in mamba.named_parameters()}, folder / f"{rank}.pt")
+    # neither may leave the other alone; then without torch's farewell, in which gloo's threads can wait for ever
+    torch.distributed.barrier()
+    os._exit(0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has no process groups here")
+def test_two_processes_find_the_gradients_of_one(tmp_path, monkeypatch):
+    # gloo looks for the address of the host by name otherwise
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    torch.manual_seed(0)
+    mamba = trained_like(Mamba(8, d_state=4).double())
+    mamba(torch.randn(4, 40, 8, dtype=torch.float64))[0].square().mean().backward()
+    spawn = multiprocessing.get_context("spawn")
+    processes = [spawn.Process(target=_train_together, args=(rank, tmp_path), daemon=True) for rank in range(2)]
+    try:
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(60)
+            assert process.exitcode == 0
+    finally:
+        for process in processes:
+            process.kill()
+    for rank in range(2):
+        for name, gradient in torch.load(tmp_path / f"{rank}.pt").items():
+            expected = mamba.get_parameter(name).grad
+            torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-12, msg=name)

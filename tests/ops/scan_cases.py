@@ -1,5 +1,10 @@
 """Random scans, and the recurrence solved in closed form."""
 
+import random
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -60,3 +65,59 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
     """Largest difference, relative to the largest expected value."""
     scale = expected.abs().max().clamp(min=1e-30)
     return float(((found.double() - expected.double()).abs().max() / scale).item())
+
+
+# --- cases and ways to lie in memory ----------------------------------------------------------------------
+
+
+def covering(axes: Mapping[str, Sequence[Any]], fits: Callable[..., bool]) -> list[dict[str, Any]]:
+    """Few cases in which every two values of two axes meet, except where no case with both fits."""
+    rng, cases = random.Random(0), []
+    missing = {
+        (one, i, other, j)
+        for one, other in combinations(axes, 2)
+        for i in range(len(axes[one]))
+        for j in range(len(axes[other]))
+    }
+    while missing:
+        one, i, other, j = min(missing)
+        found, best = set(), None
+        for _ in range(30):
+            indices = {name: rng.randrange(len(values)) for name, values in axes.items()} | {one: i, other: j}
+            covered = {(a, indices[a], b, indices[b]) for a, b in combinations(axes, 2)} & missing
+            case = {name: axes[name][index] for name, index in indices.items()}
+            if len(covered) > len(found) and fits(**case):
+                found, best = covered, case
+        missing -= found or {(one, i, other, j)}
+        cases += [best] if best else []
+    return cases
+
+
+def _from_a_sheet(tensor: Tensor) -> Tensor:
+    """The second half of something whose other half must not be read."""
+    return torch.cat([torch.full_like(tensor, torch.nan), tensor], -1).chunk(2, -1)[1]
+
+
+def _from_a_longer_one(tensor: Tensor) -> Tensor:
+    return torch.stack([torch.full_like(tensor, torch.nan), tensor], 1)[:, 1]
+
+
+def _every_second(tensor: Tensor) -> Tensor:
+    return torch.stack([tensor, torch.full_like(tensor, torch.nan)], -1)[..., 0]
+
+
+def _reversed_axes(tensor: Tensor) -> Tensor:
+    backwards = tuple(range(tensor.ndim)[::-1])
+    return tensor.permute(backwards).contiguous().permute(backwards)
+
+
+# what surrounds the numbers in memory is NaN, so that reading it shows
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "contiguous": Tensor.contiguous,
+    "second half": _from_a_sheet,
+    "slice": _from_a_longer_one,
+    "every second": _every_second,
+    "axes reversed": _reversed_axes,
+    "first axis expanded": lambda tensor: tensor[:1].expand_as(tensor),
+    "last axis expanded": lambda tensor: tensor[..., :1].expand_as(tensor),
+}

@@ -1,13 +1,19 @@
 """The vector arithmetic under the kernels, against numpy in float64."""
 
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
 import numba
 import numpy as np
 import pytest
 import torch
 
 from slotssm.ops.blocks import block_of
-from slotssm.ops.bridge import aligned, tasks_of, vectorised
+from slotssm.ops.bridge import aligned, vectorised
 from slotssm.ops.lanes import VECTOR_BYTES
+from slotssm.ops.sizes import tasks_of
 
 
 def compiled(name):
@@ -146,3 +152,29 @@ def test_blocks_of_channels_are_a_partition(batch):
 
 def test_an_empty_batch_has_no_tasks():
     assert tasks_of(torch.empty(0, 3, 5))[0] == 0
+
+
+SCAN_ON_ANOTHER_PROCESSOR = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import torch
+from scan_cases import random_scan, relative_error
+from slotssm.ops import lanes, selective_scan
+
+arguments, found = random_scan(65, channels=21, states=7, dtype=torch.float32), {}
+for backend in ("fused", "reference"):
+    y, final = selective_scan(**arguments, delta_softplus=True, return_final_state=True, backend=backend)
+    gradients = torch.autograd.grad(y.square().sum() + final.sum(), list(arguments.values()))
+    found[backend] = [y.detach(), final.detach(), *gradients]
+assert max(map(relative_error, found["fused"], found["reference"])) < 1e-5
+print(lanes.VECTOR_BYTES)
+"""
+
+
+@pytest.mark.parametrize(("features", "width"), [("+avx,+avx2,+fma", 32), pytest.param("", 16, marks=pytest.mark.slow)])
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="features of another architecture")
+def test_narrower_registers_give_the_same_results(features, width, tmp_path, environment):
+    settings = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", SCAN_ON_ANOTHER_PROCESSOR, str(Path(__file__).parent)]
+    done = subprocess.run(command, env={**environment, **settings}, capture_output=True, text=True, timeout=300)
+    assert done.stdout.strip() == str(width), done.stderr

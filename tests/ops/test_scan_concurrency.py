@@ -1,4 +1,4 @@
-"""The fused scan in threads, after a fork, and in workers of a DataLoader."""
+"""The fused scan and convolution in threads, after a fork, and in workers of a DataLoader."""
 
 import os
 import pickle
@@ -11,7 +11,7 @@ import torch
 from scan_cases import random_scan
 from torch.utils.data import DataLoader, Dataset
 
-from slotssm.ops import fused_scan, selective_scan, threads
+from slotssm.ops import causal_convolve, fused_convolution, fused_scan, selective_scan, threads
 
 FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 # python 3.12 warns of any fork in a process with threads, which is what is tested here
@@ -30,12 +30,20 @@ def set_threads():
     torch.set_num_threads(before)
 
 
+def convolution(seed: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = ((3, 33, 65), (3, 65, 4), (65, 4), (65,))
+    return [torch.randn(shape, generator=generator, requires_grad=True) for shape in shapes]
+
+
 def computed(seed: int) -> list[torch.Tensor]:
-    """Values and gradients of one scan, with enough tasks for several threads."""
-    arguments = random_scan(33, channels=65, batch=3, dtype=torch.float32, seed=seed)
+    """Values and gradients of one convolution and one scan, with enough tasks for several threads."""
+    arguments, inputs = random_scan(33, channels=65, batch=3, dtype=torch.float32, seed=seed), convolution(seed)
+    convolved, _ = causal_convolve(*inputs)
     y, final = selective_scan(**arguments, delta_softplus=True, return_final_state=True, backend="fused")
     found = torch.autograd.grad(y.square().sum() + final.sum(), list(arguments.values()))
-    return [y.detach(), final.detach(), *found]
+    slopes = torch.autograd.grad(convolved.square().sum(), inputs)
+    return [y.detach(), final.detach(), *found, convolved.detach(), *slopes]
 
 
 def same(ours, theirs) -> bool:
@@ -62,15 +70,19 @@ def test_several_python_threads_do_not_disturb_each_other(set_threads):
 @FORK_WARNING
 def test_a_forked_child_computes_the_same(set_threads):
     # the parent's threads exist before the fork and do not live on in the child; torch's own do not recover from
-    # that, so the child runs the two operators alone
+    # that, so the child runs the operators alone
     set_threads(2)
     arguments = random_scan(33, channels=65, batch=3)
     operands = [arguments[name].detach() for name in ("x", "dt", "A", "B", "C", "D", "z", "delta_bias")]
     start = arguments["initial_state"].detach()
+    x, past, weight, bias = (tensor.detach() for tensor in convolution(0))
+    history = past.transpose(1, 2)
 
     def operators() -> list[torch.Tensor]:
         y, final, stored = fused_scan.fused_scan(*operands, True, start)
-        return [y, final, *fused_scan.fused_scan_backward(*operands, True, stored, y, final)]
+        convolved = fused_convolution.fused_convolution(x, history, weight, bias)
+        slopes = fused_convolution.fused_convolution_backward(x, history, weight, bias, convolved)
+        return [y, final, *fused_scan.fused_scan_backward(*operands, True, stored, y, final), convolved, *slopes]
 
     expected = operators()
     reader, writer = os.pipe()
@@ -97,12 +109,12 @@ class _Scans(Dataset):
         return 4
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return computed(index)[0]
+        return torch.cat([part.flatten() for part in computed(index)])
 
 
 @FORK
 @FORK_WARNING
 def test_workers_of_a_data_loader_compute_the_same():
-    expected = [computed(index)[0] for index in range(4)]
+    expected = [_Scans()[index] for index in range(4)]
     loader = DataLoader(_Scans(), batch_size=None, num_workers=2, multiprocessing_context="fork", timeout=60)
     assert same(list(loader), expected)
