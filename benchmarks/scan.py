@@ -3,12 +3,12 @@
 Usage:
     python benchmarks/scan.py [--repeats R] [--quick] [--json]
 
-Implementations take turns within every repeat, so that a disturbance of the machine meets all of them; what takes
-seconds is repeated less. Everything runs in one process with as many threads as torch chooses, but for the peak
-memory, which is the growth of the resident set in a process of its own. Peers: `pscan` is mamba.py's parallel scan
-(the package mambapy), `transformers` the loop of its Mamba layer without CUDA kernels. Both are written for a whole
-layer; here `pscan` gets the same inputs and computes the same outputs as our scan, and `transformers` is measured as
-a layer.
+Implementations take turns within every repeat, so that a disturbance of the machine meets all of them; a turn is one
+run, or the median of three short ones, and what takes seconds has one turn. Everything runs in one process with as
+many threads as torch chooses, but for the peak memory, which is the growth of the resident set in a process of its
+own. Peers: `pscan` is mamba.py's parallel scan (the package mambapy), `transformers` the loop of its Mamba layer
+without CUDA kernels. Both are written for a whole layer; here `pscan` gets the same inputs and computes the same
+outputs as our scan, and `transformers` is measured as a layer.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any, NamedTuple
 
 import numba
@@ -47,8 +48,12 @@ SHAPES: list[Shape] = [(12, 80, 80, 16), (12, 640, 80, 16), (12, 2560, 80, 16), 
 """Batch times slots, steps L, inner channels E, states N."""
 QUICK: list[Shape] = SHAPES[:2]
 LENGTHS = (320, 640, 1280, 2560, 5120, 10240)
+SHORT_S = 0.2
+"""What takes less runs three times in a row at each turn, of which the median counts."""
 SLOW_S = 2.0
-"""What takes longer is measured twice at most."""
+"""What takes longer is measured once, after a first run."""
+LONGEST_TRANSFORMERS = 640
+"""Its loop over time keeps the whole sequence for every step of its backward pass: time grows with L squared."""
 WIDTH, EXPAND, SLOTS = 64, 1.25, 6
 """Of the layers: D, E / D and K."""
 
@@ -134,13 +139,6 @@ def layer_jobs(length: int) -> dict[str, Callable[[], None]]:
         past = u.new_zeros(batch, channels, mamba.d_conv)
         return causal_convolve(u, past, mamba.conv1d.weight[:, 0], mamba.conv_bias)[0]
 
-    def scan(u: Tensor) -> Tensor:
-        u, z = u.expand(2, -1, -1, -1).unbind()
-        maps = u[..., : 2 * mamba.d_state]
-        B, C = maps.chunk(2, -1)
-        rates, bias = -mamba.A_log.exp(), mamba.dt_proj.bias
-        return selective_scan(u, u, rates, B, C, mamba.D, z, bias, delta_softplus=True)
-
     def project(u: Tensor) -> Tensor:
         x, _ = mamba.in_proj(u).chunk(2, -1)
         dt = mamba.x_proj(x)[..., : mamba.dt_rank]
@@ -150,15 +148,29 @@ def layer_jobs(length: int) -> dict[str, Callable[[], None]]:
         "SlotSSM layer": gradient_of(lambda slots: layer.mix_time(mix(slots), None)[0], slots, layer),
         "  its slot mixer": gradient_of(mix, slots, layer.slot_mixer),
         "Mamba block": gradient_of(lambda u: mamba(u)[0], u, mamba),
-        "  its scan, with bias, softplus, D and gate": gradient_of(scan, inner, mamba),
+        "  its scan, with bias, softplus, D and gate": whole_scan(mamba, batch, length),
         "  its convolution and SiLU": gradient_of(convolve, inner, mamba.conv1d),
         "  its linear maps": gradient_of(project, u, mamba),
         "mambapy block": of_module(mambapy_block(mamba), u),
     }
-    # its loop over time takes minutes beyond this
-    if length <= 640:
-        jobs["transformers block"] = of_module(transformers_block(mamba), u)
+    transformers = transformers_block(mamba)
+    jobs["Mamba block, forward alone"] = forward_of(mamba, {"u": u})
+    jobs["transformers block, forward alone"] = forward_of(transformers, {"hidden_states": u})
+    if length <= LONGEST_TRANSFORMERS:
+        jobs["transformers block"] = of_module(transformers, u)
     return jobs
+
+
+def whole_scan(mamba: Mamba, batch: int, length: int) -> Callable[[], None]:
+    """Forward + backward of the scan of a layer, with everything that is fused into it."""
+    inputs = scan_inputs((batch, length, mamba.d_inner, mamba.d_state))
+    inputs["D"], inputs["delta_bias"] = mamba.D, mamba.dt_proj.bias
+    inputs["z"] = torch.randn(batch, length, mamba.d_inner, requires_grad=True)
+
+    def scan(**inputs: Tensor) -> Tensor:
+        return selective_scan(**inputs, delta_softplus=True)
+
+    return both_of(scan, inputs, torch.randn(batch, length, mamba.d_inner))
 
 
 def mambapy_block(mamba: Mamba) -> nn.Module:
@@ -227,14 +239,23 @@ def run_ceiling(x: np.ndarray, y: np.ndarray, count: int) -> None:
     ceiling(Numbers(x, y), count)
 
 
-def ceiling_rate(count: int = 200_000) -> float:
-    """exp2 + multiply-add a second, in billions, on all threads."""
+def ceiling_rate(count: int = 4_000_000) -> float:
+    """Billions of exp2 + multiply-add a second, with our exp2, on all threads."""
     num_threads = torch.get_num_threads()
     operands = [(np.full(512, 0.5, np.float32), np.full(512, -0.5, np.float32)) for _ in range(num_threads)]
-    run_ceiling(*operands[0], 1)
+    ready = Barrier(num_threads + 1)
+
+    def work(pair: tuple[np.ndarray, np.ndarray]) -> None:
+        run_ceiling(*pair, 1)
+        ready.wait()
+        run_ceiling(*pair, count)
+
     with ThreadPoolExecutor(num_threads) as pool:
+        done = [pool.submit(work, pair) for pair in operands]
+        ready.wait()
         start = time.perf_counter()
-        list(pool.map(lambda pair: run_ceiling(*pair, count), operands))
+        for future in done:
+            future.result()
         return num_threads * count * 8 * (VECTOR_BYTES // 4) / (time.perf_counter() - start) / 1e9
 
 
@@ -247,11 +268,11 @@ def bandwidth() -> float:
     return 2 * source.nbytes / (time.perf_counter() - start) / 1e9
 
 
-def limits(repeats: int) -> dict[str, float]:
-    """Medians of both limits."""
+def limits() -> dict[str, float]:
+    """The best of five of each: a limit is what the machine can do undisturbed."""
     return {
-        "exp2_fma_per_ns": statistics.median(ceiling_rate() for _ in range(max(5, repeats))),
-        "bandwidth_gb_per_s": statistics.median(bandwidth() for _ in range(max(5, repeats))),
+        "exp2_fma_per_ns": max(ceiling_rate() for _ in range(5)),
+        "bandwidth_gb_per_s": max(bandwidth() for _ in range(5)),
     }
 
 
@@ -263,13 +284,22 @@ def measure(jobs: dict[str, Callable[[], None]], repeats: int) -> dict[str, floa
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for repeat in range(repeats + 1):
         for name, job in jobs.items():
-            if repeat > 2 and seconds[name][0] > SLOW_S:
+            # by its second run, since the first one compiles and touches memory
+            if repeat >= 2 and seconds[name][1] > SLOW_S:
                 continue
-            start = time.perf_counter()
-            job()
-            seconds[name].append(time.perf_counter() - start)
-    # the first run compiles and touches memory
+            turn = [timed(job)]
+            # what is short suffers from what the one before it left in the caches
+            if turn[0] < SHORT_S:
+                turn += [timed(job), timed(job)]
+            seconds[name].append(statistics.median(turn))
     return {name: statistics.median(values[1:]) for name, values in seconds.items()}
+
+
+def timed(job: Callable[[], None]) -> float:
+    """Seconds of one run."""
+    start = time.perf_counter()
+    job()
+    return time.perf_counter() - start
 
 
 def exponent(repeats: int) -> tuple[dict[int, float], float]:
@@ -321,7 +351,7 @@ def results(shapes: list[Shape], repeats: int) -> dict[str, Any]:
         "numba": numba.__version__,
         "vector_bytes": VECTOR_BYTES,
         "repeats": repeats,
-        "limits": limits(repeats),
+        "limits": limits(),
         "scans": [],
         "layers": [],
     }
@@ -357,11 +387,13 @@ def report(document: dict[str, Any]) -> str:
         f"{facts['cpu']}, {facts['cores']} cores, {document['threads']} threads, vectors of "
         f"{document['vector_bytes']} bytes; Python {facts['python']}, torch {document['torch']}, "
         f"numba {document['numba']}; medians of {document['repeats']}",
-        f"limits: {limit['exp2_fma_per_ns']:.1f} billion exp2 + multiply-add a second, "
-        f"copying {limit['bandwidth_gb_per_s']:.1f} GB/s",
+        f"limits: {limit['exp2_fma_per_ns']:.1f} billion exp2 + multiply-add a second in registers, "
+        f"copying {limit['bandwidth_gb_per_s']:.1f} GB/s; `both` is forward + backward",
+        "of ceiling: exponentials a second (one an update forward, two for both) over that limit; of bandwidth: "
+        "inputs, outputs and gradients, each once, over copying",
     ]
     for entry in document["scans"]:
-        lines += scan_lines(entry, limit["exp2_fma_per_ns"])
+        lines += scan_lines(entry, limit)
     for entry in document["layers"]:
         whole = entry["seconds"]["Mamba block"]
         lines += [
@@ -376,23 +408,30 @@ def report(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def scan_lines(entry: dict[str, Any], ceiling_per_ns: float) -> list[str]:
-    """One table: times, ratios to pscan, state updates a second and their share of the ceiling, memory."""
+def scan_lines(entry: dict[str, Any], limit: dict[str, float]) -> list[str]:
+    """One table: times, ratio to pscan, state updates a second, shares of the limits, memory."""
     seconds, memory = entry["seconds"], entry.get("memory", {})
+    batch, length, channels, states = entry["shape"]
     updates = math.prod(entry["shape"]) / 1e9
+    # forward: x, dt, B, C, y; backward: these again (y as its gradient) and the gradients of x, dt, B and C
+    once = 4e-9 * batch * length * (3 * channels + 2 * states)
+    twice = once + once + 4e-9 * batch * length * (2 * channels + 2 * states)
+    columns = f"{'forward':>14}{'both':>14}{'both, x pscan':>15}{'G updates/s':>15}{'of ceiling':>13}"
     lines = [
         "",
-        "scan at (batch x slots, L, E, N) = {}".format(entry["shape"]),
-        f"{'':12}{'forward':>12}{'both':>12}{'both, x pscan':>15}{'G updates/s':>14}{'of ceiling':>20}{'memory':>9}",
+        f"scan at (batch x slots, L, E, N) = {tuple(entry['shape'])}",
+        f"{'':12}{columns}{'of bandwidth':>14}{'memory':>9}",
     ]
     for name in SCANS:
         forward, both = seconds[f"{name} forward"], seconds[f"{name} both"]
-        # the backward pass computes every exponential once more
+        rates = f"{updates / forward:.2f} / {updates / both:.2f}"
+        ceiling_per_ns, bandwidth_per_s = limit["exp2_fma_per_ns"], limit["bandwidth_gb_per_s"]
         shares = f"{updates / forward / ceiling_per_ns:.0%} / {2 * updates / both / ceiling_per_ns:.0%}"
-        used = f"{memory[name]:.1f} x" if name in memory else ""
+        moved = f"{once / forward / bandwidth_per_s:.0%} / {twice / both / bandwidth_per_s:.0%}"
+        used = f"{memory[name]:.1f} x" if name in memory else "-"
         lines.append(
-            f"{name:12}{forward * 1e3:>9.2f} ms{both * 1e3:>9.2f} ms{seconds['pscan both'] / both:>15.1f}"
-            f"{updates / forward:>7.2f} /{updates / both:>5.2f}{shares:>20}{used:>9}"
+            f"{name:12}{forward * 1e3:>11.2f} ms{both * 1e3:>11.2f} ms{seconds['pscan both'] / both:>15.1f}"
+            f"{rates:>15}{shares:>13}{moved:>14}{used:>9}"
         )
     return lines
 
