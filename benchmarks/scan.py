@@ -52,6 +52,8 @@ SHORT_S = 0.2
 """What takes less runs three times in a row at each turn, of which the median counts."""
 SLOW_S = 2.0
 """What takes longer is measured once, after a first run."""
+VERY_SLOW_S = 8.0
+"""What takes longer runs but once."""
 LONGEST_TRANSFORMERS = 640
 """Its loop over time keeps the whole sequence for every step of its backward pass: time grows with L squared."""
 WIDTH, EXPAND, SLOTS = 64, 1.25, 6
@@ -285,14 +287,14 @@ def measure(jobs: dict[str, Callable[[], None]], repeats: int) -> dict[str, floa
     for repeat in range(repeats + 1):
         for name, job in jobs.items():
             # by its second run, since the first one compiles and touches memory
-            if repeat >= 2 and seconds[name][1] > SLOW_S:
+            if repeat >= 2 and seconds[name][-1] > SLOW_S or repeat >= 1 and seconds[name][0] > VERY_SLOW_S:
                 continue
             turn = [timed(job)]
             # what is short suffers from what the one before it left in the caches
             if turn[0] < SHORT_S:
                 turn += [timed(job), timed(job)]
             seconds[name].append(statistics.median(turn))
-    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
+    return {name: statistics.median(values[1:] or values) for name, values in seconds.items()}
 
 
 def timed(job: Callable[[], None]) -> float:

@@ -343,7 +343,7 @@ class TrainConfig(Config):
     schedule: Literal["cosine", "constant"] = "cosine"
     """After the warm-up: down to a tenth of the peak along a cosine, or constant."""
     weight_decay: float = Field(0.0, ge=0)
-    """AdamW's weight decay on matrices (never on biases, norms, embeddings or a state space's A to D); 0 is off."""
+    """AdamW's weight decay on the weights of linear maps and convolutions, and on nothing else; 0 is off."""
     grad_clip_norm: float = Field(1.0, ge=0)
     """Gradients are scaled down to this norm; 0 is off."""
     precision: Literal["no", "bf16"] = "no"

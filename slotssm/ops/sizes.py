@@ -24,8 +24,8 @@ def as_array(tensor: Tensor) -> np.ndarray:
 def tasks_of(x: Tensor) -> tuple[int, int]:
     """Number of tasks for x, [B, L, E], and channels of each; few sequences are cut finer, for the sake of threads."""
     batch, _, num_channels = x.shape
-    widest = BLOCK_CHANNELS if batch >= 8 else BLOCK_CHANNELS // 4
-    num_blocks = max(1, -(-num_channels // widest))
+    for_threads = min(4, -(-8 // max(1, batch)), -(-num_channels // 16))
+    num_blocks = max(1, for_threads, -(-num_channels // BLOCK_CHANNELS))
     # whole vectors of any processor
     block_channels = max(16, -(-num_channels // (16 * num_blocks)) * 16)
     return batch * -(-num_channels // block_channels), block_channels

@@ -1,3 +1,5 @@
+"""Mamba-2 against transformers and a plain recurrence; mambapy's needs triton, so it is no oracle on a CPU."""
+
 import math
 
 import pytest
