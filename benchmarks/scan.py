@@ -287,7 +287,7 @@ def measure(jobs: dict[str, Callable[[], None]], repeats: int) -> dict[str, floa
     for repeat in range(repeats + 1):
         for name, job in jobs.items():
             # by its second run, since the first one compiles and touches memory
-            if repeat >= 2 and seconds[name][-1] > SLOW_S or repeat >= 1 and seconds[name][0] > VERY_SLOW_S:
+            if (repeat >= 2 and seconds[name][-1] > SLOW_S) or (repeat >= 1 and seconds[name][0] > VERY_SLOW_S):
                 continue
             turn = [timed(job)]
             # what is short suffers from what the one before it left in the caches
