@@ -38,6 +38,7 @@ lint: setup  ## style, types
 
 bench: setup  ## benchmarks, side by side; run them on an idle machine
 	$(BIN)/python benchmarks/generate.py
+	$(BIN)/python benchmarks/scan.py
 
 docs: setup  ## rewrite the generated parts of the documentation
 	$(BIN)/python docs/build_cli_reference.py

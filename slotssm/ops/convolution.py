@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from slotssm.errors import InputError
 from slotssm.ops import fused_convolution
 from slotssm.ops.availability import compile_failure
+from slotssm.ops.shapes import require_shapes
 from slotssm.ops.sizes import name_of
 
 
@@ -33,8 +33,15 @@ def causal_convolve(
     Raises:
         InputError: shapes that do not fit together.
     """
-    _check_shapes(x, past, weight, bias)
-    width, past = weight.shape[1], past.transpose(1, 2).to(x.dtype)
+    batch, _, channels = x.shape
+    width = weight.shape[-1]
+    expected = {
+        "past": (past, (batch, channels, width)),
+        "weight": (weight, (channels, width)),
+        "bias": (bias, (channels,)),
+    }
+    require_shapes(x, expected)
+    past = past.transpose(1, 2).to(x.dtype)
     # a copy of its own: a view would keep all of x in memory, and change with it
     last = torch.cat([past, x[:, -width:]], dim=1)[:, -width:].transpose(1, 2).contiguous()
     dtype = torch.promote_types(x.dtype, weight.dtype)
@@ -46,18 +53,8 @@ def causal_convolve(
     return y, last
 
 
-def _check_shapes(x: Tensor, past: Tensor, weight: Tensor, bias: Tensor) -> None:
-    """The kernels do not check bounds."""
-    batch, _, channels = x.shape
-    width = weight.shape[-1]
-    expected = {"past": (batch, channels, width), "weight": (channels, width), "bias": (channels,)}
-    for (name, shape), tensor in zip(expected.items(), (past, weight, bias), strict=True):
-        if tuple(tensor.shape) != shape:
-            raise InputError(f"{name} has shape {tuple(tensor.shape)}, but x {tuple(x.shape)} needs {shape}")
-
-
 def _shifted_sum(history: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A sum of shifted products: faster than a grouped convolution for so narrow a kernel, and time stays second."""
+    """A sum of shifted products; time stays the second axis."""
     width = weight.shape[1]
     total = bias
     for w in range(width):

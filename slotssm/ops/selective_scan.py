@@ -10,6 +10,7 @@ from torch import Tensor
 from slotssm.errors import InputError
 from slotssm.ops import chunked, fused_scan, mamba_ssm, reference
 from slotssm.ops.availability import compile_failure, has_mamba_ssm
+from slotssm.ops.shapes import require_shapes
 from slotssm.ops.sizes import name_of
 
 BACKENDS = ("auto", "reference", "chunked", "fused", "mamba_ssm")
@@ -128,9 +129,7 @@ def _check_shapes(
         "delta_bias": (delta_bias, (channels,)),
         "initial_state": (initial_state, (batch, channels, states)),
     }
-    for name, (tensor, shape) in expected.items():
-        if tensor is not None and tuple(tensor.shape) != shape:
-            raise InputError(f"{name} has shape {tuple(tensor.shape)}, but x {tuple(x.shape)} needs {shape}")
+    require_shapes(x, expected)
 
 
 def _finish(y: Tensor, x: Tensor, D: Tensor | None, z: Tensor | None) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from slotssm.errors import InputError
 from slotssm.ops.carry import carry
+from slotssm.ops.shapes import require_shapes
 
 
 def ssd(
@@ -147,9 +148,7 @@ def _check(
         "D": (D, (heads,)),
         "initial_state": (initial_state, (batch, heads, width, states)),
     }
-    for name, (tensor, shape) in expected.items():
-        if tensor is not None and tuple(tensor.shape) != shape:
-            raise InputError(f"{name} has shape {tuple(tensor.shape)}, but x {tuple(x.shape)} needs {shape}")
+    require_shapes(x, expected)
     if heads % groups:
         raise InputError(f"B has {groups} groups, which do not divide the {heads} heads of x")
     if chunk_size < 1:

@@ -1,0 +1,18 @@
+"""Refusal of arrays that do not fit together: broadcasting would hide it, and kernels would read beyond them."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from slotssm.errors import InputError
+
+
+def require_shapes(x: Tensor, expected: Mapping[str, tuple[Tensor | None, tuple[int, ...]]]) -> None:
+    """Compare named tensors with the shapes that x needs; None stands for an argument that was left out.
+
+    Raises:
+        InputError: the first that differs.
+    """
+    for name, (tensor, shape) in expected.items():
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise InputError(f"{name} has shape {tuple(tensor.shape)}, but x {tuple(x.shape)} needs {shape}")
