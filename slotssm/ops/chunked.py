@@ -93,7 +93,7 @@ def _scratch(x: Float[Tensor, "B L E"], state_size: int, count: int) -> Float[Te
 
 
 def _scaled(A: Float[Tensor, "E N"]) -> Float[Tensor, "N E"]:
-    """A in units of log 2: on the CPU torch's exp2 is several times faster than exp, above all where it underflows."""
+    """A in units of log 2, for exp2: torch's exp slows down on a CPU where it underflows."""
     return (A.T * math.log2(math.e)).contiguous()
 
 

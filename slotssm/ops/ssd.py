@@ -41,7 +41,7 @@ def ssd(
         D: skip connection; None leaves it out.
         initial_state: h before the first step; zeros by default. Gradients flow into it.
         return_final_state: also return h after the last step; gradients flow through it.
-        chunk_size: steps of a chunk. It decides speed and memory, not the result; 32 was fastest on a CPU.
+        chunk_size: steps of a chunk. It decides speed and memory, not the result.
 
     Returns:
         y in the dtype of x, and the final state if asked for.
