@@ -1,0 +1,58 @@
+"""Typed configuration: what a data set, a model, a task and a training run are made of.
+
+Order of precedence: preset < TOML file < `key.path=value`. Every value that a run depends on is here, so
+the saved configuration re-runs as it is.
+"""
+
+from slotssm.config.models import (
+    Mamba2Config,
+    MambaConfig,
+    ModelConfig,
+    OCSlotSSMConfig,
+    S4DConfig,
+    S5Config,
+    SequenceModelConfig,
+    SlotSSMConfig,
+    TimeMixerConfig,
+)
+from slotssm.config.recipes import (
+    MAX_COVERAGE,
+    MIN_SPEED_PX_PER_FRAME,
+    PAINTS,
+    RGB,
+    BCBRecipe,
+    BouncingRecipe,
+    DataConfig,
+    PaintName,
+    Recipe,
+    ShapeName,
+)
+from slotssm.config.runs import RunConfig, TrainConfig
+from slotssm.config.tasks import RecallConfig, ReconstructConfig, TaskConfig
+
+__all__ = [
+    "MAX_COVERAGE",
+    "MIN_SPEED_PX_PER_FRAME",
+    "PAINTS",
+    "RGB",
+    "BCBRecipe",
+    "BouncingRecipe",
+    "DataConfig",
+    "Mamba2Config",
+    "MambaConfig",
+    "ModelConfig",
+    "OCSlotSSMConfig",
+    "PaintName",
+    "RecallConfig",
+    "Recipe",
+    "ReconstructConfig",
+    "RunConfig",
+    "S4DConfig",
+    "S5Config",
+    "SequenceModelConfig",
+    "ShapeName",
+    "SlotSSMConfig",
+    "TaskConfig",
+    "TimeMixerConfig",
+    "TrainConfig",
+]

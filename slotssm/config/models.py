@@ -1,0 +1,127 @@
+"""What a model is made of: time mixers, and the rows of the composition."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from slotssm.documents import Config
+
+
+class MambaConfig(Config):
+    """Time mixer: one Mamba (v1) block, its weights shared by all slots."""
+
+    kind: Literal["mamba"] = "mamba"
+    d_state: int = Field(16, ge=1)
+    """N: state size of each inner channel."""
+    d_conv: int = Field(4, ge=1)
+    """Width of the causal depthwise convolution in steps."""
+    expand: float = Field(2.0, gt=0)
+    """Inner width E = int(expand * slot_dim)."""
+
+
+class Mamba2Config(Config):
+    """Time mixer: one Mamba-2 block, its weights shared by all slots."""
+
+    kind: Literal["mamba2"] = "mamba2"
+    d_state: int = Field(64, ge=1)
+    """N: state size of each inner channel."""
+    d_conv: int = Field(4, ge=1)
+    """Width of the causal depthwise convolution in steps."""
+    expand: float = Field(2.0, gt=0)
+    """Inner width E = int(expand * slot_dim)."""
+    headdim: int = Field(16, ge=1)
+    """Channels of a head, which share one decay; divides the inner width."""
+    ngroups: int = Field(1, ge=1)
+    """Groups of heads that share their input and output maps; divides the number of heads."""
+    chunk_size: int = Field(32, ge=1)
+    """Steps that the scan takes as one matrix: a matter of speed and memory, not of the result."""
+
+
+class TimeInvariantConfig(Config):
+    """What S4D and S5 have in common: a diagonal complex state space model that does not depend on its input."""
+
+    d_state: int = Field(64, ge=2, multiple_of=2)
+    """N: state size of each channel (S4D) or of all together (S5), in conjugate pairs."""
+    dt_min: float = Field(1e-3, gt=0)
+    """Smallest initial step size; at first a state fades by exp(-dt / 2) a step."""
+    dt_max: float = Field(1e-1, gt=0)
+    """Largest initial step size; they are drawn log-uniformly."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.dt_min > self.dt_max:
+            raise ValueError(f"dt_min {self.dt_min:g} exceeds dt_max {self.dt_max:g}")
+        return self
+
+
+class S4DConfig(TimeInvariantConfig):
+    """Time mixer: one S4D block, a state space model for each channel; its weights shared by all slots."""
+
+    kind: Literal["s4d"] = "s4d"
+
+
+class S5Config(TimeInvariantConfig):
+    """Time mixer: one S5 block, a state space model of all channels; its weights shared by all slots."""
+
+    kind: Literal["s5"] = "s5"
+
+
+TimeMixerConfig = Annotated[MambaConfig | Mamba2Config | S4DConfig | S5Config, Field(discriminator="kind")]
+
+
+class SequenceModelConfig(Config):
+    """What SlotSSM and OC-SlotSSM have in common."""
+
+    num_slots: int = Field(6, ge=1)
+    """K: slots of every layer."""
+    slot_dim: int = Field(64, ge=4)
+    """D: width of a slot."""
+    num_layers: int = Field(3, ge=1)
+    """Layers of encoder (where present), time mixer and slot mixer."""
+    num_heads: int = Field(4, ge=1)
+    """Heads of every attention; divides slot_dim."""
+    mlp_ratio: float = Field(4.0, gt=0)
+    """Hidden width of every MLP as a multiple of slot_dim."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout after attention and MLP; 0 is off."""
+    time_mixer: TimeMixerConfig = MambaConfig()
+
+    @field_validator("time_mixer", mode="before")
+    @classmethod
+    def _default_kind(cls, value: Any) -> Any:
+        """Fields without a kind are Mamba's, as in configurations from before there were others."""
+        return {"kind": "mamba", **value} if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.slot_dim % self.num_heads:
+            raise ValueError(f"num_heads {self.num_heads} does not divide slot_dim {self.slot_dim}")
+        if self.slot_dim % 4:
+            raise ValueError(f"slot_dim {self.slot_dim} must be a multiple of 4 (sine-cosine positions)")
+        mixer = self.time_mixer
+        inner = int(mixer.expand * self.slot_dim) if isinstance(mixer, MambaConfig | Mamba2Config) else self.slot_dim
+        if inner < 1 or int(self.mlp_ratio * self.slot_dim) < 1:
+            raise ValueError("time_mixer.expand and mlp_ratio must leave at least one channel of slot_dim")
+        if isinstance(mixer, Mamba2Config):
+            if inner % mixer.headdim:
+                raise ValueError(f"time_mixer.headdim {mixer.headdim} does not divide expand * slot_dim = {inner}")
+            if (heads := inner // mixer.headdim) % mixer.ngroups:
+                raise ValueError(f"time_mixer.ngroups {mixer.ngroups} does not divide the {heads} heads of Mamba-2")
+        return self
+
+
+class SlotSSMConfig(SequenceModelConfig):
+    """SlotSSM: a CLS-Transformer slot encoder before the first layer (paper, sections 3 and 4)."""
+
+    kind: Literal["slotssm"] = "slotssm"
+    num_encoder_layers: int = Field(3, ge=1)
+    """Layers of the slot encoder: self-attention, cross-attention to the tokens, MLP."""
+
+
+class OCSlotSSMConfig(SequenceModelConfig):
+    """OC-SlotSSM: one inverted attention to the input tokens in every layer (paper, section 5.1)."""
+
+    kind: Literal["oc-slotssm"] = "oc-slotssm"
+
+
+ModelConfig = Annotated[SlotSSMConfig | OCSlotSSMConfig, Field(discriminator="kind")]
