@@ -19,12 +19,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from machine import machine
 
 from generators.catalog import GENERATORS, make_episode
 from generators.writer import generate
 from slotssm.config import BouncingRecipe, DataConfig
 from slotssm.data.episodes import EpisodeWriter
+from slotssm.experiments.provenance import machine
 
 RECIPE = BouncingRecipe(min_objects=3, max_objects=3)
 PEER_FRAMES = 3000

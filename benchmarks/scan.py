@@ -28,7 +28,6 @@ import numba
 import numpy as np
 import torch
 from ceiling import limits
-from machine import machine
 from mambapy.mamba import MambaBlock
 from mambapy.mamba import MambaConfig as MambapyConfig
 from mambapy.pscan import pscan
@@ -36,6 +35,7 @@ from torch import Tensor, nn
 from transformers import MambaConfig as TransformersConfig
 from transformers.models.mamba.modeling_mamba import MambaMixer
 
+from slotssm.experiments.provenance import machine
 from slotssm.layers import Mamba, SlotMixer
 from slotssm.models.composition import SlotLayer
 from slotssm.ops import causal_convolve, selective_scan

@@ -81,7 +81,7 @@ def layout(recipe: BCBRecipe) -> Layout:
     size, num = recipe.size_px, recipe.num_balls
     return {
         **standard_layout(recipe.num_frames, size, size, num),
-        "objects/color": Field((recipe.num_frames, num), "uint8", attrs=categorical(recipe.color_names)),
+        "objects/color": Field((recipe.num_frames, num), "uint8", attrs=categorical(recipe.paints)),
         "objects/radius": Field((num,), "float32", attrs={"kind": "numeric", "unit": "px"}),
     }
 

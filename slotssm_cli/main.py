@@ -9,7 +9,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from slotssm.errors import SlotSSMError
-from slotssm_cli import demo, evaluate, generate, inspect, train, visualize
+from slotssm_cli import demo, evaluate, generate, inspect, reproduce, train, visualize
 from slotssm_cli.console import note, result, result_json
 
 DEBUG_VARIABLE = "SLOTSSM_DEBUG"
@@ -30,6 +30,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "inspect": inspect.inspect,
     "verify": generate.verify,
     "presets": train.presets,
+    "reproduce": reproduce.reproduce,
     "demo": demo.demo,
     "doctor": inspect.doctor,
 }

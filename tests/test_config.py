@@ -228,7 +228,7 @@ def test_a_wrong_value_is_refused_with_its_path_and_the_fault(
     [
         ("mamba2", "headdim=24", "--set: model: time_mixer.headdim 24 does not divide expand * slot_dim = 128"),
         ("mamba2", "ngroups=3", "--set: model: time_mixer.ngroups 3 does not divide the 8 heads of Mamba-2"),
-        ("mamba2", "expand=0.01", "--set: model: time_mixer.expand and mlp_ratio must leave at least one channel"),
+        ("mamba2", "expand=0.01", "--set: model: time_mixer.expand must leave at least one channel"),
         ("mamba2", "chunk_size=0", "--set: model.time_mixer.chunk_size: Input should be greater than or equal to 1"),
         ("mamba2", "head_dim=8", "--set: unknown key model.time_mixer.head_dim; did you mean headdim?"),
         ("s4d", "d_state=5", "--set: model.time_mixer.d_state: Input should be a multiple of 2"),

@@ -5,15 +5,23 @@ the saved configuration re-runs as it is.
 """
 
 from slotssm.config.models import (
+    EncodedModelConfig,
     Mamba2Config,
     MambaConfig,
     ModelConfig,
     OCSlotSSMConfig,
+    RIMConfig,
     S4DConfig,
     S5Config,
     SequenceModelConfig,
+    SingleStateSSMConfig,
+    SlotRNNConfig,
     SlotSSMConfig,
+    SlotTransformerConfig,
+    SplitSSMConfig,
+    StateSpaceModelConfig,
     TimeMixerConfig,
+    TransformerConfig,
 )
 from slotssm.config.recipes import (
     MAX_COVERAGE,
@@ -28,7 +36,7 @@ from slotssm.config.recipes import (
     ShapeName,
 )
 from slotssm.config.runs import RunConfig, TrainConfig
-from slotssm.config.tasks import RecallConfig, ReconstructConfig, TaskConfig
+from slotssm.config.tasks import PredictConfig, RecallConfig, ReconstructConfig, TaskConfig
 
 __all__ = [
     "MAX_COVERAGE",
@@ -38,11 +46,14 @@ __all__ = [
     "BCBRecipe",
     "BouncingRecipe",
     "DataConfig",
+    "EncodedModelConfig",
     "Mamba2Config",
     "MambaConfig",
     "ModelConfig",
     "OCSlotSSMConfig",
     "PaintName",
+    "PredictConfig",
+    "RIMConfig",
     "RecallConfig",
     "Recipe",
     "ReconstructConfig",
@@ -51,8 +62,14 @@ __all__ = [
     "S5Config",
     "SequenceModelConfig",
     "ShapeName",
+    "SingleStateSSMConfig",
+    "SlotRNNConfig",
     "SlotSSMConfig",
+    "SlotTransformerConfig",
+    "SplitSSMConfig",
+    "StateSpaceModelConfig",
     "TaskConfig",
     "TimeMixerConfig",
     "TrainConfig",
+    "TransformerConfig",
 ]

@@ -70,20 +70,37 @@ TimeMixerConfig = Annotated[MambaConfig | Mamba2Config | S4DConfig | S5Config, F
 
 
 class SequenceModelConfig(Config):
-    """What SlotSSM and OC-SlotSSM have in common."""
+    """What all models have in common."""
 
     num_slots: int = Field(6, ge=1)
     """K: slots of every layer."""
     slot_dim: int = Field(64, ge=4)
     """D: width of a slot."""
     num_layers: int = Field(3, ge=1)
-    """Layers of encoder (where present), time mixer and slot mixer."""
+    """Layers of reader (where present), time mixer and slot mixer."""
     num_heads: int = Field(4, ge=1)
     """Heads of every attention; divides slot_dim."""
     mlp_ratio: float = Field(4.0, gt=0)
     """Hidden width of every MLP as a multiple of slot_dim."""
+    layer_mlp_ratio: float | None = Field(None, gt=0)
+    """The same for the layers alone, where models of one size have them wider or narrower; None is mlp_ratio."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout after attention and MLP; 0 is off."""
+
+    @model_validator(mode="after")
+    def _check_widths(self) -> Self:
+        if self.slot_dim % self.num_heads:
+            raise ValueError(f"num_heads {self.num_heads} does not divide slot_dim {self.slot_dim}")
+        if self.slot_dim % 4:
+            raise ValueError(f"slot_dim {self.slot_dim} must be a multiple of 4 (sine-cosine positions)")
+        if int(min(self.mlp_ratio, self.layer_mlp_ratio or self.mlp_ratio) * self.slot_dim) < 1:
+            raise ValueError("mlp_ratio must leave at least one channel of slot_dim")
+        return self
+
+
+class StateSpaceModelConfig(SequenceModelConfig):
+    """What the state space models have in common."""
+
     time_mixer: TimeMixerConfig = MambaConfig()
 
     @field_validator("time_mixer", mode="before")
@@ -93,15 +110,11 @@ class SequenceModelConfig(Config):
         return {"kind": "mamba", **value} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.slot_dim % self.num_heads:
-            raise ValueError(f"num_heads {self.num_heads} does not divide slot_dim {self.slot_dim}")
-        if self.slot_dim % 4:
-            raise ValueError(f"slot_dim {self.slot_dim} must be a multiple of 4 (sine-cosine positions)")
+    def _check_time_mixer(self) -> Self:
         mixer = self.time_mixer
         inner = int(mixer.expand * self.slot_dim) if isinstance(mixer, MambaConfig | Mamba2Config) else self.slot_dim
-        if inner < 1 or int(self.mlp_ratio * self.slot_dim) < 1:
-            raise ValueError("time_mixer.expand and mlp_ratio must leave at least one channel of slot_dim")
+        if inner < 1:
+            raise ValueError("time_mixer.expand must leave at least one channel of slot_dim")
         if isinstance(mixer, Mamba2Config):
             if inner % mixer.headdim:
                 raise ValueError(f"time_mixer.headdim {mixer.headdim} does not divide expand * slot_dim = {inner}")
@@ -110,18 +123,83 @@ class SequenceModelConfig(Config):
         return self
 
 
-class SlotSSMConfig(SequenceModelConfig):
-    """SlotSSM: a CLS-Transformer slot encoder before the first layer (paper, sections 3 and 4)."""
-
-    kind: Literal["slotssm"] = "slotssm"
-    num_encoder_layers: int = Field(3, ge=1)
-    """Layers of the slot encoder: self-attention, cross-attention to the tokens, MLP."""
-
-
-class OCSlotSSMConfig(SequenceModelConfig):
+class OCSlotSSMConfig(StateSpaceModelConfig):
     """OC-SlotSSM: one inverted attention to the input tokens in every layer (paper, section 5.1)."""
 
     kind: Literal["oc-slotssm"] = "oc-slotssm"
 
 
-ModelConfig = Annotated[SlotSSMConfig | OCSlotSSMConfig, Field(discriminator="kind")]
+class _SlotEncoderConfig(Config):
+    """Models that read their tokens through a CLS-Transformer slot encoder before the first layer."""
+
+    num_encoder_layers: int = Field(3, ge=1)
+    """Layers of the slot encoder: self-attention, cross-attention to the tokens, MLP."""
+
+
+class SlotSSMConfig(StateSpaceModelConfig, _SlotEncoderConfig):
+    """SlotSSM: one state a slot (paper, sections 3 and 4)."""
+
+    kind: Literal["slotssm"] = "slotssm"
+
+
+class SingleStateSSMConfig(StateSpaceModelConfig, _SlotEncoderConfig):
+    """Single State SSM: the same architecture with one monolithic state (paper, section 7.1)."""
+
+    kind: Literal["single-state-ssm"] = "single-state-ssm"
+    num_slots: Literal[1] = 1
+    """One CLS token, one state."""
+
+
+class SplitSSMConfig(StateSpaceModelConfig, _SlotEncoderConfig):
+    """Single State SSM (Split): slots of the encoder are joined for one state, then split again (section 7.1)."""
+
+    kind: Literal["split-ssm"] = "split-ssm"
+
+
+class TransformerConfig(SequenceModelConfig, _SlotEncoderConfig):
+    """Transformer: causal attention over one embedding a step (paper, section 7.1)."""
+
+    kind: Literal["transformer"] = "transformer"
+    num_slots: Literal[1] = 1
+    """One CLS token, one embedding a step."""
+
+
+class SlotTransformerConfig(SequenceModelConfig, _SlotEncoderConfig):
+    """SlotTransformer: attention over all slots of all steps so far (paper, appendix C.2)."""
+
+    kind: Literal["slot-transformer"] = "slot-transformer"
+
+
+class SlotRNNConfig(SequenceModelConfig, _SlotEncoderConfig):
+    """SlotRNN: a GRU shared by all slots, and the slot mixer within the recurrence (paper, appendix C.2)."""
+
+    kind: Literal["slot-rnn"] = "slot-rnn"
+
+
+class RIMConfig(SequenceModelConfig, _SlotEncoderConfig):
+    """RIM: recurrent units with weights of their own, of which few are active (Goyal et al. 2019, 1909.10893)."""
+
+    kind: Literal["rim"] = "rim"
+    num_layers: int = Field(1, ge=1)
+    """Layers of recurrent units; each reads the units of the layer below."""
+    num_active: int = Field(4, ge=1)
+    """Units that change their state in a step."""
+
+    @model_validator(mode="after")
+    def _check_active(self) -> Self:
+        if self.num_active > self.num_slots:
+            raise ValueError(f"num_active {self.num_active} exceeds num_slots {self.num_slots}")
+        return self
+
+
+EncodedModelConfig = (
+    SlotSSMConfig
+    | SingleStateSSMConfig
+    | SplitSSMConfig
+    | TransformerConfig
+    | SlotTransformerConfig
+    | SlotRNNConfig
+    | RIMConfig
+)
+"""Models with a slot encoder, which the paper's sequence experiments compare."""
+ModelConfig = Annotated[EncodedModelConfig | OCSlotSSMConfig, Field(discriminator="kind")]

@@ -50,14 +50,14 @@ class BCBRecipe(Config):
     """How many of the five non-white colours are drawn from, in palette order."""
 
     @property
-    def color_names(self) -> list[str]:
+    def paints(self) -> list[str]:
         """White and the blinking colours; their order is the colour code."""
         return list(PAINTS)[: 1 + self.num_colors]
 
     @property
     def palette(self) -> list[RGB]:
         """RGB of the pixel classes: black background, white, then the blinking colours."""
-        return [(0, 0, 0), *(PAINTS[name] for name in self.color_names)]
+        return [(0, 0, 0), *(PAINTS[name] for name in self.paints)]
 
     @property
     def sequence_length(self) -> int:
@@ -103,6 +103,16 @@ class BouncingRecipe(Config):
     """Euclidean norm of all objects' first velocities together, as in R-NEM's data; None leaves them as drawn."""
     contact: Literal["collide", "occlude"] = "collide"
     """`collide`: objects bounce off each other and never overlap; `occlude`: they pass in fixed depth order."""
+
+    @property
+    def paints(self) -> list[str]:
+        """The colours that occur, each once."""
+        return list(dict.fromkeys(self.colors))
+
+    @property
+    def palette(self) -> list[RGB]:
+        """RGB of the pixel classes: black background, then the colours that occur."""
+        return [(0, 0, 0), *(PAINTS[name] for name in self.paints)]
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -6,8 +6,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from slotssm.config.models import ModelConfig
-from slotssm.config.recipes import DataConfig
-from slotssm.config.tasks import TaskConfig
+from slotssm.config.recipes import BCBRecipe, DataConfig
+from slotssm.config.tasks import PredictConfig, RecallConfig, ReconstructConfig, TaskConfig
 from slotssm.documents import Config
 
 
@@ -30,6 +30,8 @@ class TrainConfig(Config):
     """AdamW's weight decay on the weights of linear maps and convolutions, and on nothing else; 0 is off."""
     grad_clip_norm: float = Field(1.0, ge=0)
     """Gradients are scaled down to this norm; 0 is off."""
+    initial_run: str = ""
+    """Folder of a run whose last weights training starts from; empty starts afresh. The optimiser starts afresh."""
     precision: Literal["no", "bf16"] = "no"
     """Mixed precision of the forward pass; no is float32."""
     log_every_steps: int = Field(10, ge=1)
@@ -58,29 +60,51 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        recipe, task = self.data.recipe, self.task
-        if task.kind == "recall":
-            if recipe.kind != "bcb":
-                raise ValueError(f"task 'recall' needs data of kind 'bcb', not '{recipe.kind}'")
-            patch_px = recipe.size_px // recipe.patches_per_side
-            if patch_px % task.piece_px:
-                raise ValueError(
-                    f"task.piece_px {task.piece_px} does not divide the patch of {patch_px} px "
-                    f"({recipe.size_px} px in {recipe.patches_per_side} patches a side)"
-                )
-            if self.train.clip_len:
-                raise ValueError("task 'recall' reads whole episodes: train.clip_len must be 0")
+        if self.train.clip_len > self.data.recipe.num_frames:
+            raise ValueError(
+                f"train.clip_len {self.train.clip_len} exceeds the {self.data.recipe.num_frames} frames of an episode"
+            )
+        if isinstance(self.task, RecallConfig):
+            _check_recall(self.task, self)
+        elif isinstance(self.task, PredictConfig):
+            _check_predict(self.task, self)
         else:
-            upsampling = 2 ** len(task.decoder_channels) if task.decoder == "convolutions" else task.decoder_piece_px
-            factor = math.lcm(task.encoder_downsample, upsampling)
-            if task.encoder_downsample & (task.encoder_downsample - 1):
-                raise ValueError(f"task.encoder_downsample {task.encoder_downsample} is no power of two")
-            if 2 ** len(task.encoder_channels) < task.encoder_downsample:
-                raise ValueError("task.encoder_downsample needs one encoder convolution for each halving")
-            if recipe.size_px % factor:
-                raise ValueError(f"size_px {recipe.size_px} must be a multiple of {factor} for this task")
-            if self.train.clip_len > recipe.num_frames:
-                raise ValueError(
-                    f"train.clip_len {self.train.clip_len} exceeds the {recipe.num_frames} frames of an episode"
-                )
+            _check_reconstruct(self.task, self)
         return self
+
+
+def _check_recall(task: RecallConfig, run: RunConfig) -> None:
+    recipe = run.data.recipe
+    if not isinstance(recipe, BCBRecipe):
+        raise ValueError(f"task 'recall' needs data of kind 'bcb', not '{recipe.kind}'")
+    for patches in (recipe.patches_per_side, *(patches for patches, _ in task.curriculum)):
+        if recipe.size_px % patches or recipe.size_px // patches % task.piece_px:
+            raise ValueError(
+                f"task.piece_px {task.piece_px} does not divide the patch of {recipe.size_px / patches:g} px "
+                f"({recipe.size_px} px in {patches} patches a side)"
+            )
+    if run.train.clip_len:
+        raise ValueError("task 'recall' reads whole episodes: train.clip_len must be 0")
+
+
+def _check_predict(task: PredictConfig, run: RunConfig) -> None:
+    recipe = run.data.recipe
+    if recipe.size_px % task.piece_px:
+        raise ValueError(f"task.piece_px {task.piece_px} does not divide the frame of {recipe.size_px} px")
+    if task.num_context >= recipe.num_frames:
+        raise ValueError(f"task.num_context {task.num_context} leaves nothing to predict of {recipe.num_frames} frames")
+    if min(run.train.clip_len or recipe.num_frames, recipe.num_frames) < 2:
+        raise ValueError("task 'predict' needs clips of at least 2 frames: train.clip_len is too small")
+    if task.loss == "bce" and set(recipe.paints) != {"white"}:
+        raise ValueError("task.loss 'bce' is for white objects on black; take 'mse' or 'ce' for coloured ones")
+
+
+def _check_reconstruct(task: ReconstructConfig, run: RunConfig) -> None:
+    upsampling = 2 ** len(task.decoder_channels) if task.decoder == "convolutions" else task.decoder_piece_px
+    factor = math.lcm(task.encoder_downsample, upsampling)
+    if task.encoder_downsample & (task.encoder_downsample - 1):
+        raise ValueError(f"task.encoder_downsample {task.encoder_downsample} is no power of two")
+    if 2 ** len(task.encoder_channels) < task.encoder_downsample:
+        raise ValueError("task.encoder_downsample needs one encoder convolution for each halving")
+    if run.data.recipe.size_px % factor:
+        raise ValueError(f"size_px {run.data.recipe.size_px} must be a multiple of {factor} for this task")

@@ -32,6 +32,31 @@ class RecallConfig(Config):
     """Side of the pieces that a patch is cut into, one token each; also of the decoder's pieces."""
     num_decoder_layers: int = Field(3, ge=1)
     """Layers of the Transformer decoder: self-attention, cross-attention to the slots, MLP."""
+    targets: Literal["last", "prefix"] = "last"
+    """What training asks for: the target after the last context frame (the paper's protocol), or after every
+    context frame the next frame, coloured by the rule so far, which learns much sooner."""
+    curriculum: tuple[tuple[PositiveInt, PositiveInt], ...] = ()
+    """Stages before the data's own patches: (patches per side, optimiser steps) each; empty is off."""
 
 
-TaskConfig = Annotated[ReconstructConfig | RecallConfig, Field(discriminator="kind")]
+class PredictConfig(Config):
+    """Predict the next frame from all frames so far; roll out by reading one's own predictions (section 7.1)."""
+
+    kind: Literal["predict"] = "predict"
+    piece_px: int = Field(4, ge=1)
+    """Side of the square pieces of a frame, one token each; also of the decoder's pieces."""
+    num_decoder_layers: int = Field(3, ge=1)
+    """Layers of the Transformer decoder: self-attention, cross-attention to the slots, MLP."""
+    loss: Literal["bce", "mse", "ce"] = "bce"
+    """`bce`: binary cross-entropy, for white objects on black; `mse`: squared error of RGB; `ce`: cross-entropy
+    over the recipe's colours and black."""
+    num_context: int = Field(10, ge=1)
+    """Frames that are given before a roll-out; it goes on to the end of the episode."""
+    feedback: Literal["mean", "mode"] = "mean"
+    """What a roll-out reads of its own predictions: expected pixels, or the most likely ones (`bce` and `ce`)."""
+    max_first_frame: int = Field(0, ge=0)
+    """While training, frames are numbered from a random start up to this, so that a roll-out that is longer
+    than a training clip meets no frame number that was never seen; 0 always starts at 0."""
+
+
+TaskConfig = Annotated[ReconstructConfig | RecallConfig | PredictConfig, Field(discriminator="kind")]

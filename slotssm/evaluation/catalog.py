@@ -10,7 +10,7 @@ from slotssm.errors import InputError
 from slotssm.evaluation.options import ScoringOptions
 from slotssm.evaluation.sources import Predicted
 from slotssm.metrics import Scores
-from slotssm.metrics.pixels import nearest_classes
+from slotssm.metrics.pixels import SSIM_WINDOW_PX, nearest_classes
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,14 @@ class Metric:
         predicted: fields of `Predicted` that it reads.
         options: scoring options that change it.
         score: computes it.
+        min_side_px: smallest frames that it is defined on.
     """
 
     truth: tuple[str, ...]
     predicted: tuple[str, ...]
     options: tuple[str, ...]
     score: Callable[[Truth, Predicted, ScoringOptions], Part]
+    min_side_px: int = 1
 
 
 _UNITS = ("per_frame", "skip_frames", "clip_len")
@@ -81,21 +83,46 @@ def _mbo(truth: Truth, predicted: Predicted, options: ScoringOptions) -> Part:
 
 
 def _mse(truth: Truth, predicted: Predicted, options: ScoringOptions) -> Part:
-    """All predicted frames against the last frames of the truth, with the baselines that apply."""
+    part = _frames(truth, predicted, lambda actual, found: metrics.rollout_mse(actual, found, 0))
+    if _is_target(truth, predicted):
+        part.details["white_ball_floor"] = _floor(truth).scores.values
+    return part
+
+
+def _psnr(truth: Truth, predicted: Predicted, options: ScoringOptions) -> Part:
+    return _frames(truth, predicted, metrics.psnr)
+
+
+def _ssim(truth: Truth, predicted: Predicted, options: ScoringOptions) -> Part:
+    return _frames(truth, predicted, metrics.ssim)
+
+
+def _frames(truth: Truth, predicted: Predicted, score: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Part:
+    """All predicted frames against the last frames of the truth; for roll-outs step by step, and with baselines.
+
+    Args:
+        truth: with frames.
+        predicted: with frames.
+        score: maps true and predicted frames [E, T', H, W, 3] to scores [E, T'].
+    """
     assert truth.frames is not None and predicted.frames is not None
     num_context = truth.frames.shape[1] - predicted.frames.shape[1]
     actual = truth.frames[:, max(num_context, 0) :]
-    steps = metrics.rollout_mse(actual, predicted.frames, 0)
+    steps = score(actual, predicted.frames)
     details: dict[str, np.ndarray] = {}
-    if truth.palette is not None and predicted.frames.shape[1] == 1:
-        details["white_ball_floor"] = _floor(truth).scores.values
-    elif num_context > 0:
+    if num_context > 0 and not _is_target(truth, predicted):
         details["per_step"] = steps
         context = truth.frames[:, :num_context]
-        last, mean = context[:, -1:] / 255, context.mean(axis=1, keepdims=True) / 255
-        details["repeat_last_frame"] = metrics.squared_error(actual, np.broadcast_to(last, actual.shape))
-        details["mean_frame"] = metrics.squared_error(actual, np.broadcast_to(mean, actual.shape))
+        for name, frame in (("repeat_last_frame", context[:, -1:]), ("mean_frame", context.mean(1, keepdims=True))):
+            baseline = score(actual, np.broadcast_to(frame / 255, actual.shape))
+            details |= {name: baseline.mean(axis=1), f"{name}_per_step": baseline}
     return Part(_by_episode(steps.mean(axis=1)), details)
+
+
+def _is_target(truth: Truth, predicted: Predicted) -> bool:
+    """Whether the one predicted frame is the target of Blinking Color Balls, which no context frame resembles."""
+    assert predicted.frames is not None
+    return truth.palette is not None and predicted.frames.shape[1] == 1
 
 
 def _target_classes(truth: Truth, predicted: Predicted) -> tuple[np.ndarray, np.ndarray]:
@@ -135,6 +162,7 @@ def _by_episode(values: np.ndarray) -> Scores:
 
 
 _SEGMENTATION = ("masks",), ("masks",)
+_FRAMES = ("frames",), ("frames",)
 _TARGET = ("frames", "palette"), ("frames",)
 
 METRICS: dict[str, Metric] = {
@@ -142,7 +170,9 @@ METRICS: dict[str, Metric] = {
     "ari": Metric(*_SEGMENTATION, (*_UNITS, "empty"), _ari),
     "miou": Metric(*_SEGMENTATION, (*_UNITS, "include_background", "matching", "average"), _miou),
     "mbo": Metric(*_SEGMENTATION, (*_UNITS, "include_background", "average"), _mbo),
-    "mse": Metric(("frames",), ("frames",), (), _mse),
+    "mse": Metric(*_FRAMES, (), _mse),
+    "psnr": Metric(*_FRAMES, (), _psnr),
+    "ssim": Metric(*_FRAMES, (), _ssim, SSIM_WINDOW_PX),
     "color-accuracy": Metric(*_TARGET, (), _color_accuracy),
     "position-iou": Metric(*_TARGET, (), _position_iou),
     "white-floor": Metric(("frames", "palette"), (), (), _white_floor),

@@ -148,6 +148,10 @@ def _missing(metric: Metric, source: Source, truth: EpisodeFile, split: str) -> 
     for name in metric.predicted:
         if name not in source.provides:
             return f"the predictions have no {name}"
+    if metric.min_side_px > 1:
+        height, width = truth.dataset(split, "frames").shape[2:4]
+        if min(height, width) < metric.min_side_px:
+            return f"{truth.path} has frames of {width} x {height} px, and it needs {metric.min_side_px} px a side"
     return ""
 
 

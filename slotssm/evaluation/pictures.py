@@ -8,9 +8,9 @@ from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
 from slotssm.evaluation.sources import TaskSource
 from slotssm.metrics import hard_masks, match
-from slotssm.plotting import Column, colorize, slot_colors, storyboard
+from slotssm.plotting import Column, colorize, overlay, pale, slot_colors, storyboard
 from slotssm.plotting.colors import object_colors
-from slotssm.tasks import Prediction, Recall, Task
+from slotssm.tasks import Predict, Prediction, Recall, Task
 
 FIRST_EPISODES = 3
 """Episodes that are shown unless others are asked for."""
@@ -33,9 +33,9 @@ def draw_predictions(task: Task, truth: EpisodeFile, split: str, episodes: Seque
     """Input, truth, prediction and slots of some episodes (the first few by default), uint8 [T, H, W, 3]."""
     episodes = _chosen(truth, split, episodes)
     source = TaskSource(task)
-    draw = _recall_row if isinstance(task, Recall) else _reconstruction_row
+    draw = _recall_row if isinstance(task, Recall) else _rollout_row if isinstance(task, Predict) else _slots_row
     rows = [draw(source.run(truth, split, index, index + 1), truth, split, index) for index in episodes]
-    return storyboard(rows, truth.dataset(split, "frames").shape[1] - isinstance(task, Recall))
+    return storyboard(rows, max(len(column.frames) for row in rows for column in row))
 
 
 def _recall_row(prediction: Prediction, truth: EpisodeFile, split: str, index: int) -> list[Column]:
@@ -43,11 +43,23 @@ def _recall_row(prediction: Prediction, truth: EpisodeFile, split: str, index: i
     return [
         Column(f"context {index}", frames[:-1]),
         Column("target", frames[-1:]),
-        Column("prediction", _as_bytes(prediction.frames[0].permute(0, 2, 3, 1).cpu().numpy())),
+        Column("prediction", _predicted(prediction)),
     ]
 
 
-def _reconstruction_row(prediction: Prediction, truth: EpisodeFile, split: str, index: int) -> list[Column]:
+def _rollout_row(prediction: Prediction, truth: EpisodeFile, split: str, index: int) -> list[Column]:
+    """While frames are given they are pale; then the roll-out, and where it meets the truth."""
+    frames, predicted = truth.read(split, "frames", index), _predicted(prediction)
+    num_context = len(frames) - len(predicted)
+    context, actual = frames[:num_context], frames[num_context:]
+    return [
+        Column(f"truth {index}", frames),
+        Column("prediction", np.concatenate([pale(context), predicted])),
+        Column("overlay", np.concatenate([pale(overlay(context, context)), overlay(actual, predicted)])),
+    ]
+
+
+def _slots_row(prediction: Prediction, truth: EpisodeFile, split: str, index: int) -> list[Column]:
     assert prediction.masks is not None
     assert prediction.slot_frames is not None
     soft = prediction.masks[0].cpu().numpy()
@@ -57,7 +69,7 @@ def _reconstruction_row(prediction: Prediction, truth: EpisodeFile, split: str, 
     if truth.has(split, "masks"):
         masks = truth.read(split, "masks", index)
         row.append(Column("truth", _true_masks(masks, match(masks, labels, num_slots), num_slots)))
-    row.append(Column("reconstruction", _as_bytes(prediction.frames[0].permute(0, 2, 3, 1).cpu().numpy())))
+    row.append(Column("reconstruction", _predicted(prediction)))
     row.append(Column("masks", colorize(labels, colors)))
     painted = prediction.slot_frames[0].permute(0, 1, 3, 4, 2).cpu().numpy()
     # how brightly each slot paints, in its colour: on black, where any slot may hold the mask, nothing shows
@@ -74,6 +86,10 @@ def _reconstruction_row(prediction: Prediction, truth: EpisodeFile, split: str, 
 
 def _true_masks(masks: np.ndarray, slots: dict[int, int], num_slots: int) -> np.ndarray:
     return colorize(masks, object_colors(np.unique(masks), slots, num_slots))
+
+
+def _predicted(prediction: Prediction) -> np.ndarray:
+    return _as_bytes(prediction.frames[0].permute(0, 2, 3, 1).float().cpu().numpy())
 
 
 def _as_bytes(pixels: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError, SlotSSMError
 from slotssm.layers import InvertedAttention
 from slotssm.metrics import hard_masks, resize_labels
-from slotssm.tasks import Prediction, Recall, Task
+from slotssm.tasks import Prediction, Task
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class TaskSource(Source):
     def __init__(self, task: Task, mask_source: str = "decoder") -> None:
         self.task, self.mask_source = task, mask_source
         assigns_tokens = any(isinstance(part, InvertedAttention) for part in task.modules())
-        has_masks = not isinstance(task, Recall) and (mask_source == "decoder" or assigns_tokens)
+        has_masks = task.has_masks and (mask_source == "decoder" or assigns_tokens)
         self.provides = frozenset({"frames", "masks"} if has_masks else {"frames"})
 
     def predict(self, truth: EpisodeFile, split: str, first: int, last: int) -> Predicted:
@@ -69,14 +69,12 @@ class TaskSource(Source):
     def run(self, truth: EpisodeFile, split: str, first: int, last: int) -> Prediction:
         """The task's typed prediction, as pictures need it."""
         frames = truth.read(split, "frames", slice(first, last))
-        if isinstance(self.task, Recall):
-            frames = frames[:, :-1]
         device = next(self.task.parameters()).device
         training = self.task.training
         self.task.eval()
         try:
             with torch.inference_mode():
-                return self.task.predict(torch.from_numpy(frames).to(device))
+                return self.task.predict_episode(torch.from_numpy(frames).to(device))
         finally:
             self.task.train(training)
 

@@ -9,10 +9,18 @@ from slotssm.tasks import Recall, Task
 
 
 def validate(task: Task, data: Path, split: str, num_episodes: int) -> dict[str, float]:
-    """Metric names to values over the first episodes of a split; what cannot be scored is left out."""
+    """Metric names to values over the first episodes of a split; what cannot be scored is left out.
+
+    Errors of roll-outs come with that of repeating the last context frame, which a model must beat.
+    """
+    names = ["mse"] + (["color-accuracy", "position-iou"] if isinstance(task, Recall) else [])
     with EpisodeFile(data) as truth:
-        if isinstance(task, Recall):
-            names = ["mse", "color-accuracy", "position-iou"]
-        else:
-            names = ["mse"] + (["fg-ari", "miou"] if truth.has(split, "masks") else [])
-        return evaluate(TaskSource(task), truth, split, names, num_episodes=num_episodes).values()
+        if task.has_masks and truth.has(split, "masks"):
+            names += ["fg-ari", "miou"]
+        report = evaluate(TaskSource(task), truth, split, names, num_episodes=num_episodes)
+    baselines = {
+        f"{result.metric}-repeat-last-frame": result.details["repeat_last_frame"]
+        for result in report.results
+        if "repeat_last_frame" in result.details
+    }
+    return report.values() | baselines

@@ -1,21 +1,29 @@
 """Layers with plain keyword arguments: time mixers, attention, slot encoder, slot mixer, encoders, decoders."""
 
 from slotssm.layers.attention import Attention, InvertedAttention, MLPBlock, QueryBlock
+from slotssm.layers.causal_attention import CausalSlotAttention, KeyValueState
 from slotssm.layers.decoders import PieceDecoder, SpatialBroadcastDecoder, convolution_painter, piece_painter
 from slotssm.layers.encoders import CNNEncoder, PieceTokenizer
 from slotssm.layers.mamba import Mamba, MambaState
 from slotssm.layers.mamba2 import Mamba2, Mamba2State
+from slotssm.layers.rim import RIM, RIMState
 from slotssm.layers.s4d import S4D, S4DState
 from slotssm.layers.s5 import S5, S5State
-from slotssm.layers.slots import SlotEncoder, SlotMixer
-from slotssm.layers.time_mixer import TimeMixer, TimeMixerState
+from slotssm.layers.slot_rnn import SlotGRU, SlotGRUState
+from slotssm.layers.slots import JoiningEncoder, SlotEncoder, SlotMixer, SlotSplitter
+from slotssm.layers.time_mixer import JointTimeMixer, TimeMixer, TimeMixerState
 
 __all__ = [
+    "RIM",
     "S4D",
     "S5",
     "Attention",
     "CNNEncoder",
+    "CausalSlotAttention",
     "InvertedAttention",
+    "JoiningEncoder",
+    "JointTimeMixer",
+    "KeyValueState",
     "MLPBlock",
     "Mamba",
     "Mamba2",
@@ -24,10 +32,14 @@ __all__ = [
     "PieceDecoder",
     "PieceTokenizer",
     "QueryBlock",
+    "RIMState",
     "S4DState",
     "S5State",
     "SlotEncoder",
+    "SlotGRU",
+    "SlotGRUState",
     "SlotMixer",
+    "SlotSplitter",
     "SpatialBroadcastDecoder",
     "TimeMixer",
     "TimeMixerState",

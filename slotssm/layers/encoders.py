@@ -26,26 +26,28 @@ class PieceTokenizer(nn.Module):
     def __init__(self, image_size: int, patches_per_side: int, piece_px: int, dim: int) -> None:
         super().__init__()
         self.patches_per_side, self.piece_px, self.dim = patches_per_side, piece_px, dim
-        self.pieces_per_side = image_size // patches_per_side // piece_px
-        grid = sincos_grid(image_size // piece_px, image_size // piece_px, dim)
-        self.register_buffer("positions", self._by_patch(grid[None, None])[0], persistent=False)
+        side = image_size // piece_px
+        self.register_buffer("positions", sincos_grid(side, side, dim), persistent=False)
         self.embed = nn.Linear(3 * piece_px**2, dim)
         self.mlp = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
 
-    def _by_patch(self, pieces: Tensor) -> Tensor:
-        """[B, T, all pieces, F] in raster order to [B, T·P·P, pieces of a patch, F]."""
-        p, m = self.patches_per_side, self.pieces_per_side
-        return rearrange(pieces, "b t (p i q j) f -> b (t p q) (i j) f", p=p, i=m, q=p, j=m)
+    def forward(
+        self, frames: Float[Tensor, "B T 3 H W"], first_frame: int = 0, patches_per_side: int | None = None
+    ) -> Float[Tensor, "B L M D"]:
+        """Tokens of L = T·P·P steps.
 
-    def forward(self, frames: Float[Tensor, "B T 3 H W"], first_frame: int = 0) -> Float[Tensor, "B L M D"]:
-        """Tokens of L = T·P·P steps; `first_frame` is the number of the first frame within its episode."""
-        s = self.piece_px
+        Args:
+            frames: pixels in [0, 1].
+            first_frame: number of the first frame within its episode.
+            patches_per_side: another P than the usual one; the weights serve every P.
+        """
+        s, patches = self.piece_px, patches_per_side or self.patches_per_side
         pieces = rearrange(frames, "b t c (y s) (x z) -> b t (y x) (c s z)", s=s, z=s)
-        tokens = self.embed(self._by_patch(pieces))
-        num_frames, per_frame = frames.shape[1], self.patches_per_side**2
-        time = torch.arange(first_frame, first_frame + num_frames, device=frames.device)
-        time = sincos(time.repeat_interleave(per_frame), self.dim)
-        return self.mlp(tokens + self.positions.repeat(num_frames, 1, 1) + time[:, None])
+        time = torch.arange(first_frame, first_frame + frames.shape[1], device=frames.device)
+        tokens = self.embed(pieces) + self.positions + sincos(time, self.dim)[:, None]
+        side = frames.shape[-1] // s // patches
+        # from raster order to one step a patch
+        return self.mlp(rearrange(tokens, "b t (p i q j) d -> b (t p q) (i j) d", p=patches, i=side, q=patches, j=side))
 
 
 class CNNEncoder(nn.Module):

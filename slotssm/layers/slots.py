@@ -56,3 +56,40 @@ class SlotMixer(nn.Module):
     def forward(self, slots: Float[Tensor, "B K D"]) -> Float[Tensor, "B K D"]:
         """Let the slots of each step exchange information."""
         return self.mlp(self.attention(slots))
+
+
+class JoiningEncoder(nn.Module):
+    """Slot encoder whose K slots are joined to one vector: concatenated, then mapped to width D.
+
+    Args:
+        encoder: gives the K slots.
+        num_slots: K.
+        dim: width D of slots and of the one vector.
+    """
+
+    def __init__(self, encoder: SlotEncoder, num_slots: int, dim: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.join = nn.Linear(num_slots * dim, dim)
+
+    def forward(self, tokens: Float[Tensor, "B M D"]) -> Float[Tensor, "B 1 D"]:
+        """Summarise the tokens of each step in one vector."""
+        return self.join(self.encoder(tokens).flatten(1))[:, None]
+
+
+class SlotSplitter(nn.Module):
+    """The inverse of joining: one vector mapped to K·D channels and cut into K slots.
+
+    Args:
+        num_slots: K.
+        dim: width D of the one vector and of the slots.
+    """
+
+    def __init__(self, num_slots: int, dim: int) -> None:
+        super().__init__()
+        self.num_slots = num_slots
+        self.split = nn.Linear(dim, num_slots * dim)
+
+    def forward(self, joined: Float[Tensor, "B 1 D"]) -> Float[Tensor, "B K D"]:
+        """Cut each vector into slots."""
+        return self.split(joined[:, 0]).unflatten(-1, (self.num_slots, -1))

@@ -21,3 +21,19 @@ class TimeMixer(Protocol):
 
     def step(self, u: Float[Tensor, "B D"], state: Any) -> tuple[Float[Tensor, "B D"], TimeMixerState]:
         """One step; returns the output and the new state."""
+
+
+@runtime_checkable
+class JointTimeMixer(Protocol):
+    """A causal map of the steps of K slots that mixes them too; otherwise as `TimeMixer`."""
+
+    def initial_state(self, batch_size: int, num_slots: int) -> TimeMixerState:
+        """The state before anything was seen."""
+
+    def __call__(
+        self, slots: Float[Tensor, "B T K D"], state: Any = None
+    ) -> tuple[Float[Tensor, "B T K D"], TimeMixerState]:
+        """A whole sequence, continuing from `state`; returns the outputs and the new state."""
+
+    def step(self, slots: Float[Tensor, "B K D"], state: Any) -> tuple[Float[Tensor, "B K D"], TimeMixerState]:
+        """One step; returns the output and the new state."""

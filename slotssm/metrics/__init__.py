@@ -4,8 +4,10 @@ from slotssm.metrics.agreement import accuracy, r2, split_by_group
 from slotssm.metrics.pixels import (
     color_accuracy,
     position_iou,
+    psnr,
     rollout_mse,
     squared_error,
+    ssim,
     white_ball_floor,
 )
 from slotssm.metrics.scores import Scores, bootstrap_interval
@@ -25,6 +27,7 @@ __all__ = [
     "mbo",
     "miou",
     "position_iou",
+    "psnr",
     "r2",
     "resize_labels",
     "rollout_mse",
@@ -32,6 +35,7 @@ __all__ = [
     "snitch_label",
     "split_by_group",
     "squared_error",
+    "ssim",
     "top_k_accuracy",
     "white_ball_floor",
 ]

@@ -1,11 +1,19 @@
-"""Scores of predicted frames: squared error, roll-outs, and Blinking Color Balls."""
+"""Scores of predicted frames: squared error, PSNR, SSIM, and Blinking Color Balls."""
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from slotssm.errors import InputError
 
 BACKGROUND = 0
 WHITE = 1
+
+MAX_PSNR_DB = 100.0
+"""PSNR of frames whose squared error is 1e-10 or less, equal frames among them, so that means stay finite."""
+SSIM_WINDOW_PX = 11
+"""Side of the window of SSIM; frames must not be smaller."""
+SSIM_SIGMA_PX = 1.5
+SSIM_K1, SSIM_K2 = 0.01, 0.03
 
 
 def squared_error(true: np.ndarray, pred: np.ndarray) -> np.ndarray:
@@ -35,6 +43,60 @@ def rollout_mse(true: np.ndarray, pred: np.ndarray, num_context: int) -> np.ndar
     """
     error = (_unit_range(true, pred.shape) - _unit_range(pred, true.shape))[:, num_context:] ** 2
     return error.reshape(*error.shape[:2], -1).mean(axis=2)
+
+
+def psnr(true: np.ndarray, pred: np.ndarray) -> np.ndarray:
+    """Peak signal-to-noise ratio of every frame in dB: -10 log10 of its squared error, at most `MAX_PSNR_DB`.
+
+    Args:
+        true: [E, T, H, W, C], uint8 or in [0, 1], where the peak is 1.
+        pred: the same shape.
+
+    Returns:
+        float64 [E, T].
+    """
+    return -10 * np.log10(np.maximum(rollout_mse(true, pred, 0), 10 ** (-MAX_PSNR_DB / 10)))
+
+
+def ssim(true: np.ndarray, pred: np.ndarray) -> np.ndarray:
+    """Structural similarity of every frame (Wang et al. 2004), the mean over positions and channels.
+
+    The window is a Gaussian of 11 x 11 pixels and sigma 1.5, K1 = 0.01, K2 = 0.03, the data range is 1; variances
+    are those of the population, and only windows inside the frame count, as in scikit-image's
+    `structural_similarity(..., gaussian_weights=True, use_sample_covariance=False)`.
+
+    Args:
+        true: [E, T, H, W, C], uint8 or in [0, 1].
+        pred: the same shape.
+
+    Returns:
+        float64 [E, T].
+
+    Raises:
+        InputError: shapes differ, or frames are smaller than the window.
+    """
+    height, width = np.shape(true)[2:4]
+    if min(height, width) < SSIM_WINDOW_PX:
+        raise InputError(f"frames of {width} x {height} px are smaller than the {SSIM_WINDOW_PX} px window of SSIM")
+    # one episode at a time, since a filtered copy of all of them in float64 would take much memory
+    pairs = zip(_unit_range(true, np.shape(pred)), _unit_range(pred, np.shape(true)), strict=True)
+    return np.array([_similarity(x, y) for x, y in pairs]).reshape(np.shape(true)[:2])
+
+
+def _similarity(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """SSIM of the frames of one episode, float64 [T, H, W, C] to [T]."""
+    radius = SSIM_WINDOW_PX // 2
+
+    def local(values: np.ndarray) -> np.ndarray:
+        blurred = gaussian_filter(values, SSIM_SIGMA_PX, axes=(1, 2), radius=radius)
+        return blurred[:, radius:-radius, radius:-radius]
+
+    mean_x, mean_y = local(x), local(y)
+    variances = local(x * x) - mean_x**2 + local(y * y) - mean_y**2
+    covariance = local(x * y) - mean_x * mean_y
+    structure = (2 * covariance + SSIM_K2**2) / (variances + SSIM_K2**2)
+    luminance = (2 * mean_x * mean_y + SSIM_K1**2) / (mean_x**2 + mean_y**2 + SSIM_K1**2)
+    return (luminance * structure).mean(axis=(1, 2, 3))
 
 
 def _unit_range(pixels: np.ndarray, other_shape: tuple[int, ...]) -> np.ndarray:

@@ -1,7 +1,8 @@
 """The composition that every model is a row of: (token reader → time mixer → slot mixer) × layers.
 
 Tokens are [B, T, M, D], slots [B, T, K, D]. Readers and slot mixers work on every step alone, so time is folded
-into the batch for them; the time mixer works on every slot alone, so slots are folded into the batch for it.
+into the batch for them. A time mixer works on every slot alone (`SlotLayer`: slots are folded into the batch) or
+on all slots together (`JointSlotLayer`).
 """
 
 from dataclasses import dataclass
@@ -12,14 +13,25 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slotssm.layers import InvertedAttention, SlotEncoder, SlotMixer, TimeMixer, TimeMixerState
+from slotssm.layers import (
+    InvertedAttention,
+    JoiningEncoder,
+    JointTimeMixer,
+    MLPBlock,
+    SlotEncoder,
+    SlotMixer,
+    TimeMixer,
+    TimeMixerState,
+)
+
+Reader = SlotEncoder | JoiningEncoder | InvertedAttention
 
 
 class ModelState(NamedTuple):
     """What a model remembers between two calls.
 
     Attributes:
-        layers: state of every layer's time mixer, with the slots folded into the batch.
+        layers: state of every layer's time mixer.
         num_steps: steps seen so far.
     """
 
@@ -47,14 +59,18 @@ class SlotLayer(nn.Module):
 
     Args:
         dim: width D.
-        reader: `SlotEncoder` makes slots from tokens, `InvertedAttention` updates the slots below from tokens,
-            None passes them on.
-        time_mixer: runs over the steps of each slot.
-        slot_mixer: runs over the slots of each step.
+        reader: `SlotEncoder` (or `JoiningEncoder`) makes slots from tokens, `InvertedAttention` updates the slots
+            below from tokens, None passes them on.
+        time_mixer: runs over the steps of each slot; all slots share its weights.
+        slot_mixer: runs over the slots of each step; None leaves it out.
     """
 
     def __init__(
-        self, dim: int, reader: SlotEncoder | InvertedAttention | None, time_mixer: TimeMixer, slot_mixer: SlotMixer
+        self,
+        dim: int,
+        reader: Reader | None,
+        time_mixer: TimeMixer | JointTimeMixer,
+        slot_mixer: SlotMixer | MLPBlock | None,
     ) -> None:
         super().__init__()
         self.reader = reader
@@ -64,9 +80,9 @@ class SlotLayer(nn.Module):
 
     def read(
         self, slots: Float[Tensor, "BT K D"] | None, tokens: Float[Tensor, "BT M D"]
-    ) -> tuple[Float[Tensor, "BT K D"], Float[Tensor, "BT K M"] | None]:
+    ) -> tuple[Float[Tensor, "BT K2 D"], Float[Tensor, "BT K2 M"] | None]:
         """Slots of each step from the slots below and the tokens."""
-        if isinstance(self.reader, SlotEncoder):
+        if isinstance(self.reader, SlotEncoder | JoiningEncoder):
             return self.reader(tokens), None
         assert slots is not None, "a layer without a slot encoder needs slots from below"
         return self.reader(slots, tokens) if self.reader is not None else (slots, None)
@@ -86,22 +102,82 @@ class SlotLayer(nn.Module):
         mixed, state = self.time_mixer.step(rearrange(self.time_norm(slots), "b k d -> (b k) d"), state)
         return slots + rearrange(mixed, "(b k) d -> b k d", b=slots.shape[0]), state
 
+    def mix_slots(self, slots: Float[Tensor, "BT K D"]) -> Float[Tensor, "BT K D"]:
+        """Run the slot mixer over every step."""
+        return slots if self.slot_mixer is None else self.slot_mixer(slots)
+
+    def initial_state(self, batch_size: int, num_slots: int) -> TimeMixerState:
+        """State of the time mixer before the first step."""
+        assert isinstance(self.time_mixer, TimeMixer)
+        return self.time_mixer.initial_state(batch_size * num_slots)
+
+
+class JointSlotLayer(SlotLayer):
+    """A layer whose time mixer sees all slots together, as attention over slots and steps or a recurrence does.
+
+    Args:
+        dim: width D.
+        reader: as in `SlotLayer`.
+        time_mixer: runs over the steps of all slots.
+        slot_mixer: as in `SlotLayer`.
+        residual: add the slots below to what the time mixer gives; without it the layer's slots are its states.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        reader: Reader | None,
+        time_mixer: JointTimeMixer,
+        slot_mixer: SlotMixer | MLPBlock | None,
+        residual: bool = True,
+    ) -> None:
+        super().__init__(dim, reader, time_mixer, slot_mixer)
+        self.residual = residual
+
+    def mix_time(
+        self, slots: Float[Tensor, "B T K D"], state: TimeMixerState | None
+    ) -> tuple[Float[Tensor, "B T K D"], TimeMixerState]:
+        """Run the time mixer over all slots, all steps in one call."""
+        mixed, state = self.time_mixer(self.time_norm(slots), state)
+        return slots + mixed if self.residual else mixed, state
+
+    def mix_time_step(
+        self, slots: Float[Tensor, "B K D"], state: TimeMixerState
+    ) -> tuple[Float[Tensor, "B K D"], TimeMixerState]:
+        """Advance the time mixer by one step."""
+        mixed, state = self.time_mixer.step(self.time_norm(slots), state)
+        return slots + mixed if self.residual else mixed, state
+
+    def initial_state(self, batch_size: int, num_slots: int) -> TimeMixerState:
+        """State of the time mixer before the first step."""
+        assert isinstance(self.time_mixer, JointTimeMixer)
+        return self.time_mixer.initial_state(batch_size, num_slots)
+
 
 class SlotSequenceModel(nn.Module):
     """A stack of `SlotLayer`.
 
     Args:
         layers: the stack; without a slot encoder in the first layer, `queries` are its slots.
-        num_slots: K.
+        num_slots: K of the layers.
         dim: width D.
         learned_queries: whether to learn K queries as the slots below the first layer.
+        splitter: turns the last layer's slots into others, as the monolithic vector of Split SSM into K slots.
     """
 
-    def __init__(self, layers: list[SlotLayer], num_slots: int, dim: int, learned_queries: bool) -> None:
+    def __init__(
+        self,
+        layers: list[SlotLayer],
+        num_slots: int,
+        dim: int,
+        learned_queries: bool = False,
+        splitter: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.num_slots = num_slots
         self.layers = nn.ModuleList(layers)
         self.queries = nn.Parameter(torch.randn(num_slots, dim)) if learned_queries else None
+        self.splitter = splitter
 
     def forward(self, tokens: Float[Tensor, "B T M D"], state: ModelState | None = None) -> ModelOutput:
         """Run over T steps in parallel.
@@ -120,16 +196,15 @@ class SlotSequenceModel(nn.Module):
             unfolded = rearrange(slots, "(b t) k d -> b t k d", b=batch)
             mixed, layer_state = layer.mix_time(unfolded, state.layers[index] if state is not None else None)
             states.append(layer_state)
-            slots = layer.slot_mixer(rearrange(mixed, "b t k d -> (b t) k d"))
-        assert slots is not None
+            slots = layer.mix_slots(rearrange(mixed, "b t k d -> (b t) k d"))
         return ModelOutput(
-            slots=rearrange(slots, "(b t) k d -> b t k d", t=steps),
+            slots=rearrange(self._split(slots), "(b t) k d -> b t k d", t=steps),
             attention=None if attention is None else rearrange(attention, "(b t) k m -> b t k m", t=steps),
             state=ModelState(tuple(states), steps + (state.num_steps if state is not None else 0)),
         )
 
     def step(self, tokens: Float[Tensor, "B M D"], state: ModelState | None = None) -> ModelOutput:
-        """Run one step in constant memory; the result has T = 1."""
+        """Run one step, in constant memory if the time mixer's state is constant; the result has T = 1."""
         if state is None:
             state = self.initial_state(tokens.shape[0])
         slots = self._start(tokens.shape[0])
@@ -139,18 +214,16 @@ class SlotSequenceModel(nn.Module):
             attention = read if read is not None else attention
             slots, layer_state = layer.mix_time_step(slots, layer_state)
             states.append(layer_state)
-            slots = layer.slot_mixer(slots)
-        assert slots is not None
+            slots = layer.mix_slots(slots)
         return ModelOutput(
-            slots=slots[:, None],
+            slots=self._split(slots)[:, None],
             attention=None if attention is None else attention[:, None],
             state=ModelState(tuple(states), state.num_steps + 1),
         )
 
     def initial_state(self, batch_size: int) -> ModelState:
         """The state before the first step."""
-        layers = (layer.time_mixer.initial_state(batch_size * self.num_slots) for layer in self._layers)
-        return ModelState(tuple(layers), 0)
+        return ModelState(tuple(layer.initial_state(batch_size, self.num_slots) for layer in self._layers), 0)
 
     @property
     def _layers(self) -> list[SlotLayer]:
@@ -158,3 +231,7 @@ class SlotSequenceModel(nn.Module):
 
     def _start(self, batch: int) -> Tensor | None:
         return None if self.queries is None else self.queries.expand(batch, -1, -1)
+
+    def _split(self, slots: Tensor | None) -> Tensor:
+        assert slots is not None
+        return slots if self.splitter is None else self.splitter(slots)

@@ -1,8 +1,25 @@
 """Figures and animations from arrays."""
 
-from slotssm.plotting.animation import check_suffix, write_animation
-from slotssm.plotting.colors import colorize, slot_colors
+from slotssm.plotting.animation import check_suffix, read_picture, write_animation
+from slotssm.plotting.colors import colorize, overlay, pale, slot_colors
+from slotssm.plotting.comparisons import Bar, Curve, write_bars, write_lines
 from slotssm.plotting.curves import write_curves
-from slotssm.plotting.panels import Column, storyboard
+from slotssm.plotting.panels import Column, label_rows, storyboard
 
-__all__ = ["Column", "check_suffix", "colorize", "slot_colors", "storyboard", "write_animation", "write_curves"]
+__all__ = [
+    "Bar",
+    "Column",
+    "Curve",
+    "check_suffix",
+    "colorize",
+    "label_rows",
+    "overlay",
+    "pale",
+    "read_picture",
+    "slot_colors",
+    "storyboard",
+    "write_animation",
+    "write_bars",
+    "write_curves",
+    "write_lines",
+]

@@ -39,3 +39,8 @@ def write_animation(frames: np.ndarray, path: Path, frames_per_s: float = 6.0) -
         chosen = np.unique(np.linspace(0, len(frames) - 1, min(STRIP_FRAMES, len(frames))).round().astype(int))
         strip = np.concatenate(list(frames[chosen]))
         write_bytes(path, iio.imwrite("<bytes>", strip, plugin="pillow", extension=".png"))
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """A picture file as uint8 [H, W, 3]."""
+    return np.asarray(iio.imread(path))[..., :3]

@@ -7,6 +7,8 @@ import numpy as np
 _FIRST = ((230, 75, 53), (77, 187, 213), (60, 180, 75), (250, 190, 40), (145, 90, 200), (255, 130, 200), (0, 110, 180))
 BACKGROUND = (28, 28, 32)
 IGNORED = (90, 90, 90)
+GIVEN = 120
+"""Grey that tints frames which a model was given."""
 
 
 def slot_colors(num_slots: int) -> np.ndarray:
@@ -48,3 +50,22 @@ def object_colors(ids: np.ndarray, slots: dict[int, int], num_slots: int) -> np.
         if 0 < number < 255:
             table[number] = spare[slots[int(number)]] if int(number) in slots else next(free)
     return table
+
+
+def overlay(true: np.ndarray, pred: np.ndarray) -> np.ndarray:
+    """Brightness of the truth in green and of the prediction in red, so that what both show is yellow.
+
+    Args:
+        true: uint8 [..., 3].
+        pred: the same shape.
+
+    Returns:
+        uint8 [..., 3].
+    """
+    green, red = true.max(axis=-1), pred.max(axis=-1)
+    return np.stack([red, green, np.zeros_like(red)], axis=-1)
+
+
+def pale(frames: np.ndarray) -> np.ndarray:
+    """Frames, uint8 [...], half way to a grey: they were given, not predicted."""
+    return (frames // 2 + GIVEN // 2).astype(np.uint8)

@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 from slotssm.files import atomic
 
 HIDDEN = ("step", "split", "learning_rate", "grad_norm")
+BASELINE = "-repeat-last-frame"
+"""What ends so is drawn beside the quantity before it: the score of repeating the last given frame."""
 
 
 def write_curves(lines: Sequence[dict[str, Any]], path: Path, title: str) -> None:
@@ -19,7 +21,8 @@ def write_curves(lines: Sequence[dict[str, Any]], path: Path, title: str) -> Non
         path: picture to write.
         title: of the figure.
     """
-    names = list(dict.fromkeys(name for line in lines for name in line if name not in HIDDEN))
+    shown = [name for line in lines for name in line if name not in HIDDEN and not name.endswith(BASELINE)]
+    names = list(dict.fromkeys(shown))
     figure = Figure(figsize=(4.2 * max(1, len(names)), 3.2), layout="constrained")
     axes = figure.subplots(1, max(1, len(names)), squeeze=False)[0]
     for name, axis in zip(names, axes, strict=False):
@@ -27,11 +30,14 @@ def write_curves(lines: Sequence[dict[str, Any]], path: Path, title: str) -> Non
             points = [(line["step"], line[name]) for line in lines if line["split"] == split and name in line]
             if points:
                 axis.plot(*zip(*points, strict=True), label=split, linewidth=1.3, **style)
+        beaten = [(line["step"], line[name + BASELINE]) for line in lines if name + BASELINE in line]
+        if beaten:
+            axis.plot(*zip(*beaten, strict=True), "--", label="repeat last frame", linewidth=1.0, color="grey")
         axis.set_xlabel("step")
         axis.set_title(name)
         axis.grid(alpha=0.3)
         axis.legend()
-        if name in ("loss", "mse"):
+        if name == "loss" or "mse" in name:
             axis.set_yscale("log")
     figure.suptitle(title)
     with atomic(path) as temporary:

@@ -61,3 +61,27 @@ def _picture(rows: Sequence[Sequence[Column]], frame: int, zoom: int) -> np.ndar
             # whole-number zoom, nearest neighbour: pixels stay what they are
             canvas.paste(image.resize((tile, tile), Image.Resampling.NEAREST), (left, top + TITLE_PX))
     return np.asarray(canvas)
+
+
+LABEL_PX = 120
+
+
+def label_rows(rows: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
+    """Pictures one below the other with their labels on the left.
+
+    Args:
+        rows: label and uint8 [H, W, 3] of each row, all of one size.
+
+    Returns:
+        uint8 [rows, width, 3].
+    """
+    height, width = rows[0][1].shape[:2]
+    zoom = max(1, -(-48 // height))
+    canvas = Image.new("RGB", (LABEL_PX + width * zoom, len(rows) * (height * zoom + GAP_PX)), PAPER)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(11)
+    for index, (label, picture) in enumerate(rows):
+        top = index * (height * zoom + GAP_PX)
+        draw.text((GAP_PX, top + height * zoom // 2 - 6), label, INK, font)
+        image = Image.fromarray(picture).resize((width * zoom, height * zoom), Image.Resampling.NEAREST)
+        canvas.paste(image, (LABEL_PX, top))
+    return np.asarray(canvas)

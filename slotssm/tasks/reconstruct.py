@@ -21,6 +21,8 @@ class Reconstruct(Task):
         dim: width D of tokens and slots.
     """
 
+    has_masks = True
+
     def __init__(self, config: ReconstructConfig, model: SlotSequenceModel, image_size: int, dim: int) -> None:
         super().__init__()
         self.encoder = CNNEncoder(image_size, config.encoder_channels, config.encoder_downsample, dim)

@@ -104,6 +104,13 @@ class RunDirectory:
         """Whether the folder is absent or holds nothing but the lock."""
         return not self.path.exists() or all(path == self.lock for path in self.path.iterdir())
 
+    def is_complete(self) -> bool:
+        """Whether the checkpoint of the last step is there."""
+        if not self.record.exists():
+            return False
+        num_steps = self.config().train.num_steps
+        return (self.checkpoints / f"step-{num_steps:08d}").is_dir()
+
     def clear(self) -> None:
         """Remove what belongs to a run, and nothing else."""
         for folder in (self.checkpoints, self.figures, self.path / "eval"):

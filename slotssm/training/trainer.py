@@ -69,6 +69,8 @@ class Trainer:
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
         set_seed(config.seed)
         self.task = build_task(config)
+        if config.train.initial_run:
+            checkpoint.load_weights(self.task, _last_checkpoint(Path(config.train.initial_run)))
         self.optimizer = build_optimizer(self.task, config.train)
         self.batches = EpisodeBatches(
             data, "train", self.task.fields, config.train.batch_size, config.train.clip_len, config.seed
@@ -97,14 +99,19 @@ class Trainer:
         """
         train = self.config.train
         values: dict[str, float] = {}
-        began, began_step = time.perf_counter(), self.step
+        logged, logged_step = time.perf_counter(), self.step
         with stop_requests() as stop:
             while self.step < train.num_steps:
                 values |= self._take_step()
                 if self.step % train.log_every_steps == 0 or self.step == train.num_steps:
                     self.run.append(self.run.metrics, {"step": self.step, "split": "train", **values})
-                    rate = (self.step - began_step) / (time.perf_counter() - began)
-                    self.run.append(self.run.timing, {"step": self.step, "steps_per_s": round(rate, 3)})
+                    now = time.perf_counter()
+                    seconds, num_steps = now - logged, self.step - logged_step
+                    self.run.append(
+                        self.run.timing,
+                        {"step": self.step, "seconds": round(seconds, 3), "steps_per_s": round(num_steps / seconds, 3)},
+                    )
+                    logged, logged_step = now, self.step
                 self.on_step(StepReport(self.step, train.num_steps, values))
                 self._maybe_validate()
                 if self.step % train.checkpoint_every_steps == 0 or self.step == train.num_steps:
@@ -122,6 +129,7 @@ class Trainer:
         for group in self._prepared_optimizer.param_groups:
             group["lr"] = rate
         self.wrapped.train()
+        self.task.begin_step(self.step)
         loss, extra = self.wrapped(batch)
         value = self._finite("loss", loss.detach())
         self._prepared_optimizer.zero_grad()
@@ -195,6 +203,13 @@ def learning_rate(config: TrainConfig, step: int) -> float:
         return config.learning_rate
     progress = (step - config.warmup_steps) / max(1, config.num_steps - config.warmup_steps)
     return config.learning_rate * (0.55 + 0.45 * math.cos(math.pi * progress))
+
+
+def _last_checkpoint(folder: Path) -> Path:
+    found = checkpoint.latest(RunDirectory(folder).checkpoints)
+    if found is None:
+        raise InputError(f"train.initial_run {folder} is no run with a checkpoint")
+    return found
 
 
 DEVICES = ("auto", "cpu", "cuda", "mps")

@@ -58,7 +58,7 @@ def test_eval_json_has_the_contract_s_fields(slotssm, home):
 def test_bcb_scores_come_with_their_floor(slotssm, home):
     found = document(slotssm("eval", "runs/tiny-bcb-001", "--json"))
     values = {result["metric"]: result for result in found["results"]}
-    assert set(values) == {"mse", "color-accuracy", "position-iou", "white-floor"}
+    assert set(values) == {"mse", "psnr", "ssim", "color-accuracy", "position-iou", "white-floor"}
     assert values["mse"]["white_ball_floor"] == pytest.approx(values["white-floor"]["value"])
 
 

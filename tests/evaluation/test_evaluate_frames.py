@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from truth_files import PALETTE, score, write, write_truth
 
+from slotssm import metrics
 from slotssm.errors import InputError
 
 EPISODES, FRAMES, CONTEXT, SIZE = 4, 6, 2, 5
@@ -35,6 +36,8 @@ def test_rollouts_are_scored_step_by_step_against_the_last_frames(tmp_path, trut
     mean = (frames[:, :CONTEXT].mean(1, keepdims=True) - frames[:, CONTEXT:]) ** 2
     assert result.details["repeat_last_frame"] == pytest.approx(last.mean())
     assert result.details["mean_frame"] == pytest.approx(mean.mean())
+    assert result.details["repeat_last_frame_per_step"] == pytest.approx(last.mean(axis=(0, 2, 3, 4)))
+    assert result.details["mean_frame_per_step"] == pytest.approx(mean.mean(axis=(0, 2, 3, 4)))
     assert (result.unit, result.num_units, result.options) == ("episode", EPISODES, {})
     document = json.loads(json.dumps(result.document(), allow_nan=False))
     assert len(document["per_step"]) == FRAMES - CONTEXT
@@ -58,6 +61,55 @@ def test_whole_reconstructions_have_no_context_and_no_baseline(tmp_path, truth):
     error = (random_frames() / 255 - random_frames(1) / 255) ** 2
     assert result.value == pytest.approx(error.mean(), rel=1e-12)
     assert result.details == {}
+
+
+def larger_frames(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (EPISODES, FRAMES, 12, 13, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("name", ["psnr", "ssim"])
+def test_rollouts_are_scored_by_similarity_beside_the_baselines(tmp_path, name):
+    truth, guess = write_truth(tmp_path / "t.h5", frames=larger_frames()), larger_frames(1)[:, CONTEXT:]
+    result = score(truth, write(tmp_path / "p.h5", frames=guess), name)[name]
+    frames, function = larger_frames(), getattr(metrics, name)
+    actual = frames[:, CONTEXT:]
+    last = np.repeat(frames[:, CONTEXT - 1 : CONTEXT] / 255, FRAMES - CONTEXT, axis=1)
+    mean = np.repeat((frames[:, :CONTEXT] / 255).mean(1, keepdims=True), FRAMES - CONTEXT, axis=1)
+    assert result.value == pytest.approx(function(actual, guess).mean())
+    assert result.details["per_step"] == pytest.approx(function(actual, guess).mean(axis=0))
+    for baseline, pixels in (("repeat_last_frame", last), ("mean_frame", mean)):
+        expected = function(actual, pixels)
+        assert result.details[baseline] == pytest.approx(expected.mean())
+        assert result.details[f"{baseline}_per_step"] == pytest.approx(expected.mean(axis=0))
+    assert (result.unit, result.num_units, result.options) == ("episode", EPISODES, {})
+    low, high = result.interval
+    by_episode = function(actual, guess).mean(axis=1)
+    assert by_episode.min() <= low <= result.value <= high <= by_episode.max()
+
+
+def test_means_are_of_the_frames_scores_not_of_the_mean_error(tmp_path):
+    # one perfect frame of two: 100 dB and 0 dB
+    frames = np.zeros((1, 3, 4, 4, 3), np.uint8)
+    guess = np.stack([frames[:, 0], frames[:, 0] + 255], 1)
+    result = score(write_truth(tmp_path / "t.h5", frames=frames), write(tmp_path / "p.h5", frames=guess), "psnr")
+    assert result["psnr"].value == 50
+    assert result["psnr"].details["per_step"] == [100, 0]
+
+
+def test_whole_reconstructions_are_scored_by_similarity_without_baselines(tmp_path):
+    truth = write_truth(tmp_path / "t.h5", frames=larger_frames())
+    results = score(truth, write(tmp_path / "p.h5", frames=larger_frames(1)))
+    assert set(results) == {"mse", "psnr", "ssim"}
+    assert results["psnr"].value == pytest.approx(metrics.psnr(larger_frames(), larger_frames(1)).mean())
+    assert results["ssim"].value == pytest.approx(metrics.ssim(larger_frames(), larger_frames(1)).mean())
+    assert results["psnr"].details == results["ssim"].details == {}
+
+
+def test_small_frames_have_no_ssim(tmp_path, truth):
+    predictions = write(tmp_path / "p.h5", frames=random_frames(1))
+    assert set(score(truth, predictions)) == {"mse", "psnr"}
+    with pytest.raises(InputError, match=r"ssim cannot be computed: .* has frames of 5 x 5 px, and it needs 11 px"):
+        score(truth, predictions, "ssim")
 
 
 @pytest.mark.parametrize("shape", [(FRAMES + 1, SIZE, SIZE, 3), (2, SIZE, SIZE + 1, 3), (2, SIZE, SIZE, 1)])
@@ -95,7 +147,7 @@ def test_targets_are_scored_by_error_colour_and_position(tmp_path, balls, as_byt
     frames = PALETTE[guess][:, None]
     stored = frames if as_bytes else (frames / 255).astype(np.float32)
     results = score(balls, write(tmp_path / "p.h5", frames=stored))
-    assert set(results) == {"mse", "color-accuracy", "position-iou", "white-floor"}
+    assert set(results) == {"mse", "psnr", "color-accuracy", "position-iou", "white-floor"}
     error = ((PALETTE[true] / 255 - PALETTE[guess] / 255) ** 2).mean()
     assert results["mse"].value == pytest.approx(error, rel=1e-6)
     pairs = list(zip(true, guess, strict=True))
@@ -108,6 +160,7 @@ def test_targets_are_scored_by_error_colour_and_position(tmp_path, balls, as_byt
     assert results["white-floor"].value == pytest.approx(floor)
     # the floor stands beside the error, over the same episodes
     assert results["mse"].details == {"white_ball_floor": pytest.approx(floor)}
+    assert results["psnr"].details == {}
 
 
 def test_perfect_targets_score_one_and_white_ones_the_floor(tmp_path, balls):

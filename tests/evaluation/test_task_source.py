@@ -4,7 +4,7 @@ import torch
 from truth_files import PALETTE, random_masks, write_truth
 
 from slotssm import metrics
-from slotssm.config import SlotSSMConfig
+from slotssm.config import BouncingRecipe, DataConfig, PredictConfig, RunConfig, SlotSSMConfig
 from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
 from slotssm.evaluation import TaskSource, evaluate
@@ -106,7 +106,8 @@ def test_recall_has_no_masks_to_score(recall, tmp_path):
     path = write_truth(tmp_path / "t.h5", palette=True, frames=ball_frames(1), masks=random_masks(EPISODES, 6, SIZE))
     with EpisodeFile(path) as file:
         report = evaluate(TaskSource(recall), file, "test")
-        assert [result.metric for result in report.results] == ["mse", "color-accuracy", "position-iou", "white-floor"]
+        names = ["mse", "psnr", "ssim", "color-accuracy", "position-iou", "white-floor"]
+        assert [result.metric for result in report.results] == names
         for mask_source in ("decoder", "attention"):
             with pytest.raises(InputError, match="the predictions have no masks"):
                 evaluate(TaskSource(recall, mask_source), file, "test", ["miou"])
@@ -116,3 +117,81 @@ def test_validation_leaves_out_what_cannot_be_scored(recall, tmp_path):
     path = write_truth(tmp_path / "t.h5", "val", palette=True, frames=ball_frames(0))
     assert set(validate(recall, path, "val", 2)) <= {"mse", "position-iou"}
     assert "mse" in validate(recall, path, "val", 2)
+
+
+# --- prediction -------------------------------------------------------------------------------------------
+
+CONTEXT, FRAMES = 3, 8
+
+
+@pytest.fixture
+def predict():
+    recipe = BouncingRecipe(num_frames=FRAMES, size_px=SIZE, colors=("white",), radii_px=(2.0, 2.5), max_objects=3)
+    model = SlotSSMConfig(num_slots=3, slot_dim=16, num_layers=2, num_heads=2, num_encoder_layers=1)
+    task = PredictConfig(num_context=CONTEXT, num_decoder_layers=1, max_first_frame=9)
+    return build_task(RunConfig(data=DataConfig(recipe=recipe), task=task, model=model))
+
+
+def white_frames(changed_from: int = FRAMES) -> np.ndarray:
+    frames = np.random.default_rng(0).integers(0, 2, (EPISODES, FRAMES, SIZE, SIZE, 1), dtype=np.uint8)
+    frames[:, changed_from:] = 1 - frames[:, changed_from:]
+    return frames.repeat(3, -1) * np.uint8(255)
+
+
+def test_rollouts_are_scored_beside_the_baselines(predict, tmp_path):
+    frames = white_frames()
+    path = write_truth(tmp_path / "t.h5", frames=frames, masks=random_masks(EPISODES, FRAMES, SIZE))
+    with torch.inference_mode():
+        rolled = predict.eval().roll_out(torch.from_numpy(frames[:, :CONTEXT]), FRAMES - CONTEXT).frames
+    pixels = rolled.permute(0, 1, 3, 4, 2).numpy()
+    predict.train()
+    with EpisodeFile(path) as file:
+        report = evaluate(TaskSource(predict), file, "test")
+        with pytest.raises(InputError, match="the predictions have no masks"):
+            evaluate(TaskSource(predict), file, "test", ["fg-ari"])
+    assert predict.training
+    results = {result.metric: result for result in report.results}
+    assert set(results) == {"mse", "psnr", "ssim"}
+    assert results["mse"].value == pytest.approx(metrics.squared_error(frames[:, CONTEXT:], pixels).mean(), rel=1e-6)
+    for name in results:
+        score = metrics.rollout_mse if name == "mse" else getattr(metrics, name)
+        args = (0,) if name == "mse" else ()
+        steps = score(frames[:, CONTEXT:], pixels, *args)
+        assert results[name].details["per_step"] == pytest.approx(steps.mean(0), rel=1e-5)
+        lazy = np.repeat(frames[:, CONTEXT - 1 : CONTEXT], FRAMES - CONTEXT, axis=1)
+        expected = score(frames[:, CONTEXT:], lazy, *args).mean()
+        assert results[name].details["repeat_last_frame"] == pytest.approx(expected)
+
+
+def test_rollouts_do_not_see_what_they_are_scored_against(predict, tmp_path):
+    predictions = []
+    for changed_from in (CONTEXT, FRAMES):
+        path = write_truth(tmp_path / f"{changed_from}.h5", frames=white_frames(changed_from))
+        with EpisodeFile(path) as file:
+            predictions.append(TaskSource(predict).predict(file, "test", 0, EPISODES).frames)
+    assert predictions[0].shape == (EPISODES, FRAMES - CONTEXT, SIZE, SIZE, 3)
+    np.testing.assert_array_equal(*predictions)
+
+
+def test_validation_logs_the_rollouts_error_and_what_it_must_beat(predict, tmp_path):
+    frames = white_frames()
+    path = write_truth(tmp_path / "t.h5", "val", frames=frames, masks=random_masks(EPISODES, FRAMES, SIZE))
+    scores = validate(predict, path, "val", 2)
+    assert set(scores) == {"mse", "mse-repeat-last-frame"}
+    lazy = (frames[:2, CONTEXT:] / 255 - frames[:2, CONTEXT - 1 : CONTEXT] / 255) ** 2
+    assert scores["mse-repeat-last-frame"] == pytest.approx(lazy.mean())
+    with EpisodeFile(path) as file:
+        rolled = TaskSource(predict).predict(file, "val", 0, 2).frames
+    assert scores["mse"] == pytest.approx(metrics.squared_error(frames[:2, CONTEXT:], rolled).mean())
+
+
+def test_episodes_that_end_with_their_context_are_refused(predict, tmp_path):
+    path = write_truth(tmp_path / "t.h5", frames=white_frames()[:, :CONTEXT])
+    with EpisodeFile(path) as file, pytest.raises(InputError, match="leaves nothing to predict of 3 frames"):
+        evaluate(TaskSource(predict), file, "test")
+
+
+def test_validation_of_reconstructions_needs_masks_for_segmentation(reconstruct, shapes, tmp_path):
+    assert set(validate(reconstruct, shapes.path, "test", 2)) == {"mse", "fg-ari", "miou"}
+    frames = shapes.read("test", "frames")
+    assert set(validate(reconstruct, write_truth(tmp_path / "f.h5", frames=frames), "test", 2)) == {"mse"}

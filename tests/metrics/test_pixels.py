@@ -1,9 +1,12 @@
+import math
+
 import numpy as np
 import pytest
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from slotssm.config import PAINTS
 from slotssm.errors import InputError
-from slotssm.metrics import color_accuracy, position_iou, rollout_mse, squared_error, white_ball_floor
+from slotssm.metrics import color_accuracy, position_iou, psnr, rollout_mse, squared_error, ssim, white_ball_floor
 from slotssm.metrics.pixels import nearest_classes
 
 PALETTE = np.array([(0, 0, 0), *list(PAINTS.values())[:6]], np.uint8)
@@ -64,6 +67,92 @@ def test_frames_of_other_shapes_are_refused():
         squared_error(true, pred[:, :1])
     with pytest.raises(InputError, match="cannot be compared"):
         rollout_mse(true, pred[:, :, :1], 0)
+
+
+# --- PSNR and SSIM ----------------------------------------------------------------------------------------
+
+
+def similar_pair(shape=(2, 3, 14, 19, 3), seed=0):
+    """Videos that resemble each other: floats, and the same with noise."""
+    rng = np.random.default_rng(seed)
+    true = rng.random(shape)
+    return true, (true + 0.1 * rng.normal(size=shape)).clip(0, 1)
+
+
+def by_frame(score, true, pred):
+    return [[score(a, b) for a, b in zip(x, y, strict=True)] for x, y in zip(true, pred, strict=True)]
+
+
+def test_psnr_is_that_of_scikit_image():
+    true, pred = similar_pair()
+    expected = by_frame(lambda a, b: peak_signal_noise_ratio(a, b, data_range=1), true, pred)
+    np.testing.assert_allclose(psnr(true, pred), expected, rtol=1e-12)
+
+
+def test_psnr_of_bytes_has_the_closed_form():
+    true = np.full((1, 2, 4, 4, 3), 100, np.uint8)
+    pred = np.stack([true[:, 0] + 1, true[:, 0] + 155], 1)
+    expected = [[20 * math.log10(255), 20 * math.log10(255 / 155)]]
+    np.testing.assert_allclose(psnr(true, pred), expected, rtol=1e-12)
+    # black against white is the worst that there is
+    assert psnr(np.zeros_like(true), np.full_like(true, 255)).tolist() == [[0, 0]]
+
+
+def test_psnr_of_equal_frames_is_capped():
+    true, pred = similar_pair()
+    pred[0, 1] = true[0, 1]
+    pred[0, 2] = true[0, 2] + 1e-7
+    scores = psnr(true, pred)
+    assert scores[0, 1:].tolist() == [100, 100]
+    assert (np.delete(scores.ravel(), [1, 2]) < 30).all()
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 14, 19, 3), (1, 2, 11, 11, 1), (1, 1, 64, 64, 3)])
+def test_ssim_is_that_of_scikit_image(shape):
+    true, pred = similar_pair(shape)
+
+    def score(a, b):
+        options = {"gaussian_weights": True, "use_sample_covariance": False, "data_range": 1, "channel_axis": -1}
+        return structural_similarity(a, b, **options)
+
+    np.testing.assert_allclose(ssim(true, pred), by_frame(score, true, pred), rtol=0, atol=1e-12)
+    # images with large flat parts, as the videos here have them
+    true, pred = (true > 0.9).astype(float), (pred > 0.9).astype(float)
+    np.testing.assert_allclose(ssim(true, pred), by_frame(score, true, pred), rtol=0, atol=1e-12)
+
+
+def test_ssim_of_flat_frames_has_the_closed_form():
+    low, high = np.full((1, 1, 12, 12, 3), 0.25), np.full((1, 1, 12, 12, 3), 0.75)
+    expected = (2 * 0.25 * 0.75 + 1e-4) / (0.25**2 + 0.75**2 + 1e-4)
+    assert ssim(low, high)[0, 0] == pytest.approx(expected, rel=1e-12)
+
+
+def test_ssim_is_one_for_equal_frames_alone_and_symmetric():
+    true, pred = similar_pair()
+    np.testing.assert_allclose(ssim(true, true), 1, rtol=1e-12)
+    assert (ssim(true, pred) < 0.99).all()
+    np.testing.assert_allclose(ssim(true, pred), ssim(pred, true), rtol=1e-12)
+    # a frame of a video is scored alone
+    np.testing.assert_array_equal(ssim(true, pred)[:, 1:2], ssim(true[:, 1:2], pred[:, 1:2]))
+
+
+def test_ssim_of_bytes_is_that_of_their_pixels():
+    true, pred = random_pair((1, 2, 12, 12, 3))
+    np.testing.assert_allclose(ssim(true, pred), ssim(true / 255, pred), rtol=1e-12)
+
+
+def test_ssim_of_no_episodes_is_empty():
+    assert ssim(np.zeros((0, 2, 12, 12, 3)), np.zeros((0, 2, 12, 12, 3))).shape == (0, 2)
+
+
+def test_frames_without_similarity_are_refused():
+    true, pred = similar_pair((1, 2, 10, 30, 3))
+    with pytest.raises(InputError, match="frames of 30 x 10 px are smaller than the 11 px window"):
+        ssim(true, pred)
+    true, pred = similar_pair()
+    for score in (psnr, ssim):
+        with pytest.raises(InputError, match="cannot be compared"):
+            score(true, pred[:, :1])
 
 
 # --- Blinking Color Balls ---------------------------------------------------------------------------------

@@ -66,3 +66,13 @@ def test_curves_have_a_panel_for_every_quantity(tmp_path):
     write_curves(lines[:-1], one, "run")
     write_curves(lines, two, "run")
     assert iio.imread(two).shape[1] == pytest.approx(2 * iio.imread(one).shape[1], rel=0.05)
+
+
+def test_baselines_are_drawn_in_the_panel_of_what_must_beat_them(tmp_path):
+    lines = [{"step": s, "split": "val", "mse": 1 / s} for s in range(1, 20)]
+    alone, beside = tmp_path / "alone.png", tmp_path / "beside.png"
+    write_curves(lines, alone, "run")
+    write_curves([line | {"mse-repeat-last-frame": 0.7} for line in lines], beside, "run")
+    one, two = iio.imread(alone), iio.imread(beside)
+    assert one.shape == two.shape
+    assert not np.array_equal(one, two)

@@ -1,0 +1,147 @@
+"""What a reproduction will cost: measured on this machine in a few steps, then scaled up."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from generators.writer import generate
+from slotssm.config import DataConfig, RecallConfig, RunConfig
+from slotssm.data.batches import EpisodeBatches
+from slotssm.experiments.cells import Cell, TrainingCell, read_record
+from slotssm.experiments.datasets import own_data_path
+from slotssm.tasks import Task, build_task
+
+SAMPLE_EPISODES = 4
+"""Episodes of the trial batch and of the trial data set."""
+BYTES_A_PARAMETER = 3 * 4 * 3
+"""Weights and two moments in float32, in the kept checkpoints and one that is being written."""
+
+
+@dataclass(frozen=True)
+class CellForecast:
+    """What one cell will cost.
+
+    Attributes:
+        name: of the cell.
+        done: whether it is recorded already.
+        num_steps: optimiser steps.
+        parameters: of the task.
+        seconds: of training, on this machine with nothing else on it.
+        disk_bytes: of its checkpoints.
+    """
+
+    name: str
+    done: bool
+    num_steps: int
+    parameters: int
+    seconds: float
+    disk_bytes: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a reproduction will cost.
+
+    Attributes:
+        cells: each cell.
+        data_bytes: of the data sets that are not there yet.
+    """
+
+    cells: list[CellForecast]
+    data_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        """Of all cells that are not done."""
+        return sum(cell.seconds for cell in self.cells if not cell.done)
+
+    @property
+    def disk_bytes(self) -> int:
+        """Of data and checkpoints together."""
+        return self.data_bytes + sum(cell.disk_bytes for cell in self.cells if not cell.done)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        cells = [asdict(cell) for cell in self.cells]
+        return {"dry_run": True, "cells": cells, "seconds": self.seconds, "disk_bytes": self.disk_bytes}
+
+
+def forecast(
+    cells: Sequence[Cell], folder: Path, on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> Forecast:
+    """Measure a small batch of every kind of cell and scale it to the whole.
+
+    Args:
+        cells: what would be run.
+        folder: of the reproduction.
+        on_progress: told of cells looked at and in all.
+    """
+    known: dict[str, tuple[float, int]] = {}
+    data: dict[Path, int] = {}
+    found = []
+    with tempfile.TemporaryDirectory() as place:
+        for index, cell in enumerate(cells):
+            on_progress(index, len(cells))
+            done = read_record(cell, folder) is not None
+            if not isinstance(cell, TrainingCell):
+                found.append(CellForecast(cell.name, done, 0, 0, 0.0, 0))
+                continue
+            config = cell.config
+            key = config.model_copy(update={"seed": 0, "name": "trial"}).model_dump_json()
+            if key not in known:
+                known[key] = _measure(config, Path(place), data, folder)
+            seconds, parameters = known[key]
+            found.append(
+                CellForecast(
+                    cell.name, done, config.train.num_steps, parameters, seconds, parameters * BYTES_A_PARAMETER
+                )
+            )
+        on_progress(len(cells), len(cells))
+    return Forecast(found, sum(size for path, size in data.items() if not path.exists()))
+
+
+def _measure(config: RunConfig, place: Path, data: dict[Path, int], folder: Path) -> tuple[float, int]:
+    """Seconds of training, and parameters; notes the size of the data set."""
+    trial = DataConfig(
+        recipe=config.data.recipe, seed=config.data.seed, num_train=SAMPLE_EPISODES, num_val=0, num_test=0
+    )
+    path = place / "trial.h5"
+    generate(trial, path, force=True)
+    total = sum(config.data.num_episodes.values())
+    data[own_data_path(config, folder / "data")] = path.stat().st_size * total // SAMPLE_EPISODES
+    task = build_task(config).train()
+    batches = EpisodeBatches(path, "train", task.fields, SAMPLE_EPISODES, config.train.clip_len, 0)
+    seconds, scale = 0.0, config.train.batch_size / SAMPLE_EPISODES
+    for first, last in _stages(config):
+        task.begin_step(first)
+        seconds += (last - first) * scale * _seconds_a_step(task, batches)
+    shutil.rmtree(path, ignore_errors=True)
+    return seconds, sum(parameter.numel() for parameter in task.parameters())
+
+
+def _stages(config: RunConfig) -> list[tuple[int, int]]:
+    """Ranges of steps that cost the same."""
+    edges = [0]
+    if isinstance(config.task, RecallConfig):
+        for _, num_steps in config.task.curriculum:
+            edges.append(min(edges[-1] + num_steps, config.train.num_steps))
+    edges.append(config.train.num_steps)
+    return [(first, last) for first, last in pairwise(edges) if last > first]
+
+
+def _seconds_a_step(task: Task, batches: EpisodeBatches) -> float:
+    best = float("inf")
+    for attempt in range(2):  # the first also warms up
+        began = time.perf_counter()
+        loss, _ = task(batches.batch(attempt))
+        loss.backward()
+        best = min(best, time.perf_counter() - began)
+    torch._foreach_zero_([p.grad for p in task.parameters() if p.grad is not None])
+    return best

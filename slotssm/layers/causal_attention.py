@@ -1,0 +1,119 @@
+"""Attention over time and slots together: every slot reads all slots of its own and of earlier steps."""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+CHUNK_ROWS = 192
+"""Least number of queries of one call of the fused attention: fewer leave its tiles small, more waste masked keys."""
+
+
+class KeyValueState(NamedTuple):
+    """What causal attention remembers between two calls: everything, N slots so far (H heads of width D / H).
+
+    Attributes:
+        keys: [B, H, N, D / H] in the order of time.
+        values: [B, H, N, D / H].
+    """
+
+    keys: Tensor
+    values: Tensor
+
+
+class CausalSlotAttention(nn.Module):
+    """Full attention over all slots of all steps up to each one's own: the paper's SlotTransformer.
+
+    Causal over time, not over slots: those of one step see each other. With one slot it is the causal attention of
+    an ordinary Transformer. Norm and residual connection are the caller's.
+
+    Args:
+        dim: width D of slots.
+        num_heads: heads, dividing `dim`.
+        dropout: after the output map; 0 is off.
+    """
+
+    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.query = nn.Linear(dim, dim, bias=False)
+        self.key_value = nn.Linear(dim, 2 * dim, bias=False)
+        self.out = nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def initial_state(self, batch_size: int, num_slots: int) -> KeyValueState:
+        """The state before anything was seen: no keys, whatever the number of slots."""
+        nothing = self.query.weight.new_zeros(batch_size, self.num_heads, 0, self.query.out_features // self.num_heads)
+        return KeyValueState(nothing, nothing)
+
+    def forward(
+        self, slots: Float[Tensor, "B T K D"], state: KeyValueState | None = None
+    ) -> tuple[Float[Tensor, "B T K D"], KeyValueState]:
+        """A whole sequence in parallel, continuing from `state`; returns the outputs and the new state."""
+        rows = slots.flatten(1, 2)
+        q = rearrange(self.query(rows), "b n (h d) -> b h n d", h=self.num_heads)
+        k, v = rearrange(self.key_value(rows), "b n (two h d) -> two b h n d", two=2, h=self.num_heads)
+        if state is not None:
+            k, v = torch.cat([state.keys.to(k.dtype), k], dim=2), torch.cat([state.values.to(v.dtype), v], dim=2)
+        y = self.dropout(self.out(block_causal_attention(q, k, v, slots.shape[2])))
+        return y.view(slots.shape), KeyValueState(k, v)
+
+    def step(self, slots: Float[Tensor, "B K D"], state: KeyValueState) -> tuple[Float[Tensor, "B K D"], KeyValueState]:
+        """One step; returns the output and the new state."""
+        y, state = self(slots[:, None], state)
+        return y[:, 0], state
+
+
+def block_causal_attention(
+    q: Float[Tensor, "B H Q W"], k: Float[Tensor, "B H N W"], v: Float[Tensor, "B H N W"], block: int
+) -> Float[Tensor, "B Q H*W"]:
+    """Softmax attention in which a block of rows sees the keys up to its own end; heads are joined again.
+
+    The queries are walked over in chunks, each with the keys up to its end and a mask as large as that, so that
+    neither the scores nor a mask of all pairs is ever held.
+
+    Args:
+        q: queries, whole blocks, which belong to the last Q keys.
+        k: keys.
+        v: values.
+        block: rows that see each other, K slots of one step.
+    """
+    num_rows = q.shape[2]
+    past = k.shape[2] - num_rows
+    if num_rows <= block or (block == 1 and past == 0):
+        return _joined(F.scaled_dot_product_attention(q, k, v, is_causal=num_rows > block))
+    # kernels of GPUs want slices of a mask to begin at multiples of 16
+    chunk = math.ceil(CHUNK_ROWS / (16 * block)) * 16 * block
+    starts = range(0, num_rows, chunk)
+    mask = _block_causal_mask(min(chunk, num_rows), past + starts[-1], block, q)
+    outputs = []
+    for start in starts:
+        rows, before = min(chunk, num_rows - start), past + start
+        # all masks are pieces of one: a chunk that begins later sees more of what came before
+        first, end = starts[-1] - start, before + rows
+        visible = mask[:rows, first : first + end]
+        queries = q[:, :, start : start + rows]
+        outputs.append(
+            _joined(F.scaled_dot_product_attention(queries, k[:, :, :end], v[:, :, :end], attn_mask=visible))
+        )
+    return torch.cat(outputs, dim=1)
+
+
+def _block_causal_mask(num_rows: int, before: int, block: int, like: Tensor) -> Tensor:
+    """[rows, before + rows] of 0 and -inf: all keys `before` the rows are visible, and blocks up to a row's own.
+
+    Numbers rather than booleans, which torch would turn into numbers at each use and keep for the backward pass.
+    """
+    step = torch.arange(num_rows, device=like.device) // block
+    mask = like.new_zeros(num_rows, before + num_rows)
+    mask[:, before:].masked_fill_(step[None] > step[:, None], float("-inf"))
+    return mask
+
+
+def _joined(y: Tensor) -> Tensor:
+    """[B, H, Q, W] to [B, Q, H * W]."""
+    return y.transpose(1, 2).flatten(2)

@@ -1,0 +1,178 @@
+"""Figures that compare models: bars over a setting, and curves."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from slotssm.files import atomic
+from slotssm.plotting.colors import slot_colors
+
+_KNOWN = (
+    "slotssm",
+    "slot-transformer",
+    "single-state-ssm",
+    "split-ssm",
+    "transformer",
+    "slot-rnn",
+    "rim",
+    "oc-slotssm",
+)
+"""Models in the order of their colours, so that a model has the same colour in every figure."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of a group.
+
+    Attributes:
+        group: label on the axis.
+        series: label in the legend, such as a model.
+        value: height; None leaves a gap with `missing` written into it.
+        error: distances below and above that a whisker shows.
+        points: single values, drawn as dots.
+        floor: a reference for the group, drawn as a line across it.
+        missing: why there is no value.
+    """
+
+    group: str
+    series: str
+    value: float | None
+    error: tuple[float, float] = (0.0, 0.0)
+    points: tuple[float, ...] = ()
+    floor: float | None = None
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line.
+
+    Attributes:
+        series: label in the legend.
+        x: positions.
+        y: values.
+        error: half width of a band around the line; empty leaves it out.
+        dashed: for references such as trivial baselines.
+    """
+
+    series: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    error: tuple[float, ...] = ()
+    dashed: bool = False
+
+
+def series_color(series: str) -> tuple[float, float, float]:
+    """The colour of a model in every figure; what is no model is grey."""
+    if series not in _KNOWN:
+        return (0.45, 0.45, 0.45)
+    red, green, blue = slot_colors(len(_KNOWN))[_KNOWN.index(series)] / 255
+    return float(red), float(green), float(blue)
+
+
+def write_bars(
+    bars: Sequence[Bar], path: Path, title: str, group_label: str, value_label: str, floor_label: str = ""
+) -> None:
+    """Grouped bars with whiskers, single values as dots, and a reference line across each group.
+
+    Args:
+        bars: in any order; groups and series keep the order in which they first occur.
+        path: picture to write.
+        title: of the figure.
+        group_label: of the axis of groups.
+        value_label: of the axis of values.
+        floor_label: legend of the reference lines.
+    """
+    groups, series = list(dict.fromkeys(b.group for b in bars)), list(dict.fromkeys(b.series for b in bars))
+    width = 0.82 / max(1, len(series))
+    figure = Figure(figsize=(max(6.0, 1.0 + 0.34 * len(groups) * len(series)), 3.8), layout="constrained")
+    axis = figure.subplots()
+    for bar in bars:
+        x = groups.index(bar.group) + (series.index(bar.series) - (len(series) - 1) / 2) * width
+        if bar.value is None:
+            axis.text(x, 0, bar.missing, rotation=90, ha="center", va="bottom", fontsize=7)
+            continue
+        axis.bar(x, bar.value, width * 0.92, color=series_color(bar.series), label=bar.series)
+        axis.errorbar(x, bar.value, [[bar.error[0]], [bar.error[1]]], color="black", capsize=2, linewidth=0.9)
+        if len(bar.points) > 1:
+            axis.scatter([x] * len(bar.points), bar.points, s=7, color="black", alpha=0.6, zorder=3)
+    for index, group in enumerate(groups):
+        floors = [b.floor for b in bars if b.group == group and b.floor is not None]
+        if floors:
+            axis.hlines(floors[0], index - 0.46, index + 0.46, "black", "dashed", linewidth=1, label=floor_label)
+    axis.set_xticks(range(len(groups)), groups)
+    axis.set_xlabel(group_label)
+    axis.set_ylabel(value_label)
+    axis.set_title(title)
+    axis.grid(axis="y", alpha=0.3)
+    _legend_once(axis)
+    _save(figure, path)
+
+
+def write_lines(
+    curves: Sequence[Curve],
+    path: Path,
+    title: str,
+    x_label: str,
+    y_label: str,
+    log_x: bool = False,
+    log_y: bool = False,
+) -> None:
+    """Lines with bands.
+
+    Args:
+        curves: what to draw.
+        path: picture to write.
+        title: of the figure.
+        x_label: of the horizontal axis.
+        y_label: of the vertical axis.
+        log_x: whether the horizontal axis is logarithmic.
+        log_y: whether the vertical axis is logarithmic.
+    """
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axis = figure.subplots()
+    for curve in curves:
+        color = series_color(curve.series)
+        marker = "" if len(curve.x) > 16 else "o"
+        style = "dashed" if curve.dashed else "solid"
+        axis.plot(
+            curve.x,
+            curve.y,
+            color=color,
+            linestyle=style,
+            linewidth=1.5,
+            label=curve.series,
+            marker=marker,
+            markersize=3.5,
+        )
+        if curve.error:
+            low = [y - e for y, e in zip(curve.y, curve.error, strict=True)]
+            high = [y + e for y, e in zip(curve.y, curve.error, strict=True)]
+            axis.fill_between(curve.x, low, high, color=color, alpha=0.18, linewidth=0)
+    if log_x:
+        axis.set_xscale("log", base=2)
+        ticks = sorted({x for curve in curves for x in curve.x})
+        axis.set_xticks(ticks, [f"{x:g}" for x in ticks])
+        axis.minorticks_off()
+    if log_y:
+        axis.set_yscale("log")
+    axis.set_xlabel(x_label)
+    axis.set_ylabel(y_label)
+    axis.set_title(title)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    _save(figure, path)
+
+
+def _legend_once(axis: Axes) -> None:
+    handles, labels = axis.get_legend_handles_labels()
+    known = {label: handle for handle, label in zip(handles, labels, strict=True) if label}
+    axis.legend(known.values(), known.keys(), fontsize=8, ncols=2)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=110)

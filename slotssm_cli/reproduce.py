@@ -1,0 +1,87 @@
+"""`slotssm reproduce`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from slotssm_cli import options
+from slotssm_cli.console import Meter, human_bytes, human_seconds, note, result, result_json
+from slotssm_cli.train import shown
+
+
+def reproduce(
+    experiment: Annotated[str, typer.Argument(help="long-context, video-prediction or efficiency.")],
+    scale: Annotated[
+        str, typer.Option(help="cpu: a scaled-down form for two cores; paper: the paper's settings for a GPU.")
+    ] = "cpu",
+    models: Annotated[str, typer.Option(help="Only these, comma-separated.")] = "",
+    seeds: Annotated[str, typer.Option(help="These seeds for every model, for example 0,1,2.")] = "",
+    lengths: Annotated[str, typer.Option(help="Only these sequence lengths L.")] = "",
+    cell: Annotated[list[str] | None, typer.Option("--cell", help="Run only this cell; repeatable.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder; by default reproductions/EXPERIMENT-SCALE.")
+    ] = None,
+    device: options.Device = "auto",
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+) -> None:
+    """Rerun an experiment of the paper: data, training, scores, tables and figures; repeat it to continue."""
+    from slotssm.experiments import reproduce as reproductions
+    from slotssm.experiments.cells import Listener
+    from slotssm.experiments.experiment import Choice
+    from slotssm.training.trainer import resolve_device
+
+    choice = Choice(
+        scale,
+        tuple(options.words(models)),
+        tuple(options.whole_numbers(seeds, "--seeds")) if seeds else (),
+        tuple(options.whole_numbers(lengths, "--lengths")) if lengths else (),
+    )
+    chosen = reproductions.experiment_of(experiment, choice)
+    cells = reproductions.chosen_cells(chosen, choice, cell or [])
+    folder = out or reproductions.default_folder(experiment, choice)
+    resolve_device(device)
+    if dry_run:
+        return _report_plan(cells, folder, json)
+    meters: list[Meter] = []
+
+    def listen(index: int, total: int, cell: Any) -> Listener:
+        for meter in meters:
+            meter.close()
+        label = f"[{index + 1}/{total}] {cell.name}"
+        meters[:] = [Meter(f"{label}: data", "episodes"), Meter(label, "steps"), Meter(f"{label}: test", "episodes")]
+        return Listener(meters[0].update, shown(meters[1]), meters[2].update)
+
+    try:
+        made = reproductions.reproduce(chosen, choice, folder, cells, device, listen, note)
+    finally:
+        for meter in meters:
+            meter.close()
+    if json:
+        result_json(made.document())
+        return None
+    result(made.table.text())
+    if made.missing:
+        note(f"{made.num_done} cells are done, {len(made.missing)} are missing; the same command continues")
+    for file in made.files:
+        result(str(file))
+    return None
+
+
+def _report_plan(cells: Any, folder: Path, json: bool) -> None:
+    from slotssm.experiments.forecast import forecast
+
+    with Meter("measure", "cells") as meter:
+        plan = forecast(cells, folder, meter.update)
+    if json:
+        result_json(plan.document())
+        return
+    for line in plan.cells:
+        state = "done" if line.done else f"about {human_seconds(line.seconds)}"
+        result(f"{line.name:<48} {line.num_steps:>7} steps  {line.parameters:>9,} parameters  {state}")
+    left = [line for line in plan.cells if not line.done]
+    result(
+        f"{len(left)} of {len(plan.cells)} cells to do, about {human_seconds(plan.seconds)} on this machine "
+        f"with nothing else on it, {human_bytes(plan.disk_bytes)} in {folder}"
+    )
