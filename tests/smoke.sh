@@ -49,7 +49,19 @@ slotssm visualize runs/tiny-oc --episodes 0,1 --out oc.mp4
 slotssm visualize data/bouncing-2-3x32.h5 --out data.png
 test -s bcb.gif && test -s oc.mp4 && test -s data.png
 
+say reproduce
+slotssm reproduce efficiency --scale tiny --models slotssm,slot-transformer
+reproduce=(slotssm reproduce long-context --scale tiny --models slotssm)
+"${reproduce[@]}" --dry-run
+"${reproduce[@]}"
+made=reproductions/long-context-tiny
+cp "$made/result.json" first.json
+"${reproduce[@]}" # everything is done: the same again at once
+cmp first.json "$made/result.json"
+test -s "$made/table.csv" && test -s "$made/figures/earliest-L20-over-balls.png"
+
 say refusals
+expect 2 slotssm reproduce long-context --scale tiny --lengths 21
 expect 2 slotssm generate bcb --len 81
 expect 2 slotssm train --preset tiny-oc --out runs/tiny-oc
 expect 2 slotssm eval runs/tiny-oc --metric color-accuracy

@@ -17,9 +17,15 @@ from slotssm.config import (
     Mamba2Config,
     MambaConfig,
     OCSlotSSMConfig,
+    RIMConfig,
     RunConfig,
     S4DConfig,
     S5Config,
+    SingleStateSSMConfig,
+    SlotRNNConfig,
+    SlotTransformerConfig,
+    SplitSSMConfig,
+    TransformerConfig,
 )
 from slotssm.documents import load, override, parse_assignments, read_toml
 from slotssm.errors import InputError
@@ -34,11 +40,24 @@ RECONSTRUCT = {
     "task": {"kind": "reconstruct"},
     "model": {"kind": "oc-slotssm"},
 }
+PREDICT = {
+    "data": {"recipe": {"kind": "bouncing", "colors": ["white"]}},
+    "task": {"kind": "predict"},
+    "model": {"kind": "slotssm"},
+}
+BASELINES = (
+    SingleStateSSMConfig(),
+    SplitSSMConfig(),
+    TransformerConfig(),
+    SlotTransformerConfig(),
+    SlotRNNConfig(),
+    RIMConfig(),
+)
 
 
-@pytest.fixture(params=["recall", "reconstruct"])
+@pytest.fixture(params=["recall", "reconstruct", "predict"])
 def run(request: pytest.FixtureRequest) -> RunConfig:
-    return RunConfig.model_validate({"recall": RECALL, "reconstruct": RECONSTRUCT}[request.param])
+    return RunConfig.model_validate({"recall": RECALL, "reconstruct": RECONSTRUCT, "predict": PREDICT}[request.param])
 
 
 def refusal(document: dict[str, Any], *assignments: str) -> str:
@@ -67,7 +86,7 @@ def test_configurations_do_not_change(run: RunConfig) -> None:
 
 def test_every_field_is_explained(run: RunConfig) -> None:
     parts = [run, run.data, run.data.recipe, run.task, run.model, run.train]
-    parts += [MambaConfig(), Mamba2Config(), S4DConfig(), S5Config()]
+    parts += [MambaConfig(), Mamba2Config(), S4DConfig(), S5Config(), *BASELINES]
     obvious = {"kind", "data", "task", "model", "train", "recipe", "time_mixer"}
     for part in parts:
         for name, field in type(part).model_fields.items():
@@ -105,6 +124,30 @@ def test_a_time_mixer_is_chosen_by_its_kind_alone(run: RunConfig, mixer: Any) ->
     assert override(chosen, {"model": {"time_mixer": {"kind": "mamba"}}}, "--set") == run
     saved = json.dumps(chosen.model_dump(mode="json"), allow_nan=False)
     assert load(RunConfig, json.loads(saved), "config.json") == chosen
+
+
+@pytest.mark.parametrize("model", BASELINES, ids=lambda model: model.kind)
+def test_a_model_is_chosen_by_its_kind_alone(run: RunConfig, model: Any) -> None:
+    # slots and layers of another model do not carry over, since a model of one slot would refuse them
+    old = override(run, {"model": {"num_slots": 5, "num_layers": 7}}, "--set")
+    chosen = override(old, parse_assignments([f"model.kind={model.kind}"]), "--set")
+    assert chosen.model == model
+    saved = json.dumps(chosen.model_dump(mode="json"), allow_nan=False)
+    assert load(RunConfig, json.loads(saved), "config.json") == chosen
+
+
+def test_a_curriculum_is_read_from_json_and_saved() -> None:
+    run = RunConfig.model_validate(RECALL)
+    chosen = override(run, parse_assignments(["task.curriculum=[[1, 20], [16, 5]]", "task.targets=prefix"]), "--set")
+    assert chosen.task.curriculum == ((1, 20), (16, 5))
+    saved = json.dumps(chosen.model_dump(mode="json"), allow_nan=False)
+    assert load(RunConfig, json.loads(saved), "config.json") == chosen
+    assert override(chosen, parse_assignments(["task.curriculum=[]", "task.targets=last"]), "--set") == run
+
+
+def test_a_curriculum_must_leave_steps_for_the_datas_own_patches() -> None:
+    found = refusal(RECALL, "task.curriculum=[[1, 20]]", "train.num_steps=20")
+    assert found == "--set: task.curriculum takes 20 steps and leaves none of train.num_steps 20"
 
 
 def test_a_time_mixer_without_a_kind_is_mamba() -> None:
@@ -239,6 +282,82 @@ def test_a_wrong_value_is_refused_with_its_path_and_the_fault(
 def test_a_wrong_time_mixer_is_refused(kind: str, assignment: str, message: str) -> None:
     found = refusal(RECALL, f"model.time_mixer.kind={kind}", f"model.time_mixer.{assignment}")
     assert found.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("task.curriculum=[[3, 9]]", "--set: task.piece_px 4 does not divide the patch of 21.3333 px"),
+        ("task.curriculum=[[1, 9], [32, 9]]", "--set: task.piece_px 4 does not divide the patch of 2 px (64 px in 32"),
+        ("task.curriculum=[[128, 9]]", "--set: task.piece_px 4 does not divide the patch of 0.5 px"),
+        ("task.curriculum=[[0, 9]]", "--set: task.curriculum.0.0: Input should be greater than 0"),
+        ("task.curriculum=[[1, 9], [2, 0]]", "--set: task.curriculum.1.1: Input should be greater than 0"),
+        ("task.curriculum=[[1]]", "--set: task.curriculum.0.1: Field required"),
+        ("task.curriculum=[1, 9]", "--set: task.curriculum.0: Input should be a valid tuple"),
+        ("task.targets=first", "--set: task.targets: Input should be 'last' or 'prefix'"),
+        ("task.target=prefix", "--set: unknown key task.target; did you mean targets?"),
+    ],
+)
+def test_wrong_aids_of_recalling_are_refused(assignment: str, message: str) -> None:
+    assert refusal(RECALL, assignment).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("task.num_context=30", "--set: task.num_context 30 leaves nothing to predict of 30 frames"),
+        ("task.num_context=0", "--set: task.num_context: Input should be greater than or equal to 1"),
+        ("data.recipe.num_frames=10", "--set: task.num_context 10 leaves nothing to predict of 10 frames"),
+        ("train.clip_len=1", "--set: task 'predict' needs clips of at least 2 frames: train.clip_len is too small"),
+        ("train.clip_len=31", "--set: train.clip_len 31 exceeds the 30 frames of an episode"),
+        ("task.piece_px=5", "--set: task.piece_px 5 does not divide the frame of 64 px"),
+        ('data.recipe.colors=["red"]', "--set: task.loss 'bce' is for white objects on black; take 'mse' or 'ce'"),
+        ('data.recipe.colors=["white", "red"]', "--set: task.loss 'bce' is for white objects on black; take"),
+        ("task.loss=l1", "--set: task.loss: Input should be 'bce', 'mse' or 'ce'"),
+        ("task.feedback=max", "--set: task.feedback: Input should be 'mean' or 'mode'"),
+        ("task.max_first_frame=-1", "--set: task.max_first_frame: Input should be greater than or equal to 0"),
+        ("task.curriculum=[]", "--set: unknown key task.curriculum"),
+    ],
+)
+def test_a_prediction_that_cannot_be_made_is_refused(assignment: str, message: str) -> None:
+    assert refusal(PREDICT, assignment).startswith(message)
+
+
+def test_the_last_value_that_can_be_predicted_is_accepted() -> None:
+    run = RunConfig.model_validate(PREDICT)
+    changes = ["task.num_context=29", "train.clip_len=2", "task.loss=mse", 'data.recipe.colors=["red"]']
+    assert override(run, parse_assignments(changes), "--set").task.num_context == 29
+
+
+@pytest.mark.parametrize(
+    ("kind", "assignment", "message"),
+    [
+        ("single-state-ssm", "num_slots=2", "--set: model.num_slots: Input should be 1"),
+        ("single-state-ssm", "num_slots=0", "--set: model.num_slots: Input should be 1"),
+        ("transformer", "num_slots=2", "--set: model.num_slots: Input should be 1"),
+        ("rim", "num_active=7", "--set: model: num_active 7 exceeds num_slots 6"),
+        ("rim", "num_slots=3", "--set: model: num_active 4 exceeds num_slots 3"),
+        ("rim", "num_active=0", "--set: model.num_active: Input should be greater than or equal to 1"),
+        ("slot-rnn", "num_active=2", "--set: unknown key model.num_active"),
+        ("slot-transformer", "time_mixer.d_state=4", "--set: unknown key model.time_mixer"),
+        ("slot-rnn", "layer_mlp_ratio=0", "--set: model.layer_mlp_ratio: Input should be greater than 0"),
+        ("split-ssm", "layer_mlp_ratio=NaN", "--set: model.layer_mlp_ratio: Input should be a finite number"),
+        ("slotssm", "layer_mlp_ratio=wide", "--set: model.layer_mlp_ratio: Input should be a valid number"),
+        ("slot-transformer", "num_heads=3", "--set: model: num_heads 3 does not divide slot_dim 64"),
+        ("transformer", "slot_dim=30", "--set: model: num_heads 4 does not divide slot_dim 30"),
+    ],
+)
+def test_a_wrong_model_is_refused(kind: str, assignment: str, message: str) -> None:
+    assert refusal(RECALL, f"model.kind={kind}", f"model.{assignment}").startswith(message)
+
+
+@pytest.mark.parametrize(
+    "ratios", [("mlp_ratio=0.01",), ("layer_mlp_ratio=0.01",), ("mlp_ratio=0.01", "layer_mlp_ratio=2")]
+)
+def test_mlps_without_a_channel_are_refused(ratios: tuple[str, ...]) -> None:
+    message = refusal(RECALL, *(f"model.{ratio}" for ratio in ratios))
+    assert message.startswith("--set: model: ")
+    assert "mlp_ratio must leave at least one channel of slot_dim" in message
 
 
 def test_missing_parts_are_named() -> None:

@@ -93,8 +93,10 @@ class SequenceModelConfig(Config):
             raise ValueError(f"num_heads {self.num_heads} does not divide slot_dim {self.slot_dim}")
         if self.slot_dim % 4:
             raise ValueError(f"slot_dim {self.slot_dim} must be a multiple of 4 (sine-cosine positions)")
-        if int(min(self.mlp_ratio, self.layer_mlp_ratio or self.mlp_ratio) * self.slot_dim) < 1:
-            raise ValueError("mlp_ratio must leave at least one channel of slot_dim")
+        for name in ("mlp_ratio", "layer_mlp_ratio"):
+            ratio = getattr(self, name)
+            if ratio is not None and int(ratio * self.slot_dim) < 1:
+                raise ValueError(f"{name} must leave at least one channel of slot_dim")
         return self
 
 

@@ -77,12 +77,19 @@ def _check_recall(task: RecallConfig, run: RunConfig) -> None:
     recipe = run.data.recipe
     if not isinstance(recipe, BCBRecipe):
         raise ValueError(f"task 'recall' needs data of kind 'bcb', not '{recipe.kind}'")
-    for patches in (recipe.patches_per_side, *(patches for patches, _ in task.curriculum)):
+    stages = [("data.recipe.patches_per_side", recipe.patches_per_side)]
+    stages += [("task.curriculum", patches) for patches, _ in task.curriculum]
+    for name, patches in stages:
         if recipe.size_px % patches or recipe.size_px // patches % task.piece_px:
             raise ValueError(
                 f"task.piece_px {task.piece_px} does not divide the patch of {recipe.size_px / patches:g} px "
-                f"({recipe.size_px} px in {patches} patches a side)"
+                f"({recipe.size_px} px in {patches} patches a side, {name})"
             )
+    taken = sum(num_steps for _, num_steps in task.curriculum)
+    if taken >= run.train.num_steps:
+        raise ValueError(
+            f"task.curriculum takes {taken} steps and leaves none of train.num_steps {run.train.num_steps}"
+        )
     if run.train.clip_len:
         raise ValueError("task 'recall' reads whole episodes: train.clip_len must be 0")
 

@@ -33,7 +33,8 @@ class Summary:
             return 0.0, 0.0
         if self.std is not None:
             return self.std, self.std
-        return (self.mean - self.interval[0], self.interval[1] - self.mean) if self.interval else (0.0, 0.0)
+        low, high = self.interval or (self.mean, self.mean)
+        return max(0.0, self.mean - low), max(0.0, high - self.mean)
 
     def __str__(self) -> str:
         if self.mean is None:
@@ -116,7 +117,8 @@ def _summary(group: list[Record], metric: str) -> Summary:
     numbers = list(values.values())
     interval = None
     if len(values) == 1:
-        results = [result for record in group for result in record.get("results", ()) if result["metric"] == metric]
+        scored = [record for record in group if metric in record["values"]]
+        results = [result for record in scored for result in record.get("results", ()) if result["metric"] == metric]
         found = results[0]["interval"] if results else None
         interval = (found[0], found[1]) if found else None
     return Summary(

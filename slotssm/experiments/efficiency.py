@@ -90,7 +90,8 @@ class EfficiencyCell:
     def _expected_s(self, folder: Path) -> float:
         """Seconds of a call, from the next shorter length, as if all of it grew with the square of L."""
         records = [read_json(path) for path in (folder / "cells").glob(f"L*-{self.model}.json")]
-        shorter = {record["setting"]["length"]: record for record in records}
+        # `slot-transformer` ends with `transformer`
+        shorter = {record["setting"]["length"]: record for record in records if record["model"] == self.model}
         lengths = sorted(length for length in shorter if length < self.length)
         if not lengths:
             return 0.0
@@ -173,7 +174,7 @@ def _points(rows: Sequence[Row], name: str) -> dict[str, list[tuple[float, float
     found: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         value = row.metrics[name].mean
-        if value is not None:
+        if value:  # memory that did not grow has no logarithm
             found.setdefault(row.model, []).append((float(row.setting["length"]), value))
     return {model: sorted(points) for model, points in found.items()}
 

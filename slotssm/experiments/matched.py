@@ -27,6 +27,8 @@ MODELS: dict[str, type[EncodedModelConfig]] = {
     "rim": RIMConfig,
 }
 """Names of the models that the sequence experiments compare."""
+TOLERANCE = 0.1
+"""Models that are compared differ in size by no more than this share."""
 _UNIT = 8
 """Hidden widths of MLPs are multiples of this."""
 
@@ -61,7 +63,13 @@ def matched(reference: SlotSSMConfig, name: str) -> EncodedModelConfig:
     channel = 2 * config.slot_dim + 1  # parameters of one hidden channel
     hidden = int(config.slot_dim * (config.layer_mlp_ratio or config.mlp_ratio)) - excess / channel
     widened = max(_UNIT, round(hidden / _UNIT) * _UNIT)
-    return config.model_copy(update={"layer_mlp_ratio": widened / config.slot_dim})
+    found = config.model_copy(update={"layer_mlp_ratio": widened / config.slot_dim})
+    ratio = count_parameters(found) / count_parameters(reference)
+    if abs(ratio - 1) > TOLERANCE:
+        raise InputError(
+            f"{name} cannot be given the size of this SlotSSM: it would have {ratio:.2f} times its parameters"
+        )
+    return found
 
 
 def count_parameters(config: EncodedModelConfig) -> int:

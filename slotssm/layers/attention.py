@@ -54,7 +54,8 @@ class MLPBlock(nn.Module):
 
     def __init__(self, dim: int, ratio: float = 4.0, dropout: float = 0.0) -> None:
         super().__init__()
-        hidden = int(dim * ratio)
+        # a ratio such as 120 / 44 is a little less than itself
+        hidden = int(dim * ratio + 1e-6)
         self.net = nn.Sequential(
             nn.LayerNorm(dim), nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim), nn.Dropout(dropout)
         )

@@ -193,13 +193,13 @@ class SlotSequenceModel(nn.Module):
         for index, layer in enumerate(self._layers):
             slots, read = layer.read(slots, flat)
             attention = read if read is not None else attention
-            unfolded = rearrange(slots, "(b t) k d -> b t k d", b=batch)
+            unfolded = rearrange(slots, "(b t) k d -> b t k d", b=batch, t=steps)
             mixed, layer_state = layer.mix_time(unfolded, state.layers[index] if state is not None else None)
             states.append(layer_state)
             slots = layer.mix_slots(rearrange(mixed, "b t k d -> (b t) k d"))
         return ModelOutput(
-            slots=rearrange(self._split(slots), "(b t) k d -> b t k d", t=steps),
-            attention=None if attention is None else rearrange(attention, "(b t) k m -> b t k m", t=steps),
+            slots=rearrange(self._split(slots), "(b t) k d -> b t k d", b=batch, t=steps),
+            attention=None if attention is None else rearrange(attention, "(b t) k m -> b t k m", b=batch, t=steps),
             state=ModelState(tuple(states), steps + (state.num_steps if state is not None else 0)),
         )
 

@@ -62,6 +62,40 @@ def test_first_frame_continues_a_stream():
     assert not torch.allclose(tokenizer(frames[:, 3:]), parts[1])
 
 
+@pytest.mark.parametrize(("patches", "other"), [(1, 4), (4, 1), (2, 4), (4, 2), (2, 2)])
+def test_other_patches_rearrange_the_same_tokens(patches, other):
+    size, piece, num_frames = 16, 2, 3
+    tokenizer, frames = PieceTokenizer(size, patches, piece, 8), torch.rand(2, num_frames, 3, size, size)
+    usual, found = tokenizer(frames), tokenizer(frames, patches_per_side=other)
+    pieces = size // piece
+
+    def places(num_patches: int) -> dict[tuple[int, int, int], tuple[int, int]]:
+        """Frame, row and column of every piece to the step and the token that it becomes."""
+        side = pieces // num_patches
+        return {
+            (t, y, x): (t * num_patches**2 + y // side * num_patches + x // side, y % side * side + x % side)
+            for t in range(num_frames)
+            for y in range(pieces)
+            for x in range(pieces)
+        }
+
+    assert found.shape == (2, num_frames * other**2, (pieces // other) ** 2, 8)
+    before, after = places(patches), places(other)
+    for key in before:
+        torch.testing.assert_close(found[:, *after[key]], usual[:, *before[key]])
+    # as if made for them, and nothing stays behind
+    made = PieceTokenizer(size, other, piece, 8)
+    made.load_state_dict(tokenizer.state_dict())
+    assert torch.equal(found, made(frames))
+    assert torch.equal(tokenizer(frames), usual)
+
+
+def test_other_patches_go_on_from_the_first_frame_too():
+    tokenizer, frames = PieceTokenizer(8, 2, 2, 8), torch.rand(1, 5, 3, 8, 8)
+    parts = [tokenizer(frames[:, :3], 0, 4), tokenizer(frames[:, 3:], 3, 4)]
+    torch.testing.assert_close(torch.cat(parts, 1), tokenizer(frames, patches_per_side=4))
+
+
 # --- CNN --------------------------------------------------------------------------------------------------
 
 

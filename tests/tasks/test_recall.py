@@ -1,12 +1,19 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from slotssm.config import PAINTS
+from generators.bcb import make_episode, target_colors
+from slotssm.config import PAINTS, BCBRecipe
+from slotssm.documents import override
 from slotssm.errors import InputError
 from slotssm.presets import preset
 from slotssm.tasks import Recall, build_task
+from slotssm.tasks.recall import prefix_targets
 
+RULES = ("earliest", "frequent")
 PALETTE = [(0, 0, 0), *list(PAINTS.values())[:6]]
 
 
@@ -115,3 +122,177 @@ def test_task_is_refused_without_its_data():
     run = preset("tiny-bcb").model_copy(update={"data": preset("tiny-oc").data})
     with pytest.raises(InputError, match="'recall' needs data of kind 'bcb', not 'bouncing'"):
         build_task(run)
+
+
+# --- targets after every frame ----------------------------------------------------------------------------
+
+
+def balls_as_pixels(num_frames: int, num_balls: int) -> torch.Tensor:
+    """Masks [1, T, 1, 1 + N] whose pixels are the background and one of every ball."""
+    return torch.arange(1 + num_balls, dtype=torch.uint8).expand(1, num_frames, 1, -1)
+
+
+def classes_so_far(masks: np.ndarray, colors: np.ndarray, rule: str) -> np.ndarray:
+    """Classes [T - 1, H, W] of one episode: the generator's rule, asked anew after every frame."""
+    targets = []
+    for t in range(len(colors) - 1):
+        (frame, ball) = np.nonzero(colors[: t + 1])
+        codes = target_colors(ball, colors[frame, ball], colors.shape[1], rule)
+        targets.append(np.concatenate([[0], codes.astype(int) + 1])[masks[t + 1]])
+    return np.stack(targets)
+
+
+def episodes(num: int = 3, **changes) -> dict[str, torch.Tensor]:
+    """A batch of generated episodes, small as in the preset."""
+    recipe = BCBRecipe(**preset("tiny-bcb").data.recipe.model_dump() | changes)
+    made = [make_episode(recipe, np.random.default_rng(seed)) for seed in range(num)]
+    return {name: torch.from_numpy(np.stack([one[name] for one in made])) for name in made[0]}
+
+
+@settings(deadline=None)
+@given(
+    num_balls=st.integers(1, 4),
+    blinks=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 5)), min_size=1, max_size=14),
+    rule=st.sampled_from(RULES),
+)
+def test_prefix_targets_are_the_generators_rule_for_every_prefix(num_balls, blinks, rule):
+    colors = np.zeros((len(blinks) + 1, num_balls), np.uint8)
+    for t, (ball, code) in enumerate(blinks):
+        colors[t, ball % num_balls] = code
+    masks = balls_as_pixels(len(colors), num_balls)
+    found = prefix_targets(masks, torch.from_numpy(colors)[None], rule)
+    assert found[0].tolist() == classes_so_far(masks[0].numpy(), colors, rule).tolist()
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("num_frames", [2, 6, 25])
+def test_prefix_targets_of_generated_episodes(num_frames, rule):
+    batch = episodes(8, num_frames=num_frames, rule=rule, num_colors=2)
+    found = prefix_targets(batch["masks"], batch["objects/color"], rule)
+    for ours, masks, colors in zip(found, batch["masks"], batch["objects/color"], strict=True):
+        assert torch.equal(ours, torch.from_numpy(classes_so_far(masks.numpy(), colors.numpy(), rule)))
+    # the last of them is the target that the episode holds
+    task = build_task(override(preset("tiny-bcb"), {"data": {"recipe": {"num_colors": 2}}}, "test"))
+    assert torch.equal(found[:, -1], task.classes(batch["frames"][:, -1]))
+
+
+@pytest.mark.parametrize(
+    ("codes", "earliest", "frequent"),
+    [
+        # among equals the colour that came first, not the one that came last or has the lower code
+        ([3, 5, 5, 3, 3], [3, 3, 3, 3, 3], [3, 3, 5, 3, 3]),
+        ([5, 2, 2, 5, 1], [5, 5, 5, 5, 5], [5, 5, 2, 5, 5]),
+        ([4, 1, 2, 2, 1, 1], [4, 4, 4, 4, 4, 4], [4, 4, 4, 2, 1, 1]),
+        # nothing was shown, and then something
+        ([0, 0, 4, 0, 1], [0, 0, 4, 4, 4], [0, 0, 4, 4, 4]),
+        ([0, 0, 0], [0, 0, 0], [0, 0, 0]),
+    ],
+)
+def test_ties_and_balls_that_never_blink(codes, earliest, frequent):
+    # one ball blinks, the other never does; the target's own colours are not read
+    colors = torch.tensor([[[code, 0] for code in [*codes, 5]]], dtype=torch.uint8)
+    masks = balls_as_pixels(len(codes) + 1, 2)
+    for rule, expected in (("earliest", earliest), ("frequent", frequent)):
+        found = prefix_targets(masks, colors, rule)
+        assert found[0, :, 0].tolist() == [[0, code + 1, 1] for code in expected]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_prefix_targets_of_an_episode_do_not_depend_on_the_others(rule):
+    batch = episodes(5, rule=rule)
+    masks, colors = batch["masks"], batch["objects/color"]
+    whole = prefix_targets(masks, colors, rule)
+    for index in range(5):
+        alone = slice(index, index + 1)
+        assert torch.equal(prefix_targets(masks[alone], colors[alone], rule), whole[alone])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("patches", [1, 2, 4])
+def test_prefix_loss_is_the_cross_entropy_of_every_next_frame(patches, rule):
+    changes = {"task": {"targets": "prefix"}, "data": {"recipe": {"rule": rule, "patches_per_side": patches}}}
+    task, batch = build_task(override(preset("tiny-bcb"), changes, "test")).eval(), episodes(rule=rule)
+    assert set(task.fields) <= set(batch)
+    frames, losses = batch["frames"], []
+    expected = [
+        classes_so_far(masks.numpy(), colors.numpy(), rule)
+        for masks, colors in zip(batch["masks"], batch["objects/color"], strict=True)
+    ]
+    classes = torch.from_numpy(np.stack(expected))
+    for t in range(1, frames.shape[1]):
+        # as if frame t were the target of a shorter episode
+        log_shares = logits_of(task, frames[:, : t + 1]).log_softmax(1)
+        losses.append(-log_shares.gather(1, classes[:, t - 1 : t]))
+    loss, extra = task({name: batch[name] for name in task.fields})
+    torch.testing.assert_close(loss, torch.stack(losses).mean())
+    # the accuracy is that of the last one
+    balls = classes[:, -1] > 0
+    right = (log_shares.argmax(1) == classes[:, -1])[balls].float().mean()
+    assert list(extra.values()) == [pytest.approx(float(right))]
+
+
+def test_prefix_targets_ask_for_masks_and_colours_and_the_papers_protocol_for_frames_alone(task):
+    assert task.fields == ("frames",)
+    prefix = build_task(override(preset("tiny-bcb"), {"task": {"targets": "prefix"}}, "test"))
+    assert prefix.fields == ("frames", "masks", "objects/color")
+
+
+# --- a curriculum of patches ------------------------------------------------------------------------------
+
+CURRICULUM = ((1, 3), (4, 2))
+STAGES = {0: 1, 2: 1, 3: 4, 4: 4, 5: 2, 1000: 2}
+
+
+def with_patches(patches: int, **aids) -> Recall:
+    changes = {"task": aids, "data": {"recipe": {"patches_per_side": patches}}}
+    torch.manual_seed(1)
+    return build_task(override(preset("tiny-bcb"), changes, "test"))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("targets", ["last", "prefix"])
+def test_the_step_alone_decides_the_patches(targets):
+    batch = episodes()
+    loss_with = {patches: with_patches(patches, targets=targets)(batch)[0] for patches in (1, 2, 4)}
+    assert len({round(float(loss), 5) for loss in loss_with.values()}) == 3
+    task = with_patches(2, targets=targets, curriculum=CURRICULUM)
+    # until a step begins there is no stage
+    assert torch.equal(task(batch)[0], loss_with[2])
+    for step in (*STAGES, *reversed(STAGES), 0, 1000, 3):
+        task.begin_step(step)
+        assert torch.equal(task(batch)[0], loss_with[STAGES[step]]), step
+
+
+@torch.no_grad()
+def test_scores_and_predictions_are_of_the_datas_own_patches():
+    batch = episodes()
+    frames, plain = batch["frames"], with_patches(2).eval()
+    task = with_patches(2, curriculum=CURRICULUM)
+    for step in STAGES:
+        task.begin_step(step)
+        task.eval()
+        assert torch.equal(task(batch)[0], plain(batch)[0])
+        for mode in (True, False):
+            task.train(mode)
+            found, expected = task.predict_episode(frames), plain.predict_episode(frames)
+            assert torch.equal(found.slots, expected.slots)
+            assert torch.equal(found.frames, expected.frames)
+            assert found.state.num_steps == 5 * 2**2
+
+
+@torch.no_grad()
+def test_one_set_of_weights_serves_all_patches():
+    tasks = {patches: with_patches(patches) for patches in (1, 2, 4)}
+    weights = {patches: task.state_dict() for patches, task in tasks.items()}
+    for found in weights.values():
+        assert {name: value.shape for name, value in found.items()} == {
+            name: value.shape for name, value in weights[1].items()
+        }
+        assert all(torch.equal(found[name], weights[1][name]) for name in found)
+    # sixteen pieces of a frame are the tokens of one step, or of sixteen steps
+    pixels = episodes()["frames"].permute(0, 1, 4, 2, 3) / 255
+    together, alone = tasks[1].tokenizer(pixels), tasks[4].tokenizer(pixels)
+    assert together.shape == (3, 6, 16, 16)
+    assert alone.shape == (3, 6 * 16, 1, 16)
+    torch.testing.assert_close(alone.view(together.shape), together)

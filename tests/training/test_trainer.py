@@ -33,13 +33,27 @@ def same(ours, theirs) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+SMALL = ("model.num_slots=3", "model.slot_dim=16", "model.num_heads=2", "model.num_encoder_layers=1")
+
+
 @pytest.mark.parametrize(
-    ("name", "mixer"),
-    [("tiny-oc", "mamba"), ("tiny-bcb", "mamba"), ("tiny-bcb", "mamba2"), ("tiny-oc", "s4d"), ("tiny-bcb", "s5")],
+    ("name", "changes"),
+    [
+        ("tiny-oc", ("model.time_mixer.kind=mamba",)),
+        ("tiny-bcb", ("model.time_mixer.kind=mamba",)),
+        ("tiny-bcb", ("model.time_mixer.kind=mamba2",)),
+        ("tiny-oc", ("model.time_mixer.kind=s4d",)),
+        ("tiny-bcb", ("model.time_mixer.kind=s5",)),
+        ("tiny-bcb", ("model.kind=slot-transformer", *SMALL)),
+        ("tiny-bcb", ("model.kind=slot-rnn", *SMALL)),
+        ("tiny-bcb", ("model.kind=rim", "model.num_active=2", *SMALL)),
+        # stages end at the steps 3 and 6: one within the first part, one within the second
+        ("tiny-bcb", ("task.targets=prefix", "task.curriculum=[[1, 3], [4, 3]]")),
+    ],
 )
-def test_resumed_training_is_bitwise_the_uninterrupted_one(tiny_run, name, mixer):
+def test_resumed_training_is_bitwise_the_uninterrupted_one(tiny_run, name, changes):
     # dropout makes the loss depend on the random state, which must be restored too
-    options = (*FAST, "model.dropout=0.1", f"model.time_mixer.kind={mixer}")
+    options = (*FAST, "model.dropout=0.1", *changes)
     config, data, whole = tiny_run(name, *options, folder="whole")
     Trainer(config, data, whole, "cpu").train()
     config, data, parted = tiny_run(name, *options, folder="parted")
@@ -55,6 +69,20 @@ def test_resumed_training_is_bitwise_the_uninterrupted_one(tiny_run, name, mixer
     again.train()
     assert same(weights(whole), weights(parted))
     assert whole.metrics.read_text() == parted.metrics.read_text()
+
+
+def test_a_curriculum_trains_on_the_patches_of_its_stages(tiny_run):
+    # without weight decay and with a learning rate of nothing the losses are those of the first weights
+    still = (*FAST, "train.eval_every_steps=0", "train.learning_rate=1e-30")
+    losses = {}
+    for stages in ("[]", "[[1, 3], [4, 3]]", "[[1, 7]]", "[[4, 7]]"):
+        config, data, run = tiny_run("tiny-bcb", *still, f"task.curriculum={stages}", folder=f"run{len(losses)}")
+        Trainer(config, data, run, "cpu").train()
+        losses[stages] = [line["loss"] for line in read_lines(run.metrics)]
+    own, staged, whole, pieces = losses.values()
+    assert staged == [*whole[:3], *pieces[3:6], *own[6:]]
+    assert all(len({*step}) == 3 for step in zip(own[:7], whole[:7], pieces[:7], strict=True))
+    assert own[7] == whole[7] == pieces[7]
 
 
 def test_lines_beyond_the_checkpoint_are_taken_again(tiny_run):

@@ -1,0 +1,70 @@
+"""Strips keep the truth above what a task makes of it, pixel by pixel."""
+
+import numpy as np
+import pytest
+import torch
+from truth_files import PALETTE, write_truth
+
+from slotssm.data.episodes import EpisodeFile
+from slotssm.evaluation.strips import draw_strip
+from slotssm.presets import preset
+from slotssm.tasks import build_task
+
+SIZE = 16
+FRAMES = {"tiny-bcb": 6, "tiny-oc": 5, "tiny-balls": 8}
+CONTEXT = 4
+"""Given frames of tiny-balls."""
+
+
+def strip_of(name, tmp_path, num_episodes):
+    """The task, the frames of its episodes, and both halves of the strip as pictures without their borders."""
+    generator = np.random.default_rng(0)
+    frames = PALETTE[generator.integers(0, 7, (num_episodes, FRAMES[name], SIZE, SIZE))]
+    task = build_task(preset(name))
+    with EpisodeFile(write_truth(tmp_path / f"{name}.h5", palette=True, frames=frames)) as truth:
+        strip = draw_strip(task, truth, "test")
+    assert strip.dtype == np.uint8
+    assert strip.shape[0] == 2 * SIZE
+    assert strip.shape[1] % (SIZE + 1) == 0
+    tiles = strip.reshape(2, SIZE, -1, SIZE + 1, 3).transpose(0, 2, 1, 3, 4)
+    # a grey column ends every picture
+    assert (tiles[:, :, :, SIZE] == 110).all()
+    return task.eval(), frames, *tiles[:, :, :, :SIZE]
+
+
+def as_bytes(predicted):
+    """float [..., 3, H, W] in [0, 1] to uint8 [..., H, W, 3]."""
+    return (predicted.movedim(-3, -1).numpy() * 255).round().astype(np.uint8)
+
+
+@pytest.mark.parametrize(("num_episodes", "shown"), [(3, 3), (11, 8)])
+def test_recall_shows_the_target_of_several_episodes(tmp_path, num_episodes, shown):
+    task, frames, truth, drawn = strip_of("tiny-bcb", tmp_path, num_episodes)
+    np.testing.assert_array_equal(truth, frames[:shown, -1])
+    with torch.inference_mode():
+        predicted = task.predict(torch.from_numpy(frames[:shown, :-1])).frames
+    np.testing.assert_array_equal(drawn, as_bytes(predicted[:, 0]))
+
+
+def test_predict_shows_every_other_frame_of_one_roll_out(tmp_path):
+    task, frames, truth, drawn = strip_of("tiny-balls", tmp_path, 3)
+    np.testing.assert_array_equal(truth, frames[0, [CONTEXT + 1, CONTEXT + 3]])
+    with torch.inference_mode():
+        rolled = task.roll_out(torch.from_numpy(frames[:1, :CONTEXT]), FRAMES["tiny-balls"] - CONTEXT).frames
+    assert np.abs(drawn.astype(int) - as_bytes(rolled[0, [1, 3]])).max() <= 1
+
+
+def test_reconstruct_shows_the_first_frame_of_several_episodes(tmp_path):
+    task, frames, truth, drawn = strip_of("tiny-oc", tmp_path, 3)
+    np.testing.assert_array_equal(truth, frames[:, 0])
+    with torch.inference_mode():
+        predicted = task.predict(torch.from_numpy(frames)).frames.clamp(0, 1)
+    assert np.abs(drawn.astype(int) - as_bytes(predicted[:, 0])).max() <= 1
+
+
+def test_a_strip_leaves_the_task_as_it_was(tmp_path):
+    task = build_task(preset("tiny-bcb")).train()
+    frames = np.zeros((2, 6, SIZE, SIZE, 3), np.uint8)
+    with EpisodeFile(write_truth(tmp_path / "t.h5", palette=True, frames=frames)) as truth:
+        draw_strip(task, truth, "test")
+    assert task.training

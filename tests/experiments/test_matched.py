@@ -1,0 +1,141 @@
+"""Baselines of the size of a SlotSSM: as many parameters, and everything else the same."""
+
+import pytest
+import torch
+
+from slotssm.config import Mamba2Config, RIMConfig, RunConfig, S5Config, SlotSSMConfig
+from slotssm.errors import InputError
+from slotssm.experiments.experiment import Choice
+from slotssm.experiments.matched import MODELS, count_parameters, matched, with_model
+from slotssm.experiments.reproduce import EXPERIMENTS
+from slotssm.models import build_model
+from slotssm.presets import preset
+from slotssm.tasks import build_task
+
+PRESETS = ("cpu-bcb", "cpu-balls", "paper-bcb", "paper-balls")
+BASELINES = tuple(name for name in MODELS if name not in ("slotssm", "rim"))
+ONE_SLOT = ("single-state-ssm", "transformer")
+
+
+def sizes(run: RunConfig) -> tuple[int, int]:
+    """Parameters of the whole task and of its sequence model, weight by weight."""
+    with torch.device("meta"):
+        task = build_task(run)
+    return tuple(sum(p.numel() for p in module.parameters()) for module in (task, task.model))
+
+
+# --- size -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("run", PRESETS)
+def test_baselines_are_within_a_tenth_of_slotssm(run, name):
+    reference = sizes(preset(run))
+    for ours, theirs in zip(sizes(with_model(preset(run), name)), reference, strict=True):
+        assert ours == pytest.approx(theirs, rel=0.1)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("run", PRESETS)
+def test_no_other_width_of_the_layers_comes_nearer(run, name):
+    reference = preset(run).model
+    goal, config = count_parameters(reference), matched(reference, name)
+    hidden = config.layer_mlp_ratio * config.slot_dim
+    assert hidden == int(hidden)
+    assert hidden % 8 == 0
+
+    def distance(width: float) -> int:
+        changed = config.model_copy(update={"layer_mlp_ratio": width / config.slot_dim})
+        return abs(count_parameters(changed) - goal)
+
+    assert distance(hidden) <= min(distance(width) for width in (hidden - 8, hidden + 8) if width > 0)
+
+
+@pytest.mark.parametrize("mixer", [Mamba2Config(), S5Config()], ids=lambda mixer: mixer.kind)
+@pytest.mark.parametrize("name", BASELINES)
+def test_size_follows_the_reference(name, mixer):
+    reference = SlotSSMConfig(slot_dim=64, num_layers=4, num_slots=3, time_mixer=mixer, layer_mlp_ratio=3.0)
+    config = matched(reference, name)
+    assert count_parameters(config) == pytest.approx(count_parameters(reference), rel=0.01)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_parameters_are_counted_without_making_them(name):
+    config = matched(preset("tiny-bcb").model, name)
+    assert count_parameters(config) == sum(p.numel() for p in build_model(config).parameters())
+
+
+# --- all the rest -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("run", [*PRESETS, "tiny-bcb", "tiny-balls"])
+def test_only_the_model_changes(run, name):
+    before, after = preset(run), with_model(preset(run), name)
+    assert after.model_dump(exclude={"model"}) == before.model_dump(exclude={"model"})
+    assert type(after.model) is MODELS[name]
+    assert after.model.kind == name
+    # a configuration that is made without its checks passes them
+    assert RunConfig.model_validate(after.model_dump(mode="json")) == after
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("run", PRESETS)
+def test_baselines_have_the_widths_depths_and_slots_of_slotssm(run, name):
+    reference = preset(run).model
+    config = matched(reference, name)
+    same = {"slot_dim", "num_heads", "mlp_ratio", "dropout", "num_encoder_layers"}
+    same |= {"num_slots"} if name not in ONE_SLOT else set()
+    same |= {"num_layers"} if name != "rim" else set()
+    same |= {"time_mixer"} if hasattr(config, "time_mixer") else set()
+    assert config.model_dump(include=same) == reference.model_dump(include=same)
+    assert hasattr(config, "time_mixer") == (name in ("slotssm", "single-state-ssm", "split-ssm"))
+    if name in ONE_SLOT:
+        assert config.num_slots == 1
+
+
+def test_every_reference_setting_is_taken_over():
+    reference = SlotSSMConfig(
+        num_slots=9,
+        slot_dim=32,
+        num_layers=5,
+        num_heads=8,
+        mlp_ratio=3.0,
+        dropout=0.2,
+        num_encoder_layers=2,
+        time_mixer=S5Config(d_state=6),
+    )
+    config = matched(reference, "split-ssm")
+    changed = {"kind", "layer_mlp_ratio"}
+    assert config.model_dump(exclude=changed) == reference.model_dump(exclude=changed)
+    assert matched(reference, "slotssm") == reference
+
+
+@pytest.mark.parametrize(("num_slots", "num_active"), [(1, 1), (2, 1), (3, 2), (6, 4), (9, 6)])
+def test_rim_has_one_layer_and_two_thirds_of_its_units_active(num_slots, num_active):
+    reference = SlotSSMConfig(num_slots=num_slots, num_layers=4)
+    config = matched(reference, "rim")
+    assert isinstance(config, RIMConfig)
+    assert (config.num_layers, config.num_slots, config.num_active) == (1, num_slots, num_active)
+
+
+# --- refusals ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_run_of_another_model_is_refused(name):
+    with pytest.raises(InputError, match=r"^tiny-oc has a model of kind 'oc-slotssm'; .* matched to 'slotssm'$"):
+        with_model(preset("tiny-oc"), name)
+    baseline = with_model(preset("tiny-bcb"), "transformer")
+    with pytest.raises(InputError, match=r"^tiny-bcb has a model of kind 'transformer'; "):
+        with_model(baseline, name)
+
+
+@pytest.mark.parametrize("name", ["oc-slotssm", "slot_transformer", ""])
+def test_names_that_no_baseline_has_are_unknown(name):
+    with pytest.raises(KeyError):
+        matched(preset("tiny-bcb").model, name)
+    # experiments say so before, in words
+    for experiment in EXPERIMENTS.values():
+        with pytest.raises(InputError, match=f"^--models {name} is unknown; .* compares .*slotssm, "):
+            experiment.check(Choice(scale="cpu", models=("slotssm", name)))
