@@ -139,17 +139,18 @@ def cpu_bcb() -> RunConfig:
             num_val=200,
             num_test=1000,
         ),
-        task=RecallConfig(num_decoder_layers=2, targets="prefix", curriculum=((1, 2000), (2, 500))),
+        task=RecallConfig(num_decoder_layers=2, targets="prefix", curriculum=((1, 6000),)),
         model=SlotSSMConfig(
             num_slots=6, slot_dim=48, num_layers=2, num_encoder_layers=1, time_mixer=MambaConfig(expand=1.25)
         ),
         train=TrainConfig(
-            num_steps=4000,
-            batch_size=16,
+            num_steps=12_000,
+            batch_size=8,
             learning_rate=1e-3,
             warmup_steps=50,
-            checkpoint_every_steps=200,
-            eval_every_steps=500,
+            log_every_steps=50,
+            checkpoint_every_steps=100,
+            eval_every_steps=1000,
             num_eval_episodes=200,
         ),
     )

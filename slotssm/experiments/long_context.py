@@ -26,14 +26,17 @@ class Series:
         num_frames: T.
         balls: in every episode.
         patches: P of each setting, ascending; so L = (T - 1) P².
-        chained: whether each setting starts from the weights of the one before, beginning with whole frames.
+        chain_steps: optimiser steps of each setting, which starts from the weights of the one before; empty trains
+            every setting afresh, as the preset says.
+        num_seeds: at most so many seeds of each model.
     """
 
     rule: str
     num_frames: int
     balls: int
     patches: tuple[int, ...]
-    chained: bool = False
+    chain_steps: tuple[int, ...] = ()
+    num_seeds: int = 3
 
     def length(self, patches: int) -> int:
         """L with so many patches per side."""
@@ -48,14 +51,14 @@ SERIES = MappingProxyType(
             Series("frequent", 11, 4, (4, 8, 16)),
         ),
         "cpu": (
-            Series("earliest", 6, 4, (1, 2, 4, 8), chained=True),
-            Series("earliest", 6, 2, (1, 2, 4), chained=True),
-            Series("earliest", 6, 6, (1, 2, 4), chained=True),
+            Series("earliest", 6, 3, (1, 4, 8), chain_steps=(6000, 6000, 1500)),
+            Series("earliest", 6, 2, (1, 4), chain_steps=(6000, 6000), num_seeds=1),
+            Series("earliest", 6, 4, (1, 4), chain_steps=(6000, 6000), num_seeds=1),
         ),
-        "tiny": (Series("earliest", 6, 2, (1, 2), chained=True), Series("earliest", 6, 1, (2,))),
+        "tiny": (Series("earliest", 6, 2, (1, 2), chain_steps=(60, 30)), Series("earliest", 6, 1, (2,))),
     }
 )
-"""The paper's nine settings; on a CPU four lengths with four balls, and fewer and more balls up to L = 80."""
+"""The paper's nine settings; on a CPU three lengths with three balls, and fewer and more balls up to L = 80."""
 
 
 class LongContext(Experiment):
@@ -77,7 +80,7 @@ class LongContext(Experiment):
         found: list[Cell] = []
         for series in SERIES[choice.scale]:
             for model in choice.models or self.models:
-                for seed in choice.seeds or scale.seeds_of(model):
+                for seed in choice.seeds or scale.seeds_of(model)[: series.num_seeds]:
                     chain = self._chain(scale.preset, series, model, seed)
                     found += [c for c in chain if not choice.lengths or c.setting["length"] in choice.lengths]
         return found
@@ -88,7 +91,7 @@ class LongContext(Experiment):
 
     def _chain(self, preset_name: str, series: Series, model: str, seed: int) -> list[TrainingCell]:
         chain: list[TrainingCell] = []
-        for patches in series.patches:
+        for index, patches in enumerate(series.patches):
             setting: Setting = {
                 "rule": series.rule,
                 "length": series.length(patches),
@@ -96,8 +99,8 @@ class LongContext(Experiment):
                 "balls": series.balls,
             }
             name = f"{series.rule}-L{setting['length']}-b{series.balls}-{model}-s{seed}"
-            start = chain[-1] if chain and series.chained else None
-            config = _configured(preset(preset_name), series, patches, model, seed, is_start=start is None)
+            start = chain[-1] if chain and series.chain_steps else None
+            config = _configured(preset(preset_name), series, index, model, seed)
             chain.append(TrainingCell(name, model, setting, config, METRICS, start))
         return chain
 
@@ -155,24 +158,21 @@ class LongContext(Experiment):
         return drawn
 
 
-def _configured(base: RunConfig, series: Series, patches: int, model: str, seed: int, is_start: bool) -> RunConfig:
-    """The run of one cell; what starts from other weights is trained by the preset's later stages."""
-    recipe = base.data.recipe
+def _configured(base: RunConfig, series: Series, index: int, model: str, seed: int) -> RunConfig:
+    """The run of one cell."""
+    recipe, task, train = base.data.recipe, base.task, base.train
     assert isinstance(recipe, BCBRecipe)
+    assert isinstance(task, RecallConfig)
     changed = {
         "rule": series.rule,
         "num_frames": series.num_frames,
-        "patches_per_side": patches,
+        "patches_per_side": series.patches[index],
         "num_balls": series.balls,
     }
-    task, train = base.task, base.train
-    assert isinstance(task, RecallConfig)
-    if series.chained:
-        # the chain is the curriculum: a first stage on whole frames, then one for each finer cut
-        first = dict(task.curriculum).get(1, train.num_steps)
-        later = train.num_steps - sum(num_steps for _, num_steps in task.curriculum)
-        train = train.model_copy(update={"num_steps": first if is_start else max(1, later)})
+    if series.chain_steps:
+        # the chain is the curriculum
         task = task.model_copy(update={"curriculum": ()})
+        train = train.model_copy(update={"num_steps": series.chain_steps[index]})
     data = base.data.model_copy(update={"recipe": recipe.model_copy(update=changed)})
     return with_model(base, model).model_copy(update={"data": data, "task": task, "train": train, "seed": seed})
 
