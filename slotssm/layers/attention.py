@@ -37,6 +37,10 @@ class Attention(nn.Module):
             source = self.context_norm(context)
         else:
             source = normed
+        if source.shape[1] == 1:
+            # the softmax over one key is 1, so that all queries read the same value
+            value = F.linear(source, self.key_value.weight[source.shape[-1] :])
+            return x + self.dropout(self.out(value).expand_as(x))
         q = rearrange(self.query(normed), "b q (h d) -> b h q d", h=self.num_heads)
         k, v = rearrange(self.key_value(source), "b m (two h d) -> two b h m d", two=2, h=self.num_heads)
         y = F.scaled_dot_product_attention(q, k, v)
@@ -77,13 +81,17 @@ class QueryBlock(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = dropout
         self.self_attention = Attention(dim, num_heads, dropout)
         self.cross_attention = Attention(dim, num_heads, dropout, cross=True)
         self.mlp = MLPBlock(dim, mlp_ratio, dropout)
 
-    def forward(self, queries: Float[Tensor, "B Q D"], context: Float[Tensor, "B M D"]) -> Float[Tensor, "B Q D"]:
-        """Update the queries."""
-        return self.mlp(self.cross_attention(self.self_attention(queries), context))
+    def forward(self, queries: Float[Tensor, "B2 Q D"], context: Float[Tensor, "B M D"]) -> Float[Tensor, "B Q D"]:
+        """Update the queries of each context; one set of queries (B2 = 1) is taken for all contexts."""
+        if self.training and self.dropout > 0:
+            queries = queries.expand(context.shape[0], -1, -1)  # each with a mask of its own
+        mixed = self.self_attention(queries).expand(context.shape[0], -1, -1)
+        return self.mlp(self.cross_attention(mixed, context))
 
 
 class InvertedAttention(nn.Module):

@@ -46,7 +46,7 @@ class PieceDecoder(nn.Module):
 
     def forward(self, slots: Float[Tensor, "B K D"]) -> Float[Tensor, "B C H W"]:
         """Values of every pixel."""
-        x = self.queries.expand(slots.shape[0], -1, -1)
+        x = self.queries[None]
         for layer in self.layers:
             x = layer(x, slots)
         s = self.piece_px

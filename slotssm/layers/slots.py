@@ -32,7 +32,7 @@ class SlotEncoder(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "B M D"]) -> Float[Tensor, "B K D"]:
         """Summarise the tokens of each step in K slots."""
-        slots = self.cls.expand(tokens.shape[0], -1, -1)
+        slots = self.cls[None]
         for layer in self.layers:
             slots = layer(slots, tokens)
         return self.to_slots(slots)

@@ -27,6 +27,10 @@ from slotssm.layers import (
 Reader = SlotEncoder | JoiningEncoder | InvertedAttention
 
 
+PIECE_BYTES = 2 << 20
+"""Slots of one layer in a piece of a long sequence: about what a core's cache holds."""
+
+
 class ModelState(NamedTuple):
     """What a model remembers between two calls.
 
@@ -180,12 +184,28 @@ class SlotSequenceModel(nn.Module):
         self.splitter = splitter
 
     def forward(self, tokens: Float[Tensor, "B T M D"], state: ModelState | None = None) -> ModelOutput:
-        """Run over T steps in parallel.
+        """Run over T steps in parallel; on a CPU without gradients piece by piece, which is faster and takes less room.
 
         Args:
             tokens: inputs of every step.
             state: what an earlier call returned; None starts afresh.
         """
+        batch, steps, width = tokens.shape[0], tokens.shape[1], tokens.shape[3]
+        piece = max(1, PIECE_BYTES // max(1, batch * self.num_slots * width * tokens.element_size()))
+        if torch.is_grad_enabled() or tokens.device.type != "cpu" or steps <= piece:
+            return self._run(tokens, state)
+        outputs = []
+        for part in tokens.split(piece, dim=1):
+            outputs.append(self._run(part, state))
+            state = outputs[-1].state
+        attention = [output.attention for output in outputs if output.attention is not None]
+        return ModelOutput(
+            slots=torch.cat([output.slots for output in outputs], dim=1),
+            attention=torch.cat(attention, dim=1) if attention else None,
+            state=outputs[-1].state,
+        )
+
+    def _run(self, tokens: Float[Tensor, "B T M D"], state: ModelState | None) -> ModelOutput:
         batch, steps = tokens.shape[:2]
         flat = rearrange(tokens, "b t m d -> (b t) m d")
         slots = self._start(flat.shape[0])

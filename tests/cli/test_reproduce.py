@@ -8,6 +8,9 @@ import time
 
 import pytest
 
+from slotssm.training.checkpoint import latest
+from slotssm.training.run import RunDirectory
+
 CHAIN = "earliest-L5-b2-slotssm-s0", "earliest-L20-b2-slotssm-s0"
 """Cells of long-context at scale tiny: the second starts from the weights of the first."""
 
@@ -44,7 +47,7 @@ def test_a_dry_run_lists_the_cells_and_does_nothing(slotssm, workplace, out):
     assert plan.code == 0, plan.err
     lines = plan.out.splitlines()
     assert [line.split()[0] for line in lines[:-1]] == [*CHAIN, "earliest-L20-b1-slotssm-s0"]
-    assert all("60 steps" in line and "22,056 parameters" in line and "about" in line for line in lines[:-1])
+    assert all(" steps" in line and "22,056 parameters" in line and "about" in line for line in lines[:-1])
     assert lines[-1].startswith("3 of 3 cells to do, about ")
     assert lines[-1].endswith(f" in {out[1] if out else 'reproductions/long-context-tiny'}")
     found = document(slotssm(*command, "--json"))
@@ -59,7 +62,7 @@ def test_a_dry_run_lists_the_cells_and_does_nothing(slotssm, workplace, out):
         (("long-contxt",), ("experiment long-contxt is unknown", "long-context, video-prediction, efficiency")),
         (("efficiency", "--scale", "huge"), ("--scale huge is unknown", "paper, cpu, tiny")),
         (("long-context", "--models", "slotssm,mamba"), ("--models mamba is unknown", "slotssm, slot-transformer")),
-        (("long-context", "--lengths", "20,21"), ("--lengths 21 is not one of 5, 20, 80, 320",)),
+        (("long-context", "--scale", "tiny", "--lengths", "20,21"), ("--lengths 21 is not one of 5, 20",)),
         (("long-context", "--lengths", "long"), ("--lengths", "whole numbers")),
         (("video-prediction", "--seeds", "one"), ("--seeds", "whole numbers")),
         (("video-prediction", "--lengths", "80"), ("no sequence lengths",)),
@@ -105,11 +108,11 @@ def stop_after(lines, cell, out, environment, number):
     """Begin or continue, and send a signal when a cell has logged so many lines; exit code and stderr."""
     log = out / "runs" / cell / "metrics.jsonl"
     process = start(out, environment)
-    for _ in range(12_000):
+    for _ in range(60_000):
         if log.exists() and log.read_text().count("\n") >= lines:
             break
         assert process.poll() is None, f"ended early with {process.returncode}: {process.stderr.read()}"
-        time.sleep(0.01)
+        time.sleep(0.002)
     process.send_signal(number)
     _, errors = process.communicate(timeout=300)
     return process.returncode, errors
@@ -126,10 +129,10 @@ def test_stopped_and_continued_is_bitwise_the_whole(workplace, environment):
     whole, parted = workplace / "whole", workplace / "parted"
     table = finish(whole, environment)
     # killed in the first of the chain, asked to stop in the second, then left alone
-    code, _ = stop_after(2, CHAIN[0], parted, environment, signal.SIGKILL)
+    code, _ = stop_after(1, CHAIN[0], parted, environment, signal.SIGKILL)
     assert code == -signal.SIGKILL
     assert not list((parted / "cells").glob("*.json"))
-    code, errors = stop_after(2, CHAIN[1], parted, environment, signal.SIGTERM)
+    code, errors = stop_after(1, CHAIN[1], parted, environment, signal.SIGTERM)
     assert code == 3, errors
     (line,) = (line for line in errors.splitlines() if line.startswith("slotssm: "))
     assert line.startswith("slotssm: SIGTERM: saved step ")
@@ -141,8 +144,8 @@ def test_stopped_and_continued_is_bitwise_the_whole(workplace, environment):
     for name in ("table.txt", "table.csv"):
         assert (parted / name).read_bytes() == (whole / name).read_bytes()
     for cell in CHAIN:
-        weights = "runs/" + cell + "/checkpoints/step-00000060/model.safetensors"
-        assert (parted / weights).read_bytes() == (whole / weights).read_bytes()
-        log = "runs/" + cell + "/metrics.jsonl"
-        assert (parted / log).read_text() == (whole / log).read_text()
+        ours_run, theirs_run = (RunDirectory(out / "runs" / cell) for out in (parted, whole))
+        weights, expected = (latest(run.checkpoints) / "model.safetensors" for run in (ours_run, theirs_run))
+        assert weights.read_bytes() == expected.read_bytes()
+        assert ours_run.metrics.read_text() == theirs_run.metrics.read_text()
         assert ours["provenance"][cell]["data_sha256"] == theirs["provenance"][cell]["data_sha256"]

@@ -1,11 +1,13 @@
 """A forecast costs a moment, leaves nothing behind, and knows what is done."""
 
 import tempfile
+from dataclasses import replace
 
 import pytest
 
 from slotssm import presets
 from slotssm.documents import override
+from slotssm.experiments import long_context
 from slotssm.experiments.cells import Listener, record_path, run_cell
 from slotssm.experiments.experiment import Choice
 from slotssm.experiments.forecast import BYTES_A_PARAMETER, forecast
@@ -19,6 +21,8 @@ def chain(monkeypatch):
     train = {"num_steps": 3, "checkpoint_every_steps": 3, "eval_every_steps": 0}
     short = override(presets.preset("tiny-bcb"), {"train": train, "data": {"num_train": 8, "num_val": 0}}, "test")
     monkeypatch.setitem(presets.PRESETS, "tiny-bcb", lambda: short)
+    series = tuple(replace(one, chain_steps=one.chain_steps and (3, 2)) for one in long_context.SERIES["tiny"])
+    monkeypatch.setattr(long_context, "SERIES", {"tiny": series})
     return EXPERIMENTS["long-context"].cells(Choice("tiny", ("slotssm",)))
 
 
@@ -41,7 +45,7 @@ def test_done_and_missing_cells_are_told_apart(chain, nowhere, tmp_path):
     plan = forecast(chain, folder, lambda done, total: told.append((done, total)))
     assert [cell.name for cell in plan.cells] == [cell.name for cell in chain]
     assert [cell.done for cell in plan.cells] == [True, False, False]
-    assert [cell.num_steps for cell in plan.cells] == [3, 3, 3]
+    assert [cell.num_steps for cell in plan.cells] == [3, 2, 3]
     assert plan.cells[0].parameters == record["parameters"]
     # only what is not done counts
     assert plan.seconds == sum(cell.seconds for cell in plan.cells[1:])

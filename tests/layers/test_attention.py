@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from slotssm.layers import Attention, InvertedAttention, MLPBlock, SlotEncoder, SlotMixer
+from slotssm.layers import Attention, InvertedAttention, MLPBlock, QueryBlock, SlotEncoder, SlotMixer
 
 DIM, HEADS = 12, 3
 
@@ -33,10 +33,11 @@ def close(ours, theirs):
 # --- plain attention --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cross", [False, True])
-def test_attention_is_the_formula(cross):
+@pytest.mark.parametrize(("num_queries", "num_keys"), [(5, None), (5, 7), (5, 1), (1, None), (1, 1)])
+def test_attention_is_the_formula(num_queries, num_keys):
+    cross = num_keys is not None
     block = moved(Attention(DIM, HEADS, cross=cross))
-    x, context = normal(2, 5, DIM), normal(2, 7, DIM) if cross else None
+    x, context = normal(2, num_queries, DIM), normal(2, num_keys, DIM) if cross else None
     queries = layer_norm(x, block.norm)
     source = layer_norm(context, block.context_norm) if cross else queries
     width = DIM // HEADS
@@ -62,6 +63,27 @@ def test_attention_equals_torchs_multihead_attention():
     x = normal(2, 5, DIM)
     normed = block.norm(x)
     close(block(x), x + theirs(normed, normed, normed)[0])
+
+
+@pytest.mark.parametrize("num_contexts", [1, 3])
+def test_one_set_of_queries_serves_every_context(num_contexts):
+    block = moved(QueryBlock(DIM, HEADS, 2.0))
+    queries, context = normal(1, 4, DIM).requires_grad_(), normal(num_contexts, 5, DIM)
+    each = torch.cat([block.mlp(block.cross_attention(block.self_attention(queries), row[None])) for row in context])
+    close(block(queries, context), each)
+    close(block(queries.expand(num_contexts, -1, -1), context), each)
+    weight = normal(num_contexts, 4, DIM)
+    close(*(torch.autograd.grad((y * weight).sum(), queries)[0] for y in (block(queries, context), each)))
+
+
+def test_every_context_has_a_dropout_mask_of_its_own():
+    block = QueryBlock(DIM, HEADS, 2.0, dropout=0.5)
+    # what reaches the queries through the self-attention alone
+    nn.init.zeros_(block.cross_attention.out.weight)
+    nn.init.zeros_(block.mlp.net[3].weight)
+    y = block(torch.randn(1, 4, DIM), torch.randn(1, 5, DIM).expand(2, -1, -1))
+    assert not torch.allclose(y[0], y[1])
+    assert torch.equal(*block.eval()(torch.randn(1, 4, DIM), torch.randn(1, 5, DIM).expand(2, -1, -1)))
 
 
 def test_cross_attention_ignores_the_order_of_the_context():
