@@ -183,23 +183,14 @@ def paper_bcb() -> RunConfig:
 
 def cpu_balls() -> RunConfig:
     """White bouncing balls at half the paper's size, predicted frame by frame; minutes on two cores."""
-    return RunConfig(
-        name="cpu-balls",
-        data=DataConfig(recipe=_white_balls(32, 3), num_train=10_000, num_val=100, num_test=500),
-        task=PredictConfig(num_decoder_layers=2, max_first_frame=10),
-        model=SlotSSMConfig(
-            num_slots=6, slot_dim=48, num_layers=2, num_encoder_layers=1, time_mixer=MambaConfig(expand=1.25)
-        ),
-        train=TrainConfig(
-            num_steps=6000,
-            batch_size=8,
-            clip_len=20,
-            learning_rate=1e-3,
-            warmup_steps=50,
-            checkpoint_every_steps=200,
-            eval_every_steps=500,
-            num_eval_episodes=100,
-        ),
+    base = cpu_bcb()
+    return base.model_copy(
+        update={
+            "name": "cpu-balls",
+            "data": DataConfig(recipe=_white_balls(32, 3), num_train=10_000, num_val=100, num_test=500),
+            "task": PredictConfig(num_decoder_layers=2, max_first_frame=10),
+            "train": base.train.model_copy(update={"clip_len": 20, "num_steps": 6000, "num_eval_episodes": 100}),
+        }
     )
 
 

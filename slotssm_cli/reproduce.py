@@ -78,8 +78,8 @@ def _report_plan(cells: Any, folder: Path, json: bool) -> None:
         result_json(plan.document())
         return
     for line in plan.cells:
-        state = "done" if line.done else f"about {human_seconds(line.seconds)}"
-        result(f"{line.name:<48} {line.num_steps:>7} steps  {line.parameters:>9,} parameters  {state}")
+        cost = f"{line.num_steps:>7} steps  {line.parameters:>9,} parameters  about {human_seconds(line.seconds)}"
+        result(f"{line.name:<48} {'done' if line.done else cost}")
     left = [line for line in plan.cells if not line.done]
     result(
         f"{len(left)} of {len(plan.cells)} cells to do, about {human_seconds(plan.seconds)} on this machine "

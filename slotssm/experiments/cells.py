@@ -116,7 +116,7 @@ class TrainingCell:
         data = ensure_own_data(config, folder / "data", listener.on_generate)
         if not run.record.exists():
             start_run(config, data, run, device, listener.on_step)
-        elif run.config() != config:
+        elif _without_start(run.config()) != _without_start(config):
             raise InputError(f"{run.path} was begun with another configuration; remove it, or choose another --out")
         elif not run.is_complete():
             resume_run(run, device, listener.on_step, data)
@@ -214,5 +214,11 @@ def run_cell(cell: Cell, folder: Path, device: str, listener: Listener) -> Recor
     return record
 
 
+def _without_start(config: RunConfig) -> RunConfig:
+    """The configuration without the folder of the run that it starts from, which may be spelt in several ways."""
+    return config.model_copy(update={"train": config.train.model_copy(update={"initial_run": ""})})
+
+
 def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    known = ("can't allocate memory", "OutOfMemoryError", "MemoryError")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in known)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from slotssm.config import EncodedModelConfig, SlotSSMConfig
-from slotssm.errors import Interrupted, SlotSSMError
+from slotssm.errors import Interrupted
 from slotssm.experiments.cells import Cell, Listener, Record, Setting
 from slotssm.experiments.comparison import Row, Table, compare
 from slotssm.experiments.experiment import Choice, Experiment, Scale
@@ -33,6 +34,9 @@ LIMIT_S = 150.0
 FIT_FROM = 320
 """Exponents are fitted to this length and longer ones: shorter sequences are ruled by what a call costs."""
 QUANTITIES = ("latency_s", "streamed_step_s", "training_step_s", "inference_bytes", "training_bytes")
+_HEADLINES = {"tiny": "Efficiency of the smallest models"} | dict.fromkeys(
+    ("paper", "cpu"), "Efficiency at the paper's size"
+)
 _TITLES = {
     "latency_s": "latency of the whole sequence",
     "streamed_step_s": "latency of one streamed step",
@@ -79,12 +83,14 @@ class EfficiencyCell:
         request = {"config": self.config.model_dump(mode="json"), "length": self.length, "batch": BATCH}
         request |= {"tokens": TOKENS, "limit_s": LIMIT_S, "device": device}
         command = [sys.executable, "-m", "slotssm.experiments.measurement", json.dumps(request)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode < 0 or done.returncode == Interrupted.exit_code:
-            raise Interrupted(f"{self.name} was stopped by signal {-done.returncode}")
-        if done.returncode:
-            raise SlotSSMError(f"{self.name}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
-        measured: Record = json.loads(done.stdout)
+        child = subprocess.run(command, capture_output=True, text=True, check=False)
+        if child.returncode == -signal.SIGKILL:
+            raise MemoryError("the system killed the process")
+        if child.returncode < 0:
+            raise Interrupted(f"{self.name} was stopped by {signal.Signals(-child.returncode).name}")
+        if child.returncode:
+            raise RuntimeError(f"{self.name}: {(child.stderr.strip().splitlines() or ['no message'])[-1]}")
+        measured: Record = json.loads(child.stdout)
         return {"parameters": count_parameters(self.config), **measured}
 
     def _expected_s(self, folder: Path) -> float:
@@ -142,7 +148,7 @@ class Efficiency(Experiment):
                 )
             )
         columns = ("L", "model", "parameters", *(_TITLES[name] for name in QUANTITIES))
-        return Table("Efficiency at the paper's size", columns, lines, _notes(rows))
+        return Table(_HEADLINES[choice.scale], columns, lines, _notes(rows))
 
     def draw(self, rows: Sequence[Row], folder: Path) -> list[Path]:
         """Each quantity over L."""

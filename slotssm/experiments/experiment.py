@@ -78,13 +78,16 @@ class Experiment(ABC):
         """Refuse what the experiment does not have.
 
         Raises:
-            InputError: unknown scale, model or length.
+            InputError: unknown scale, model or length, or a seed out of range.
         """
         if choice.scale not in self.scales:
             raise InputError(f"--scale {choice.scale} is unknown; {self.name} has {', '.join(self.scales)}")
         for model in choice.models:
             if model not in self.models:
                 raise InputError(f"--models {model} is unknown; {self.name} compares {', '.join(self.models)}")
+        for seed in choice.seeds:
+            if not 0 <= seed < 2**32:
+                raise InputError(f"--seeds {seed} must be between 0 and 2^32 - 1")
         known = self.lengths(choice.scale)
         if choice.lengths and not known:
             raise InputError(f"--lengths: {self.name} has no sequence lengths to choose from")

@@ -17,6 +17,7 @@ from slotssm.data.batches import EpisodeBatches
 from slotssm.experiments.cells import Cell, TrainingCell, read_record
 from slotssm.experiments.datasets import own_data_path
 from slotssm.tasks import Task, build_task
+from slotssm.training.run import RunDirectory
 
 SAMPLE_EPISODES = 4
 """Episodes of the trial batch and of the trial data set."""
@@ -86,12 +87,15 @@ def forecast(
     known: dict[str, tuple[float, int]] = {}
     data: dict[Path, int] = {}
     found = []
+    every = _with_starts(cells, folder)
     with tempfile.TemporaryDirectory() as place:
-        for index, cell in enumerate(cells):
-            on_progress(index, len(cells))
-            done = read_record(cell, folder) is not None
-            if not isinstance(cell, TrainingCell):
-                found.append(CellForecast(cell.name, done, 0, 0, 0.0, 0))
+        for index, cell in enumerate(every):
+            on_progress(index, len(every))
+            record = read_record(cell, folder)
+            if record is not None or not isinstance(cell, TrainingCell):
+                steps = cell.config.train.num_steps if isinstance(cell, TrainingCell) else 0
+                parameters = record.get("parameters", 0) if record else 0
+                found.append(CellForecast(cell.name, record is not None, steps, parameters, 0.0, 0))
                 continue
             config = cell.config
             key = config.model_copy(update={"seed": 0, "name": "trial"}).model_dump_json()
@@ -100,11 +104,27 @@ def forecast(
             seconds, parameters = known[key]
             found.append(
                 CellForecast(
-                    cell.name, done, config.train.num_steps, parameters, seconds, parameters * BYTES_A_PARAMETER
+                    cell.name, False, config.train.num_steps, parameters, seconds, parameters * BYTES_A_PARAMETER
                 )
             )
-        on_progress(len(cells), len(cells))
+        on_progress(len(every), len(every))
     return Forecast(found, sum(size for path, size in data.items() if not path.exists()))
+
+
+def _with_starts(cells: Sequence[Cell], folder: Path) -> list[Cell]:
+    """The cells, and before each those that it starts from and that are not trained yet."""
+    found: dict[str, Cell] = {}
+    for cell in cells:
+        starts: list[Cell] = []
+        start = cell.start if isinstance(cell, TrainingCell) else None
+        while start is not None and not RunDirectory(folder / "runs" / start.name).is_complete():
+            starts.append(start)
+            start = start.start
+        if read_record(cell, folder) is not None:
+            starts = []
+        for each in (*reversed(starts), cell):
+            found.setdefault(each.name, each)
+    return list(found.values())
 
 
 def _measure(config: RunConfig, place: Path, data: dict[Path, int], folder: Path) -> tuple[float, int]:

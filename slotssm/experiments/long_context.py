@@ -201,11 +201,18 @@ def _bars(rows: Sequence[Row], key: str, label: str, title: str, path: Path) -> 
             error=row.metrics["mse"].error,
             points=tuple(row.metrics["mse"].values.values()),
             floor=row.metrics["white-floor"].mean,
-            missing="NC" if row.failed else "",
+            missing=_missing(row),
         )
         for row in rows
     ]
     write_bars(bars, path, title, label, "mean squared error", "every ball white")
+
+
+def _missing(row: Row) -> str:
+    """Why a row has no value, as the paper writes it."""
+    if not row.failed:
+        return ""
+    return "OOM" if all("memory" in reason for reason in row.failed.values()) else "NC"
 
 
 def _paper(setting: Setting, model: str) -> float | str | None:

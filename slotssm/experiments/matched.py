@@ -1,5 +1,7 @@
 """Baselines of the size of a SlotSSM: the same widths, depths, encoder and decoder."""
 
+from functools import cache
+
 import torch
 from torch import nn
 
@@ -72,6 +74,7 @@ def matched(reference: SlotSSMConfig, name: str) -> EncodedModelConfig:
     return found
 
 
+@cache
 def count_parameters(config: EncodedModelConfig) -> int:
     """Parameters of a model, without making its weights."""
     with torch.device("meta"):

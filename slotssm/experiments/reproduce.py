@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from slotssm import __version__
-from slotssm.errors import BusyError, InputError
+from slotssm.errors import BusyError, InputError, Interrupted
 from slotssm.experiments.cells import Cell, Listener, Record, picture_path, read_record, run_cell
 from slotssm.experiments.comparison import Row, Table
 from slotssm.experiments.efficiency import Efficiency
@@ -16,6 +16,7 @@ from slotssm.experiments.experiment import Choice, Experiment
 from slotssm.experiments.long_context import LongContext
 from slotssm.experiments.video_prediction import VideoPrediction
 from slotssm.files import make_folder, write_json, write_text
+from slotssm.interrupts import stop_requests
 from slotssm.plotting import label_rows, read_picture, write_animation
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -102,16 +103,19 @@ def reproduce(
     Raises:
         Interrupted: a signal arrived; the same call continues.
     """
-    for index, cell in enumerate(cells):
-        if read_record(cell, folder) is not None:
-            continue
-        try:
-            record = run_cell(cell, folder, device, listen(index, len(cells), cell))
-        except BusyError:
-            on_note(f"{cell.name}: another process is at work on it; going on with the next")
-            continue
-        if record["failed"]:
-            on_note(f"{cell.name}: {record['failed']}")
+    with stop_requests() as stop:
+        for index, cell in enumerate(cells):
+            if read_record(cell, folder) is not None:
+                continue
+            try:
+                record = run_cell(cell, folder, device, listen(index, len(cells), cell))
+            except BusyError:
+                on_note(f"{cell.name}: another process is at work on it; going on with the next")
+                continue
+            if record["failed"]:
+                on_note(f"{cell.name}: {record['failed']}")
+            if stop:
+                raise Interrupted(f"{stop.signal_name} after {cell.name}; the same command continues")
     return compile_result(experiment, choice, folder)
 
 

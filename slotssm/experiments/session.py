@@ -44,6 +44,7 @@ def start_run(
     refuse_used(run, force)
     # the trainer checks configuration, data and device before anything is written or removed
     trainer = Trainer(config, data, run, device, on_step)
+    trainer.load_initial_weights()
     fingerprint = content_hash(data)
     make_folder(run.path)
     with exclusive(run.lock):

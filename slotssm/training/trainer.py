@@ -69,8 +69,6 @@ class Trainer:
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
         set_seed(config.seed)
         self.task = build_task(config)
-        if config.train.initial_run:
-            checkpoint.load_weights(self.task, _last_checkpoint(Path(config.train.initial_run)))
         self.optimizer = build_optimizer(self.task, config.train)
         self.batches = EpisodeBatches(
             data, "train", self.task.fields, config.train.batch_size, config.train.clip_len, config.seed
@@ -79,14 +77,21 @@ class Trainer:
         self.step = 0
         self._saved_step: int | None = None
 
+    def load_initial_weights(self) -> None:
+        """Take the last weights of `train.initial_run`, if it is set."""
+        if self.config.train.initial_run:
+            checkpoint.load_weights(self.task, _last_checkpoint(Path(self.config.train.initial_run)))
+
     def resume(self) -> bool:
-        """Continue from the last checkpoint; False if the run has none yet."""
+        """Continue from the last checkpoint; False if the run has none yet, and starts as it would have started."""
         folder = checkpoint.latest(self.run.checkpoints)
         if folder is not None:
             checkpoint.load_weights(self.task, folder)
             state = checkpoint.load_trainer(folder)
             checkpoint.restore_optimizer(self.optimizer, self.task, state.optimizer)
             self.step = self._saved_step = state.step
+        else:
+            self.load_initial_weights()
         self.run.forget_after(self.step)
         return folder is not None
 

@@ -350,3 +350,19 @@ def test_nothing_done_writes_nothing(tmp_path):
     made = reproduce(Listed(cells), Choice("tiny"), tmp_path / "out", [], "cpu")
     assert (made.num_done, made.missing, made.files) == (0, ["stub"], [])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_chain_goes_on_however_its_folder_is_spelt(whole, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, second = pair()
+    steps = []
+
+    def stop(report):
+        steps.append(report.step)
+        if len(steps) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    relative = (tmp_path / "out").relative_to(tmp_path)
+    with pytest.raises(Interrupted):
+        run_cell(second, relative, "cpu", Listener(on_step=stop))
+    assert run_cell(second, relative.resolve(), "cpu", NOBODY)["values"] == whole[1]["values"]

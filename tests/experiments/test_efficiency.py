@@ -135,12 +135,26 @@ def test_another_models_slowness_skips_nothing(tmp_path, measured_by, monkeypatc
     assert "skipped" in run_cell(cell(320, "slot-transformer"), tmp_path, "cpu", NOBODY)["failed"]
 
 
-@pytest.mark.parametrize("code", [-15, -9, 3])
+@pytest.mark.parametrize("code", [-15, -2])
 def test_a_measurement_that_a_signal_ended_is_not_recorded(tmp_path, measured_by, code):
     measured_by(Program(returncode=code))
     with pytest.raises(Interrupted, match="L10-slotssm was stopped by"):
         run_cell(cell(10), tmp_path, "cpu", NOBODY)
     assert read_record(cell(10), tmp_path) is None
+
+
+def test_a_measurement_that_the_system_killed_ran_out_of_memory(tmp_path, measured_by):
+    measured_by(Program(returncode=-9))
+    assert run_cell(cell(10), tmp_path, "cpu", NOBODY)["failed"] == "out of memory"
+
+
+def test_a_measurement_that_could_not_allocate_is_recorded_and_another_fault_is_not(tmp_path, measured_by):
+    measured_by(Program(returncode=1, stderr="RuntimeError: DefaultCPUAllocator: can't allocate memory\n"))
+    assert run_cell(cell(10), tmp_path, "cpu", NOBODY)["failed"] == "out of memory"
+    measured_by(Program(returncode=1, stderr="ImportError: no such module\n"))
+    with pytest.raises(RuntimeError, match="no such module"):
+        run_cell(cell(20), tmp_path, "cpu", NOBODY)
+    assert read_record(cell(20), tmp_path) is None
 
 
 def test_a_measurement_that_failed_says_its_last_line(tmp_path, measured_by):

@@ -93,3 +93,11 @@ def test_cells_without_training_cost_no_steps(nowhere, tmp_path):
     plan = forecast(EXPERIMENTS["efficiency"].cells(Choice("paper", ("slotssm",), lengths=(80,))), tmp_path)
     (cell,) = plan.cells
     assert (cell.name, cell.done, cell.num_steps, plan.disk_bytes) == ("L80-slotssm", False, 0, 0)
+
+
+def test_what_a_cell_starts_from_counts_until_it_is_trained(chain, nowhere, tmp_path):
+    last = next(cell for cell in chain if cell.start is not None)
+    names = [line.name for line in forecast([last], tmp_path / "out").cells]
+    assert names == [last.start.name, last.name]
+    last.start.train(tmp_path / "out", "cpu", Listener())
+    assert [line.name for line in forecast([last], tmp_path / "out").cells] == [last.name]

@@ -324,3 +324,9 @@ def test_one_cell_alone_is_run_and_the_others_are_missing(few_steps, tmp_path):
     assert [row[0] for row in made.table.rows] == ["rim", "repeat the last frame", "mean of the context"]
     assert made.table.rows[0][3] == "–"
     assert json.loads((tmp_path / "result.json").read_text())["missing"] == ["slotssm-s0"]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_out_of_range_is_refused(seed):
+    with pytest.raises(InputError, match=f"--seeds {seed} must be between 0 and"):
+        EXPERIMENTS["long-context"].check(Choice("tiny", seeds=(seed,)))

@@ -235,3 +235,21 @@ def test_run_record_says_where_everything_came_from(tiny_run):
     assert record["data_sha256"] == "fingerprint"
     assert {"python", "torch", "slotssm"} <= set(record["versions"])
     assert run.config() == config
+
+
+def test_training_starts_from_the_last_weights_of_another_run(tiny_run):
+    config, data, first = tiny_run("tiny-bcb", *FAST, folder="first")
+    Trainer(config, data, first, "cpu").train()
+    changed, _, second = tiny_run("tiny-bcb", *FAST, f"train.initial_run={first.path}", folder="second")
+    trainer = Trainer(changed, data, second, "cpu")
+    trainer.load_initial_weights()
+    assert same(trainer.task.state_dict(), weights(first))
+    again = Trainer(changed, data, second, "cpu")
+    assert not again.resume()
+    assert same(again.task.state_dict(), trainer.task.state_dict())
+
+
+def test_a_start_that_is_no_run_is_refused(tiny_run, tmp_path):
+    config, data, run = tiny_run("tiny-bcb", *FAST, f"train.initial_run={tmp_path / 'nothing'}")
+    with pytest.raises(InputError, match=r"train.initial_run .*nothing is no run with a checkpoint"):
+        Trainer(config, data, run, "cpu").load_initial_weights()
