@@ -213,5 +213,6 @@ def test_the_peak_is_that_of_the_work_alone():
         assert np.ones((megabytes, 1 << 20), np.uint8).sum() == megabytes << 20
         return 0.0
 
-    growths = [measurement._peak_growth(lambda size=size: take(size), "cpu")[0] / 2**20 for size in (64, 16)]
-    assert growths == pytest.approx([64, 16], abs=4)
+    growths = [measurement._peak_growth(lambda size=size: take(size), "cpu")[0] / 2**20 for size in (160, 64)]
+    # arrays of this size are never taken from memory that was freed before
+    assert growths == pytest.approx([160, 64], abs=8)
