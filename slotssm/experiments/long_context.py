@@ -216,8 +216,6 @@ def _missing(row: Row) -> str:
 
 
 def _paper(setting: Setting, model: str) -> float | str | None:
-    if setting["balls"] != 4:
-        return None
     return paper_numbers.LONG_CONTEXT.get((str(setting["rule"]), int(setting["length"]), model))
 
 
@@ -227,7 +225,8 @@ def _notes(rows: Sequence[Row]) -> tuple[str, ...]:
         "over seeds (ddof = 1), or with one seed the 95 % bootstrap interval over episodes.",
         "floor: perfect positions with every ball white, on the very file; above it nothing of the colours is "
         "remembered.",
-        f"paper: read off figure 6, ± {paper_numbers.LONG_CONTEXT_ERROR}; 64 px, its own data and training, one seed; "
+        f"paper: read off figure 6, ± {paper_numbers.LONG_CONTEXT_ERROR}; 64 px, four balls, its own data and "
+        "training, one seed; "
         "NC not converged, OOM out of memory.",
     ]
     sizes = {row.model: row.parameters for row in rows if row.parameters}

@@ -88,7 +88,7 @@ def write_bars(
     """
     groups, series = list(dict.fromkeys(b.group for b in bars)), list(dict.fromkeys(b.series for b in bars))
     width = 0.82 / max(1, len(series))
-    figure = Figure(figsize=(max(6.0, 1.0 + 0.34 * len(groups) * len(series)), 3.8), layout="constrained")
+    figure = Figure(figsize=(max(6.0, 2.5 + 0.34 * len(groups) * len(series)), 3.8), layout="constrained")
     axis = figure.subplots()
     for bar in bars:
         x = groups.index(bar.group) + (series.index(bar.series) - (len(series) - 1) / 2) * width
@@ -108,7 +108,7 @@ def write_bars(
     axis.set_ylabel(value_label)
     axis.set_title(title)
     axis.grid(axis="y", alpha=0.3)
-    _legend_once(axis)
+    _legend_once(figure, axis)
     _save(figure, path)
 
 
@@ -163,14 +163,14 @@ def write_lines(
     axis.set_ylabel(y_label)
     axis.set_title(title)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+    _legend_once(figure, axis)
     _save(figure, path)
 
 
-def _legend_once(axis: Axes) -> None:
+def _legend_once(figure: Figure, axis: Axes) -> None:
     handles, labels = axis.get_legend_handles_labels()
     known = {label: handle for handle, label in zip(handles, labels, strict=True) if label}
-    axis.legend(known.values(), known.keys(), fontsize=8, ncols=2)
+    figure.legend(known.values(), known.keys(), fontsize=8, loc="outside right upper")
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -48,7 +48,7 @@ def dots_of(axis):
 
 
 def legend_of(axis):
-    return [text.get_text() for text in axis.get_legend().get_texts()]
+    return [text.get_text() for text in axis.figure.legends[0].get_texts()]
 
 
 def colors_in(path):
