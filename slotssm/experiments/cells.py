@@ -15,6 +15,7 @@ import torch
 
 from slotssm.config import RunConfig
 from slotssm.data.episodes import EpisodeFile
+from slotssm.documents import load
 from slotssm.errors import InputError, Interrupted, SlotSSMError
 from slotssm.evaluation import ScoringOptions
 from slotssm.evaluation.strips import draw_strip
@@ -68,6 +69,9 @@ class Cell(Protocol):
     def fingerprint(self) -> Any:
         """JSON-ready description of all that decides the result."""
 
+    def agrees(self, recorded: Any) -> bool:
+        """Whether a fingerprint, perhaps from before a configuration had all of today's fields, means the same."""
+
     def measure(self, folder: Path, device: str, listener: Listener) -> Record:
         """Do the work; returns `values` and more to record."""
 
@@ -101,6 +105,17 @@ class TrainingCell:
         """The configuration, and that of the cell which it starts from."""
         own = self.config.model_dump(mode="json")
         return {**own, "start": self.start.fingerprint()} if self.start else own
+
+    def agrees(self, recorded: Any) -> bool:
+        """Compare with defaults for fields that the record does not have; an unreadable one does not agree."""
+        own = {name: value for name, value in recorded.items() if name != "start"}
+        start = recorded.get("start")
+        if (start is None) != (self.start is None) or (self.start is not None and not self.start.agrees(start)):
+            return False
+        try:
+            return load(RunConfig, own, self.name) == self.config
+        except InputError:
+            return False
 
     def train(self, folder: Path, device: str, listener: Listener) -> tuple[RunDirectory, Path]:
         """Train to the last step what is not trained yet; returns the run and its data.
@@ -168,7 +183,7 @@ def read_record(cell: Cell, folder: Path) -> Record | None:
     if not path.exists():
         return None
     record: Record = read_json(path)
-    if record["config"] != cell.fingerprint():
+    if not cell.agrees(record["config"]):
         raise InputError(
             f"{path} was made with another configuration than this version of the experiment has; "
             "choose another --out, or remove the file to measure it again"

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from pydantic import ValidationError
+
 from slotssm.config import EncodedModelConfig, SlotSSMConfig
 from slotssm.errors import Interrupted
 from slotssm.experiments.cells import Cell, Listener, Record, Setting
@@ -74,6 +76,14 @@ class EfficiencyCell:
     def fingerprint(self) -> Any:
         """Model and inputs."""
         return {**self.setting, "model": self.config.model_dump(mode="json")}
+
+    def agrees(self, recorded: Any) -> bool:
+        """Compare with defaults for fields that the record does not have; an unreadable one does not agree."""
+        inputs = {name: value for name, value in recorded.items() if name != "model"}
+        try:
+            return inputs == self.setting and type(self.config).model_validate(recorded["model"]) == self.config
+        except (ValidationError, KeyError):
+            return False
 
     def measure(self, folder: Path, device: str, listener: Listener) -> Record:
         """Time and memory; what the shorter lengths say to be too slow is recorded as skipped."""

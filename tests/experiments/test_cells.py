@@ -39,6 +39,9 @@ class Stub:
     def fingerprint(self):
         return self.config
 
+    def agrees(self, recorded):
+        return recorded == self.config
+
     def measure(self, folder, device, listener):
         self.measured.append(device)
         if isinstance(self.outcome, BaseException):
@@ -366,3 +369,16 @@ def test_a_chain_goes_on_however_its_folder_is_spelt(whole, tmp_path, monkeypatc
     with pytest.raises(Interrupted):
         run_cell(second, relative, "cpu", Listener(on_step=stop))
     assert run_cell(second, relative.resolve(), "cpu", NOBODY)["values"] == whole[1]["values"]
+
+
+def test_a_record_from_before_a_field_existed_still_counts():
+    first, second = pair()
+    older = second.fingerprint()
+    del older["train"]["initial_run"], older["start"]["model"]["layer_mlp_ratio"]
+    assert second.agrees(older)
+    assert not second.agrees(first.fingerprint())
+    assert not first.agrees(second.fingerprint())
+    assert not second.agrees({**older, "seed": 99})
+    assert not second.agrees({**older, "a field of tomorrow": 1})
+    older["start"]["train"]["num_steps"] += 1
+    assert not second.agrees(older)
