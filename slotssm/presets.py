@@ -124,7 +124,7 @@ def tiny_bcb() -> RunConfig:
 
 
 def cpu_bcb() -> RunConfig:
-    """Blinking Color Balls with three large balls at 32 px, learned with both aids in minutes on two cores.
+    """Blinking Color Balls with three large balls at 32 px, learned with both aids on a CPU.
 
     The balls are larger and slower for their frame than the paper's, so that positions are learned soon and what is
     left is memory (chosen on validation data). The aids are prefix targets and a curriculum of patches.
@@ -182,7 +182,7 @@ def paper_bcb() -> RunConfig:
 
 
 def cpu_balls() -> RunConfig:
-    """White bouncing balls at half the paper's size, predicted frame by frame; minutes on two cores."""
+    """White bouncing balls at half the paper's size, predicted frame by frame on a CPU."""
     base = cpu_bcb()
     return base.model_copy(
         update={

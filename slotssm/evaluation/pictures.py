@@ -74,13 +74,13 @@ def _slots_row(prediction: Prediction, truth: EpisodeFile, split: str, index: in
     painted = prediction.slot_frames[0].permute(0, 1, 3, 4, 2).cpu().numpy()
     # how brightly each slot paints, in its colour: on black, where any slot may hold the mask, nothing shows
     brightness = soft * painted.max(axis=-1).clip(0, 1)
-    row.append(Column("painted by", _as_bytes(np.einsum("tkhw,kc->thwc", brightness, colors / 255))))
+    row.append(Column("painted by", as_bytes(np.einsum("tkhw,kc->thwc", brightness, colors / 255))))
     for k in range(num_slots):
         # what the slot paints, where it paints; elsewhere the paper shows through
         alpha = soft[:, k, :, :, None]
         shown = alpha * painted[:, k] + (1 - alpha) * 0.93
         red, green, blue = (int(part) for part in colors[k])
-        row.append(Column(f"slot {k}", _as_bytes(shown), (red, green, blue)))
+        row.append(Column(f"slot {k}", as_bytes(shown), (red, green, blue)))
     return row
 
 
@@ -89,10 +89,11 @@ def _true_masks(masks: np.ndarray, slots: dict[int, int], num_slots: int) -> np.
 
 
 def _predicted(prediction: Prediction) -> np.ndarray:
-    return _as_bytes(prediction.frames[0].permute(0, 2, 3, 1).float().cpu().numpy())
+    return as_bytes(prediction.frames[0].permute(0, 2, 3, 1).float().cpu().numpy())
 
 
-def _as_bytes(pixels: np.ndarray) -> np.ndarray:
+def as_bytes(pixels: np.ndarray) -> np.ndarray:
+    """Pixels in [0, 1] (what lies outside is clipped) as uint8."""
     return (pixels.clip(0, 1) * 255).round().astype(np.uint8)
 
 

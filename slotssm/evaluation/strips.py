@@ -3,6 +3,7 @@
 import numpy as np
 
 from slotssm.data.episodes import EpisodeFile
+from slotssm.evaluation.pictures import as_bytes
 from slotssm.evaluation.sources import TaskSource
 from slotssm.tasks import Predict, Task
 
@@ -10,7 +11,6 @@ NUM_EPISODES = 8
 """Episodes of a strip whose task predicts one frame."""
 EVERY_STEPS = 2
 """Steps between the frames of a roll-out that a strip shows, as in the paper's figure 4."""
-
 BORDER = 110
 """Grey level of the line between two frames."""
 
@@ -29,7 +29,8 @@ def draw_strip(task: Task, truth: EpisodeFile, split: str) -> np.ndarray:
         frames, true = frames[0, EVERY_STEPS - 1 :: EVERY_STEPS], true[0, EVERY_STEPS - 1 :: EVERY_STEPS]
     else:
         frames, true = frames[:, 0], true[:, 0]
-    drawn = (frames.clip(0, 1) * 255).round().astype(np.uint8)
     # a column of grey ends each frame, so that neighbours on black can be told apart
-    bordered = [np.pad(row, ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=BORDER) for row in (true, drawn)]
+    bordered = [
+        np.pad(row, ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=BORDER) for row in (true, as_bytes(frames))
+    ]
     return np.concatenate([np.concatenate(list(row), axis=1) for row in bordered])
