@@ -1,6 +1,5 @@
 """What a reproduction will cost: measured on this machine in a few steps, then scaled up."""
 
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -8,8 +7,6 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from generators.writer import generate
 from slotssm.config import DataConfig, RecallConfig, RunConfig
@@ -142,7 +139,6 @@ def _measure(config: RunConfig, place: Path, data: dict[Path, int], folder: Path
     for first, last in _stages(config):
         task.begin_step(first)
         seconds += (last - first) * scale * _seconds_a_step(task, batches)
-    shutil.rmtree(path, ignore_errors=True)
     return seconds, sum(parameter.numel() for parameter in task.parameters())
 
 
@@ -163,5 +159,5 @@ def _seconds_a_step(task: Task, batches: EpisodeBatches) -> float:
         loss, _ = task(batches.batch(attempt))
         loss.backward()
         best = min(best, time.perf_counter() - began)
-    torch._foreach_zero_([p.grad for p in task.parameters() if p.grad is not None])
+    task.zero_grad()
     return best
