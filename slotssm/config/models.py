@@ -131,6 +131,16 @@ class OCSlotSSMConfig(StateSpaceModelConfig):
     kind: Literal["oc-slotssm"] = "oc-slotssm"
 
 
+class SAViConfig(SequenceModelConfig):
+    """SAVi: slot attention corrects the slots by every frame, a Transformer block predicts them (Kipf et al. 2022)."""
+
+    kind: Literal["savi"] = "savi"
+    num_layers: int = Field(1, ge=1)
+    """Transformer blocks of the predictor."""
+    num_iterations: int = Field(1, ge=1)
+    """Corrections by one frame, with the same weights."""
+
+
 class _SlotEncoderConfig(Config):
     """Models that read their tokens through a CLS-Transformer slot encoder before the first layer."""
 
@@ -204,4 +214,6 @@ EncodedModelConfig = (
     | RIMConfig
 )
 """Models with a slot encoder, which the paper's sequence experiments compare."""
-ModelConfig = Annotated[EncodedModelConfig | OCSlotSSMConfig, Field(discriminator="kind")]
+ObjectModelConfig = OCSlotSSMConfig | SAViConfig
+"""Models whose slots compete for the tokens, which the paper's object-centric experiments compare."""
+ModelConfig = Annotated[EncodedModelConfig | ObjectModelConfig, Field(discriminator="kind")]

@@ -9,6 +9,7 @@ from slotssm.layers.mamba2 import Mamba2, Mamba2State
 from slotssm.layers.rim import RIM, RIMState
 from slotssm.layers.s4d import S4D, S4DState
 from slotssm.layers.s5 import S5, S5State
+from slotssm.layers.slot_attention import SlotAttention
 from slotssm.layers.slot_rnn import SlotGRU, SlotGRUState
 from slotssm.layers.slots import JoiningEncoder, SlotEncoder, SlotMixer, SlotSplitter
 from slotssm.layers.time_mixer import JointTimeMixer, TimeMixer, TimeMixerState
@@ -35,6 +36,7 @@ __all__ = [
     "RIMState",
     "S4DState",
     "S5State",
+    "SlotAttention",
     "SlotEncoder",
     "SlotGRU",
     "SlotGRUState",

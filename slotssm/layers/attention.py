@@ -118,8 +118,21 @@ class InvertedAttention(nn.Module):
         self, slots: Float[Tensor, "B K D"], tokens: Float[Tensor, "B M D"]
     ) -> tuple[Float[Tensor, "B K D"], Float[Tensor, "B K M"]]:
         """Returns the updated slots and the attention before renormalisation, which sums to 1 over the slots."""
-        q = self.query(self.norm(slots))
-        k, v = self.key_value(self.token_norm(tokens)).chunk(2, dim=-1)
-        attention = torch.softmax(q @ k.transpose(1, 2) * q.shape[-1] ** -0.5, dim=1)
-        weights = attention / (attention.sum(dim=-1, keepdim=True) + self.eps)
-        return slots + self.out(weights @ v), attention
+        keys, values = self.key_value(self.token_norm(tokens)).chunk(2, dim=-1)
+        won, attention = compete(self.query(self.norm(slots)), keys, values, self.eps)
+        return slots + self.out(won), attention
+
+
+def compete(
+    queries: Float[Tensor, "B K D"], keys: Float[Tensor, "B M D"], values: Float[Tensor, "B M D"], eps: float
+) -> tuple[Float[Tensor, "B K D"], Float[Tensor, "B K M"]]:
+    """Attention A with a softmax over the queries, and for each query the mean of the values weighted by its row of A.
+
+    Args:
+        queries: one for each slot.
+        keys: one for each token.
+        values: one for each token.
+        eps: added to the row sums.
+    """
+    attention = torch.softmax(queries @ keys.transpose(1, 2) * queries.shape[-1] ** -0.5, dim=1)
+    return attention / (attention.sum(dim=-1, keepdim=True) + eps) @ values, attention

@@ -12,12 +12,14 @@ from slotssm.models.rows import (
     Transformer,
     build_model,
 )
+from slotssm.models.savi import SAVi
 
 __all__ = [
     "ModelOutput",
     "ModelState",
     "OCSlotSSM",
     "RIMs",
+    "SAVi",
     "SingleStateSSM",
     "SlotRNN",
     "SlotSSM",

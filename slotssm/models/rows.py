@@ -1,4 +1,4 @@
-"""The models by name: each is one row of the composition."""
+"""The models by name: each is one row of the composition, but for SAVi, whose recurrence reads the tokens."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -8,6 +8,7 @@ from slotssm.config import (
     ModelConfig,
     OCSlotSSMConfig,
     RIMConfig,
+    SAViConfig,
     SequenceModelConfig,
     SingleStateSSMConfig,
     SlotRNNConfig,
@@ -35,6 +36,7 @@ from slotssm.layers import (
     TimeMixer,
 )
 from slotssm.models.composition import JointSlotLayer, Reader, SlotLayer, SlotSequenceModel
+from slotssm.models.savi import SAVi
 
 AnyModelConfig = TypeVar("AnyModelConfig", bound=SequenceModelConfig)
 
@@ -125,6 +127,7 @@ MODELS: dict[type[SequenceModelConfig], Callable[..., SlotSequenceModel]] = {
     SlotTransformerConfig: SlotTransformer,
     SlotRNNConfig: SlotRNN,
     RIMConfig: RIMs,
+    SAViConfig: SAVi,
 }
 """Configurations to models."""
 TIME_MIXERS: dict[str, Callable[..., TimeMixer]] = {"mamba": Mamba, "mamba2": Mamba2, "s4d": S4D, "s5": S5}

@@ -65,6 +65,20 @@ def test_parameters_are_counted_without_making_them(name):
     assert count_parameters(config) == sum(p.numel() for p in build_model(config).parameters())
 
 
+@pytest.mark.parametrize("run", ["tiny-oc", "cpu-oc"])
+def test_savi_has_the_size_of_oc_slotssm(run):
+    reference = preset(run)
+    savi = with_model(reference, "savi")
+    assert savi.model.kind == "savi"
+    for ours, theirs in zip(sizes(savi), sizes(reference), strict=True):
+        assert ours == pytest.approx(theirs, rel=0.05)
+    same = {"slot_dim", "num_slots", "num_heads", "mlp_ratio", "dropout"}
+    assert savi.model.model_dump(include=same) == reference.model.model_dump(include=same)
+    assert savi.model.num_layers == 1
+    assert savi.model_dump(exclude={"model"}) == reference.model_dump(exclude={"model"})
+    assert RunConfig.model_validate(savi.model_dump(mode="json")) == savi
+
+
 # --- all the rest -----------------------------------------------------------------------------------------
 
 
@@ -123,12 +137,18 @@ def test_rim_has_one_layer_and_two_thirds_of_its_units_active(num_slots, num_act
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_run_of_another_model_is_refused(name):
-    with pytest.raises(InputError, match=r"^tiny-oc has a model of kind 'oc-slotssm'; .* matched to 'slotssm'$"):
-        with_model(preset("tiny-oc"), name)
+def test_a_run_of_a_baseline_is_refused(name):
     baseline = with_model(preset("tiny-bcb"), "transformer")
-    with pytest.raises(InputError, match=r"^tiny-bcb has a model of kind 'transformer'; "):
+    with pytest.raises(InputError, match=r"^tiny-bcb has a model of kind 'transformer'; .* 'slotssm' or 'oc-slotssm'$"):
         with_model(baseline, name)
+    with pytest.raises(InputError, match=r"^tiny-oc has a model of kind 'savi'; "):
+        with_model(with_model(preset("tiny-oc"), "savi"), name)
+
+
+@pytest.mark.parametrize(("run", "name"), [("tiny-oc", "slotssm"), ("tiny-oc", "rim"), ("tiny-bcb", "savi")])
+def test_models_are_compared_within_their_experiment(run, name):
+    with pytest.raises(KeyError):
+        with_model(preset(run), name)
 
 
 @pytest.mark.parametrize("name", ["oc-slotssm", "slot_transformer", ""])

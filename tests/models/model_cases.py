@@ -9,6 +9,7 @@ from slotssm.config import (
     RIMConfig,
     S4DConfig,
     S5Config,
+    SAViConfig,
     SequenceModelConfig,
     SingleStateSSMConfig,
     SlotRNNConfig,
@@ -29,6 +30,7 @@ CONFIGS: dict[str, type[SequenceModelConfig]] = {
     "slot-transformer": SlotTransformerConfig,
     "slot-rnn": SlotRNNConfig,
     "rim": RIMConfig,
+    "savi": SAViConfig,
 }
 MIXERS = {
     "mamba": MambaConfig(d_state=4, expand=1.25),
@@ -38,6 +40,8 @@ MIXERS = {
 }
 STATE_SPACE = tuple(kind for kind, config in CONFIGS.items() if issubclass(config, StateSpaceModelConfig))
 TRANSFORMERS = ("transformer", "slot-transformer")
+ENCODED = tuple(kind for kind in CONFIGS if kind not in ("oc-slotssm", "savi"))
+"""Models with a slot encoder; in the others slots compete for the tokens."""
 ONE_SLOT = ("single-state-ssm", "transformer")
 CASES = [(kind, mixer) for mixer in MIXERS for kind in STATE_SPACE]
 CASES += [(kind, "mamba") for kind in CONFIGS if kind not in STATE_SPACE]
@@ -55,12 +59,14 @@ def slots_of(kind: str) -> int:
 
 def config_of(kind: str, mixer: str = "mamba", **changes) -> SequenceModelConfig:
     fields = {"num_slots": slots_of(kind), "slot_dim": DIM, "num_layers": 2, "num_heads": 2, "mlp_ratio": 2.0}
-    if kind != "oc-slotssm":
+    if kind in ENCODED:
         fields["num_encoder_layers"] = 2
     if kind in STATE_SPACE:
         fields["time_mixer"] = MIXERS[mixer]
     if kind == "rim":
         fields["num_active"] = SLOTS - 1
+    if kind == "savi":
+        fields["num_iterations"] = 2
     return CONFIGS[kind](**fields | changes)
 
 

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from model_cases import (
     CONFIGS,
     DIM,
+    ENCODED,
     MIXERS,
     ONE_SLOT,
     SLOTS,
@@ -36,6 +37,7 @@ from slotssm.layers import (
 from slotssm.models import (
     OCSlotSSM,
     RIMs,
+    SAVi,
     SingleStateSSM,
     SlotRNN,
     SlotSequenceModel,
@@ -154,6 +156,36 @@ def test_slots_of_rim_are_the_states_of_its_units():
     close(output.state.layers[-1].hidden, slots[:, -1])
 
 
+@pytest.mark.parametrize("num_iterations", [1, 3])
+def test_savi_corrects_its_prediction_by_every_frame(num_iterations):
+    model, tokens = build("savi", num_iterations=num_iterations), random_tokens()
+    corrector, slots, expected, attention = model.corrector, model.queries.expand(2, -1, -1), [], []
+    for t in range(STEPS):
+        keys, values = (corrector.token_norm(tokens[:, t]) @ corrector.key_value.weight.T).split(DIM, 2)
+        for _ in range(num_iterations):
+            queries = corrector.norm(slots) @ corrector.query.weight.T
+            logits = torch.einsum("bkd,bmd->bkm", queries, keys) / DIM**0.5
+            shares = logits.exp() / logits.exp().sum(1, keepdim=True)
+            won = torch.einsum("bkm,bmd->bkd", shares, values) / (shares.sum(2, keepdim=True) + corrector.eps)
+            cells = [corrector.gru(won[:, k], slots[:, k]) for k in range(SLOTS)]
+            slots = corrector.mlp(torch.stack(cells, 1))
+        expected.append(slots)
+        attention.append(shares)
+        for block in model.predictor:
+            slots = block.mlp(block.attention(slots))
+    output = model(tokens)
+    close(output.slots, torch.stack(expected, 1))
+    close(output.attention, torch.stack(attention, 1))
+    close(output.state.layers[0].predicted, slots)
+
+
+def test_a_slot_that_wins_no_token_stays_finite():
+    model = build("savi").float()
+    model.corrector.query.weight.data *= 1e4
+    output = model(random_tokens().float())
+    assert output.slots.isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("kind", "of_several"), [("single-state-ssm", SlotSSMConfig), ("transformer", SlotTransformerConfig)]
 )
@@ -169,8 +201,9 @@ def test_models_of_one_slot_are_those_of_several_with_one(kind, of_several):
 # --- slots and time ---------------------------------------------------------------------------------------
 
 
-def test_slots_compete_for_every_token():
-    attention = build("oc-slotssm")(random_tokens()).attention
+@pytest.mark.parametrize("kind", ["oc-slotssm", "savi"])
+def test_slots_compete_for_every_token(kind):
+    attention = build(kind)(random_tokens()).attention
     assert attention.shape == (2, STEPS, SLOTS, TOKENS)
     close(attention.sum(2), torch.ones(2, STEPS, TOKENS, dtype=torch.float64))
 
@@ -214,16 +247,17 @@ def moved_slots(model: SlotSequenceModel) -> torch.Tensor:
         ("slot-transformer", SlotTransformer),
         ("slot-rnn", SlotRNN),
         ("rim", RIMs),
+        ("savi", SAVi),
     ],
 )
 def test_configuration_decides_the_model(kind, model_class):
     num_slots = 1 if kind in ONE_SLOT else 5
     model = build(kind, num_layers=3, num_slots=num_slots)
     assert type(model) is model_class
-    assert len(model.layers) == 3
+    assert len(model.predictor if kind == "savi" else model.layers) == 3
     output = model(random_tokens())
     assert output.slots.shape == (2, STEPS, num_slots, DIM)
-    assert (output.attention is not None) == (kind == "oc-slotssm")
+    assert (output.attention is not None) == (kind not in ENCODED)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +274,7 @@ def test_configuration_decides_the_time_mixer_and_all_of_its_fields(kind, mixer,
             assert (layer.time_mixer.headdim, layer.time_mixer.ngroups, layer.time_mixer.chunk_size) == (4, 2, 32)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in CONFIGS if kind != "oc-slotssm"])
+@pytest.mark.parametrize("kind", ENCODED)
 def test_configuration_decides_the_encoder(kind):
     (encoder,) = found(build(kind, num_encoder_layers=3), SlotEncoder).values()
     assert len(encoder.layers) == 3
@@ -270,9 +304,9 @@ def test_mlps_of_the_layers_have_a_width_of_their_own(kind):
     usual, changed = widths(build(kind)), widths(build(kind, layer_mlp_ratio=0.5))
     assert set(usual.values()) <= {2 * DIM}
     in_encoder = {name for name in usual if ".reader." in name}
-    assert len(in_encoder) == (0 if kind == "oc-slotssm" else 2)
-    # one in each layer, but for RIM
-    assert len(usual) - len(in_encoder) == (0 if kind == "rim" else 2)
+    assert len(in_encoder) == (2 if kind in ENCODED else 0)
+    # one in each layer, but for RIM; SAVi has one in the corrector, and here two blocks of its predictor
+    assert len(usual) - len(in_encoder) == {"rim": 0, "savi": 3}.get(kind, 2)
     assert changed == {name: 2 * DIM if name in in_encoder else DIM // 2 for name in usual}
 
 

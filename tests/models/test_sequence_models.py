@@ -25,6 +25,8 @@ from model_cases import (
     start_of,
 )
 
+from slotssm.models import SAVi
+
 
 @pytest.fixture(params=CASES, ids=case_name)
 def model(request):
@@ -72,7 +74,8 @@ def test_no_state_is_the_initial_state(model):
     whole, begun = model(tokens), model(tokens, model.initial_state(2))
     close(begun.slots, whole.slots)
     close_states(begun.state, whole.state)
-    assert not any(part.any() for part in parts(model.initial_state(2)))
+    # SAVi starts from slots that it has learned, all others from nothing
+    assert any(part.any() for part in parts(model.initial_state(2))) == isinstance(model, SAVi)
 
 
 def test_a_state_matters(model):
@@ -195,6 +198,7 @@ def idle_parameters(kind: str) -> set[str]:
     # what all slots' queries have in common cancels in a softmax over the slots
     common = {f"layers.{index}.reader.norm.bias" for index in range(2)}
     found = {"single-state-ssm": encoder | mixers, "transformer": encoder, "split-ssm": mixers, "oc-slotssm": common}
+    found["savi"] = {"corrector.norm.bias"}
     return found.get(kind, set())
 
 
@@ -248,7 +252,7 @@ def test_dropout_is_of_training_only(kind):
     close(still, build(kind)(tokens).slots)
     model.train()
     assert not torch.allclose(model(tokens).slots, model(tokens).slots)
-    # the layers have their own beside that of the encoder
-    model.layers[0].reader.eval()
+    # the layers have their own beside that of the encoder, SAVi's corrector beside that of the predictor
+    (model.predictor if kind == "savi" else model.layers[0].reader).eval()
     assert not torch.allclose(model(tokens).slots, model(tokens).slots)
     assert not torch.allclose(model.step(tokens[:, 0], None).slots, still[:, :1])

@@ -1,0 +1,64 @@
+"""SAVi, the baseline of object-centric learning: a recurrence over slots that reads the tokens of every step."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from slotssm.config import SAViConfig
+from slotssm.layers import SlotAttention, SlotMixer
+from slotssm.models.composition import ModelOutput, ModelState, SlotSequenceModel
+
+
+class SAViState(NamedTuple):
+    """What SAVi remembers between two calls.
+
+    Attributes:
+        predicted: [B, K, D] the slots that the predictor expects in the next step.
+    """
+
+    predicted: Tensor
+
+
+class SAVi(SlotSequenceModel):
+    """Slot Attention for Video without conditioning (Kipf et al. 2022, 2111.12594; used in the paper, section 7.3).
+
+    In every step the corrector (slot attention) reads the tokens into the slots, which are the output, and the
+    predictor (Transformer blocks over the slots) makes of them the start of the next step. The start of the first
+    step is learned. Norms stand before the predictor's blocks, as in the implementation of STEVE (2205.14065).
+    """
+
+    def __init__(self, config: SAViConfig) -> None:
+        super().__init__([], config.num_slots, config.slot_dim, learned_queries=True)
+        ratio = config.layer_mlp_ratio or config.mlp_ratio
+        self.corrector = SlotAttention(config.slot_dim, config.num_iterations, ratio, config.dropout)
+        self.predictor = nn.Sequential(
+            *(SlotMixer(config.slot_dim, config.num_heads, ratio, config.dropout) for _ in range(config.num_layers))
+        )
+
+    def initial_state(self, batch_size: int) -> ModelState:
+        """The learned slots before the first step."""
+        start = self._start(batch_size)
+        assert start is not None
+        return ModelState((SAViState(start),), 0)
+
+    def step(self, tokens: Float[Tensor, "B M D"], state: ModelState | None = None) -> ModelOutput:
+        """Run one step; the result has T = 1."""
+        return self._run(tokens[:, None], state)
+
+    def _run(self, tokens: Float[Tensor, "B T M D"], state: ModelState | None) -> ModelOutput:
+        """Step after step: unlike a state space model's, the slots of one step depend on the mixed ones before."""
+        if state is None:
+            state = self.initial_state(tokens.shape[0])
+        predicted, slots, attention = state.layers[0][0], [], []
+        for read in self.corrector.read(tokens).unbind(1):
+            corrected, shares = self.corrector(predicted, read)
+            predicted = self.predictor(corrected)
+            slots.append(corrected)
+            attention.append(shares)
+        return ModelOutput(
+            slots=torch.stack(slots, dim=1),
+            attention=torch.stack(attention, dim=1),
+            state=ModelState((SAViState(predicted),), state.num_steps + tokens.shape[1]),
+        )
