@@ -15,11 +15,16 @@ from torch import nn
 from slotssm.config import RunConfig, TrainConfig
 from slotssm.data.batches import EpisodeBatches
 from slotssm.errors import InputError, Interrupted, SlotSSMError
-from slotssm.evaluation.validation import validate
+from slotssm.evaluation.validation import MEAN_IMAGE, validate
 from slotssm.interrupts import StopRequest, stop_requests
 from slotssm.tasks import Task, build_task
 from slotssm.training import checkpoint
 from slotssm.training.run import RunDirectory
+
+COLLAPSE_FROM = 0.25
+"""Share of the steps after which a model should have begun to see."""
+COLLAPSE_ABOVE = 0.9
+"""Share of the mean image's error above which it has not."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +170,14 @@ class Trainer:
         self.run.append(self.run.metrics, {"step": self.step, "split": "val", **scores})
         shown = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
         self.on_step(StepReport(self.step, train.num_steps, {}, f"step {self.step}: val {shown}"))
+        floor = scores.get(MEAN_IMAGE, 0.0)
+        if self.step >= COLLAPSE_FROM * train.num_steps and scores["mse"] > COLLAPSE_ABOVE * floor > 0:
+            warning = (
+                f"warning: collapse? after {self.step} of {train.num_steps} steps the error {scores['mse']:.4g} is "
+                f"hardly below {floor:.4g}, that of painting the mean image; a lower train.learning_rate, more steps, "
+                "or another seed may help"
+            )
+            self.on_step(StepReport(self.step, train.num_steps, {}, warning))
 
     def _maybe_stop(self, stop: StopRequest) -> None:
         if stop and self.step < self.config.train.num_steps:

@@ -16,7 +16,7 @@ from slotssm.documents import override
 from slotssm.errors import InputError, Interrupted, SlotSSMError
 from slotssm.presets import preset
 from slotssm.tasks import build_task
-from slotssm.training import checkpoint
+from slotssm.training import checkpoint, trainer
 from slotssm.training.run import RunDirectory, read_lines
 from slotssm.training.trainer import Trainer, build_optimizer, learning_rate, resolve_device
 
@@ -253,3 +253,42 @@ def test_a_start_that_is_no_run_is_refused(tiny_run, tmp_path):
     config, data, run = tiny_run("tiny-bcb", *FAST, f"train.initial_run={tmp_path / 'nothing'}")
     with pytest.raises(InputError, match=r"train.initial_run .*nothing is no run with a checkpoint"):
         Trainer(config, data, run, "cpu").load_initial_weights()
+
+
+# --- collapse ---------------------------------------------------------------------------------------------
+
+
+def messages_of(config, data, run) -> list[str]:
+    found = []
+    Trainer(config, data, run, "cpu", lambda report: found.append(report.message)).train()
+    return [message for message in found if message]
+
+
+def test_a_model_that_paints_the_mean_image_is_warned_of(tiny_run):
+    # nothing is learned at this rate
+    config, data, run = tiny_run("tiny-oc", *FAST, "train.num_steps=16", "train.learning_rate=1e-9")
+    warnings = [message for message in messages_of(config, data, run) if message.startswith("warning: collapse?")]
+    # at the steps 4, 8, 12 and 16: from a quarter of the steps on
+    assert len(warnings) == 4
+    assert "mean image" in warnings[0]
+    assert "after 4 of 16 steps" in warnings[0]
+
+
+@pytest.mark.parametrize(("mse", "warned"), [(0.0899, False), (0.0901, True)])
+def test_the_warning_comes_above_nine_tenths_of_the_mean_images_error(tiny_run, monkeypatch, mse, warned):
+    monkeypatch.setattr(trainer, "validate", lambda *arguments: {"mse": mse, "mse-mean-image": 0.1})
+    config, data, run = tiny_run("tiny-oc", *FAST)
+    assert any("collapse" in message for message in messages_of(config, data, run)) == warned
+
+
+def test_the_mean_images_error_is_logged_beside_the_models(tiny_run):
+    config, data, run = tiny_run("tiny-oc", *FAST)
+    Trainer(config, data, run, "cpu").train()
+    last = [line for line in read_lines(run.metrics) if line["split"] == "val"][-1]
+    with EpisodeFile(data) as truth:
+        frames = truth.read("val", "frames") / 255
+    assert last["mse-mean-image"] == pytest.approx(((frames - frames.mean((0, 1))) ** 2).mean(), rel=1e-9)
+    # tasks without a reconstruction have no such floor
+    config, data, run = tiny_run("tiny-bcb", *FAST, folder="recall")
+    Trainer(config, data, run, "cpu").train()
+    assert "mse-mean-image" not in [line for line in read_lines(run.metrics) if line["split"] == "val"][-1]
