@@ -198,7 +198,9 @@ def _points(rows: Sequence[Row], name: str) -> dict[str, list[tuple[float, float
 def _shown(name: str, value: float | None, row: Row) -> str:
     if value is None:
         return "skipped" if any("skipped" in reason for reason in row.failed.values()) or not row.failed else "failed"
-    return f"{value * 1e3:.4g} ms" if name.endswith("_s") else f"{value / 2**20:.4g} MiB"
+    if name.endswith("_s"):
+        return f"{value:.3g} s" if value >= 1 else f"{value * 1e3:.3g} ms"
+    return f"{value / 2**30:.3g} GiB" if value >= 2**30 else f"{value / 2**20:.3g} MiB"
 
 
 def _notes(rows: Sequence[Row]) -> tuple[str, ...]:

@@ -88,7 +88,7 @@ def test_notes_tell_exponents_and_how_many_times_slower_slot_transformer_is(tmp_
         table.notes
     )
     assert sum("320.0 at L = 320, 640.0 at L = 640, 1280.0 at L = 1280" in note for note in table.notes) == 5
-    assert table.rows[0][:4] == ("160", "slotssm", f"{count_parameters(SMALL):,}", "2000 ms")
+    assert table.rows[0][:4] == ("160", "slotssm", f"{count_parameters(SMALL):,}", "2 s")
 
 
 def test_memory_that_did_not_grow_has_no_exponent_and_no_point(tmp_path, measured_by):
@@ -113,7 +113,7 @@ def test_what_would_take_too_long_is_recorded_as_skipped(tmp_path, measured_by, 
     assert run_cell(cell(640), tmp_path, "cpu", NOBODY)["failed"] == skipped["failed"]
     assert program.lengths == [160]
     rows = Efficiency().rows([read_record(cell(length), tmp_path) for length in (160, 320, 640)])
-    assert [line[3] for line in Efficiency().table(rows, Choice("cpu")).rows] == ["2000 ms", "skipped", "skipped"]
+    assert [line[3] for line in Efficiency().table(rows, Choice("cpu")).rows] == ["2 s", "skipped", "skipped"]
 
 
 def test_what_is_expected_to_take_less_is_measured(tmp_path, measured_by, monkeypatch):
