@@ -9,7 +9,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from slotssm.errors import SlotSSMError
-from slotssm_cli import demo, evaluate, generate, inspect, reproduce, train, visualize
+from slotssm_cli import demo, evaluate, export, generate, importing, inspect, reproduce, train, visualize
 from slotssm_cli.console import note, result, result_json
 
 DEBUG_VARIABLE = "SLOTSSM_DEBUG"
@@ -27,6 +27,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "train": train.train,
     "eval": evaluate.evaluate,
     "visualize": visualize.visualize,
+    "import": importing.import_data,
+    "export": export.export,
     "inspect": inspect.inspect,
     "verify": generate.verify,
     "presets": train.presets,

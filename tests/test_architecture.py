@@ -34,14 +34,14 @@ FLOORS = {
 }
 WALLS = {
     "pymunk": {"generators"},
-    "h5py": {"slotssm.data.episodes"},
+    "h5py": {"slotssm.data.episodes", "slotssm.data.importers"},
     "isal": {"slotssm.data.episodes"},
     "sklearn": {"slotssm.metrics", "slotssm.evaluation"},
     "typer": {"slotssm_cli"},
     "rich": {"slotssm_cli"},
     "matplotlib": {"slotssm.plotting"},
-    "imageio": {"slotssm.plotting"},
-    "PIL": {"slotssm.plotting"},
+    "imageio": {"slotssm.plotting", "slotssm.data.importers"},
+    "PIL": {"slotssm.plotting", "slotssm.data.exporters.images", "slotssm.data.importers"},
     "accelerate": {"slotssm.training"},
     "safetensors": {"slotssm.training"},
 }

@@ -167,7 +167,7 @@ class EpisodeWriter:
             dataset = self._file[f"{split}/{name}"]
             arrays = [np.ascontiguousarray(episode[name], spec.dtype) for episode in episodes]
             if not spec.image:
-                dataset[first : first + len(arrays)] = np.stack(arrays)
+                dataset[first : first + len(arrays)] = np.stack(arrays).reshape(len(arrays), *spec.shape)
                 continue
             # compressed here rather than in HDF5, whose filter pipeline is slower and holds a global lock
             for index, array in enumerate(arrays, first):

@@ -1,0 +1,8 @@
+"""Episode files in forms that other projects read: tar shards, pictures, arrays, Zarr.
+
+`export` writes one of `FORMS`; docs/using-the-data.md shows what each looks like and how it is read.
+"""
+
+from slotssm.data.exporters.export import FORMS, Estimate, Exported, default_folder, estimate, export
+
+__all__ = ["FORMS", "Estimate", "Exported", "default_folder", "estimate", "export"]

@@ -1,0 +1,207 @@
+"""Write an export: complete or not at all, interruptible, and what it would cost."""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from slotssm.data.episodes import EpisodeFile
+from slotssm.data.exporters.arrays import Arrays
+from slotssm.data.exporters.folders import Folders
+from slotssm.data.exporters.form import Form, FormOptions
+from slotssm.data.exporters.selection import Selection, is_export, select
+from slotssm.data.exporters.shards import Shards
+from slotssm.data.exporters.zarr_store import ZarrStore
+from slotssm.errors import InputError, Interrupted
+from slotssm.files import explained, make_folder, refuse_existing, sync
+from slotssm.interrupts import stop_requests
+
+FORMS: dict[str, type[Form]] = {"webdataset": Shards, "folder": Folders, "numpy": Arrays, "zarr": ZarrStore}
+SAMPLED_EPISODES = 4
+"""An estimate exports so many episodes of each split."""
+
+ProgressCallback = Callable[[int, int], None]
+"""Called with the episodes done and the episodes in all."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an export will cost, measured on a few of its episodes."""
+
+    num_episodes: dict[str, int]
+    stored_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A finished export."""
+
+    path: Path
+    num_episodes: dict[str, int]
+    num_files: int
+    stored_bytes: int
+    seconds: float
+
+
+def export(
+    data: Path,
+    form: str,
+    out: Path,
+    splits: Sequence[str] | None = None,
+    numbers: Sequence[int] | None = None,
+    limit: int | None = None,
+    fields: Sequence[str] | None = None,
+    frames_as: str | None = None,
+    shard_bytes: int | None = None,
+    force: bool = False,
+    on_progress: ProgressCallback = lambda done, total: None,
+) -> Exported:
+    """Export an episode file into a folder, which gets its name once it is complete.
+
+    Args:
+        data: episode file.
+        form: one of `FORMS`.
+        out: folder to make.
+        splits: which splits; None takes all.
+        numbers: which episodes of each of these splits; None takes all.
+        limit: at most so many episodes of each split.
+        fields: paths of datasets, or groups such as `objects`; None takes all.
+        frames_as: `npy` or `png` (webdataset), `png` or `mp4` (folder; MP4 is lossy); None takes the first of them.
+        shard_bytes: size of a tar shard beyond which the next begins (webdataset); None takes 256 MiB.
+        force: replace an export that stands at `out`.
+        on_progress: told of every episode.
+
+    Raises:
+        InputError: the file, a choice or the output is wrong.
+        Interrupted: SIGINT or SIGTERM arrived; nothing is left.
+    """
+    started = time.perf_counter()
+    chosen, options = _form(form), FormOptions(frames_as, shard_bytes)
+    with EpisodeFile(Path(data), needs_frames=False) as episodes:
+        selection = select(episodes, splits, numbers, limit, fields)
+        _check_target(Path(out), Path(data), force)
+        with stop_requests() as stop:
+            try:
+                with _building(Path(out), force) as folder:
+                    for done, _ in enumerate(_write(chosen(selection, folder, options), selection), 1):
+                        on_progress(done, selection.num_episodes)
+                        if stop:
+                            break
+                    if stop:
+                        raise Interrupted("")
+            except (InputError, OSError, Interrupted):
+                # Ctrl-C reaches the video encoder too, which then fails
+                if not stop:
+                    raise
+                raise Interrupted(f"{stop.signal_name}: the export is unfinished and nothing is kept") from None
+    num_files, stored_bytes = _measure(Path(out))
+    counts = {split: len(numbers) for split, numbers in selection.numbers.items()}
+    return Exported(Path(out), counts, num_files, stored_bytes, time.perf_counter() - started)
+
+
+def estimate(
+    data: Path,
+    form: str,
+    splits: Sequence[str] | None = None,
+    numbers: Sequence[int] | None = None,
+    limit: int | None = None,
+    fields: Sequence[str] | None = None,
+    frames_as: str | None = None,
+    shard_bytes: int | None = None,
+) -> Estimate:
+    """Export a few episodes to a temporary folder and extrapolate size and time; arguments as of `export`."""
+    chosen, options = _form(form), FormOptions(frames_as, shard_bytes)
+    with EpisodeFile(Path(data), needs_frames=False) as episodes, tempfile.TemporaryDirectory() as place:
+        selection = select(episodes, splits, numbers, limit, fields)
+        sample = selection.first(SAMPLED_EPISODES)
+        started = time.perf_counter()
+        with explained(Path(place)):
+            for _ in _write(chosen(sample, Path(place), options), sample):
+                pass
+        share = selection.num_bytes / max(1, sample.num_bytes)
+        seconds = (time.perf_counter() - started) * share
+        counts = {split: len(numbers) for split, numbers in selection.numbers.items()}
+        return Estimate(counts, int(_measure(Path(place))[1] * share), seconds)
+
+
+def default_folder(data: Path, form: str) -> Path:
+    """Where `export` of the command line writes without `--out`: `bcb.h5` → `bcb-webdataset`, `bcb.zarr`."""
+    _form(form)
+    return data.with_suffix(".zarr") if form == "zarr" else data.with_name(f"{data.stem}-{form}")
+
+
+def _form(name: str) -> type[Form]:
+    if name not in FORMS:
+        raise InputError(f"--to {name}: there is no such form; choose {', '.join(FORMS)}")
+    return FORMS[name]
+
+
+def _write(form: Form, selection: Selection) -> Iterator[None]:
+    """Write everything, one episode a step."""
+    for split in selection.numbers:
+        yield from form.write(split)
+    form.finish()
+
+
+def _check_target(out: Path, data: Path, force: bool) -> None:
+    """Refuse a target that exists; with `force`, one that is no export, since it is deleted as a whole."""
+    refuse_existing(out, force)
+    if not out.exists():
+        return
+    if not is_export(out):
+        raise InputError(f"--out {out} is no export, and --force replaces nothing else; choose another --out")
+    if data.resolve().is_relative_to(out.resolve()):
+        raise InputError(f"--out {out} contains {data}, which would be deleted; choose another --out")
+
+
+@contextmanager
+def _building(out: Path, force: bool) -> Iterator[Path]:
+    """Yield a folder beside `out`; on success flush it to disk and move it into place, else remove it."""
+    make_folder(out.parent)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    with explained(out):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            yield temporary
+            _flush(temporary)
+            refuse_existing(out, force)  # again: another process may just have finished it
+            _move(temporary, out)
+            sync(out.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _move(temporary: Path, out: Path) -> None:
+    if not out.exists():
+        os.rename(temporary, out)
+        return
+    aside = temporary.with_suffix(".old")
+    os.rename(out, aside)
+    try:
+        os.rename(temporary, out)
+    except OSError:
+        os.rename(aside, out)
+        raise
+    shutil.rmtree(aside)
+
+
+def _flush(folder: Path) -> None:
+    """Force a folder to stable storage; for many small files one call for all is far quicker than one for each."""
+    if hasattr(os, "sync"):
+        os.sync()
+        return
+    for path in folder.rglob("*"):
+        if path.is_file():
+            sync(path)
+
+
+def _measure(folder: Path) -> tuple[int, int]:
+    """Number of files below a folder, and their bytes."""
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    return len(sizes), sum(sizes)

@@ -1,0 +1,102 @@
+"""What every form of export has in common."""
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from slotssm.data.exporters.selection import Selection
+from slotssm.errors import InputError
+
+DESCRIPTION = "dataset.json"
+
+
+@dataclass(frozen=True)
+class FormOptions:
+    """Choices that some forms leave; None takes the form's own.
+
+    Attributes:
+        frames_as: `npy`, `png` or `mp4`.
+        shard_bytes: size of a tar shard beyond which the next begins.
+    """
+
+    frames_as: str | None = None
+    shard_bytes: int | None = None
+
+
+class Form(Protocol):
+    """Writes chosen episodes into a folder.
+
+    Args:
+        selection: what is written.
+        folder: an existing, empty folder.
+        options: choices; those that the form does not know are refused.
+
+    Raises:
+        InputError: the form cannot hold these fields, or has no such option.
+    """
+
+    def __init__(self, selection: Selection, folder: Path, options: FormOptions) -> None: ...
+
+    def write(self, split: str) -> Iterator[None]:
+        """Write a split, one episode a step."""
+
+    def finish(self) -> None:
+        """Write the description, after all splits."""
+
+
+def choose_frames_as(options: FormOptions, form: str, *known: str) -> str:
+    """What frames become in this form: the option, or the first of `known`."""
+    chosen = options.frames_as or known[0]
+    if chosen not in known:
+        raise InputError(f"--frames-as {chosen}: {form} writes frames as {' or '.join(known)}")
+    return chosen
+
+
+def refuse_options(options: FormOptions, form: str, *names: str) -> None:
+    """Refuse options of other forms instead of ignoring them."""
+    flags = {"frames_as": "--frames-as", "shard_bytes": "--shard-mb"}
+    for name in names:
+        if getattr(options, name) is not None:
+            raise InputError(f"{flags[name]} does not apply to --to {form}; leave it out")
+
+
+def check_pictures(selection: Selection, form: str) -> None:
+    """Refuse frames and masks that a picture file cannot hold exactly."""
+    for split, names in selection.fields.items():
+        for name, wanted in (("frames", "uint8 [E, T, H, W, 3]"), ("masks", "uint8 [E, T, H, W]")):
+            if name not in names:
+                continue
+            shape, dtype = selection.spec(split, name)
+            fits = len(shape) == (4 if name == "frames" else 3) and (name == "masks" or shape[-1] == 3)
+            if dtype != np.uint8 or not fits:
+                raise InputError(
+                    f"{selection.episodes.path}: {split}/{name} is {dtype.name} {[*shape]}, and {form} needs {wanted}; "
+                    "use --to numpy or --to zarr"
+                )
+
+
+def as_npy(array: np.ndarray) -> bytes:
+    """An array as the bytes of an .npy file."""
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, array, allow_pickle=False)
+    return stream.getvalue()
+
+
+def as_json(document: Any) -> str:
+    """A document as the text of a JSON file, a list of plain values on one line; NaN and infinity are refused."""
+    return _indented(document, "\n") + "\n"
+
+
+def _indented(value: Any, newline: str) -> str:
+    inner = newline + "  "
+    if isinstance(value, dict) and value:
+        entries = [f"{json.dumps(key)}: {_indented(entry, inner)}" for key, entry in value.items()]
+        return "{" + inner + f",{inner}".join(entries) + newline + "}"
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return "[" + inner + f",{inner}".join(_indented(entry, inner) for entry in value) + newline + "]"
+    return json.dumps(value, allow_nan=False)

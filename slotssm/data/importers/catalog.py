@@ -1,0 +1,36 @@
+"""Kinds of sources; each is imported when it is asked for, since some need numba, some h5py and some ffmpeg."""
+
+from pathlib import Path
+
+from slotssm.data.importers.options import ImportOptions
+from slotssm.data.importers.source import Source
+from slotssm.errors import InputError
+
+
+def open_source(path: Path, options: ImportOptions) -> Source:
+    """Open a source and find its episodes.
+
+    Raises:
+        InputError: it does not exist or is not what the kind expects.
+    """
+    if not path.exists():
+        raise InputError(f"{path} does not exist; name the file or folder that was downloaded")
+    if options.kind == "movi":
+        from slotssm.data.importers.movi import MoviSource
+
+        return MoviSource(path, options)
+    if options.kind == "cater":
+        from slotssm.data.importers.cater import CaterSource
+
+        return CaterSource(path, options)
+    if options.kind == "clevrer":
+        from slotssm.data.importers.clevrer import ClevrerSource
+
+        return ClevrerSource(path, options)
+    if options.kind == "rnem":
+        from slotssm.data.importers.rnem import RnemSource
+
+        return RnemSource(path, options)
+    from slotssm.data.importers.folder import FolderSource
+
+    return FolderSource(path, options)

@@ -1,0 +1,188 @@
+"""CATER (Girdhar and Ramanan 2020): videos and scene descriptions.
+
+Source of the layout: `generate/render_videos.py`, `generate/utils.py` and `generate/gen_train_test.py` in
+rohitgirdhar/CATER; of the camera, `baselines/tracking/proj_utils.py` there.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from slotssm.data.episodes import Episode, Field, Layout, categorical, numeric
+from slotssm.data.importers.options import ImportOptions
+from slotssm.data.importers.source import Source, Survey, codes, documented, in_order, padded, sizes
+from slotssm.data.importers.splitting import UNDIVIDED, assign
+from slotssm.data.importers.videos import SUFFIXES, read_video
+from slotssm.errors import InputError
+from slotssm.files import read_json
+
+LABELLED_TASK = "localize"
+"""The task whose label, the cell of the snitch at the end, is taken over."""
+PROPERTIES: dict[str, tuple[str, ...]] = {
+    "shape": ("cube", "sphere", "cylinder", "cone", "spl"),
+    "size": ("small", "medium", "large"),
+    "material": ("rubber", "metal"),
+    "color": ("gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow", "gold"),
+}
+CAMERA = np.array(
+    [
+        (1.4503, 1.6376, 0.0000, -0.0251),
+        (-1.0346, 0.9163, 2.5685, 0.0095),
+        (-0.6606, 0.5850, -0.4748, 10.5666),
+        (-0.6592, 0.5839, -0.4738, 10.7452),
+    ]
+)
+"""Projection of the camera that does not move, from the world to [-1, 1] with y up."""
+TOLERANCE_PX = 1.5
+"""How far the stored pixel of an object's first position, a whole number, may be from our projection."""
+
+
+class Video(NamedTuple):
+    """An episode."""
+
+    video: Path
+    scene: Path
+    cell: int | None
+    """Label of the snitch's cell; None without lists."""
+
+
+class CaterSource(Source):
+    """A folder with `videos` (or `images`), `scenes` and, if there are splits, `lists`."""
+
+    def __init__(self, path: Path, options: ImportOptions) -> None:
+        super().__init__(path, options)
+        if not path.is_dir():
+            raise InputError(f"{path} is no folder; name the one that holds videos/ and scenes/")
+        folders = [path / name for name in ("videos", "images") if (path / name).is_dir()]
+        if not folders or not (path / "scenes").is_dir():
+            raise InputError(f"{path} has no folders videos/ and scenes/; is it CATER?")
+        found = {file.stem: file for file in in_order([*folders[0].iterdir()]) if file.suffix.lower() in SUFFIXES}
+        lists = _lists(path / "lists")
+        own: dict[str, list[Video]] = {}
+        for split, labels in (lists or {UNDIVIDED: dict.fromkeys(found)}).items():
+            for stem, cell in labels.items():
+                scene = path / "scenes" / f"{stem}.json"
+                if stem not in found or not scene.exists():
+                    missing = scene if stem in found else folders[0] / f"{stem}.avi"
+                    raise InputError(f"{missing} is missing; download it again")
+                own.setdefault(split, []).append(Video(found[stem], scene, cell))
+        self.splits = assign(own, options, str(path))
+        self.files = sizes([file for key in self.keys for file in (key.video, key.scene)], path)
+
+    def survey(self) -> Survey:
+        """Frames, size and the most objects."""
+        num_objects, num_steps = 0, []
+        for key in self.keys:
+            scene = read_json(key.scene)
+            with documented(str(key.scene)):
+                num_objects = max(num_objects, len(scene["objects"]))
+                num_steps.append(len(scene["objects"][0]["locations"]))
+        if len(set(num_steps)) > 1 and self.options.num_frames is None:
+            told = " and ".join(str(count) for count in sorted(set(num_steps))[:2])
+            raise InputError(f"{self.path} has videos of {told} frames; pass --frames to take so many of each")
+        # scenes count the frame after the last, which a renderer may have left out
+        whole = ImportOptions(kind="cater")
+        first = read_video(self.keys[0].video, whole, range(num_steps[0] - 1, num_steps[0] + 1))
+        return {
+            "num_source_frames": min(num_steps) - (num_steps[0] - len(first)),
+            "num_missing_frames": num_steps[0] - len(first),
+            "source_size": [first.shape[2], first.shape[1]],
+            "num_objects": num_objects,
+            "has_cells": all(key.cell is not None for key in self.keys),
+        }
+
+    def layout(self, survey: Survey) -> Layout:
+        """Fields of a CATER file: no masks, since the source has none."""
+        num_frames = len(self.options.kept_frames(survey["num_source_frames"], str(self.path)))
+        width, height = survey["source_size"]
+        num = survey["num_objects"]
+        size = self.options.frame_size(height, width)
+        fields = {
+            "frames": Field((num_frames, *size, 3), "uint8", image=True),
+            "num_objects": Field((), "uint8", attrs=numeric("objects")),
+            "objects/world_position": Field((num_frames, num, 3), "float32", attrs=numeric("world units")),
+        }
+        if self.options.fixed_camera:
+            fields["objects/position"] = Field((num_frames, num, 2), "float32", attrs=numeric("px"))
+        for name, categories in PROPERTIES.items():
+            fields[f"objects/{name}"] = Field((num,), "uint8", attrs=categorical(categories))
+        if survey["has_cells"]:
+            fields["snitch_cell"] = Field((), "uint8", attrs=numeric("cell of 6 x 6, row by row, at the end"))
+        return fields
+
+    def read(self, key: Video, survey: Survey) -> Episode:
+        """One video with its scene."""
+        scene = read_json(key.scene)
+        with documented(str(key.scene)):
+            num_frames = len(scene["objects"][0]["locations"]) - survey["num_missing_frames"]
+        frames = read_video(key.video, self.options, range(num_frames, num_frames + 1))
+        kept = self.options.kept_frames(num_frames, str(key.video))
+        place, num = str(key.scene), survey["num_objects"]
+        with documented(place):
+            things = scene["objects"]
+            world = np.array([[thing["locations"][str(step)] for thing in things] for step in kept], np.float64)
+            episode: Episode = {
+                "frames": frames,
+                "num_objects": np.array(len(things), np.uint8),
+                "objects/world_position": padded(world, num, 1),
+            }
+            for name, categories in PROPERTIES.items():
+                indices = codes([thing[name] for thing in things], categories, f"{place}, {name}")
+                episode[f"objects/{name}"] = padded(indices, num)
+            if self.options.fixed_camera:
+                _check_camera(things, survey["source_size"], place)
+                size = self.options.frame_size(*reversed(survey["source_size"]))
+                episode["objects/position"] = padded(project(world, size), num, 1)
+            if survey["has_cells"]:
+                episode["snitch_cell"] = np.array(key.cell, np.uint8)
+        return episode
+
+    def notes(self, survey: Survey) -> list[str]:
+        """What the source does not have."""
+        told = ["CATER has no masks"]
+        if not self.options.fixed_camera:
+            told.append(
+                "positions are in the world (objects/world_position), since scenes do not say whether the camera "
+                "moves; if it does not, --fixed-camera adds them in pixels"
+            )
+        return told
+
+
+def project(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Pixels [..., 2] of points in the world [..., 3] for the camera that does not move, at (height, width)."""
+    x, y, _, depth = np.moveaxis(points @ CAMERA[:, :3].T + CAMERA[:, 3], -1, 0)
+    height, width = size
+    return np.stack([(x / depth + 1) / 2 * width, (1 - y / depth) / 2 * height], axis=-1)
+
+
+def _check_camera(things: list[Mapping[str, Any]], source_size: tuple[int, int], place: str) -> None:
+    """The scene gives the pixel of every object at its first position: ours must be the same."""
+    width, height = source_size
+    ours = project(np.array([thing["3d_coords"] for thing in things], np.float64), (height, width))
+    theirs = np.array([thing["pixel_coords"][:2] for thing in things], np.float64)
+    error = np.abs(ours - theirs).max()
+    if error > TOLERANCE_PX:
+        raise InputError(
+            f"{place}: objects are {error:.1f} px from where the camera that does not move would see them; "
+            "leave out --fixed-camera"
+        )
+
+
+def _lists(folder: Path) -> dict[str, dict[str, int | None]]:
+    """Split to names of videos and labels, from `lists/<task>/train.txt` and `val.txt`; empty without lists."""
+    tasks = sorted(file.parent for file in folder.glob("*/train.txt"))
+    if not tasks:
+        return {}
+    labelled = folder / LABELLED_TASK in tasks
+    task = folder / LABELLED_TASK if labelled else tasks[0]
+    found: dict[str, dict[str, int | None]] = {}
+    for split in ("train", "val", "test"):
+        path = task / f"{split}.txt"
+        if not path.exists():
+            continue
+        with documented(str(path)):
+            lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
+            found[split] = {Path(words[0]).stem: int(words[1]) if labelled else None for words in lines}
+    return found

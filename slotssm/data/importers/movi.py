@@ -1,0 +1,347 @@
+"""MOVi-A to MOVi-F (Greff et al. 2022, "Kubric") as TensorFlow Datasets stores them.
+
+Source of the layout: `challenges/movi/movi_*.py` in google-research/kubric for the features, and
+`core/example_serializer.py` in tensorflow/datasets for how they are flattened: nested names are joined by `/`, arrays
+are flat lists, pictures are encoded one by one, and lists of lists of any length lie in `ragged_flat_values` with
+`ragged_row_lengths_0`.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from slotssm.data.episodes import Episode, Field, Layout, categorical, numeric, standard_layout
+from slotssm.data.importers import images
+from slotssm.data.importers.options import ImportOptions
+from slotssm.data.importers.source import Source, Survey, documented, padded, sizes, visible_pixels
+from slotssm.data.importers.splitting import SPELLINGS, assign
+from slotssm.data.importers.tfrecord import RecordFile, values
+from slotssm.errors import InputError
+
+SHARD = re.compile(r"(?P<name>.+)-(?P<split>[a-z]+)\.tfrecord-(?P<index>\d{5})-of-(?P<count>\d{5})")
+
+LABELS: dict[str, tuple[str, ...]] = {
+    "shape_label": (
+        *("cube", "cylinder", "sphere"),
+        *("cone", "torus", "gear", "torus_knot", "sponge", "spot", "teapot", "suzanne"),
+    ),
+    "size_label": ("small", "large"),
+    "color_label": ("blue", "brown", "cyan", "gray", "green", "purple", "red", "yellow"),
+    "material_label": ("metal", "rubber"),
+    "category": (
+        *("Action Figures", "Bag", "Board Games", "Bottles and Cans and Cups", "Camera", "Car Seat"),
+        *("Consumer Goods", "Hat", "Headphones", "Keyboard", "Legos", "Media Cases", "Mouse", "None"),
+        *("Shoe", "Stuffed Toys", "Toys"),
+    ),
+    "is_dynamic": ("no", "yes"),
+}
+"""Names of labels where the source has no `instances-*.labels.txt`; the first three shapes are those of MOVi-A."""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """What becomes of `instances/<name>`.
+
+    Attributes:
+        ours: `objects/<ours>` in the file.
+        width: numbers a frame (`per_frame`) or an object.
+        per_frame: whether there is a value for every frame.
+        unit: of numbers.
+    """
+
+    ours: str
+    width: int
+    per_frame: bool
+    unit: str
+
+
+INSTANCES: dict[str, Instance] = {
+    "image_positions": Instance("position", 2, True, "px"),
+    "visibility": Instance("visibility", 1, True, "px of the rendering"),
+    "positions": Instance("world_position", 3, True, "world units"),
+    "velocities": Instance("world_velocity", 3, True, "world units/s"),
+    "quaternions": Instance("quaternion", 4, True, "w, x, y, z"),
+    "angular_velocities": Instance("angular_velocity", 3, True, "rad/s"),
+    "bboxes_3d": Instance("bbox_3d", 24, True, "world units, eight corners"),
+    "mass": Instance("mass", 1, False, "world units"),
+    "friction": Instance("friction", 1, False, "1"),
+    "restitution": Instance("restitution", 1, False, "1"),
+    "scale": Instance("scale", 1, False, "1"),
+    "color": Instance("rgb", 3, False, "1"),
+}
+BBOXES, ROWS = "bboxes/ragged_flat_values", "bboxes/ragged_row_lengths_0"
+BBOX_FRAMES = "bbox_frames/ragged_flat_values"
+
+
+class Place(NamedTuple):
+    """An episode: shard and number of the record."""
+
+    shard: Path
+    record: int
+
+
+class MoviSource(Source):
+    """Shards of one version of one MOVi data set."""
+
+    def __init__(self, path: Path, options: ImportOptions) -> None:
+        super().__init__(path, options)
+        shards = _shards(path)
+        self._files: tuple[Path, RecordFile] | None = None
+        own: dict[str, list[Place]] = {}
+        for split, members in shards.items():
+            promised = _promised_records(members[0].parent, split)
+            places = own.setdefault(SPELLINGS.get(split, split), [])
+            for shard in members:
+                records = self._open(shard).records
+                number = int(SHARD.fullmatch(shard.name)["index"])  # type: ignore[index]
+                if promised is not None and number < len(promised) and len(records) != promised[number]:
+                    raise InputError(
+                        f"{shard} holds {len(records)} records, and dataset_info.json promises {promised[number]}; "
+                        "download it again"
+                    )
+                places += [Place(shard, index) for index in range(len(records))]
+                if options.limit is not None and len(places) >= options.limit:
+                    break
+        if path.is_dir():
+            _refuse_gaps(own, shards, options, path)
+        self.splits = assign(own, options, str(path))
+        self.files = sizes(sorted({place.shard for place in self.keys}), path)
+        self._labels = _label_names(next(iter(self.files)), shards)
+
+    def _open(self, shard: Path) -> RecordFile:
+        if self._files is None or self._files[0] != shard:
+            self._files = (shard, RecordFile(shard))
+        return self._files[1]
+
+    def survey(self) -> Survey:
+        """Frames, size and fields of the first episode, and the most objects of any."""
+        first = self._open(self.keys[0].shard).example(self.keys[0].record)
+        place = _name(self.keys[0])
+        if "video" not in first:
+            raise InputError(f"{place} has no feature 'video'; is it a MOVi data set?")
+        with documented(place):
+            pictures = values(first["video"])
+            shape = images.frame(pictures[0], f"{place}, frame 0").shape
+        num_objects = 0
+        for key in self.keys:
+            example = self._open(key.shard).example(key.record, check=False)
+            with documented(_name(key)):
+                num_objects = max(num_objects, _num_instances(example))
+        if num_objects > images.MAX_ID:
+            raise InputError(f"{self.path} has {num_objects} objects in an episode; a file holds {images.MAX_ID}")
+        return {
+            "num_source_frames": len(pictures),
+            "source_size": [shape[1], shape[0]],
+            "num_objects": num_objects,
+            "features": sorted(name for name in first if name.startswith("instances/")),
+            "has_masks": "segmentations" in first,
+        }
+
+    def layout(self, survey: Survey) -> Layout:
+        """Fields of a MOVi file."""
+        num_frames, height, width = self._shape(survey)
+        num = survey["num_objects"]
+        fields = standard_layout(num_frames, height, width, num)
+        del fields["objects/velocity"]  # given in the world only
+        there = {name.removeprefix("instances/") for name in survey["features"]}
+        if not survey["has_masks"]:
+            del fields["masks"], fields["objects/visible"]
+        if "image_positions" not in there:
+            del fields["objects/position"]
+        if self.options.depth:
+            unit = numeric("world units from the camera's centre")
+            fields["depth"] = Field((num_frames, height, width), "float32", image=True, attrs=unit)
+        fields["num_objects"] = Field((), "uint8", attrs=numeric("objects"))
+        for theirs, instance in INSTANCES.items():
+            if theirs in there:
+                dtype = "uint16" if theirs == "visibility" else "float32"
+                fields[f"objects/{instance.ours}"] = Field(
+                    _shape_of(instance, num_frames, num), dtype, attrs=numeric(instance.unit)
+                )
+        if {BBOXES, ROWS, BBOX_FRAMES} <= there:
+            unit = numeric("px: left, top, right, bottom; 0 where not visible")
+            fields["objects/bbox"] = Field((num_frames, num, 4), "float32", attrs=unit)
+        for theirs, names in self._labels.items():
+            if theirs in there:
+                fields[f"objects/{_label_field(theirs)}"] = Field((num,), "uint8", attrs=categorical(names))
+        return fields
+
+    def read(self, key: Place, survey: Survey) -> Episode:
+        """One record."""
+        place = _name(key)
+        example = self._open(key.shard).example(key.record)
+        with documented(place):
+            return self._episode(example, survey, place)
+
+    def notes(self, survey: Survey) -> list[str]:
+        """What has no place in the file."""
+        return ["velocities are in world units (objects/world_velocity): the source has none in pixels"]
+
+    def _shape(self, survey: Survey) -> tuple[int, int, int]:
+        width, height = survey["source_size"]
+        kept = self.options.kept_frames(survey["num_source_frames"], str(self.path))
+        return (len(kept), *self.options.frame_size(height, width))
+
+    def _episode(self, example: Mapping[str, memoryview], survey: Survey, place: str) -> Episode:
+        num_frames, height, width = self._shape(survey)
+        num, num_source = _num_instances(example), survey["num_source_frames"]
+        kept = self.options.kept_frames(num_source, place)
+        layout = self.layout(survey)
+
+        def pictures(name: str) -> list[bytes]:
+            encoded = values(example[name])
+            if not isinstance(encoded, list) or len(encoded) != num_source:
+                raise ValueError(f"{name} has {len(encoded)} pictures, expected {num_source}")
+            return [encoded[index] for index in kept]
+
+        video = [images.frame(content, f"{place}, video") for content in pictures("video")]
+        episode: Episode = {
+            "frames": np.stack([images.resize_frame(pixels, (height, width)) for pixels in video]),
+            "num_objects": np.array(num, np.uint8),
+        }
+        if "masks" in layout:
+            masks = np.stack([images.labels(content, f"{place}, mask") for content in pictures("segmentations")])
+            if masks.max(initial=0) > num:
+                raise InputError(f"{place} has the id {masks.max()} in its masks and only {num} objects")
+            episode["masks"] = images.sample(masks, (height, width))
+            episode["objects/visible"] = visible_pixels(episode["masks"], survey["num_objects"])
+        if "depth" in layout:
+            low, high = np.asarray(values(example["metadata/depth_range"]), np.float32)
+            codes = np.stack([images.depth_map(content, f"{place}, depth") for content in pictures("depth")])
+            episode["depth"] = images.sample(codes / np.float32(65535) * (high - low) + low, (height, width))
+        scale = np.array([width, height], np.float64)
+        for theirs, instance in INSTANCES.items():
+            name = f"objects/{instance.ours}"
+            if name in layout:
+                array = _instances(example, theirs, instance, num, num_source)[kept if instance.per_frame else ...]
+                if theirs == "image_positions":
+                    array = array * scale
+                elif theirs == "color":
+                    array = np.broadcast_to(array, (num_frames, num, 3))
+                array = padded(array, survey["num_objects"], 0 if array.ndim == 1 else 1)
+                episode[name] = array.reshape(layout[name].shape).astype(layout[name].dtype)
+        if "objects/bbox" in layout:
+            boxes = _boxes(example, num, num_source)[kept] * np.tile(scale, 2)
+            episode["objects/bbox"] = padded(boxes, survey["num_objects"], 1).astype(np.float32)
+        for theirs, names in self._labels.items():
+            name = f"objects/{_label_field(theirs)}"
+            if name in layout:
+                codes = np.asarray(values(example[f"instances/{theirs}"]))
+                if codes.shape != (num,) or codes.min(initial=0) < 0 or codes.max(initial=0) >= len(names):
+                    raise ValueError(f"labels {codes.tolist()} in {theirs}, expected {num} of {len(names)}")
+                episode[name] = padded(codes.astype(np.uint8), survey["num_objects"])
+        return episode
+
+
+def _shards(path: Path) -> dict[str, list[Path]]:
+    """Shards by the source's split, in order, of the one version that there is."""
+    if path.is_file():
+        match = SHARD.fullmatch(path.name)
+        if match is None:
+            raise InputError(f"{path} is not named like a shard (movi_a-train.tfrecord-00000-of-00256)")
+        return {match["split"]: [path]}
+    found: dict[tuple[Path, str], dict[str, list[Path]]] = {}
+    for shard in sorted(path.rglob("*.tfrecord-*")):
+        if match := SHARD.fullmatch(shard.name):
+            found.setdefault((shard.parent, match["name"]), {}).setdefault(match["split"], []).append(shard)
+    if not found:
+        raise InputError(f"{path} holds no TFRecord shards (movi_a-train.tfrecord-00000-of-00256)")
+    if len(found) > 1:
+        places = ", ".join(str(folder.relative_to(path) / name) for folder, name in sorted(found))
+        raise InputError(f"{path} holds several data sets ({places}); name one of their folders")
+    return next(iter(found.values()))
+
+
+def _refuse_gaps(
+    own: dict[str, list[Place]], shards: dict[str, list[Path]], options: ImportOptions, path: Path
+) -> None:
+    """Part of a split is only taken if a limit says so."""
+    for split, members in shards.items():
+        matches = [SHARD.fullmatch(shard.name) for shard in members]
+        numbers = [int(match["index"]) for match in matches if match]
+        count = int(matches[0]["count"])  # type: ignore[index]
+        wanted = {SPELLINGS.get(name.partition("=")[2] or name, name) for name in options.splits}
+        ours = SPELLINGS.get(split, split)
+        enough = options.limit is not None and len(own[ours]) >= options.limit and numbers == list(range(len(numbers)))
+        if numbers != list(range(count)) and not enough and (not wanted or ours in wanted):
+            raise InputError(
+                f"{path} has {len(numbers)} of {count} shards of split {split}; download the others, name one shard, "
+                "or pass --limit to take the first episodes"
+            )
+
+
+def _promised_records(folder: Path, split: str) -> list[int] | None:
+    """Records of each shard by `dataset_info.json`, if it is there."""
+    path = folder / "dataset_info.json"
+    if not path.exists():
+        return None
+    with documented(str(path)):
+        for entry in json.loads(path.read_text())["splits"]:
+            if entry["name"] == split:
+                return [int(count) for count in entry["shardLengths"]]
+    return None
+
+
+def _label_names(shard: str, shards: dict[str, list[Path]]) -> dict[str, tuple[str, ...]]:
+    """Names of labels: from the files beside the shards, else those of the data set's source code."""
+    folder = next(iter(shards.values()))[0].parent
+    found = {}
+    for theirs, names in LABELS.items():
+        path = folder / f"instances-{theirs}.labels.txt"
+        if path.exists():
+            found[theirs] = tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
+        elif theirs == "shape_label" and Path(shard).name.startswith("movi_a-"):
+            found[theirs] = names[:3]
+        else:
+            found[theirs] = names
+    return found
+
+
+def _label_field(theirs: str) -> str:
+    return "dynamic" if theirs == "is_dynamic" else theirs.removesuffix("_label")
+
+
+def _shape_of(instance: Instance, num_frames: int, num: int) -> tuple[int, ...]:
+    """Shape of one episode's field; constants of several numbers are repeated, so that [T, N, C] is the only such."""
+    if instance.width == 1:
+        return (num_frames, num) if instance.per_frame else (num,)
+    return (num_frames, num, instance.width)
+
+
+def _num_instances(example: Mapping[str, memoryview]) -> int:
+    if "metadata/num_instances" not in example:
+        return len(values(example["instances/mass"]))
+    (count,) = values(example["metadata/num_instances"])
+    return int(count)
+
+
+def _instances(
+    example: Mapping[str, memoryview], theirs: str, instance: Instance, num: int, num_frames: int
+) -> np.ndarray:
+    """`instances/<theirs>` as [T, N] or [T, N, C], or [N] or [N, C] where it is constant."""
+    flat = np.asarray(values(example[f"instances/{theirs}"]))
+    tail = () if instance.width == 1 else (instance.width,)
+    if instance.per_frame:
+        return np.moveaxis(flat.reshape(num, num_frames, *tail), 0, 1)
+    return flat.reshape(num, *tail)
+
+
+def _boxes(example: Mapping[str, memoryview], num: int, num_frames: int) -> np.ndarray:
+    """Boxes of visible objects, float64 [T, N, 4] as left, top, right, bottom in [0, 1]; 0 elsewhere."""
+    corners = np.asarray(values(example[f"instances/{BBOXES}"]), np.float64).reshape(-1, 4)
+    rows = np.asarray(values(example[f"instances/{ROWS}"]), np.int64)
+    steps = np.asarray(values(example[f"instances/{BBOX_FRAMES}"]), np.int64)
+    if len(rows) != num or rows.sum() != len(corners) or len(steps) != len(corners):
+        raise ValueError(f"{len(corners)} boxes for {rows.sum()} visible frames of {num} objects")
+    boxes = np.zeros((num_frames, num, 4))
+    boxes[steps, np.repeat(np.arange(num), rows)] = corners[:, [1, 0, 3, 2]]
+    return boxes
+
+
+def _name(place: Place) -> str:
+    return f"{place.shard}, record {place.record}"

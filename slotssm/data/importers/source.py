@@ -1,0 +1,132 @@
+"""What every importer gives: episodes by split, their layout, and each episode when it is asked for."""
+
+import hashlib
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slotssm.data.episodes import Episode, Layout
+from slotssm.data.importers.options import ImportOptions
+from slotssm.errors import InputError
+
+LISTED_FILES = 64
+"""A file names its sources one by one up to so many; a digest of the whole list is always there."""
+
+Survey = dict[str, Any]
+"""What has to be known of all episodes before the first is written, JSON-ready: sizes, numbers of objects."""
+
+
+class Source(ABC):
+    """Somebody else's data set.
+
+    Opening one looks only at names and sizes of files; `survey` looks at the episodes that were chosen.
+
+    Args:
+        path: file or folder.
+        options: what is asked of the import.
+
+    Attributes:
+        splits: keys of the chosen episodes by split.
+        files: name to bytes of every file that the chosen episodes come from.
+    """
+
+    splits: Mapping[str, Sequence[Any]]
+    files: Mapping[str, int]
+
+    def __init__(self, path: Path, options: ImportOptions) -> None:
+        self.path, self.options = path, options
+
+    @property
+    def keys(self) -> list[Any]:
+        """All chosen episodes."""
+        return [key for keys in self.splits.values() for key in keys]
+
+    @abstractmethod
+    def survey(self) -> Survey:
+        """Look at all chosen episodes, as far as the layout depends on them."""
+
+    @abstractmethod
+    def layout(self, survey: Survey) -> Layout:
+        """Fields of the file."""
+
+    @abstractmethod
+    def read(self, key: Any, survey: Survey) -> Episode:
+        """One episode, cut and resized.
+
+        Raises:
+            InputError: it is damaged, or not what the survey promised.
+        """
+
+    def notes(self, survey: Survey) -> list[str]:
+        """What a person should know of the result: what was left out and why."""
+        return []
+
+    def provenance(self) -> dict[str, Any]:
+        """Names and sizes of the files, JSON-ready."""
+        listing = "".join(f"{name}\t{size}\n" for name, size in sorted(self.files.items()))
+        facts: dict[str, Any] = {
+            "name": self.path.resolve().name,
+            "num_files": len(self.files),
+            "num_bytes": sum(self.files.values()),
+            "listing_sha256": hashlib.sha256(listing.encode()).hexdigest(),
+        }
+        return facts | ({"files": dict(sorted(self.files.items()))} if len(self.files) <= LISTED_FILES else {})
+
+    def close(self) -> None:  # noqa: B027
+        """Let go of open files."""
+
+
+@contextmanager
+def documented(place: str) -> Iterator[None]:
+    """Turn what a document that lacks something raises into `InputError`."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        raise InputError(f"{place} is not laid out as documented ({reason}); download it again") from None
+
+
+def in_order(paths: Sequence[Path]) -> list[Path]:
+    """Paths in the order of the numbers in their names, so that frame 10 follows frame 9."""
+
+    def parts(path: Path) -> list[tuple[int, int | str]]:
+        return [(0, int(word)) if word.isdigit() else (1, word) for word in re.split(r"(\d+)", path.as_posix())]
+
+    return sorted(paths, key=parts)
+
+
+def sizes(paths: Sequence[Path], root: Path) -> dict[str, int]:
+    """Names relative to `root`, with bytes."""
+    base = root if root.is_dir() else root.parent
+    return {path.relative_to(base).as_posix(): path.stat().st_size for path in paths}
+
+
+def padded(values: np.ndarray, num_objects: int, axis: int = 0) -> np.ndarray:
+    """Zeros appended along the axis of objects."""
+    widths = [(0, 0)] * values.ndim
+    widths[axis] = (0, num_objects - values.shape[axis])
+    return np.pad(values, widths)
+
+
+def codes(names: Sequence[str], categories: Sequence[str], place: str) -> np.ndarray:
+    """Indices of names in `categories`; `InputError` for a name that is not there."""
+    for name in names:
+        if name not in categories:
+            raise InputError(f"{place}: {name!r} is none of {', '.join(categories)}")
+    return np.array([categories.index(name) for name in names], np.uint8)
+
+
+def visible_pixels(masks: np.ndarray, num_objects: int) -> np.ndarray:
+    """Pixels of objects 1 to N, uint16 [T, N]; more than 65,535 count as 65,535.
+
+    Args:
+        masks: uint8 [T, H, W].
+        num_objects: N.
+    """
+    counts = np.stack([np.bincount(frame.ravel(), minlength=256)[1 : num_objects + 1] for frame in masks])
+    return counts.clip(max=np.iinfo(np.uint16).max).astype(np.uint16)

@@ -1,0 +1,82 @@
+"""Which episodes go to which split: the source's own splits, or a seeded division."""
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from slotssm.data.episodes import SPLITS
+from slotssm.data.importers.options import DEFAULT_SHARE, ImportOptions
+from slotssm.errors import InputError
+
+SPELLINGS = {"train": "train", "training": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
+"""How sources spell the splits."""
+UNDIVIDED = "all"
+"""What the episodes of a source without splits are called in `--split test=all`."""
+
+Key = TypeVar("Key")
+
+
+def assign(own: Mapping[str, Sequence[Key]], options: ImportOptions, source: str) -> dict[str, list[Key]]:
+    """Episodes by split, in the order train, val, test.
+
+    Args:
+        own: the source's splits by our names; or all of its episodes, in a fixed order, under `all`.
+        options: the choice of splits, counts and shares, and the limit.
+        source: name for errors.
+
+    Raises:
+        InputError: a split that is not there, or counts that do not fit.
+    """
+    chosen: Mapping[str, Sequence[Key]]
+    divided = UNDIVIDED not in own
+    if divided and (options.val is not None or options.test is not None):
+        raise InputError(f"--val and --test are for sources without splits; {source} has {_listed(own)}, see --split")
+    if options.splits:
+        chosen = _renamed(own, options, source)
+    else:
+        chosen = own if divided else divide(own[UNDIVIDED], options, source)
+    found = {split: list(chosen[split])[: options.limit] for split in SPLITS if chosen.get(split)}
+    if not found:
+        raise InputError(f"{source} holds no episodes")
+    return found
+
+
+def _renamed(own: Mapping[str, Sequence[Key]], options: ImportOptions, source: str) -> dict[str, Sequence[Key]]:
+    chosen: dict[str, Sequence[Key]] = {}
+    for choice in options.splits:
+        ours, _, theirs = choice.partition("=")
+        ours, theirs = (SPELLINGS.get(name, name) for name in (ours, theirs or ours))
+        if ours not in SPLITS:
+            raise InputError(f"--split {choice}: a file has the splits {', '.join(SPLITS)}")
+        if theirs not in own:
+            raise InputError(f"--split {choice}: {source} has {_listed(own)}")
+        if ours in chosen:
+            raise InputError(f"--split {choice}: {ours} was named before")
+        chosen[ours] = own[theirs]
+    return chosen
+
+
+def _listed(own: Mapping[str, Sequence[Key]]) -> str:
+    if UNDIVIDED in own:
+        return f"no splits of its own; name all of it as in --split test={UNDIVIDED}, or see --val and --test"
+    return ", ".join(f"{split} ({len(keys)})" for split, keys in own.items())
+
+
+def divide(keys: Sequence[Key], options: ImportOptions, source: str) -> dict[str, list[Key]]:
+    """Draw test and val from all episodes; the rest is train. Each split keeps the order of `keys`."""
+    num_test = _count(options.test, len(keys))
+    num_val = _count(options.val, len(keys))
+    if num_val + num_test > len(keys):
+        raise InputError(f"--val and --test ask for {num_val + num_test} of the {len(keys)} episodes in {source}")
+    order = np.random.default_rng(np.random.SeedSequence(options.seed)).permutation(len(keys))
+    parts = np.split(order, [num_test, num_test + num_val])
+    return {split: [keys[i] for i in sorted(part)] for split, part in zip(("test", "val", "train"), parts, strict=True)}
+
+
+def _count(wanted: int | float | None, total: int) -> int:
+    """A number of episodes from a number or a share; a share takes at least one episode of three or more."""
+    if isinstance(wanted, int):
+        return wanted
+    share = DEFAULT_SHARE if wanted is None else wanted
+    return max(round(share * total), 1 if share > 0 and total > 2 else 0)

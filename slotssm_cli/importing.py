@@ -1,0 +1,147 @@
+"""`slotssm import`: other people's data sets as episode files."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from slotssm.errors import InputError
+from slotssm_cli import options
+from slotssm_cli.console import Meter, human_bytes, human_seconds, note, result, result_json
+
+
+def import_data(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="movi, cater, clevrer, rnem or folder.")],
+    src: Annotated[Path, typer.Argument(metavar="SRC", help="File or folder that was downloaded.")],
+    out: Annotated[Path | None, typer.Option("--out", help="File to write; by default under data/.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Size in pixels, 64 or 96x64 (width x height); by default the source's.")
+    ] = None,
+    frames: Annotated[
+        str | None, typer.Option(help="Frames of an episode: 24; 24/2 takes every second; /2 every second of all.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many episodes of each split.")] = None,
+    split: Annotated[
+        list[str] | None, typer.Option(help="Split to take, or OURS=THEIRS to rename it; repeatable; all by default.")
+    ] = None,
+    val: Annotated[
+        str | None, typer.Option(help="Without splits of its own: episodes (10) or share (0.1) of val; 0.1.")
+    ] = None,
+    test: Annotated[str | None, typer.Option(help="Likewise, of test; 0.1.")] = None,
+    seed: options.Seed = 0,
+    depth: Annotated[bool, typer.Option("--depth", help="Also depth maps (movi, folder).")] = False,
+    masks: Annotated[Path | None, typer.Option(help="Folder of mask PNGs (folder); by default SRC/masks.")] = None,
+    per_frame_ids: Annotated[
+        bool, typer.Option("--per-frame-ids", help="The ids of the masks are not stable over time (folder).")
+    ] = False,
+    fixed_camera: Annotated[
+        bool, typer.Option("--fixed-camera", help="The camera does not move: project positions (cater).")
+    ] = False,
+    resume: options.Resume = False,
+    force: options.Force = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+) -> None:
+    """Import videos of MOVi, CATER, CLEVRER, R-NEM or a folder, with masks and properties, as an episode file."""
+    from slotssm.data import importers
+    from slotssm.documents import load
+
+    num_frames, stride = _frames(frames)
+    document = {
+        "kind": _kind(kind, importers.KINDS),
+        "size": _size(size),
+        "num_frames": num_frames,
+        "stride": stride,
+        "limit": limit,
+        "splits": [name for text in split or [] for name in options.words(text)],
+        "val": _count(val, "--val"),
+        "test": _count(test, "--test"),
+        "seed": seed,
+        "depth": depth,
+        "masks": None if masks is None else str(masks),
+        "per_frame_ids": per_frame_ids,
+        "fixed_camera": fixed_camera,
+    }
+    asked = load(importers.ImportOptions, document, f"import {kind}")
+    path = out or importers.default_path(src, kind)
+    if dry_run:
+        _tell(importers.estimate(src, path, asked), json, dry_run=True)
+        return
+    with Meter(f"import {path}", "episodes") as meter:
+        written = importers.import_data(src, path, asked, resume, force, meter.update)
+    rate = written.num_frames / max(written.seconds, 1e-9)
+    note(f"{written.num_frames} frames in {human_seconds(written.seconds)} ({rate:,.0f} frames/s)")
+    _tell(written, json, dry_run=False)
+
+
+def _tell(found: Any, json: bool, dry_run: bool) -> None:
+    """The result, or with `dry_run` what it would be."""
+    for line in found.notes:
+        note(f"note: {line}")
+    if json:
+        document = {
+            "path": str(found.path),
+            "num_episodes": found.num_episodes,
+            "num_frames": found.num_frames,
+            "stored_bytes": found.stored_bytes,
+            "seconds": round(found.seconds, 3),
+            "notes": found.notes,
+        }
+        result_json({"dry_run": True, **document} if dry_run else document)
+        return
+    counts = ", ".join(f"{split} {count}" for split, count in found.num_episodes.items())
+    if dry_run:
+        result(
+            f"{found.path}: {sum(found.num_episodes.values())} episodes ({counts}), {found.num_frames} frames, about "
+            f"{human_bytes(found.stored_bytes)} in {human_seconds(found.seconds)}"
+        )
+    else:
+        result(f"{found.path}  {human_bytes(found.stored_bytes)}  ({counts})")
+
+
+def _kind(kind: str, kinds: tuple[str, ...]) -> str:
+    from difflib import get_close_matches
+
+    if kind not in kinds:
+        near = get_close_matches(kind, kinds, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(kinds)}"
+        raise InputError(f"import {kind}: unknown kind; {hint}")
+    return kind
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    """`64` or `96x64` as width and height."""
+    if text is None:
+        return None
+    width, _, height = text.lower().partition("x")
+    try:
+        return int(width), int(height or width)
+    except ValueError:
+        raise InputError(f"--size {text}: expected pixels such as 64, or width x height such as 96x64") from None
+
+
+def _frames(text: str | None) -> tuple[int | None, int]:
+    """`24`, `24/2` or `/2` as number and stride."""
+    if text is None:
+        return None, 1
+    number, slash, stride = text.partition("/")
+    try:
+        found = (int(number) if number else None), (int(stride) if slash else 1)
+    except ValueError:
+        found = None, 0
+    if found[1] < 1 or found[0] == 0 or not text.strip("/"):
+        raise InputError(f"--frames {text}: expected a number such as 24, or number/stride such as 24/2")
+    return found
+
+
+def _count(text: str | None, option: str) -> int | float | None:
+    """Episodes (a whole number) or a share."""
+    if text is None:
+        return None
+    try:
+        value = int(text) if text.isdigit() else float(text)
+    except ValueError:
+        value = -1
+    if value < 0 or (isinstance(value, float) and not value <= 1):
+        raise InputError(f"{option} {text}: expected a number of episodes such as 10, or a share such as 0.1")
+    return value
