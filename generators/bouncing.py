@@ -1,31 +1,23 @@
 """Bouncing coloured shapes with exact masks: the data set on which objects are to be found without labels.
 
 Every shape moves and collides as the disc around it and does not turn; mass is proportional to the disc's
-area unless the recipe says otherwise.
+area unless the recipe says otherwise. Backgrounds, textures, light and a moving view are added where the recipe
+asks for them; each draws from a stream of its own, so that none changes what the others are.
 """
 
 from typing import Any
 
 import numpy as np
 
-from generators.physics import directions, place_discs, simulate
+from generators.camera import changing_light, pan
+from generators.physics import Motion, directions, place_discs, simulate
 from generators.rasterizer import SHAPES, paint
+from generators.textures import TEXTURES, draw_background, draw_patterns, shade
 from slotssm.config import PAINTS, BouncingRecipe
 from slotssm.data.episodes import Episode, Field, Layout, categorical, numeric, standard_layout
-from slotssm.errors import InputError
 
-WHITE_BALLS: dict[str, Any] = {
-    "min_objects": 4,
-    "max_objects": 4,
-    "shapes": ["circle"],
-    "colors": ["white"],
-    "radii_px": [5.12, 6.4],
-    "radius_draw": "choice",
-    "joint_speed_px_per_frame": 3.2,
-}
-"""White balls of two radii and masses, after the paper's video prediction and R-NEM's data: 0.8 and 1.0 of a
-box of ten units on 64 pixels, joint velocity norm 0.5 units a frame. Masses follow the area [our choice]."""
-PRESETS: dict[str, dict[str, Any]] = {"white-balls": WHITE_BALLS}
+STREAMS = ("backgrounds", "textures", "lighting", "camera", "colors")
+"""What draws from a stream of its own, in the order in which the streams are spawned; new ones come last."""
 
 
 def layout(recipe: BouncingRecipe) -> Layout:
@@ -40,6 +32,14 @@ def layout(recipe: BouncingRecipe) -> Layout:
     }
     if recipe.contact == "occlude":
         fields["objects/depth"] = Field((num,), "uint8", attrs=numeric("rank, 0 in front"))
+    if set(recipe.textures) != {"plain"}:
+        fields["objects/texture"] = Field((num,), "uint8", attrs=categorical(TEXTURES))
+    if set(recipe.backgrounds) != {"plain"}:
+        fields["background"] = Field((), "uint8", attrs=categorical(TEXTURES))
+    if recipe.lighting:
+        fields["light"] = Field((recipe.num_frames, 3), "float32", attrs=numeric("share of red, green, blue"))
+    if recipe.camera_px:
+        fields["camera"] = Field((recipe.num_frames, 2), "float32", attrs=numeric("px"))
     return fields
 
 
@@ -50,23 +50,22 @@ def attributes(recipe: BouncingRecipe) -> dict[str, Any]:
 
 def make_episode(recipe: BouncingRecipe, rng: np.random.Generator) -> Episode:
     """One episode, a pure function of the recipe and the generator's state."""
+    # spawning takes nothing from `rng`, but time: episodes without switches are made at their old speed
+    switched = recipe.camera_px > 0 or recipe.distinct_colors or not recipe.has_flat_colors
+    streams = dict(zip(STREAMS, rng.spawn(len(STREAMS)), strict=True)) if switched else {}
     num = int(rng.integers(recipe.min_objects, recipe.max_objects + 1))
     shape = np.array([SHAPES.index(name) for name in recipe.shapes])[rng.integers(len(recipe.shapes), size=num)]
     color = rng.integers(len(recipe.colors), size=num)
+    if recipe.distinct_colors:
+        color = streams["colors"].permutation(len(recipe.colors))[:num]
     if recipe.radius_draw == "range":
         radius = rng.uniform(recipe.radii_px[0], recipe.radii_px[1], num)
     else:
         radius = np.array(recipe.radii_px)[rng.integers(len(recipe.radii_px), size=num)]
     mass = np.pi * radius**2 if recipe.mass == "area" else np.ones(num)
-    collide = recipe.contact == "collide"
-    start = place_discs(rng, radius, recipe.size_px, apart=collide)
-    speed = rng.uniform(recipe.min_speed_px_per_frame, recipe.max_speed_px_per_frame, num)
-    velocity = speed[:, None] * directions(rng, num)
-    if recipe.joint_speed_px_per_frame is not None:
-        norm = np.linalg.norm(velocity)
-        velocity *= recipe.joint_speed_px_per_frame / norm if norm > 0 else 1.0
 
-    motion = simulate(start, velocity, radius, mass, recipe.size_px, recipe.num_frames, collide)
+    camera = _camera(recipe, streams)
+    motion = _seen_from(camera, _move(recipe, rng, radius, mass), recipe.outside_px)
     rgb = np.array([PAINTS[name] for name in recipe.colors], np.uint8)[color]
     frames, masks, visible = paint(
         motion.position, radius, shape, np.broadcast_to(rgb, (recipe.num_frames, num, 3)), recipe.size_px
@@ -81,11 +80,53 @@ def make_episode(recipe: BouncingRecipe, rng: np.random.Generator) -> Episode:
         "objects/shape": shape,
         "objects/radius": radius,
         "objects/mass": mass,
-    }
-    if not collide:
         # later objects are painted over earlier ones
-        episode["objects/depth"] = np.arange(num)[::-1]
-    return {name: _padded(array, name, recipe.max_objects) for name, array in episode.items()}
+        "objects/depth": np.arange(num)[::-1],
+        "camera": camera.position,
+    }
+    if not recipe.has_flat_colors:
+        episode |= _shaded(recipe, streams, episode, rgb)
+    return {name: _padded(episode[name], name, recipe.max_objects) for name in layout(recipe)}
+
+
+def _move(recipe: BouncingRecipe, rng: np.random.Generator, radius: np.ndarray, mass: np.ndarray) -> Motion:
+    """Draw where objects start and how fast, and let them go; positions are those of the world."""
+    num, collide = len(radius), recipe.contact == "collide"
+    start = place_discs(rng, radius, recipe.world_px, apart=collide)
+    speed = rng.uniform(recipe.min_speed_px_per_frame, recipe.max_speed_px_per_frame, num)
+    velocity = speed[:, None] * directions(rng, num)
+    if recipe.joint_speed_px_per_frame is not None:
+        norm = np.linalg.norm(velocity)
+        velocity *= recipe.joint_speed_px_per_frame / norm if norm > 0 else 1.0
+    return simulate(start, velocity, radius, mass, recipe.world_px, recipe.num_frames, collide)
+
+
+def _camera(recipe: BouncingRecipe, streams: dict[str, np.random.Generator]) -> Motion:
+    """How the view moves about the middle of the world."""
+    if recipe.camera_px:
+        return pan(streams["camera"], recipe.num_frames, recipe.camera_px, recipe.camera_speed_px_per_frame)
+    return Motion(np.zeros((recipe.num_frames, 2)), np.zeros((recipe.num_frames, 2)))
+
+
+def _seen_from(camera: Motion, motion: Motion, outside_px: float) -> Motion:
+    """Motion in the image: the view's own is taken off, in position and velocity."""
+    return Motion(motion.position - outside_px - camera.position[:, None], motion.velocity - camera.velocity[:, None])
+
+
+def _shaded(
+    recipe: BouncingRecipe, streams: dict[str, np.random.Generator], episode: Episode, rgb: np.ndarray
+) -> Episode:
+    """Frames with background, textures and light, and the fields that tell of them."""
+    textures = draw_patterns(streams["textures"], recipe.textures, 2 * episode["objects/radius"])
+    background, background_colors = draw_background(streams["backgrounds"], recipe.backgrounds, recipe.size_px)
+    light = changing_light(streams["lighting"], recipe.num_frames, recipe.lighting)
+    where = episode["objects/position"], rgb, textures, background, background_colors, episode["camera"], light
+    return {
+        "frames": shade(episode["masks"], *where),
+        "objects/texture": textures.kind,
+        "background": background.kind[0],
+        "light": light,
+    }
 
 
 def _padded(array: np.ndarray, name: str, num_objects: int) -> np.ndarray:
@@ -96,18 +137,3 @@ def _padded(array: np.ndarray, name: str, num_objects: int) -> np.ndarray:
     missing = [(0, 0)] * array.ndim
     missing[axis] = (0, num_objects - array.shape[axis])
     return np.pad(array, missing)
-
-
-def recipe_for_preset(name: str, num_frames: int, size_px: int) -> dict[str, Any]:
-    """Recipe fields of a preset; its lengths are for 64 pixels and scale with the frame.
-
-    Raises:
-        InputError: unknown preset.
-    """
-    if name not in PRESETS:
-        raise InputError(f"--preset {name} is unknown; there are {', '.join(PRESETS)}")
-    scale = size_px / 64
-    recipe = dict(PRESETS[name])
-    recipe["radii_px"] = [radius * scale for radius in recipe["radii_px"]]
-    recipe["joint_speed_px_per_frame"] *= scale
-    return {**recipe, "num_frames": num_frames, "size_px": size_px}

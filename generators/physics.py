@@ -46,7 +46,7 @@ class Motion:
     velocity: np.ndarray
 
 
-def place_discs(rng: np.random.Generator, radius: np.ndarray, size_px: int, apart: bool) -> np.ndarray:
+def place_discs(rng: np.random.Generator, radius: np.ndarray, size_px: float, apart: bool) -> np.ndarray:
     """Draw positions inside the box, uniformly; `apart` rejects those where discs would touch.
 
     Args:
@@ -74,7 +74,7 @@ def place_discs(rng: np.random.Generator, radius: np.ndarray, size_px: int, apar
         else:
             return position
     raise InputError(
-        f"found no room for {num} objects of radius {radius.max():g} px in {size_px} px; "
+        f"found no room for {num} objects of radius {radius.max():g} px in {size_px:g} px; "
         "take fewer, smaller ones or a larger size"
     )
 
@@ -107,7 +107,7 @@ def simulate(
     velocity: np.ndarray,
     radius: np.ndarray,
     mass: np.ndarray,
-    size_px: int,
+    size_px: float,
     num_frames: int,
     collide: bool,
 ) -> Motion:
@@ -151,7 +151,7 @@ def _space(
     velocity: np.ndarray,
     radius: np.ndarray,
     mass: np.ndarray,
-    size_px: int,
+    size_px: float,
     collide: bool,
 ) -> pymunk.Space:
     space = pymunk.Space()

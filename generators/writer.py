@@ -26,7 +26,7 @@ import numpy as np
 
 from generators.catalog import GENERATORS, make_episode
 from slotssm import __version__
-from slotssm.config import BCBRecipe, BouncingRecipe, DataConfig
+from slotssm.config import BCBRecipe, BouncingRecipe, DataConfig, FileRecipe
 from slotssm.data.episodes import EpisodeFile, EpisodeWriter
 from slotssm.documents import load
 from slotssm.errors import InputError, Interrupted, SlotSSMError
@@ -88,7 +88,8 @@ def estimate(config: DataConfig, workers: int | None = None) -> Estimate:
         config: recipe, seed and counts.
         workers: processes; None assumes what `generate` would choose.
     """
-    recipe, generator = config.recipe, GENERATORS[config.recipe.kind]
+    recipe = generated_recipe(config)
+    generator = GENERATORS[recipe.kind]
     layout = generator.layout(recipe)
     make_episode(recipe.model_copy(update={"num_frames": 2}), config.seed, "train", 0)  # compile off the clock
     num_sampled = max(1, min(SAMPLED_EPISODES, SAMPLED_FRAMES // recipe.num_frames))
@@ -129,6 +130,7 @@ def generate(
         InputError: the output exists, is unfinished from before, or cannot be written.
         Interrupted: SIGINT or SIGTERM arrived; `resume` continues.
     """
+    generated_recipe(config)
     if not config.num_episodes:
         raise InputError("nothing to generate: --train, --val and --test are all 0")
     started = time.perf_counter()
@@ -154,6 +156,13 @@ def generate(
     seconds = time.perf_counter() - started
     num_frames = sum(config.num_episodes.values()) * config.recipe.num_frames
     return Written(out, config.num_episodes, num_frames, out.stat().st_size, seconds)
+
+
+def generated_recipe(config: DataConfig) -> BCBRecipe | BouncingRecipe:
+    """The recipe of a data set that a generator makes; videos from elsewhere are refused."""
+    if isinstance(config.recipe, FileRecipe):
+        raise InputError("data.recipe.kind 'file' cannot be generated: its videos come from elsewhere")
+    return config.recipe
 
 
 def _plan(config: DataConfig) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from slotssm.errors import SlotSSMError
+from slotssm.errors import InputError, SlotSSMError
 from slotssm_cli import options
 from slotssm_cli.console import Meter, human_bytes, human_seconds, note, result, result_json
 
@@ -58,19 +58,44 @@ def bcb(
 
 @app.command()
 def bouncing(
-    objects: Annotated[str, typer.Option(help="Objects in an episode: a number or a range.")] = "3-5",
+    objects: Annotated[str | None, typer.Option(help="Objects in an episode, a number or a range; 3-5.")] = None,
     frames: Annotated[int, typer.Option(min=1, help="T: frames of an episode.")] = 30,
     size: Annotated[int, typer.Option(help="Side of the frame in pixels.")] = 64,
-    shapes: Annotated[str, typer.Option(help="Shapes to draw from.")] = "circle,square,triangle",
-    colors: Annotated[str, typer.Option(help="Colours to draw from.")] = "red,green,blue,yellow,magenta,cyan",
+    shapes: Annotated[str | None, typer.Option(help="Shapes to draw from; circle,square,triangle.")] = None,
+    colors: Annotated[
+        str | None, typer.Option(help="Colours to draw from; red,green,blue,yellow,magenta,cyan.")
+    ] = None,
+    distinct_colors: Annotated[
+        bool | None, typer.Option("--distinct-colors/--any-colors", help="No two objects of an episode share a colour.")
+    ] = None,
     radius: Annotated[
         str | None, typer.Option(help="Radius of the disc around a shape in pixels, a range; 6-9 at 64 px.")
     ] = None,
     speed: Annotated[str | None, typer.Option(help="First speed in pixels per frame, a range; 1-3 at 64 px.")] = None,
-    mass: Annotated[str, typer.Option(help="Masses: by area, or equal.")] = "area",
-    contact: Annotated[str, typer.Option(help="Objects collide, or occlude each other in depth order.")] = "collide",
+    mass: Annotated[str | None, typer.Option(help="Masses: by area, or equal; area.")] = None,
+    contact: Annotated[
+        str | None, typer.Option(help="Objects collide, or occlude each other in depth order; collide.")
+    ] = None,
+    backgrounds: Annotated[
+        str | None, typer.Option(help="Backgrounds to draw from: plain,gradient,stripes,checker,noise; plain.")
+    ] = None,
+    textures: Annotated[
+        str | None, typer.Option(help="Textures of objects to draw from: the same words; plain.")
+    ] = None,
+    lighting: Annotated[
+        float | None, typer.Option(help="Largest share of light that comes and goes, up to 0.9; 0 is off.")
+    ] = None,
+    outside: Annotated[
+        float | None, typer.Option(help="How far outside the frame the walls stand, in pixels; 0 is at its edges.")
+    ] = None,
+    camera: Annotated[
+        float | None, typer.Option(help="How far the view strays along each axis, in pixels; 0 stands still.")
+    ] = None,
+    camera_speed: Annotated[
+        float | None, typer.Option(help="Highest speed of the view in pixels per frame; 1 at 64 px.")
+    ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="white-balls: R-NEM's four white balls of two radii; replaces the options above.")
+        str | None, typer.Option(help="easy, medium, hard or white-balls; other options lie over it.")
     ] = None,
     out: Out = None,
     train: options.NumTrain = 1000,
@@ -84,29 +109,44 @@ def bouncing(
     json: options.Json = False,
 ) -> None:
     """Bouncing coloured shapes: elastic collisions, exact masks, positions, velocities and properties."""
-    from generators.bouncing import recipe_for_preset
+    from slotssm.config import bouncing_fields
 
-    if preset is not None:
-        recipe = recipe_for_preset(preset, frames, size)
+    if preset is None:
+        recipe = _plain_bouncing(frames, size)
     else:
-        fewest, most = options.whole_range(objects, "--objects")
-        slowest, fastest = options.number_range(speed, "--speed") if speed else (size / 64, 3 * size / 64)
-        radii = options.number_range(radius, "--radius") if radius else (6 * size / 64, 9 * size / 64)
-        recipe = {
-            "num_frames": frames,
-            "size_px": size,
-            "min_objects": fewest,
-            "max_objects": most,
-            "shapes": options.words(shapes),
-            "colors": options.words(colors),
-            "radii_px": list(radii),
-            "min_speed_px_per_frame": slowest,
-            "max_speed_px_per_frame": fastest,
-            "mass": mass,
-            "contact": contact,
-        }
+        recipe = bouncing_fields(preset, frames, size)
+    if objects is not None:
+        recipe["min_objects"], recipe["max_objects"] = options.whole_range(objects, "--objects")
+    if radius is not None:
+        recipe |= {"radii_px": list(options.number_range(radius, "--radius")), "radius_draw": "range"}
+    if speed is not None:
+        slowest, fastest = options.number_range(speed, "--speed")
+        recipe |= {"min_speed_px_per_frame": slowest, "max_speed_px_per_frame": fastest}
+        recipe["joint_speed_px_per_frame"] = None
+    lists = {"shapes": shapes, "colors": colors, "backgrounds": backgrounds, "textures": textures}
+    recipe |= {name: options.words(text) for name, text in lists.items() if text is not None}
+    values = {"mass": mass, "contact": contact, "lighting": lighting, "outside_px": outside, "camera_px": camera}
+    values |= {"camera_speed_px_per_frame": camera_speed, "distinct_colors": distinct_colors}
+    recipe |= {name: value for name, value in values.items() if value is not None}
+    if not recipe.get("camera_px"):
+        if camera_speed is not None:
+            raise InputError("--camera-speed moves nothing without --camera; say with it how far the view strays")
+        recipe.pop("camera_speed_px_per_frame", None)
     counts = {"num_train": train, "num_val": val, "num_test": test}
     _generate("bouncing", recipe, preset, counts, seed, out, workers, resume, force, dry_run, json)
+
+
+def _plain_bouncing(num_frames: int, size_px: int) -> dict[str, Any]:
+    """Fields of `BouncingRecipe` without a preset: lengths are for a frame of 64 px and scale with it."""
+    scale = size_px / 64
+    return {
+        "num_frames": num_frames,
+        "size_px": size_px,
+        "radii_px": [6 * scale, 9 * scale],
+        "min_speed_px_per_frame": scale,
+        "max_speed_px_per_frame": 3 * scale,
+        "camera_speed_px_per_frame": scale,
+    }
 
 
 def _generate(
@@ -128,7 +168,7 @@ def _generate(
 
     document = {"recipe": {"kind": kind, **recipe}, "seed": seed, **counts}
     config = load(DataConfig, document, f"generate {kind}")
-    path = out or writer.default_path(config.recipe, preset)
+    path = out or writer.default_path(writer.generated_recipe(config), preset)
     if dry_run:
         expected = writer.estimate(config, workers)
         facts = {

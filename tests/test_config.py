@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from slotssm.config import (
+    BOUNCING_PRESETS,
     BCBRecipe,
     BouncingRecipe,
     DataConfig,
@@ -26,9 +27,11 @@ from slotssm.config import (
     SlotTransformerConfig,
     SplitSSMConfig,
     TransformerConfig,
+    bouncing_fields,
 )
 from slotssm.documents import load, override, parse_assignments, read_toml
 from slotssm.errors import InputError
+from slotssm.presets import preset
 
 RECALL = {
     "data": {"recipe": {"kind": "bcb"}},
@@ -314,6 +317,9 @@ def test_wrong_aids_of_recalling_are_refused(assignment: str, message: str) -> N
         ('data.recipe.colors=["red"]', "--set: task.loss 'bce' is for white objects on black; take 'mse' or 'ce'"),
         ('data.recipe.colors=["white", "red"]', "--set: task.loss 'bce' is for white objects on black; take"),
         ("task.loss=l1", "--set: task.loss: Input should be 'bce', 'mse' or 'ce'"),
+        ("data.recipe.lighting=0.5", "--set: task.loss 'bce' needs objects of plain colours on black, without"),
+        ('data.recipe.textures=["noise"]', "--set: task.loss 'bce' needs objects of plain colours on black"),
+        ('data.recipe.backgrounds=["plain", "noise"]', "--set: task.loss 'bce' needs objects of plain colours on"),
         ("task.feedback=max", "--set: task.feedback: Input should be 'mean' or 'mode'"),
         ("task.max_first_frame=-1", "--set: task.max_first_frame: Input should be greater than or equal to 0"),
         ("task.curriculum=[]", "--set: unknown key task.curriculum"),
@@ -406,11 +412,41 @@ def test_objects_that_pass_each_other_need_no_room() -> None:
         ({"radii_px": (math.nan, 7)}, "finite number"),
         ({"radii_px": (6, math.inf)}, "finite number"),
         ({"max_speed_px_per_frame": math.nan}, "finite number"),
+        ({"backgrounds": ["wood"]}, "backgrounds.0: Input should be 'plain', 'gradient', 'stripes', 'checker' or"),
+        ({"textures": []}, "at least 1 item"),
+        ({"textures": ["noise"], "radii_px": (2, 5)}, "radius 3 px or more, not 2 px; take larger radii_px"),
+        (
+            {"backgrounds": ["noise"], "size_px": 12, "radii_px": (2, 2), "min_objects": 1, "max_objects": 1},
+            "backgrounds need a frame of 16 px or more, not 12 px; take",
+        ),
+        ({"lighting": 0.91}, "less than or equal to 0.9"),
+        ({"lighting": math.nan}, "finite number"),
+        ({"outside_px": 17}, "too narrow for objects of radius 9 px to leave the frame; take 0 or at least 18"),
+        ({"outside_px": 65}, "outside_px 65 exceeds size_px 64"),
+        ({"camera_px": 33}, "camera_px 33 exceeds half of size_px 64"),
+        ({"camera_px": 0.5}, "camera_speed_px_per_frame 1 exceeds camera_px 0.5"),
+        ({"camera_speed_px_per_frame": 0}, "greater than 0"),
     ],
 )
 def test_impossible_shapes_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         load(BouncingRecipe, fields, "recipe")
+
+
+def test_only_pixels_of_the_palette_are_classified() -> None:
+    run = RunConfig.model_validate(PREDICT)
+    assert override(run, {"data": {"recipe": {"camera_px": 8, "outside_px": 20}}}, "--set").task.loss == "bce"
+    lit = override(run, {"data": {"recipe": {"lighting": 0.5}}, "task": {"loss": "mse"}}, "--set")
+    with pytest.raises(InputError, match=r"task\.loss 'ce' needs objects of plain colours on black, .*; take 'mse'"):
+        override(lit, {"task": {"loss": "ce"}}, "--set")
+
+
+def test_a_preset_of_bouncing_shapes_is_known_by_its_name() -> None:
+    assert {"easy", "medium", "hard", "white-balls"} == set(BOUNCING_PRESETS)
+    with pytest.raises(InputError, match="--preset harder is unknown; there are white-balls, easy, medium, hard"):
+        bouncing_fields("harder", 30, 64)
+    bouncing_fields("hard", 30, 64)["radii_px"].clear()
+    assert BOUNCING_PRESETS["hard"]["radii_px"]
 
 
 # --- TOML -------------------------------------------------------------------------------------------------
@@ -436,3 +472,14 @@ def test_missing_toml_is_refused(tmp_path: Path) -> None:
         read_toml(tmp_path / "none.toml")
     with pytest.raises(InputError, match=r"is not readable TOML: .*Is a directory"):
         read_toml(tmp_path)
+
+
+def test_videos_from_a_file_have_no_colours_to_classify():
+    base = preset("tiny-balls")
+    recipe = {"kind": "file", "num_frames": base.data.recipe.num_frames, "size_px": base.data.recipe.size_px}
+    document = base.model_dump(mode="json") | {"data": {"recipe": recipe}}
+    assert RunConfig.model_validate(document).data.recipe.paints == []
+    with pytest.raises(ValidationError, match="needs the colours of a generated data set"):
+        RunConfig.model_validate(document | {"task": document["task"] | {"loss": "ce"}})
+    with pytest.raises(ValidationError, match="task 'recall' needs data of kind 'bcb', not 'file'"):
+        RunConfig.model_validate(preset("tiny-bcb").model_dump(mode="json") | {"data": {"recipe": recipe}})

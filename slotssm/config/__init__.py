@@ -26,29 +26,39 @@ from slotssm.config.models import (
     TransformerConfig,
 )
 from slotssm.config.recipes import (
+    BOUNCING_PRESETS,
     MAX_COVERAGE,
     MIN_SPEED_PX_PER_FRAME,
+    MIN_TEXTURED_RADIUS_PX,
+    MIN_TEXTURED_SIZE_PX,
     PAINTS,
     RGB,
     BCBRecipe,
     BouncingRecipe,
     DataConfig,
+    FileRecipe,
     PaintName,
     Recipe,
     ShapeName,
+    TextureName,
+    bouncing_fields,
 )
 from slotssm.config.runs import RunConfig, TrainConfig
 from slotssm.config.tasks import PredictConfig, RecallConfig, ReconstructConfig, TaskConfig
 
 __all__ = [
+    "BOUNCING_PRESETS",
     "MAX_COVERAGE",
     "MIN_SPEED_PX_PER_FRAME",
+    "MIN_TEXTURED_RADIUS_PX",
+    "MIN_TEXTURED_SIZE_PX",
     "PAINTS",
     "RGB",
     "BCBRecipe",
     "BouncingRecipe",
     "DataConfig",
     "EncodedModelConfig",
+    "FileRecipe",
     "Mamba2Config",
     "MambaConfig",
     "ModelConfig",
@@ -73,7 +83,9 @@ __all__ = [
     "SplitSSMConfig",
     "StateSpaceModelConfig",
     "TaskConfig",
+    "TextureName",
     "TimeMixerConfig",
     "TrainConfig",
     "TransformerConfig",
+    "bouncing_fields",
 ]

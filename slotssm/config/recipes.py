@@ -1,11 +1,12 @@
 """What a data set is made of: recipes of the generators, and how many episodes of one."""
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from slotssm.documents import Config
+from slotssm.errors import InputError
 
 RGB = tuple[int, int, int]
 PAINTS: dict[str, RGB] = {
@@ -21,11 +22,16 @@ PAINTS: dict[str, RGB] = {
 """Colour names to RGB; the first six are those of Blinking Color Balls, in the order of its pixel classes."""
 PaintName = Literal["white", "red", "blue", "yellow", "magenta", "cyan", "green", "orange"]
 ShapeName = Literal["circle", "square", "triangle"]
+TextureName = Literal["plain", "gradient", "stripes", "checker", "noise"]
 
 MAX_COVERAGE = 0.45
 """Share of the frame that discs may cover: random placement without overlap jams at about 0.547."""
 MIN_SPEED_PX_PER_FRAME = 1e-6
 """Slower motion cannot be told from rest, and cannot be scaled to a joint speed without loss."""
+MIN_TEXTURED_RADIUS_PX = 3.0
+"""Smallest radius of an object with a texture: on smaller ones a pattern is finer than pixels."""
+MIN_TEXTURED_SIZE_PX = 16
+"""Smallest frame with a background that is not plain, for the same reason."""
 
 
 class BCBRecipe(Config):
@@ -74,7 +80,12 @@ class BCBRecipe(Config):
 
 
 class BouncingRecipe(Config):
-    """Bouncing coloured shapes on black; every collision is elastic and every shape collides as its disc."""
+    """Bouncing coloured shapes; every collision is elastic and every shape collides as its disc.
+
+    From `distinct_colors` on, each field is off by default and draws from a random stream of its own: switching it on
+    changes nothing else of an episode (but where objects start, for `outside_px`). While off, these fields are left
+    out of saved recipes, so that recipes, hashes and file names from before they existed stay as they were.
+    """
 
     kind: Literal["bouncing"] = "bouncing"
     num_frames: int = Field(30, ge=1, le=10_000)
@@ -103,6 +114,30 @@ class BouncingRecipe(Config):
     """Euclidean norm of all objects' first velocities together, as in R-NEM's data; None leaves them as drawn."""
     contact: Literal["collide", "occlude"] = "collide"
     """`collide`: objects bounce off each other and never overlap; `occlude`: they pass in fixed depth order."""
+    distinct_colors: bool = False
+    """Whether no two objects of an episode share a colour."""
+    backgrounds: tuple[TextureName, ...] = Field(("plain",), min_length=1)
+    """Backgrounds to draw from, uniformly for each episode, in two random dark colours; `plain` is black."""
+    textures: tuple[TextureName, ...] = Field(("plain",), min_length=1)
+    """Textures to draw from, uniformly for each object; they darken its colour by up to a half and move with it."""
+    lighting: float = Field(0.0, ge=0, le=0.9)
+    """Largest share of brightness that the light takes away, slowly and in a random tint; 0 is constant light."""
+    outside_px: float = Field(0.0, ge=0)
+    """How far beyond the frame the walls stand, at each side, so that objects leave and return; 0: at its edges."""
+    camera_px: float = Field(0.0, ge=0)
+    """How far the view strays from the middle of the world, along each axis; 0 stands still."""
+    camera_speed_px_per_frame: float = Field(1.0, gt=0)
+    """Highest speed of the view along an axis, when `camera_px` lets it move."""
+
+    @property
+    def world_px(self) -> float:
+        """Side of the square box in which objects move; the frame lies in its middle."""
+        return self.size_px + 2 * self.outside_px
+
+    @property
+    def has_flat_colors(self) -> bool:
+        """Whether every pixel is black or one of the colours of `paints`."""
+        return {*self.backgrounds, *self.textures} == {"plain"} and self.lighting == 0
 
     @property
     def paints(self) -> list[str]:
@@ -126,20 +161,94 @@ class BouncingRecipe(Config):
             raise ValueError("radii_px must be positive")
         if self.radius_draw == "range" and (len(self.radii_px) != 2 or self.radii_px[0] > self.radii_px[1]):
             raise ValueError("radii_px must be two ascending values when radius_draw is 'range'")
+        _check_colors(self)
+        _check_textures(self)
+        _check_view(self)
         crowd = self.max_objects if self.contact == "collide" else 1
-        _check_room(crowd, max(self.radii_px), self.size_px)
+        _check_room(crowd, max(self.radii_px), self.size_px, self.outside_px)
         _check_speed(max(self.max_speed_px_per_frame, self.joint_speed_px_per_frame or 0), self.size_px)
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        off = {name for name in SWITCHES if getattr(self, name) == fields[name].default}
+        return {name: value for name, value in handler(self).items() if name not in off}
 
-def _check_room(num_discs: int, radius_px: float, size_px: int) -> None:
+
+SWITCHES = (
+    "distinct_colors",
+    "backgrounds",
+    "textures",
+    "lighting",
+    "outside_px",
+    "camera_px",
+    "camera_speed_px_per_frame",
+)
+"""Fields of `BouncingRecipe` that a saved recipe leaves out while they are off."""
+
+
+def _check_colors(recipe: BouncingRecipe) -> None:
+    """Refuse more objects than there are colours to tell them apart by."""
+    if not recipe.distinct_colors:
+        return
+    if len(recipe.paints) < len(recipe.colors):
+        raise ValueError("distinct_colors needs every one of colors once")
+    if recipe.max_objects > len(recipe.colors):
+        raise ValueError(
+            f"distinct_colors: {recipe.max_objects} objects cannot all differ in {len(recipe.colors)} colors; "
+            "take fewer objects or more colors"
+        )
+
+
+def _check_textures(recipe: BouncingRecipe) -> None:
+    """Refuse patterns that pixels cannot show."""
+    if set(recipe.textures) != {"plain"} and min(recipe.radii_px) < MIN_TEXTURED_RADIUS_PX:
+        raise ValueError(
+            f"textures need objects of radius {MIN_TEXTURED_RADIUS_PX:g} px or more, not {min(recipe.radii_px):g} px; "
+            "take larger radii_px, a larger size or textures 'plain'"
+        )
+    if set(recipe.backgrounds) != {"plain"} and recipe.size_px < MIN_TEXTURED_SIZE_PX:
+        raise ValueError(
+            f"backgrounds need a frame of {MIN_TEXTURED_SIZE_PX} px or more, not {recipe.size_px} px; "
+            "take a larger size or backgrounds 'plain'"
+        )
+
+
+def _check_view(recipe: BouncingRecipe) -> None:
+    """Refuse a world that objects cannot leave by, and a view that loses them."""
+    widest = 2 * max(recipe.radii_px)
+    if 0 < recipe.outside_px < widest:
+        raise ValueError(
+            f"outside_px {recipe.outside_px:g} is too narrow for objects of radius {widest / 2:g} px to leave the "
+            f"frame; take 0 or at least {widest:g}"
+        )
+    if recipe.outside_px > recipe.size_px:
+        raise ValueError(
+            f"outside_px {recipe.outside_px:g} exceeds size_px {recipe.size_px}, so that most objects would be out of "
+            "sight; take less"
+        )
+    if recipe.camera_px > recipe.size_px / 2:
+        raise ValueError(
+            f"camera_px {recipe.camera_px:g} exceeds half of size_px {recipe.size_px}, so that the view would lose the "
+            "objects; take less"
+        )
+    if 0 < recipe.camera_px < recipe.camera_speed_px_per_frame:
+        raise ValueError(
+            f"camera_speed_px_per_frame {recipe.camera_speed_px_per_frame:g} exceeds camera_px {recipe.camera_px:g}, "
+            "so that the view would shake; take less speed or a larger camera_px"
+        )
+
+
+def _check_room(num_discs: int, radius_px: float, size_px: int, outside_px: float = 0) -> None:
     """Refuse more discs than fit without overlap into the square (to the limit of random placement)."""
-    most = int(MAX_COVERAGE * size_px**2 / (math.pi * radius_px**2))
+    world_px = size_px + 2 * outside_px
+    most = int(MAX_COVERAGE * world_px**2 / (math.pi * radius_px**2))
     if 2 * radius_px > size_px * 0.9:
         raise ValueError(f"radius {radius_px:g} px is too large for a frame of {size_px} px")
     if num_discs > most and num_discs > 1:
         raise ValueError(
-            f"{num_discs} objects of radius {radius_px:g} px do not fit into {size_px} px: at most {most}; "
+            f"{num_discs} objects of radius {radius_px:g} px do not fit into {world_px:g} px: at most {most}; "
             "take fewer, smaller ones or a larger size"
         )
 
@@ -149,11 +258,105 @@ def _check_speed(speed_px_per_frame: float, size_px: int) -> None:
         raise ValueError(f"a speed of {speed_px_per_frame:g} px/frame crosses half the frame at once")
 
 
-Recipe = Annotated[BCBRecipe | BouncingRecipe, Field(discriminator="kind")]
+BOUNCING_PRESETS: dict[str, dict[str, Any]] = {
+    "white-balls": {
+        "min_objects": 4,
+        "max_objects": 4,
+        "shapes": ["circle"],
+        "colors": ["white"],
+        "radii_px": [5.12, 6.4],
+        "radius_draw": "choice",
+        "joint_speed_px_per_frame": 3.2,
+    },
+    "easy": {
+        "min_objects": 3,
+        "max_objects": 3,
+        "distinct_colors": True,
+        "radii_px": [8.0, 11.0],
+        "min_speed_px_per_frame": 0.8,
+        "max_speed_px_per_frame": 2.0,
+    },
+    "medium": {
+        "min_objects": 3,
+        "max_objects": 5,
+        "colors": ["red", "green", "blue", "yellow"],
+        "radii_px": [7.0, 10.0],
+        "min_speed_px_per_frame": 0.8,
+        "max_speed_px_per_frame": 2.0,
+        "contact": "occlude",
+        "backgrounds": ["gradient"],
+        "lighting": 0.3,
+    },
+    "hard": {
+        "min_objects": 3,
+        "max_objects": 6,
+        "colors": ["red", "green", "blue", "yellow"],
+        "radii_px": [8.0, 11.0],
+        "min_speed_px_per_frame": 0.8,
+        "max_speed_px_per_frame": 2.4,
+        "contact": "occlude",
+        "backgrounds": ["stripes", "checker", "noise"],
+        "textures": ["stripes", "checker", "noise"],
+        "lighting": 0.5,
+        "outside_px": 24.0,
+        "camera_px": 8.0,
+        "camera_speed_px_per_frame": 1.0,
+    },
+}
+"""Fields of `BouncingRecipe` by preset, with lengths for a frame of 64 px.
+
+`white-balls` are of two radii and masses, after the paper's video prediction and R-NEM's data: 0.8 and 1.0 of a box of
+ten units on 64 px, joint velocity norm 0.5 units a frame; masses follow the area [our choice]. The others grow harder:
+`easy` are few colliding shapes on black, `medium` has shapes of common colours that hide each other on a gradient in
+changing light, `hard` adds textures, a moving view and objects that leave and return.
+"""
+
+
+def bouncing_fields(preset: str, num_frames: int, size_px: int) -> dict[str, Any]:
+    """Fields of `BouncingRecipe` of a preset, its lengths scaled to the frame.
+
+    Raises:
+        InputError: unknown preset.
+    """
+    if preset not in BOUNCING_PRESETS:
+        raise InputError(f"--preset {preset} is unknown; there are {', '.join(BOUNCING_PRESETS)}")
+    scale = size_px / 64
+    fields: dict[str, Any] = {"num_frames": num_frames, "size_px": size_px}
+    for name, value in BOUNCING_PRESETS[preset].items():
+        if name == "radii_px":
+            fields[name] = [radius * scale for radius in value]
+        else:
+            fields[name] = value * scale if name.endswith(("_px", "_px_per_frame")) else value
+    return fields
+
+
+class FileRecipe(Config):
+    """Videos from elsewhere, as `slotssm import` writes them: known by their shape, not by how to make them."""
+
+    kind: Literal["file"] = "file"
+    source: str = ""
+    """What the videos are: the attribute `generator` of their file, such as `movi`."""
+    num_frames: int = Field(ge=1)
+    """T: frames of an episode."""
+    size_px: int = Field(ge=1)
+    """Side of the square frame in pixels."""
+
+    @property
+    def paints(self) -> list[str]:
+        """No colours are known."""
+        return []
+
+    @property
+    def palette(self) -> list[RGB]:
+        """No pixel classes are known."""
+        return []
+
+
+Recipe = Annotated[BCBRecipe | BouncingRecipe | FileRecipe, Field(discriminator="kind")]
 
 
 class DataConfig(Config):
-    """A generated data set: the recipe, how many episodes of it, and the seed."""
+    """A data set: the recipe, how many episodes of it, and the seed."""
 
     recipe: Recipe
     seed: int = Field(0, ge=0, lt=2**63)

@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from slotssm.config.models import ModelConfig
-from slotssm.config.recipes import BCBRecipe, DataConfig
+from slotssm.config.recipes import BCBRecipe, BouncingRecipe, DataConfig, FileRecipe
 from slotssm.config.tasks import PredictConfig, RecallConfig, ReconstructConfig, TaskConfig
 from slotssm.documents import Config
 
@@ -102,6 +102,17 @@ def _check_predict(task: PredictConfig, run: RunConfig) -> None:
         raise ValueError(f"task.num_context {task.num_context} leaves nothing to predict of {recipe.num_frames} frames")
     if min(run.train.clip_len or recipe.num_frames, recipe.num_frames) < 2:
         raise ValueError("task 'predict' needs clips of at least 2 frames: train.clip_len is too small")
+    if isinstance(recipe, FileRecipe):
+        if task.loss == "ce":
+            raise ValueError(
+                "task.loss 'ce' needs the colours of a generated data set; take 'mse' for videos of a file"
+            )
+        return
+    if task.loss != "mse" and isinstance(recipe, BouncingRecipe) and not recipe.has_flat_colors:
+        raise ValueError(
+            f"task.loss '{task.loss}' needs objects of plain colours on black, without backgrounds, textures and "
+            "lighting; take 'mse'"
+        )
     if task.loss == "bce" and set(recipe.paints) != {"white"}:
         raise ValueError("task.loss 'bce' is for white objects on black; take 'mse' or 'ce' for coloured ones")
 

@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare, kstest
 from shape_oracle import margin
 
-from generators.bouncing import PRESETS, layout
+from generators.bouncing import layout
 from generators.catalog import make_episode
 from generators.rasterizer import SHAPES
-from slotssm.config import MIN_SPEED_PX_PER_FRAME, PAINTS, BouncingRecipe
+from slotssm.config import MIN_SPEED_PX_PER_FRAME, PAINTS, BouncingRecipe, bouncing_fields
 from slotssm.data.episodes import Episode
 
+WITHOUT_OBJECTS = ("frames", "masks", "background", "light", "camera")
 PER_FRAME = ("objects/position", "objects/velocity", "objects/visible")
 
 
@@ -40,10 +41,11 @@ def check(recipe: BouncingRecipe, episode: Episode) -> None:
     counts = np.stack([np.bincount(mask.ravel(), minlength=256) for mask in masks])
     assert np.array_equal(counts[:, 1 : recipe.max_objects + 1], episode["objects/visible"])
     assert not counts[:, num + 1 :].any()
-    for name in fields.keys() - {"frames", "masks"}:
+    for name in fields.keys() - set(WITHOUT_OBJECTS):
         padding = episode[name][:, num:] if name in PER_FRAME else episode[name][num:]
         assert not padding.any(), f"{name} is padded with something else than 0"
-    check_colors(recipe, episode, num)
+    if recipe.has_flat_colors:
+        check_colors(recipe, episode, num)
     check_contact(recipe, episode, num)
     check_recipe(recipe, episode, num)
 
@@ -78,9 +80,12 @@ def check_recipe(recipe: BouncingRecipe, episode: Episode, num: int) -> None:
         assert recipe.radii_px[0] <= radius.min() <= radius.max() <= recipe.radii_px[1]
     mass = np.pi * radius**2 if recipe.mass == "area" else np.ones(num)
     np.testing.assert_allclose(episode["objects/mass"][:num], mass)
-    position = episode["objects/position"][:, :num]
+    camera = episode.get("camera", np.zeros((recipe.num_frames, 2)))
+    position = episode["objects/position"][:, :num] + camera[:, None] + recipe.outside_px
     assert (position > radius[:, None] - 0.01).all()
-    assert (position < recipe.size_px - radius[:, None] + 0.01).all()
+    assert (position < recipe.size_px + 2 * recipe.outside_px - radius[:, None] + 0.01).all()
+    if recipe.camera_px:
+        return  # velocities are those in the image
     speed = np.linalg.norm(episode["objects/velocity"][0, :num], axis=-1)
     if recipe.joint_speed_px_per_frame is None:
         assert (speed >= recipe.min_speed_px_per_frame - 1e-9).all()
@@ -157,7 +162,7 @@ def test_numbers_shapes_colours_and_radii_are_drawn_uniformly() -> None:
 
 
 def test_white_balls_preset_has_two_radii_and_the_joint_speed_of_rnem() -> None:
-    recipe = BouncingRecipe(**PRESETS["white-balls"], num_frames=8)
+    recipe = BouncingRecipe(**bouncing_fields("white-balls", 8, 64))
     episodes = [make_episode(recipe, 0, "train", index) for index in range(100)]
     for episode in episodes:
         check(recipe, episode)
