@@ -11,7 +11,7 @@ from slotssm_cli.train import shown
 
 
 def reproduce(
-    experiment: Annotated[str, typer.Argument(help="long-context, video-prediction or efficiency.")],
+    experiment: Annotated[str, typer.Argument(help="long-context, video-prediction, object-centric or efficiency.")],
     scale: Annotated[
         str, typer.Option(help="cpu: a scaled-down form for two cores; paper: the paper's settings for a GPU.")
     ] = "cpu",
@@ -79,9 +79,10 @@ def _report_plan(cells: Any, folder: Path, json: bool) -> None:
         return
     for line in plan.cells:
         cost = f"{line.num_steps:>7} steps  {line.parameters:>9,} parameters  about {human_seconds(line.seconds)}"
+        cost = cost if line.num_steps else "to be measured"
         result(f"{line.name:<48} {'done' if line.done else cost}")
     left = [line for line in plan.cells if not line.done]
     result(
-        f"{len(left)} of {len(plan.cells)} cells to do, about {human_seconds(plan.seconds)} on this machine "
-        f"with nothing else on it, {human_bytes(plan.disk_bytes)} in {folder}"
+        f"{len(left)} of {len(plan.cells)} cells to do, about {human_seconds(plan.seconds)} of training "
+        f"on this machine with nothing else on it, {human_bytes(plan.disk_bytes)} in {folder}"
     )

@@ -5,22 +5,30 @@ import numpy as np
 from slotssm.data.episodes import EpisodeFile
 from slotssm.evaluation.pictures import as_bytes
 from slotssm.evaluation.sources import TaskSource
-from slotssm.tasks import Predict, Task
+from slotssm.metrics import hard_masks, match
+from slotssm.plotting import colorize, slot_colors
+from slotssm.plotting.colors import object_colors
+from slotssm.tasks import Predict, Reconstruct, Task
 
 NUM_EPISODES = 8
 """Episodes of a strip whose task predicts one frame."""
 EVERY_STEPS = 2
-"""Steps between the frames of a roll-out that a strip shows, as in the paper's figure 4."""
+"""Steps between the frames of an episode that a strip shows, as in the paper's figure 4."""
 BORDER = 110
 """Grey level of the line between two frames."""
 
 
 def draw_strip(task: Task, truth: EpisodeFile, split: str) -> np.ndarray:
-    """The truth above what the task predicts: the first frame of several episodes, or one episode's roll-out.
+    """The truth above what the task predicts: one frame of several episodes, or one episode's frames.
+
+    Of a roll-out every other frame is shown, of a reconstruction every other frame above its masks, in the colours of
+    the slots; true objects have the colour of the slot that is matched to them.
 
     Returns:
-        uint8 [2 H, n (W + 1), 3].
+        uint8 [2 H, n (W + 1), 3]; of reconstructions [4 H, n (W + 1), 3].
     """
+    if isinstance(task, Reconstruct):
+        return _segmentation_strip(task, truth, split)
     num_episodes = 1 if isinstance(task, Predict) else min(NUM_EPISODES, truth.num_episodes(split))
     predicted = TaskSource(task).run(truth, split, 0, num_episodes).frames
     frames = predicted.permute(0, 1, 3, 4, 2).float().cpu().numpy()
@@ -29,8 +37,22 @@ def draw_strip(task: Task, truth: EpisodeFile, split: str) -> np.ndarray:
         frames, true = frames[0, EVERY_STEPS - 1 :: EVERY_STEPS], true[0, EVERY_STEPS - 1 :: EVERY_STEPS]
     else:
         frames, true = frames[:, 0], true[:, 0]
-    # a column of grey ends each frame, so that neighbours on black can be told apart
-    bordered = [
-        np.pad(row, ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=BORDER) for row in (true, as_bytes(frames))
-    ]
-    return np.concatenate([np.concatenate(list(row), axis=1) for row in bordered])
+    return np.concatenate([_row(true), _row(as_bytes(frames))])
+
+
+def _segmentation_strip(task: Reconstruct, truth: EpisodeFile, split: str) -> np.ndarray:
+    """Frames and masks of the first episode, above reconstructions and what the slots own."""
+    prediction = TaskSource(task).run(truth, split, 0, 1)
+    assert prediction.masks is not None
+    labels, num_slots = hard_masks(prediction.masks[0]), prediction.masks.shape[2]
+    frames, masks = truth.read(split, "frames", 0), truth.read(split, "masks", 0)
+    painted = prediction.frames[0].permute(0, 2, 3, 1).float().cpu().numpy()
+    colors = object_colors(np.unique(masks), match(masks, labels, num_slots), num_slots)
+    shown = (frames, colorize(masks, colors), as_bytes(painted), colorize(labels, slot_colors(num_slots)))
+    return np.concatenate([_row(part[::EVERY_STEPS]) for part in shown])
+
+
+def _row(frames: np.ndarray) -> np.ndarray:
+    """Frames side by side; a column of grey ends each, so that neighbours on black can be told apart."""
+    bordered = np.pad(frames, ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=BORDER)
+    return np.concatenate(list(bordered), axis=1)

@@ -14,13 +14,14 @@ from slotssm.experiments.comparison import Row, Table
 from slotssm.experiments.efficiency import Efficiency
 from slotssm.experiments.experiment import Choice, Experiment
 from slotssm.experiments.long_context import LongContext
+from slotssm.experiments.object_centric import ObjectCentric
 from slotssm.experiments.video_prediction import VideoPrediction
 from slotssm.files import make_folder, write_json, write_text
 from slotssm.interrupts import stop_requests
 from slotssm.plotting import label_rows, read_picture, write_animation
 
 EXPERIMENTS: dict[str, Experiment] = {
-    experiment.name: experiment for experiment in (LongContext(), VideoPrediction(), Efficiency())
+    experiment.name: experiment for experiment in (LongContext(), VideoPrediction(), ObjectCentric(), Efficiency())
 }
 """Names to experiments."""
 

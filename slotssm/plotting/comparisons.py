@@ -19,6 +19,7 @@ _KNOWN = (
     "slot-rnn",
     "rim",
     "oc-slotssm",
+    "savi",
 )
 """Models in the order of their colours, so that a model has the same colour in every figure."""
 

@@ -7,6 +7,8 @@ from truth_files import PALETTE, write_truth
 
 from slotssm.data.episodes import EpisodeFile
 from slotssm.evaluation.strips import draw_strip
+from slotssm.metrics import hard_masks
+from slotssm.plotting import slot_colors
 from slotssm.presets import preset
 from slotssm.tasks import build_task
 
@@ -54,12 +56,26 @@ def test_predict_shows_every_other_frame_of_one_roll_out(tmp_path):
     assert np.abs(drawn.astype(int) - as_bytes(rolled[0, [1, 3]])).max() <= 1
 
 
-def test_reconstruct_shows_the_first_frame_of_several_episodes(tmp_path):
-    task, frames, truth, drawn = strip_of("tiny-oc", tmp_path, 3)
-    np.testing.assert_array_equal(truth, frames[:, 0])
+def test_reconstruct_shows_every_other_frame_of_one_episode_and_its_masks(tmp_path):
+    generator = np.random.default_rng(0)
+    frames = generator.integers(0, 256, (3, 5, SIZE, SIZE, 3), dtype=np.uint8)
+    task = build_task(preset("tiny-oc")).eval()
     with torch.inference_mode():
-        predicted = task.predict(torch.from_numpy(frames)).frames.clamp(0, 1)
-    assert np.abs(drawn.astype(int) - as_bytes(predicted[:, 0])).max() <= 1
+        prediction = task.predict(torch.from_numpy(frames[:1]))
+    # true objects that are the slots, but for their numbers: object 2 is what slot 0 owns, and so on
+    labels = hard_masks(prediction.masks)
+    masks = (labels.astype(int) + 1) % 3 + 1
+    with EpisodeFile(write_truth(tmp_path / "t.h5", frames=frames, masks=np.repeat(masks, 3, 0))) as truth:
+        strip = draw_strip(task, truth, "test")
+    assert strip.shape == (4 * SIZE, 3 * (SIZE + 1), 3)
+    tiles = strip.reshape(4, SIZE, 3, SIZE + 1, 3).transpose(0, 2, 1, 3, 4)
+    assert (tiles[:, :, :, SIZE] == 110).all()
+    given, true_masks, painted, slots = tiles[:, :, :, :SIZE]
+    np.testing.assert_array_equal(given, frames[0, ::2])
+    assert np.abs(painted.astype(int) - as_bytes(prediction.frames[0, ::2].clamp(0, 1))).max() <= 1
+    np.testing.assert_array_equal(slots, slot_colors(3)[labels[0, ::2]])
+    # matched objects have the colours of their slots
+    np.testing.assert_array_equal(true_masks, slots)
 
 
 def test_a_strip_leaves_the_task_as_it_was(tmp_path):

@@ -1,0 +1,83 @@
+"""The object-centric comparison: its cells, its table, its figures; what it trains is tested through the command."""
+
+import pytest
+
+from slotssm.config import OCSlotSSMConfig, SAViConfig
+from slotssm.experiments.experiment import Choice
+from slotssm.experiments.matched import count_parameters
+from slotssm.experiments.object_centric import COLUMNS, DATA, SCORED, ObjectCentric
+from slotssm.presets import preset
+from slotssm.tasks import build_task
+
+
+def record(data: str, model: str, seed: int, failed: str | None = None, **values: float):
+    """What is known of a cell that is done."""
+    return {
+        "cell": f"{data}-{model}-s{seed}",
+        "model": model,
+        "setting": {"data": data, "size_px": 32},
+        "seed": seed,
+        "failed": failed,
+        "values": values,
+        "parameters": 1000,
+        "results": [],
+    }
+
+
+@pytest.mark.parametrize("scale", DATA)
+def test_both_models_meet_the_same_data_and_training(scale):
+    cells = ObjectCentric().cells(Choice(scale))
+    seeds = 1 if scale == "tiny" else 3
+    assert len({cell.name for cell in cells}) == len(cells) == 2 * seeds * len(DATA[scale])
+    for data, name in DATA[scale].items():
+        base = preset(name)
+        for cell in (cell for cell in cells if cell.setting["data"] == data):
+            assert cell.setting["size_px"] == base.data.recipe.size_px
+            changed = cell.config.model_dump(exclude={"model", "seed"})
+            assert changed == base.model_dump(exclude={"model", "seed"})
+            assert cell.seed == int(cell.name[-1])
+            assert type(cell.config.model) is {"oc-slotssm": OCSlotSSMConfig, "savi": SAViConfig}[cell.model]
+            assert count_parameters(cell.config.model) == pytest.approx(count_parameters(base.model), rel=0.05)
+
+
+@pytest.mark.parametrize("name", [name for presets in DATA.values() for name in presets.values()])
+def test_presets_have_a_slot_for_every_object(name):
+    config = preset(name)
+    assert config.model.num_slots >= config.data.recipe.max_objects
+    assert build_task(config).has_masks
+
+
+def test_a_choice_of_models_and_seeds_leaves_the_others_out():
+    cells = ObjectCentric().cells(Choice("cpu", models=("savi",), seeds=(4,)))
+    assert [cell.name for cell in cells] == ["easy-savi-s4", "medium-savi-s4"]
+
+
+def test_rows_average_seeds_and_count_failures():
+    records = [
+        record("easy", "oc-slotssm", 0, **{"fg-ari": 0.9, "probe/color": 0.5}),
+        record("easy", "oc-slotssm", 1, **{"fg-ari": 0.8, "probe/color": 0.7}),
+        record("easy", "savi", 0, failed="not converged: nan"),
+    ]
+    experiment = ObjectCentric()
+    ours, savi = experiment.rows(records)
+    assert ours.metrics["fg-ari"].mean == pytest.approx(0.85)
+    table = experiment.table([ours, savi], Choice("cpu"))
+    assert table.columns[:4] == ("data", "model", "parameters", "FG-ARI")
+    first, second = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
+    assert first["FG-ARI"] == "0.8500 ± 0.0707"
+    assert first["colour accuracy"] == "0.6000 ± 0.1414"
+    assert first["mIoU"] == "–"
+    assert (first["seeds"], second["seeds"]) == ("2", "0 (1 failed)")
+    assert any("MOVi-A: oc-slotssm 0.684 / 0.546, savi 0.639 / 0.433" in note for note in table.notes)
+
+
+def test_figures_show_both_models(tmp_path):
+    records = [record("easy", model, 0, **{"fg-ari": 0.9, "miou": 0.5}) for model in ("oc-slotssm", "savi")]
+    experiment = ObjectCentric()
+    drawn = experiment.draw(experiment.rows(records), tmp_path)
+    assert [path.name for path in drawn] == ["fg-ari.png", "miou.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
+
+
+def test_columns_are_scores_that_are_computed():
+    assert {name.split("/")[0] for name in COLUMNS} <= set(SCORED)
