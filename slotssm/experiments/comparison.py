@@ -112,13 +112,18 @@ def _row(group: list[Record], metrics: Sequence[str], paper: Callable[[Setting, 
     )
 
 
+def _name(result: dict[str, Any]) -> str:
+    """The metric of a result, and for probes the property."""
+    return f"{result['metric']}/{result['property']}" if "property" in result else str(result["metric"])
+
+
 def _summary(group: list[Record], metric: str) -> Summary:
     values = {record["seed"]: record["values"][metric] for record in group if metric in record["values"]}
     numbers = list(values.values())
     interval = None
     if len(values) == 1:
         scored = [record for record in group if metric in record["values"]]
-        results = [result for record in scored for result in record.get("results", ()) if result["metric"] == metric]
+        results = [result for record in scored for result in record.get("results", ()) if _name(result) == metric]
         found = results[0]["interval"] if results else None
         interval = (found[0], found[1]) if found else None
     return Summary(

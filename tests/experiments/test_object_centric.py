@@ -71,6 +71,17 @@ def test_rows_average_seeds_and_count_failures():
     assert any("MOVi-A: oc-slotssm 0.684 / 0.546, savi 0.639 / 0.433" in note for note in table.notes)
 
 
+def test_a_single_seed_has_the_interval_of_its_own_property():
+    known = record("easy", "savi", 0, **{"probe/color": 0.5, "probe/shape": 0.25})
+    known["results"] = [
+        {"metric": "probe", "property": "shape", "interval": [0.2, 0.3]},
+        {"metric": "probe", "property": "color", "interval": [0.4, 0.6]},
+    ]
+    (row,) = ObjectCentric().rows([known])
+    assert str(row.metrics["probe/color"]) == "0.5000 [0.4000, 0.6000]"
+    assert str(row.metrics["probe/shape"]) == "0.2500 [0.2000, 0.3000]"
+
+
 def test_figures_show_both_models(tmp_path):
     records = [record("easy", model, 0, **{"fg-ari": 0.9, "miou": 0.5}) for model in ("oc-slotssm", "savi")]
     experiment = ObjectCentric()
