@@ -39,6 +39,9 @@ lint: setup  ## style, types
 bench: setup  ## benchmarks, side by side; run them on an idle machine
 	$(BIN)/python benchmarks/generate.py
 	$(BIN)/python benchmarks/scan.py
+	$(BIN)/python benchmarks/attention.py
+	$(BIN)/python benchmarks/score.py
+	$(BIN)/python benchmarks/probe.py
 
 docs: setup  ## rewrite the generated parts of the documentation
 	$(BIN)/python docs/build_cli_reference.py

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from slotssm import metrics
 from slotssm.errors import InputError
 from slotssm.evaluation.options import ScoringOptions
-from slotssm.evaluation.sources import Predicted
-from slotssm.metrics import Scores
+from slotssm.evaluation.sources import Predicted, are_weights
+from slotssm.metrics import Scores, Tables
 from slotssm.metrics.pixels import SSIM_WINDOW_PX, nearest_classes
 
 
@@ -29,16 +31,34 @@ class Truth:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """Consecutive episodes, true and predicted."""
+
+    truth: Truth
+    predicted: Predicted
+
+    @cached_property
+    def tables(self) -> list[Tables]:
+        """Contingency tables of the masks, counted once for all metrics and conventions."""
+        return metrics.contingency(self.truth.masks, self.predicted.masks)
+
+
+@dataclass(frozen=True)
 class Part:
     """Scores of some episodes.
 
     Attributes:
         scores: the metric's values.
-        details: further values to report, [E, ...] each; their means over episodes are shown.
+        details: further values to report, [E, ...] each.
     """
 
     scores: Scores
     details: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def mean_details(details: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The means over episodes of every detail."""
+    return {name: values.mean(axis=0).tolist() for name, values in details.items()}
 
 
 @dataclass(frozen=True)
@@ -49,68 +69,105 @@ class Metric:
         truth: fields of `Truth` that it reads.
         predicted: fields of `Predicted` that it reads.
         options: scoring options that change it.
-        score: computes it.
+        score: computes it; None for what needs all episodes at once (`slotssm.evaluation.probes`).
         min_side_px: smallest frames that it is defined on.
+        by_default: False for what is computed only when it is named.
+        follows_objects: it needs ids that stay with their objects over time (segmentation: unless frames are scored
+            alone).
+        conclude: what is reported of the details [E, ...] of all episodes.
     """
 
     truth: tuple[str, ...]
     predicted: tuple[str, ...]
     options: tuple[str, ...]
-    score: Callable[[Truth, Predicted, ScoringOptions], Part]
+    score: Callable[[Batch, ScoringOptions], Part] | None
     min_side_px: int = 1
+    by_default: bool = True
+    follows_objects: bool = False
+    conclude: Callable[[dict[str, np.ndarray]], dict[str, Any]] = mean_details
 
 
 _UNITS = ("per_frame", "skip_frames", "clip_len")
 
 
-def _fg_ari(truth: Truth, predicted: Predicted, options: ScoringOptions) -> Part:
+def _fg_ari(batch: Batch, options: ScoringOptions) -> Part:
     index = metrics.ari if options.include_background else metrics.fg_ari
-    return Part(index(truth.masks, predicted.masks, **options.chosen(*_UNITS, "empty")))
+    return Part(index(batch.tables, **options.chosen(*_UNITS, "empty")))
 
 
-def _ari(truth: Truth, predicted: Predicted, options: ScoringOptions) -> Part:
-    return Part(metrics.ari(truth.masks, predicted.masks, **options.chosen(*_UNITS, "empty")))
+def _ari(batch: Batch, options: ScoringOptions) -> Part:
+    return Part(metrics.ari(batch.tables, **options.chosen(*_UNITS, "empty")))
 
 
-def _miou(truth: Truth, predicted: Predicted, options: ScoringOptions) -> Part:
-    chosen = options.chosen(*_UNITS, "include_background", "matching", "average")
-    return Part(metrics.miou(truth.masks, predicted.masks, **chosen))
+def _miou(batch: Batch, options: ScoringOptions) -> Part:
+    return Part(metrics.miou(batch.tables, **options.chosen(*_UNITS, "include_background", "matching", "average")))
 
 
-def _mbo(truth: Truth, predicted: Predicted, options: ScoringOptions) -> Part:
-    chosen = options.chosen(*_UNITS, "include_background", "average")
-    return Part(metrics.mbo(truth.masks, predicted.masks, **chosen))
+def _mbo(batch: Batch, options: ScoringOptions) -> Part:
+    return Part(metrics.mbo(batch.tables, **options.chosen(*_UNITS, "include_background", "average")))
 
 
-def _mse(truth: Truth, predicted: Predicted, options: ScoringOptions) -> Part:
-    part = _frames(truth, predicted, lambda actual, found: metrics.rollout_mse(actual, found, 0))
-    if _is_target(truth, predicted):
-        part.details["white_ball_floor"] = _floor(truth).scores.values
+def _slots_used(batch: Batch, options: ScoringOptions) -> Part:
+    masks, num_slots = batch.predicted.masks, batch.predicted.num_slots
+    assert masks is not None
+    if num_slots is None:
+        # labels that occur nowhere are not known to be slots
+        counts = [np.unique(video, return_counts=True)[1] for video in masks]
+        return Part(_by_episode(np.array([(c >= masks.shape[1]).sum() for c in counts], np.float64), "video"))
+    used = metrics.used_slots(masks, num_slots)
+    return Part(_by_episode(used.sum(1).astype(np.float64), "video"), {"used": used})
+
+
+def _conclude_usage(details: dict[str, np.ndarray]) -> dict[str, Any]:
+    """How many videos use each slot, and how many slots are used in none."""
+    if "used" not in details:
+        return {}
+    used = details["used"]
+    return {"usage_by_slot": used.mean(axis=0).tolist(), "dead_slots": float((~used.any(axis=0)).mean())}
+
+
+def _mask_entropy(batch: Batch, options: ScoringOptions) -> Part:
+    soft = batch.predicted.soft
+    assert soft is not None
+    known = are_weights(soft)
+    values = np.full(len(soft), np.nan)
+    values[known] = metrics.mask_entropy(soft[known])
+    return Part(_by_episode(values, "video"))
+
+
+def _identity_switches(batch: Batch, options: ScoringOptions) -> Part:
+    return Part(metrics.identity_switches(batch.tables))
+
+
+def _mse(batch: Batch, options: ScoringOptions) -> Part:
+    part = _frames(batch, lambda actual, found: metrics.rollout_mse(actual, found, 0))
+    if _is_target(batch):
+        part.details["white_ball_floor"] = _floor(batch.truth).scores.values
     return part
 
 
-def _psnr(truth: Truth, predicted: Predicted, options: ScoringOptions) -> Part:
-    return _frames(truth, predicted, metrics.psnr)
+def _psnr(batch: Batch, options: ScoringOptions) -> Part:
+    return _frames(batch, metrics.psnr)
 
 
-def _ssim(truth: Truth, predicted: Predicted, options: ScoringOptions) -> Part:
-    return _frames(truth, predicted, metrics.ssim)
+def _ssim(batch: Batch, options: ScoringOptions) -> Part:
+    return _frames(batch, metrics.ssim)
 
 
-def _frames(truth: Truth, predicted: Predicted, score: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Part:
+def _frames(batch: Batch, score: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Part:
     """All predicted frames against the last frames of the truth; for roll-outs step by step, and with baselines.
 
     Args:
-        truth: with frames.
-        predicted: with frames.
+        batch: with frames.
         score: maps true and predicted frames [E, T', H, W, 3] to scores [E, T'].
     """
+    truth, predicted = batch.truth, batch.predicted
     assert truth.frames is not None and predicted.frames is not None
     num_context = truth.frames.shape[1] - predicted.frames.shape[1]
     actual = truth.frames[:, max(num_context, 0) :]
     steps = score(actual, predicted.frames)
     details: dict[str, np.ndarray] = {}
-    if num_context > 0 and not _is_target(truth, predicted):
+    if num_context > 0 and not _is_target(batch):
         details["per_step"] = steps
         context = truth.frames[:, :num_context]
         for name, frame in (("repeat_last_frame", context[:, -1:]), ("mean_frame", context.mean(1, keepdims=True))):
@@ -119,13 +176,14 @@ def _frames(truth: Truth, predicted: Predicted, score: Callable[[np.ndarray, np.
     return Part(_by_episode(steps.mean(axis=1)), details)
 
 
-def _is_target(truth: Truth, predicted: Predicted) -> bool:
+def _is_target(batch: Batch) -> bool:
     """Whether the one predicted frame is the target of Blinking Color Balls, which no context frame resembles."""
-    assert predicted.frames is not None
-    return truth.palette is not None and predicted.frames.shape[1] == 1
+    assert batch.predicted.frames is not None
+    return batch.truth.palette is not None and batch.predicted.frames.shape[1] == 1
 
 
-def _target_classes(truth: Truth, predicted: Predicted) -> tuple[np.ndarray, np.ndarray]:
+def _target_classes(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    truth, predicted = batch.truth, batch.predicted
     assert truth.frames is not None and predicted.frames is not None and truth.palette is not None
     actual, found = truth.frames.shape[2:], predicted.frames.shape[2:]
     if actual != found:
@@ -136,16 +194,16 @@ def _target_classes(truth: Truth, predicted: Predicted) -> tuple[np.ndarray, np.
     )
 
 
-def _color_accuracy(truth: Truth, predicted: Predicted, options: ScoringOptions) -> Part:
-    return Part(_by_episode(metrics.color_accuracy(*_target_classes(truth, predicted))))
+def _color_accuracy(batch: Batch, options: ScoringOptions) -> Part:
+    return Part(_by_episode(metrics.color_accuracy(*_target_classes(batch))))
 
 
-def _position_iou(truth: Truth, predicted: Predicted, options: ScoringOptions) -> Part:
-    return Part(_by_episode(metrics.position_iou(*_target_classes(truth, predicted))))
+def _position_iou(batch: Batch, options: ScoringOptions) -> Part:
+    return Part(_by_episode(metrics.position_iou(*_target_classes(batch))))
 
 
-def _white_floor(truth: Truth, predicted: Predicted, options: ScoringOptions) -> Part:
-    return _floor(truth)
+def _white_floor(batch: Batch, options: ScoringOptions) -> Part:
+    return _floor(batch.truth)
 
 
 def _floor(truth: Truth) -> Part:
@@ -155,10 +213,10 @@ def _floor(truth: Truth) -> Part:
     )
 
 
-def _by_episode(values: np.ndarray) -> Scores:
+def _by_episode(values: np.ndarray, unit: str = "episode") -> Scores:
     """One value an episode; NaN marks episodes that could not be scored."""
     known = np.isfinite(values)
-    return Scores(values[known], np.flatnonzero(known), int((~known).sum()), "episode")
+    return Scores(values[known], np.flatnonzero(known), int((~known).sum()), unit)
 
 
 _SEGMENTATION = ("masks",), ("masks",)
@@ -166,15 +224,19 @@ _FRAMES = ("frames",), ("frames",)
 _TARGET = ("frames", "palette"), ("frames",)
 
 METRICS: dict[str, Metric] = {
-    "fg-ari": Metric(*_SEGMENTATION, (*_UNITS, "empty", "include_background"), _fg_ari),
-    "ari": Metric(*_SEGMENTATION, (*_UNITS, "empty"), _ari),
-    "miou": Metric(*_SEGMENTATION, (*_UNITS, "include_background", "matching", "average"), _miou),
-    "mbo": Metric(*_SEGMENTATION, (*_UNITS, "include_background", "average"), _mbo),
+    "fg-ari": Metric(*_SEGMENTATION, (*_UNITS, "empty", "include_background"), _fg_ari, follows_objects=True),
+    "ari": Metric(*_SEGMENTATION, (*_UNITS, "empty"), _ari, follows_objects=True),
+    "miou": Metric(*_SEGMENTATION, (*_UNITS, "include_background", "matching", "average"), _miou, follows_objects=True),
+    "mbo": Metric(*_SEGMENTATION, (*_UNITS, "include_background", "average"), _mbo, follows_objects=True),
+    "identity-switches": Metric(*_SEGMENTATION, (), _identity_switches, follows_objects=True),
+    "slots-used": Metric((), ("masks",), (), _slots_used, conclude=_conclude_usage),
+    "mask-entropy": Metric((), ("masks", "soft"), (), _mask_entropy),
     "mse": Metric(*_FRAMES, (), _mse),
     "psnr": Metric(*_FRAMES, (), _psnr),
     "ssim": Metric(*_FRAMES, (), _ssim, SSIM_WINDOW_PX),
     "color-accuracy": Metric(*_TARGET, (), _color_accuracy),
     "position-iou": Metric(*_TARGET, (), _position_iou),
     "white-floor": Metric(("frames", "palette"), (), (), _white_floor),
+    "probe": Metric(("masks", "objects"), ("masks", "slots"), (), None, by_default=False, follows_objects=True),
 }
 """Metric names to metrics."""

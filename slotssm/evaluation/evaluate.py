@@ -1,7 +1,7 @@
 """Score predictions against an episode file, a few episodes at a time."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
@@ -9,12 +9,34 @@ import numpy as np
 
 from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
-from slotssm.evaluation.catalog import METRICS, Metric, Part, Truth
+from slotssm.evaluation.catalog import METRICS, Batch, Metric, Part, Truth
+from slotssm.evaluation.conventions import ALL, check_conventions, spread
 from slotssm.evaluation.options import ScoringOptions
+from slotssm.evaluation.probes import ProbeScore, Probing
 from slotssm.evaluation.sources import Source
 from slotssm.metrics import Scores
 
 BATCH_EPISODES = 16
+SEGMENTATION = tuple(name for name, metric in METRICS.items() if "per_frame" in metric.options)
+"""Metrics that conventions change."""
+
+
+@dataclass(frozen=True)
+class EpisodeValues:
+    """A metric by episode.
+
+    Attributes:
+        values: float64 [E], the mean over the units of every episode; NaN for one without a scored unit.
+        num_units: int [E], units scored.
+    """
+
+    values: np.ndarray
+    num_units: np.ndarray
+
+    def document(self) -> dict[str, Any]:
+        """As JSON; null stands for what could not be scored."""
+        values = [float(value) if np.isfinite(value) else None for value in self.values]
+        return {"value": values, "num_units": self.num_units.tolist()}
 
 
 @dataclass(frozen=True)
@@ -33,9 +55,19 @@ class Result:
     """95 % bootstrap interval over episodes."""
     details: dict[str, Any]
     """Further numbers, such as the white-ball floor or the error of every roll-out step."""
+    convention: str | None = None
+    """Its name, if conventions were asked for by name."""
+    episodes: EpisodeValues | None = None
+    """The value of every episode; None for probes, which are scored over all rows together."""
 
-    def document(self) -> dict[str, Any]:
-        """As JSON."""
+    @property
+    def name(self) -> str:
+        """Unique in a report, which holds several probes (`probe/position`) and conventions (`fg-ari@per-frame`)."""
+        name = f"{self.metric}/{self.details['property']}" if "property" in self.details else self.metric
+        return f"{name}@{self.convention}" if self.convention else name
+
+    def document(self, per_episode: bool = False) -> dict[str, Any]:
+        """As JSON, with the values of the episodes if asked for."""
         return {
             "metric": self.metric,
             "value": self.value,
@@ -44,7 +76,9 @@ class Result:
             "num_skipped": self.num_skipped,
             "options": self.options,
             "interval": list(self.interval) if self.interval else None,
+            **({"convention": self.convention} if self.convention else {}),
             **self.details,
+            **({"per_episode": self.episodes.document()} if per_episode and self.episodes else {}),
         }
 
 
@@ -56,20 +90,23 @@ class Report:
     split: str
     num_episodes: int
     results: list[Result]
+    left_out: dict[str, str] = field(default_factory=dict)
+    """What would have been computed but for the ids in the truth, which may change over time, and why not."""
 
-    def document(self, run: str | None) -> dict[str, Any]:
-        """As JSON."""
+    def document(self, run: str | None, per_episode: bool = False) -> dict[str, Any]:
+        """As JSON, with the values of the episodes if asked for."""
         return {
             "run": run,
             "data": self.data,
             "split": self.split,
             "num_episodes": self.num_episodes,
-            "results": [result.document() for result in self.results],
+            "results": [result.document(per_episode) for result in self.results],
+            **({"left_out": self.left_out} if self.left_out else {}),
         }
 
     def values(self) -> dict[str, float]:
         """Metric names to values, without those that could not be scored."""
-        return {result.metric: result.value for result in self.results if result.value is not None}
+        return {result.name: result.value for result in self.results if result.value is not None}
 
 
 def evaluate(
@@ -96,45 +133,118 @@ def evaluate(
         InputError: unknown metric or split, or one that the data or the predictions cannot serve.
     """
     options = options or ScoringOptions()
+    check_conventions(options.conventions, options)
     if split not in truth.splits:
         raise InputError(f"{truth.path} has no split {split!r}; it has {', '.join(truth.splits)}")
-    chosen = {name: METRICS[name] for name in _choose(names, source, truth, split, options)}
+    lines, left_out = _choose(names, source, truth, split, options)
     total = truth.num_episodes(split)
     total = total if num_episodes is None else min(total, num_episodes)
     if total == 0:
         raise InputError(f"{truth.path} has no episodes in split {split!r}")
-    needed = {name for metric in chosen.values() for name in metric.truth}
-    parts: dict[str, list[Part]] = {name: [] for name in chosen}
+    needed = {name for line in lines for name in line.metric.truth}
+    with_soft = any("soft" in line.metric.predicted for line in lines)
+    probing = Probing(source, truth, split, options) if any(line.name == "probe" for line in lines) else None
+    to_do = total + (probing.num_fit_episodes if probing else 0)
     for first in range(0, total, BATCH_EPISODES):
-        on_progress(first, total)
+        on_progress(first, to_do)
         last = min(first + BATCH_EPISODES, total)
-        actual, predicted = _truth(truth, split, first, last, needed), source.predict(truth, split, first, last)
-        for name, metric in chosen.items():
-            parts[name].append(_shifted(metric.score(actual, predicted, options), first))
-    on_progress(total, total)
-    results = [_result(name, METRICS[name], parts[name], source, options) for name in chosen]
-    return Report(str(truth.path), split, total, results)
+        actual = _truth(truth, split, first, last, needed)
+        predicted = source.predict(truth, split, first, last, with_slots=probing is not None, with_soft=with_soft)
+        batch = Batch(actual, predicted)
+        for line in lines:
+            if line.metric.score is not None:
+                line.parts.append(_shifted(line.metric.score(batch, line.options), first))
+        if probing and actual.masks is not None:
+            probing.add(first, actual.masks, predicted)
+    # the last episode is done when the probes are fitted
+    probed = probing.scores(lambda done: on_progress(min(total + done, to_do - 1), to_do)) if probing else []
+    on_progress(to_do, to_do)
+    results = []
+    for line in lines:
+        if line.metric.score is not None:
+            results.append(_result(line, source, total))
+        else:
+            results += [_probe_result(line.name, score) for score in probed]
+    return Report(str(truth.path), split, total, results, left_out)
 
 
-def _choose(names: Sequence[str], source: Source, truth: EpisodeFile, split: str, options: ScoringOptions) -> list[str]:
-    served = [name for name, metric in METRICS.items() if not _missing(metric, source, truth, split)]
+def ids_change(truth: EpisodeFile, split: str) -> bool:
+    """Whether an id in the true masks means an object of its frame only, as imported data may say."""
+    return truth.has(split, "masks") and truth.field_attrs(split, "masks").get("ids") == "per-frame"
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One line of the report while it is computed."""
+
+    name: str
+    metric: Metric
+    options: ScoringOptions
+    convention: str | None = None
+    parts: list[Part] = field(default_factory=list)
+
+
+def _choose(
+    names: Sequence[str], source: Source, truth: EpisodeFile, split: str, options: ScoringOptions
+) -> tuple[list[_Line], dict[str, str]]:
+    """The lines of the report, and what was left out of it."""
+    possible = {name: _missing(metric, source, truth, split) for name, metric in METRICS.items()}
+    loose = ids_change(truth, split)
+    lines, forbidden = {}, {}
+    for name in (name for name, missing in possible.items() if not missing):
+        lines[name], forbidden[name] = _lines(name, options, loose)
+    served = [name for name in lines if lines[name]]
+    left_out: dict[str, str] = {}
     if not names:
-        if not served:
-            raise InputError(f"no metric can be computed from {truth.path}, split {split}, with these predictions")
-        names = served
+        usual = [
+            name for name in lines if METRICS[name].by_default and (name in SEGMENTATION or not options.conventions)
+        ]
+        left_out = {name: _follows(name, truth) for name in usual if not lines[name]}
+        names = [name for name in usual if lines[name]]
+        if not names:
+            reason = f": {next(iter(left_out.values()))}" if left_out else ""
+            raise InputError(
+                f"no metric can be computed from {truth.path}, split {split}, with these predictions{reason}"
+            )
     for name in names:
         if name not in METRICS:
             near = get_close_matches(name, METRICS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(METRICS)}"
             raise InputError(f"--metric {name} is unknown; {hint}")
-        missing = _missing(METRICS[name], source, truth, split)
+        missing = possible[name] or ("" if lines[name] else _follows(name, truth))
         if missing:
             raise InputError(
                 f"--metric {name} cannot be computed: {missing}; possible here: {', '.join(served) or 'none'}"
             )
     # with overlap matching it is mBO, and must never be called mIoU
     renamed = {"miou": "mbo"} if options.matching == "overlap" else {}
-    return list(dict.fromkeys(renamed.get(name, name) for name in names))
+    chosen = dict.fromkeys(renamed.get(name, name) for name in names)
+    for name in (name for name in chosen if forbidden[name]):
+        if ALL not in options.conventions:
+            raise InputError(f"--conventions {','.join(forbidden[name])}: {_follows(name, truth)}")
+        left_out[f"{name}@{','.join(forbidden[name])}"] = _follows(name, truth)
+    return [line for name in chosen for line in lines[name]], left_out
+
+
+def _lines(name: str, options: ScoringOptions, loose: bool) -> tuple[list[_Line], list[str]]:
+    """A line for every convention of the metric, and names of conventions that ids loose over time forbid."""
+    metric = METRICS[name]
+    if name not in SEGMENTATION or not options.conventions:
+        per_frame = "per_frame" in metric.options and options.per_frame
+        return ([_Line(name, metric, options)] if per_frame or not (loose and metric.follows_objects) else []), []
+    found = spread(options, metric.options)
+    forbidden = [convention for convention, each in found.items() if loose and not each.per_frame]
+    return [
+        _Line(name, metric, each, convention) for convention, each in found.items() if convention not in forbidden
+    ], forbidden
+
+
+def _follows(name: str, truth: EpisodeFile) -> str:
+    """Why ids that change from frame to frame forbid the metric, in words."""
+    reason = f"ids in {truth.path} name objects within a frame only (ids = per-frame)"
+    if name in SEGMENTATION:
+        return f"{reason}; pass --per-frame"
+    return f"{reason}, and {name} follows objects over time; only scores with --per-frame can be computed"
 
 
 def _missing(metric: Metric, source: Source, truth: EpisodeFile, split: str) -> str:
@@ -146,6 +256,8 @@ def _missing(metric: Metric, source: Source, truth: EpisodeFile, split: str) -> 
         elif not truth.has(split, name):
             return f"{truth.path} has no {split}/{name}"
     for name in metric.predicted:
+        if name == "soft" and name not in source.provides:
+            return "the predictions have no soft masks that are weights with sum 1 (labels and logits are none)"
         if name not in source.provides:
             return f"the predictions have no {name}"
     if metric.min_side_px > 1:
@@ -168,26 +280,33 @@ def _shifted(part: Part, first: int) -> Part:
     return Part(Scores(scores.values, scores.groups + first, scores.num_skipped, scores.unit), part.details)
 
 
-def _result(name: str, metric: Metric, parts: list[Part], source: Source, options: ScoringOptions) -> Result:
+def _result(line: _Line, source: Source, num_episodes: int) -> Result:
+    metric, parts = line.metric, line.parts
     scores = Scores(
         np.concatenate([part.scores.values for part in parts]),
         np.concatenate([part.scores.groups for part in parts]),
         sum(part.scores.num_skipped for part in parts),
         parts[0].scores.unit,
     )
-    details = {
-        key: np.concatenate([part.details[key] for part in parts]).mean(axis=0).tolist() for key in parts[0].details
-    }
-    stated = options.chosen(*metric.options)
+    details = {key: np.concatenate([part.details[key] for part in parts]) for key in parts[0].details}
+    stated = line.options.chosen(*metric.options)
     if "masks" in metric.predicted:
         stated["mask_source"] = source.mask_source
     return Result(
-        name,
+        line.name,
         scores.mean,
         scores.unit,
         scores.num_units,
         scores.num_skipped,
         stated,
-        scores.interval(options.seed),
-        details,
+        scores.interval(line.options.seed),
+        metric.conclude(details),
+        line.convention,
+        EpisodeValues(*scores.by_episode(num_episodes)),
+    )
+
+
+def _probe_result(name: str, score: ProbeScore) -> Result:
+    return Result(
+        name, score.value, "row", score.num_rows, score.num_skipped, score.options, score.interval, score.details
     )

@@ -19,6 +19,11 @@ class ScoringOptions:
         matching: `hungarian` (one to one), or `overlap`, which turns mIoU into mBO.
         average: mIoU over units, or over all objects.
         mask_source: predicted masks from the decoder's alphas or from the encoder's attention.
+        probe: `linear` probes of properties, or networks with one hidden layer.
+        properties: names of the properties to probe; empty takes all.
+        probe_split: the split that probes are fitted on; None is the scored one, in folds of whole videos.
+        conventions: names from `slotssm.evaluation.conventions`, or `all`, under which segmentations are scored in one
+            pass; empty scores under the options above.
         seed: of the bootstrap.
     """
 
@@ -30,6 +35,10 @@ class ScoringOptions:
     matching: Literal["hungarian", "overlap"] = "hungarian"
     average: Literal["unit", "object"] = "unit"
     mask_source: Literal["decoder", "attention"] = "decoder"
+    probe: Literal["linear", "mlp"] = "linear"
+    properties: tuple[str, ...] = ()
+    probe_split: str | None = None
+    conventions: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -42,6 +51,7 @@ class ScoringOptions:
             ("matching", ("hungarian", "overlap")),
             ("average", ("unit", "object")),
             ("mask_source", ("decoder", "attention")),
+            ("probe", ("linear", "mlp")),
         ):
             if getattr(self, name) not in allowed:
                 option = name.replace("_", "-")

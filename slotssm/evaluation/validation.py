@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from slotssm.data.episodes import EpisodeFile
-from slotssm.evaluation.evaluate import evaluate
+from slotssm.evaluation.evaluate import evaluate, ids_change
+from slotssm.evaluation.options import ScoringOptions
 from slotssm.evaluation.sources import TaskSource
 from slotssm.tasks import Recall, Reconstruct, Task
 
@@ -17,13 +18,15 @@ def validate(task: Task, data: Path, split: str, num_episodes: int) -> dict[str,
     """Metric names to values over the first episodes of a split; what cannot be scored is left out.
 
     Errors come with those that a model must beat: of roll-outs with that of repeating the last context frame, of
-    reconstructions with that of painting the mean image.
+    reconstructions with that of painting the mean image. Segmentation is scored per video, and per frame where ids in
+    the true masks name objects within a frame only.
     """
     names = ["mse"] + (["color-accuracy", "position-iou"] if isinstance(task, Recall) else [])
     with EpisodeFile(data) as truth:
         if task.has_masks and truth.has(split, "masks"):
             names += ["fg-ari", "miou"]
-        report = evaluate(TaskSource(task), truth, split, names, num_episodes=num_episodes)
+        options = ScoringOptions(per_frame=ids_change(truth, split))
+        report = evaluate(TaskSource(task), truth, split, names, options, num_episodes)
         floors = {MEAN_IMAGE: mean_image_error(truth, split, num_episodes)} if isinstance(task, Reconstruct) else {}
     baselines = {
         f"{result.metric}-repeat-last-frame": result.details["repeat_last_frame"]

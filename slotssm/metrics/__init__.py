@@ -1,6 +1,7 @@
 """Scores as pure functions on arrays; conventions and their alternatives are described in docs/evaluation.md."""
 
-from slotssm.metrics.agreement import accuracy, r2, split_by_group
+from slotssm.metrics.agreement import accuracy, balanced_accuracy, r2, r2_by_column, r2_interval, split_by_group
+from slotssm.metrics.contingency import Tables, contingency, hard_masks, resize_labels
 from slotssm.metrics.pixels import (
     color_accuracy,
     position_iou,
@@ -11,24 +12,35 @@ from slotssm.metrics.pixels import (
     white_ball_floor,
 )
 from slotssm.metrics.scores import Scores, bootstrap_interval
-from slotssm.metrics.segmentation import ari, fg_ari, hard_masks, match, mbo, miou, resize_labels
+from slotssm.metrics.segmentation import ari, fg_ari, match, mbo, miou
+from slotssm.metrics.significance import PairedTest, paired_test
+from slotssm.metrics.slot_use import identity_switches, mask_entropy, used_slots
 from slotssm.metrics.snitch import cell_distance, snitch_cell, snitch_label, top_k_accuracy
 
 __all__ = [
+    "PairedTest",
     "Scores",
+    "Tables",
     "accuracy",
     "ari",
+    "balanced_accuracy",
     "bootstrap_interval",
     "cell_distance",
     "color_accuracy",
+    "contingency",
     "fg_ari",
     "hard_masks",
+    "identity_switches",
+    "mask_entropy",
     "match",
     "mbo",
     "miou",
+    "paired_test",
     "position_iou",
     "psnr",
     "r2",
+    "r2_by_column",
+    "r2_interval",
     "resize_labels",
     "rollout_mse",
     "snitch_cell",
@@ -37,5 +49,6 @@ __all__ = [
     "squared_error",
     "ssim",
     "top_k_accuracy",
+    "used_slots",
     "white_ball_floor",
 ]

@@ -2,8 +2,11 @@
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.metrics import accuracy_score, r2_score
+from sklearn.metrics import accuracy_score, r2_score, recall_score
 from sklearn.model_selection import GroupShuffleSplit
+
+ROUNDING = 1e-6
+"""A column whose values differ by less than this share of the largest one is constant but for rounding in float32."""
 
 
 def r2(true: ArrayLike, pred: ArrayLike) -> float:
@@ -11,9 +14,79 @@ def r2(true: ArrayLike, pred: ArrayLike) -> float:
     return float(r2_score(true, pred, multioutput="uniform_average"))
 
 
+def r2_by_column(true: ArrayLike, pred: ArrayLike) -> np.ndarray:
+    """Coefficient of determination of every column, [columns]; NaN where the truth is constant.
+
+    scikit-learn scores a constant column 0 or 1, neither of which says anything about the prediction.
+
+    Args:
+        true: [rows, columns].
+        pred: [rows, columns].
+    """
+    actual, found = np.asarray(true, np.float64), np.asarray(pred, np.float64)
+    scores = np.full(actual.shape[1], np.nan)
+    if len(actual):
+        varies = np.ptp(actual, axis=0) > ROUNDING * np.abs(actual).max(axis=0)
+        if varies.any():
+            scores[varies] = r2_score(actual[:, varies], found[:, varies], multioutput="raw_values")
+    return scores
+
+
+def r2_interval(
+    true: ArrayLike, pred: ArrayLike, groups: ArrayLike, seed: int, confidence: float = 0.95, num_resamples: int = 2000
+) -> tuple[float, float] | None:
+    """Percentile bootstrap of `r2`; whole videos are resampled, since rows of one are not independent.
+
+    A resample in which a column does not vary has no coefficient and is left out.
+
+    Args:
+        true: [rows, columns].
+        pred: [rows, columns].
+        groups: [rows] video of each row.
+        seed: of the resampling.
+        confidence: share of the distribution inside the interval.
+        num_resamples: resamples drawn.
+
+    Returns:
+        Lower and upper end, or None with fewer than two videos.
+    """
+    actual, found = np.asarray(true, np.float64), np.asarray(pred, np.float64)
+    _, index = np.unique(np.asarray(groups), return_inverse=True)
+    num_groups = int(index.max()) + 1 if len(index) else 0
+    if num_groups < 2:
+        return None
+    # about the mean of all rows, so that differences of large sums keep their digits
+    centred = actual - actual.mean(axis=0)
+    counts = np.bincount(index)[:, None]
+    sums, squares, errors = (_sums(values, index) for values in (centred, centred**2, (actual - found) ** 2))
+    rng = np.random.default_rng(seed)
+    draws = rng.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=num_resamples)
+    total = draws @ squares - (draws @ sums) ** 2 / (draws @ counts)
+    known = (total > ROUNDING**2 * (draws @ squares).max(axis=0)).all(axis=1)
+    if not known.any():
+        return None
+    scores = (1 - (draws @ errors)[known] / total[known]).mean(axis=1)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(scores, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _sums(values: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Sums of rows [rows, columns] by group, [groups, columns]."""
+    return np.stack([np.bincount(index, column) for column in values.T], axis=1)
+
+
 def accuracy(true: ArrayLike, pred: ArrayLike) -> float:
     """Share of equal labels."""
     return float(accuracy_score(true, pred))
+
+
+def balanced_accuracy(true: ArrayLike, pred: ArrayLike) -> float:
+    """Mean over the true classes of the share of their rows that are right; labels that are never true do not count.
+
+    scikit-learn's `balanced_accuracy_score`, without its warning about predicted labels that are never true.
+    """
+    return float(recall_score(true, pred, labels=np.unique(np.asarray(true)), average="macro", zero_division=0))
 
 
 def split_by_group(groups: ArrayLike, test_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -32,6 +32,12 @@ class Scores:
         """Units scored."""
         return len(self.values)
 
+    def by_episode(self, num_episodes: int) -> tuple[np.ndarray, np.ndarray]:
+        """Mean of each episode's values, NaN where nothing was scored, and how many there are; both [E]."""
+        counts = np.bincount(self.groups, minlength=num_episodes)
+        sums = np.bincount(self.groups, self.values, minlength=num_episodes)
+        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan), counts
+
     def interval(self, seed: int, confidence: float = 0.95) -> tuple[float, float] | None:
         """Bootstrap interval of the mean over episodes; None with fewer than two episodes."""
         return bootstrap_interval(self.values, self.groups, seed, confidence)
@@ -52,15 +58,29 @@ def bootstrap_interval(
     Returns:
         Lower and upper end, or None with fewer than two episodes.
     """
-    array = np.asarray(values, np.float64)
     _, index = np.unique(np.asarray(groups), return_inverse=True)
-    num_groups = int(index.max()) + 1 if len(index) else 0
+    sums = np.bincount(index, np.asarray(values, np.float64))
+    return interval_of_sums(sums, np.bincount(index), seed, confidence, num_resamples)
+
+
+CHUNK = 1 << 22
+"""Numbers drawn at a time."""
+
+
+def interval_of_sums(
+    sums: np.ndarray, counts: np.ndarray, seed: int, confidence: float = 0.95, num_resamples: int = 2000
+) -> tuple[float, float] | None:
+    """As `bootstrap_interval`, from the sum of each episode's values [E] and how many there are [E]."""
+    num_groups = len(sums)
     if num_groups < 2:
         return None
-    sums, counts = np.bincount(index, array), np.bincount(index)
     rng = np.random.default_rng(seed)
-    draws = rng.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=num_resamples)
-    means = (draws @ sums) / (draws @ counts)
+    means = np.empty(num_resamples)
+    step = max(1, CHUNK // num_groups)
+    for start in range(0, num_resamples, step):
+        size = min(step, num_resamples - start)
+        draws = rng.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=size)
+        means[start : start + size] = (draws @ sums) / (draws @ counts)
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)

@@ -4,103 +4,33 @@ Everything is computed from contingency tables N[c, k], the pixels of true objec
 each frame; the table of a video or clip is the sum over its frames. Counts are integers, indices float64.
 
 In the truth 0 is background and 255 is "ignore". Every predicted label is kept: there is no predicted
-background. Arguments are one array [E, T, H, W] or a sequence of videos [T, H, W] of any lengths; torch
-tensors on the CPU are accepted.
+background. Arguments are one array [E, T, H, W] or a sequence of videos [T, H, W] of any lengths, of numpy or
+torch, or the tables that `contingency` counted in them, which serve any number of scores.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
 
-import numba
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from slotssm.errors import InputError
+from slotssm.metrics.contingency import Tables, Videos, contingency, tables
 from slotssm.metrics.scores import Scores
 
 BACKGROUND_ID = 0
-IGNORE_ID = 255
 
-Videos = Any
-"""[E, T, H, W] or a sequence of [T, H, W]; integer labels."""
 Empty = Literal["skip", "one"]
 Matching = Literal["hungarian", "overlap"]
 Average = Literal["unit", "object"]
-
-
-@dataclass(frozen=True)
-class Tables:
-    """Contingency tables of one video.
-
-    Attributes:
-        counts: int64 [T, C, K] pixels by frame, true id and predicted label.
-        ids: [C] true ids in ascending order; never `IGNORE_ID`.
-        labels: [K] predicted labels in ascending order.
-    """
-
-    counts: np.ndarray
-    ids: np.ndarray
-    labels: np.ndarray
-
-
-def tables(true: Any, pred: Any, valid: Any = None) -> Tables:
-    """Contingency tables of a video, frame by frame.
-
-    Args:
-        true: integer [T, H, W]; 255 is left out.
-        pred: integer [T, H, W].
-        valid: bool [T, H, W]; False is left out too.
-
-    Raises:
-        InputError: shapes differ or labels are no integers.
-    """
-    true, pred = _labels(true, "true"), _labels(pred, "predicted")
-    if true.shape != pred.shape or true.ndim != 3:
-        raise InputError(f"true masks {true.shape} and predicted masks {pred.shape} must both be [T, H, W]")
-    keep = true != IGNORE_ID
-    if valid is not None:
-        keep &= np.asarray(valid, bool)
-    ids, true_index = _compact(true)
-    labels, pred_index = _compact(pred)
-    counts = np.zeros((len(true), len(ids), len(labels)), np.int64)
-    _count(counts, true_index.reshape(len(true), -1), pred_index.reshape(len(true), -1), keep.reshape(len(true), -1))
-    real = ids != IGNORE_ID
-    return Tables(counts[:, real], ids[real], labels)
-
-
-def _labels(masks: Any, name: str) -> np.ndarray:
-    array = np.asarray(masks)
-    if array.dtype.kind not in "iub":
-        raise InputError(f"{name} masks must be integer labels, not {array.dtype}; see hard_masks for soft ones")
-    return array
-
-
-def _compact(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct labels in order, and each pixel's index among them."""
-    if labels.dtype == np.uint8:
-        present = np.flatnonzero(np.bincount(labels.reshape(-1), minlength=256))
-        index = np.zeros(256, np.int32)
-        index[present] = np.arange(len(present))
-        return present, index[labels]
-    distinct, inverse = np.unique(labels, return_inverse=True)
-    return distinct, inverse.reshape(labels.shape).astype(np.int32)
-
-
-@numba.njit(cache=True, nogil=True)
-def _count(counts: np.ndarray, true: np.ndarray, pred: np.ndarray, keep: np.ndarray) -> None:
-    for t in range(true.shape[0]):
-        for i in range(true.shape[1]):
-            if keep[t, i]:
-                counts[t, true[t, i], pred[t, i]] += 1
 
 
 # --- adjusted Rand index ----------------------------------------------------------------------------------
 
 
 def fg_ari(
-    true: Videos,
-    pred: Videos,
+    true: Videos | Sequence[Tables],
+    pred: Videos = None,
     *,
     per_frame: bool = False,
     empty: Empty = "skip",
@@ -113,20 +43,20 @@ def fg_ari(
     The index may be negative. Two trivial partitions score 1. A unit without foreground is skipped and counted.
 
     Args:
-        true: labels, 0 background, 255 ignored.
-        pred: predicted labels.
+        true: labels, 0 background, 255 ignored; or tables, which stand for `pred` and `valid` too.
+        pred: predicted labels, or soft masks [E, T, K, H, W].
         per_frame: score every frame alone.
         empty: `one` scores units without foreground as 1, as SAVi, STEVE and SlotFormer do.
         skip_frames: leave out the first frames of each video (the SAVi paper leaves out one).
         clip_len: score clips of this many frames (STEVE: 6); the last one may be shorter. 0 is off.
         valid: bool, False pixels are left out.
     """
-    return _adjusted_rand(true, pred, False, per_frame, empty, skip_frames, clip_len, valid)
+    return _adjusted_rand(_counted(true, pred, valid), False, empty, per_frame, skip_frames, clip_len)
 
 
 def ari(
-    true: Videos,
-    pred: Videos,
+    true: Videos | Sequence[Tables],
+    pred: Videos = None,
     *,
     per_frame: bool = False,
     empty: Empty = "skip",
@@ -135,50 +65,62 @@ def ari(
     valid: Videos = None,
 ) -> Scores:
     """Adjusted Rand index over all valid pixels, the background being one more true object; see `fg_ari`."""
-    return _adjusted_rand(true, pred, True, per_frame, empty, skip_frames, clip_len, valid)
+    return _adjusted_rand(_counted(true, pred, valid), True, empty, per_frame, skip_frames, clip_len)
 
 
 def _adjusted_rand(
-    true: Videos,
-    pred: Videos,
-    include_background: bool,
-    per_frame: bool,
-    empty: Empty,
-    skip_frames: int,
-    clip_len: int,
-    valid: Videos,
+    videos: list[Tables], include_background: bool, empty: Empty, per_frame: bool, skip_frames: int, clip_len: int
 ) -> Scores:
-    def score(counts: np.ndarray, ids: np.ndarray) -> list[float]:
-        table = counts if include_background else counts[ids != BACKGROUND_ID]
-        if table.sum() == 0:
-            return [1.0] if empty == "one" else []
-        return [adjusted_rand_index(table)]
+    _check_choice("empty", empty, Empty)
 
-    return _by_unit(score, true, pred, per_frame, skip_frames, clip_len, valid)
+    def score(counts: np.ndarray, ids: np.ndarray) -> list[list[float]]:
+        inside = counts if include_background else counts[:, ids != BACKGROUND_ID]
+        unscored: list[float] = [1.0] if empty == "one" else []
+        filled = inside.sum(axis=(1, 2)) > 0
+        return [
+            [index] if full else unscored for index, full in zip(_adjusted_rand_indices(inside), filled, strict=True)
+        ]
+
+    return _by_unit(score, videos, per_frame, skip_frames, clip_len)
+
+
+LARGEST_EXACT = 3_000_000_000
+"""Pixels of a unit whose pairs int64 can count; larger units are counted in Python's integers."""
 
 
 def adjusted_rand_index(table: np.ndarray) -> float:
     """Adjusted Rand index of a contingency table (Hubert & Arabie 1985); 1 for two trivial partitions."""
-    both = _pairs(table).sum()
-    true, pred, total = _pairs(table.sum(1)).sum(), _pairs(table.sum(0)).sum(), _pairs(table.sum())
-    if total == 0:
-        return 1.0
-    expected = true * pred / total
-    largest = (true + pred) / 2
-    return 1.0 if largest == expected else float((both - expected) / (largest - expected))
+    return _adjusted_rand_indices(np.asarray(table)[None])[0]
+
+
+def _adjusted_rand_indices(counts: np.ndarray) -> list[float]:
+    """Index of every table [U, C, K], from the pairs that two partitions put together, apart, or differently.
+
+    The usual form subtracts an expectation from numbers close to it and loses up to half of the digits where one
+    object holds nearly every pixel; this one (scikit-learn's) adds positive products alone in its denominator.
+    """
+    if counts.sum(axis=(1, 2)).max(initial=0) > LARGEST_EXACT:
+        counts = counts.astype(object)
+    together = _pairs(counts).sum(axis=(1, 2))
+    true, pred = _pairs(counts.sum(2)).sum(1) - together, _pairs(counts.sum(1)).sum(1) - together
+    apart = _pairs(counts.sum(axis=(1, 2))) - together - true - pred
+    a, b, c, d = (pairs.astype(np.float64) for pairs in (together, true, pred, apart))
+    scale = (a + b) * (b + d) + (a + c) * (c + d)
+    trivial = scale == 0
+    return np.where(trivial, 1.0, 2 * (a * d - b * c) / np.where(trivial, 1, scale)).tolist()
 
 
 def _pairs(counts: np.ndarray) -> np.ndarray:
-    """Pairs among so many items; exact in int64 for up to 3·10⁹ pixels, then float64."""
-    return (counts * (counts - 1) // 2).astype(np.float64)
+    """Pairs among so many items."""
+    return counts * (counts - 1) // 2
 
 
 # --- overlap ----------------------------------------------------------------------------------------------
 
 
 def miou(
-    true: Videos,
-    pred: Videos,
+    true: Videos | Sequence[Tables],
+    pred: Videos = None,
     *,
     per_frame: bool = False,
     include_background: bool = False,
@@ -194,8 +136,8 @@ def miou(
     A unit without objects is skipped and counted.
 
     Args:
-        true: labels, 0 background, 255 ignored.
-        pred: predicted labels.
+        true: labels, 0 background, 255 ignored; or tables, which stand for `pred` and `valid` too.
+        pred: predicted labels, or soft masks [E, T, K, H, W].
         per_frame: score every frame alone.
         include_background: the background is an object like the others.
         matching: `hungarian` is one to one and maximises the sum; `overlap` takes the best slot of every
@@ -205,19 +147,25 @@ def miou(
         clip_len: score clips of this many frames; 0 is off.
         valid: bool, False pixels are left out.
     """
+    _check_choice("matching", matching, Matching)
+    _check_choice("average", average, Average)
 
-    def score(counts: np.ndarray, ids: np.ndarray) -> list[float]:
-        overlaps = _matched_iou(counts, ids, include_background, matching)
-        if len(overlaps) == 0:
-            return []
-        return [float(overlaps.mean())] if average == "unit" else overlaps.tolist()
+    def score(counts: np.ndarray, ids: np.ndarray) -> list[list[float]]:
+        rows = counts.sum(axis=2) > 0
+        if not include_background:
+            rows &= ids != BACKGROUND_ID
+        overlaps = iou(counts)
+        found = [_matched(table[present], matching) for table, present in zip(overlaps, rows, strict=True)]
+        if average == "object":
+            return [values.tolist() for values in found]
+        return [[float(values.mean())] if len(values) else [] for values in found]
 
-    scores = _by_unit(score, true, pred, per_frame, skip_frames, clip_len, valid)
+    scores = _by_unit(score, _counted(true, pred, valid), per_frame, skip_frames, clip_len)
     unit = "object" if average == "object" else scores.unit
     return Scores(scores.values, scores.groups, scores.num_skipped, unit)
 
 
-def mbo(true: Videos, pred: Videos, **options: Any) -> Scores:
+def mbo(true: Videos | Sequence[Tables], pred: Videos = None, **options: Any) -> Scores:
     """Mean best overlap: `miou` with `matching="overlap"`, where several objects may share a slot."""
     return miou(true, pred, matching="overlap", **options)
 
@@ -239,18 +187,14 @@ def match(true: Any, pred: Any, num_slots: int, valid: Any = None) -> dict[int, 
         raise InputError(f"predicted labels must lie in 0..{num_slots - 1}, found {table.labels.tolist()}")
     counts = table.counts.sum(0)
     rows = (table.ids != BACKGROUND_ID) & (counts.sum(1) > 0)
-    overlaps = _iou(counts)[rows]
+    overlaps = iou(counts[None])[0, rows]
     chosen = zip(*linear_sum_assignment(overlaps, maximize=True), strict=True)
     ids = table.ids[rows]
     return {int(ids[row]): int(table.labels[column]) for row, column in chosen if overlaps[row, column] > 0}
 
 
-def _matched_iou(counts: np.ndarray, ids: np.ndarray, include_background: bool, matching: Matching) -> np.ndarray:
-    """IoU of every object that is present with its slot; 0 for those without one."""
-    rows = counts.sum(1) > 0
-    if not include_background:
-        rows &= ids != BACKGROUND_ID
-    overlaps = _iou(counts)[rows]
+def _matched(overlaps: np.ndarray, matching: Matching) -> np.ndarray:
+    """IoU of every object with its slot, from the table of all IoUs [C, K]; 0 for those without one."""
     if matching == "overlap":
         return overlaps.max(axis=1, initial=0.0)
     result = np.zeros(len(overlaps))
@@ -259,36 +203,45 @@ def _matched_iou(counts: np.ndarray, ids: np.ndarray, include_background: bool, 
     return result
 
 
-def _iou(counts: np.ndarray) -> np.ndarray:
-    union = counts.sum(1, keepdims=True) + counts.sum(0, keepdims=True) - counts
+def iou(counts: np.ndarray) -> np.ndarray:
+    """IoU of every object with every slot in every table, [U, C, K]."""
+    union = counts.sum(2, keepdims=True) + counts.sum(1, keepdims=True) - counts
     return counts / np.maximum(union, 1)
 
 
 # --- units ------------------------------------------------------------------------------------------------
 
 
+def _counted(true: Videos | Sequence[Tables], pred: Videos, valid: Videos) -> list[Tables]:
+    """Tables of all videos; those that were counted before as they are."""
+    if pred is None:
+        if valid is not None or not all(isinstance(each, Tables) for each in true):
+            raise InputError("predicted masks are missing: pass true and predicted masks, or the tables of contingency")
+        return list(true)
+    return contingency(true, pred, valid)
+
+
 def _by_unit(
-    score: Callable[[np.ndarray, np.ndarray], list[float]],
-    true: Videos,
-    pred: Videos,
+    score: Callable[[np.ndarray, np.ndarray], list[list[float]]],
+    videos: list[Tables],
     per_frame: bool,
     skip_frames: int,
     clip_len: int,
-    valid: Videos,
 ) -> Scores:
-    """Apply `score(table [C, K], ids)` to every unit; an empty list means that the unit could not be scored."""
-    if len(true) != len(pred):
-        raise InputError(f"{len(true)} true and {len(pred)} predicted videos")
+    """Apply `score(tables [U, C, K], ids)` to the units of every video; it gives the values of each unit.
+
+    A unit without values could not be scored.
+    """
+    if skip_frames < 0 or clip_len < 0 or (per_frame and clip_len):
+        raise InputError("skip_frames and clip_len must not be negative, and per_frame and clip_len exclude each other")
     values: list[float] = []
     groups: list[int] = []
     num_skipped = 0
-    for index in range(len(true)):
-        table = tables(true[index], pred[index], None if valid is None else valid[index])
-        if len(table.counts) <= skip_frames:  # no frame is left: nothing to score under any convention
+    for index, video in enumerate(videos):
+        if len(video.counts) <= skip_frames:  # no frame is left: nothing to score under any convention
             num_skipped += 1
             continue
-        for counts in _units(table.counts[skip_frames:], per_frame, clip_len):
-            found = score(counts, table.ids)
+        for found in score(_units(video.counts[skip_frames:], per_frame, clip_len), video.ids):
             num_skipped += not found
             values += found
             groups += [index] * len(found)
@@ -296,35 +249,14 @@ def _by_unit(
     return Scores(np.array(values, np.float64), np.array(groups, np.int64), num_skipped, unit)
 
 
-def _units(counts: np.ndarray, per_frame: bool, clip_len: int) -> Iterator[np.ndarray]:
-    """Tables of the units of a video."""
-    length = 1 if per_frame else clip_len or len(counts)
-    return (counts[start : start + length].sum(0) for start in range(0, len(counts), length))
+def _units(counts: np.ndarray, per_frame: bool, clip_len: int) -> np.ndarray:
+    """Tables of the units of a video, [U, C, K]."""
+    if per_frame:
+        return counts
+    length = clip_len or len(counts)
+    return np.add.reduceat(counts, np.arange(0, len(counts), length), axis=0)
 
 
-# --- masks ------------------------------------------------------------------------------------------------
-
-
-def hard_masks(soft: Any) -> np.ndarray:
-    """Labels from soft masks: argmax over the slots, ties to the lowest one; never a threshold.
-
-    Args:
-        soft: [..., K, H, W] weights or logits of any float type.
-
-    Returns:
-        uint8 (int64 for more than 255 slots) [..., H, W].
-    """
-    if hasattr(soft, "detach"):
-        soft = soft.detach().cpu()
-        # numpy knows no bfloat16; wider types keep their precision, which may decide the argmax
-        soft = (soft.float() if soft.dtype.itemsize < 4 else soft).numpy()
-    array = np.asarray(soft)
-    labels = array.argmax(axis=-3)
-    return labels.astype(np.uint8) if array.shape[-3] <= IGNORE_ID else labels
-
-
-def resize_labels(labels: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """Nearest-neighbour resize of the last two axes to (H, W), sampling at pixel centres."""
-    rows = ((np.arange(size[0]) + 0.5) * labels.shape[-2] / size[0]).astype(int)
-    columns = ((np.arange(size[1]) + 0.5) * labels.shape[-1] / size[1]).astype(int)
-    return labels[..., rows[:, None], columns[None, :]]
+def _check_choice(name: str, value: str, allowed: Any) -> None:
+    if value not in get_args(allowed):
+        raise InputError(f"{name} {value!r} must be one of {', '.join(get_args(allowed))}")

@@ -59,7 +59,10 @@ def test_a_dry_run_lists_the_cells_and_does_nothing(slotssm, workplace, out):
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
     [
-        (("long-contxt",), ("experiment long-contxt is unknown", "long-context, video-prediction, object-centric, efficiency")),
+        (
+            ("long-contxt",),
+            ("experiment long-contxt is unknown", "long-context, video-prediction, object-centric, efficiency"),
+        ),
         (("efficiency", "--scale", "huge"), ("--scale huge is unknown", "paper, cpu, tiny")),
         (("long-context", "--models", "slotssm,mamba"), ("--models mamba is unknown", "slotssm, slot-transformer")),
         (("long-context", "--scale", "tiny", "--lengths", "20,21"), ("--lengths 21 is not one of 5, 20",)),

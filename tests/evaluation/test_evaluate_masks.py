@@ -1,8 +1,10 @@
 import importlib
 import json
 
+import h5py
 import numpy as np
 import pytest
+import torch
 from truth_files import random_masks, score, write, write_truth
 
 from slotssm import metrics
@@ -14,6 +16,7 @@ from slotssm.evaluation import FileSource, ScoringOptions, evaluate
 evaluate_module = importlib.import_module("slotssm.evaluation.evaluate")
 
 SEGMENTATION = ("fg-ari", "ari", "miou", "mbo")
+DIAGNOSTICS = {"identity-switches", "slots-used"}
 
 
 @pytest.fixture
@@ -33,8 +36,10 @@ def predictions(tmp_path):
 def test_perfect_and_permuted_predictions_score_one(tmp_path, truth, names):
     labels = np.array(names, np.uint8)[random_masks()]
     results = score(truth, write(tmp_path / "p.h5", masks=labels))
-    assert set(results) == set(SEGMENTATION)
-    for name, result in results.items():
+    assert set(results) == {*SEGMENTATION, *DIAGNOSTICS}
+    assert results["identity-switches"].value == 0
+    for name in SEGMENTATION:
+        result = results[name]
         assert result.value == 1, name
         assert (result.num_units, result.num_skipped, result.unit) == (5, 0, "video"), name
         assert result.interval == (1, 1), name
@@ -89,7 +94,7 @@ def test_overlap_matching_is_never_called_miou(truth, predictions):
     (result,) = score(truth, predictions, "miou", matching="overlap").values()
     assert result.metric == "mbo"
     assert result.value == pytest.approx(metrics.mbo(random_masks(), random_masks(seed=1)).mean)
-    assert set(score(truth, predictions, matching="overlap")) == {"fg-ari", "ari", "mbo"}
+    assert set(score(truth, predictions, matching="overlap")) == {"fg-ari", "ari", "mbo", *DIAGNOSTICS}
 
 
 def test_soft_masks_become_hard_by_argmax(tmp_path, truth, predictions):
@@ -99,6 +104,23 @@ def test_soft_masks_become_hard_by_argmax(tmp_path, truth, predictions):
     for dtype in (np.float16, np.float32, np.float64):
         source = write(tmp_path / f"{np.dtype(dtype)}.h5", masks=soft.astype(dtype))
         assert score(truth, source)["fg-ari"].value == score(truth, predictions)["fg-ari"].value
+
+
+def test_logits_in_bfloat16_are_scored(tmp_path, truth):
+    logits = torch.from_numpy(np.random.default_rng(2).normal(size=(5, 3, 4, 8, 8)) * 5).bfloat16()
+    # numpy has no such type; HDF5 stores any layout of bits, and whoever reads it widens it
+    kind = h5py.h5t.IEEE_F32LE.copy()
+    kind.set_fields(15, 7, 8, 0, 7)
+    kind.set_size(2)
+    kind.set_ebias(127)
+    path = tmp_path / "p.h5"
+    with h5py.File(path, "w") as file:
+        space = h5py.h5s.create_simple(tuple(logits.shape))
+        dataset = h5py.Dataset(h5py.h5d.create(file.create_group("test").id, b"masks", kind, space))
+        dataset[...] = logits.float().numpy()
+        assert dataset.id.get_storage_size() == 2 * logits.numel()
+    expected = metrics.fg_ari(random_masks(), logits.double().numpy().argmax(2))
+    assert score(truth, path, "fg-ari")["fg-ari"].value == expected.mean
 
 
 def test_a_single_soft_slot_is_one_cluster(tmp_path, truth):
@@ -121,7 +143,7 @@ def test_ignored_pixels_do_not_count(tmp_path, truth):
     masks, wrong = random_masks(), random_masks()
     masks[:, :, :3], wrong[:, :, :3] = 255, 1
     results = score(write_truth(tmp_path / "t.h5", masks=masks), write(tmp_path / "p.h5", masks=wrong))
-    assert all(result.value == 1 for result in results.values())
+    assert all(results[name].value == 1 for name in SEGMENTATION)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 100])
@@ -204,6 +226,8 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path, truth, predicti
     assert "predicted masks (2, 8, 8)" in refused(truth, write(tmp_path / "s.h5", masks=random_masks(frames=2)))
     floats = write(tmp_path / "f.h5", masks=random_masks().astype(float))
     assert "must be integers [E, T, H, W] or soft" in refused(truth, floats)
+    last = write(tmp_path / "l.h5", masks=np.zeros((5, 3, 8, 8, 4), np.float32))
+    assert "look like [E, T, H, W, K]" in refused(truth, last)
     assert "has no split 'test'; it has val" in refused(truth, write(tmp_path / "v.h5", "val", masks=random_masks()))
     other = write_truth(tmp_path / "t.h5", "val", masks=random_masks())
     assert "has no split 'test'; it has val" in refused(other, predictions)

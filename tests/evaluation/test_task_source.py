@@ -1,14 +1,17 @@
 import numpy as np
 import pytest
+import scipy.stats
 import torch
-from truth_files import PALETTE, random_masks, write_truth
+from truth_files import PALETTE, loosen, random_masks, write_truth
 
 from slotssm import metrics
 from slotssm.config import BouncingRecipe, DataConfig, PredictConfig, RunConfig, SlotSSMConfig
 from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
-from slotssm.evaluation import TaskSource, evaluate
+from slotssm.evaluation import ScoringOptions, TaskSource, evaluate
 from slotssm.evaluation.validation import validate
+from slotssm.experiments.matched import with_model
+from slotssm.layers import SlotAttention
 from slotssm.presets import preset
 from slotssm.tasks import build_task
 
@@ -63,6 +66,43 @@ def test_attention_masks_are_another_source_at_the_truths_resolution(reconstruct
     np.testing.assert_array_equal(predicted.masks, attention.repeat(2, 2).repeat(2, 3))
     report = evaluate(source, shapes, "test", ["miou"])
     assert report.results[0].options["mask_source"] == "attention"
+
+
+def test_savi_has_attention_to_score(shapes):
+    task = build_task(with_model(preset("tiny-oc"), "savi"))
+    assert any(isinstance(part, SlotAttention) for part in task.modules())
+    attention = TaskSource(task).run(shapes, "test", 0, EPISODES).attention.argmax(2).numpy()
+    masks = attention.repeat(SIZE // attention.shape[-2], 2).repeat(SIZE // attention.shape[-1], 3)
+    report = evaluate(TaskSource(task, "attention"), shapes, "test", ["fg-ari", "slots-used", "mask-entropy"])
+    assert report.results[0].value == pytest.approx(metrics.fg_ari(random_masks(EPISODES, 4, SIZE), masks).mean)
+    assert {result.options["mask_source"] for result in report.results} == {"attention"}
+    assert report.results[0].value != evaluate(TaskSource(task), shapes, "test", ["fg-ari"]).results[0].value
+
+
+@pytest.mark.parametrize("mask_source", ["decoder", "attention"])
+def test_tasks_are_diagnosed_by_default(reconstruct, shapes, mask_source):
+    source = TaskSource(reconstruct, mask_source)
+    results = {result.metric: result for result in evaluate(source, shapes, "test").results}
+    prediction = source.run(shapes, "test", 0, EPISODES)
+    soft = prediction.masks if mask_source == "decoder" else prediction.attention
+    num_slots = soft.shape[2]
+    # without resizing: a mean over pixels that are repeated is the same mean
+    entropy = scipy.stats.entropy(soft.double().numpy(), axis=2, base=num_slots)
+    assert results["mask-entropy"].value == pytest.approx(entropy.mean(), rel=1e-4)
+    masks = source.predict(shapes, "test", 0, EPISODES).masks
+    used = np.array([[(video == slot).sum() >= video.shape[0] for slot in range(num_slots)] for video in masks])
+    assert results["slots-used"].value == pytest.approx(used.sum(1).mean())
+    assert results["slots-used"].details["usage_by_slot"] == pytest.approx(used.mean(0))
+    assert results["slots-used"].details["dead_slots"] == pytest.approx((~used.any(0)).mean())
+    expected = metrics.identity_switches(random_masks(EPISODES, 4, SIZE), masks).mean
+    assert results["identity-switches"].value == pytest.approx(expected)
+
+
+def test_soft_masks_are_given_only_when_asked_for(reconstruct, shapes):
+    source = TaskSource(reconstruct)
+    assert source.predict(shapes, "test", 0, 1).soft is None
+    soft = source.predict(shapes, "test", 0, 1, with_soft=True).soft
+    np.testing.assert_allclose(soft.sum(2), 1, atol=1e-5)
 
 
 def test_attention_of_a_model_without_any_is_refused(shapes):
@@ -191,7 +231,21 @@ def test_episodes_that_end_with_their_context_are_refused(predict, tmp_path):
         evaluate(TaskSource(predict), file, "test")
 
 
+def test_validation_scores_frames_where_ids_hold_for_a_frame_only(reconstruct, shapes, tmp_path):
+    frames, masks = shapes.read("test", "frames"), shapes.read("test", "masks")
+    path = loosen(write_truth(tmp_path / "loose.h5", frames=frames, masks=masks), "test")
+    with EpisodeFile(path) as file:
+        expected = evaluate(TaskSource(reconstruct), file, "test", ["fg-ari"], ScoringOptions(per_frame=True)).values()
+    found = validate(reconstruct, path, "test", EPISODES)
+    assert set(found) == {"mse", "fg-ari", "miou", "mse-mean-image"}
+    assert found["fg-ari"] == pytest.approx(expected["fg-ari"])
+    assert found["fg-ari"] != pytest.approx(validate(reconstruct, shapes.path, "test", EPISODES)["fg-ari"])
+
+
 def test_validation_of_reconstructions_needs_masks_for_segmentation(reconstruct, shapes, tmp_path):
-    assert set(validate(reconstruct, shapes.path, "test", 2)) == {"mse", "fg-ari", "miou"}
+    assert set(validate(reconstruct, shapes.path, "test", 2)) == {"mse", "fg-ari", "miou", "mse-mean-image"}
     frames = shapes.read("test", "frames")
-    assert set(validate(reconstruct, write_truth(tmp_path / "f.h5", frames=frames), "test", 2)) == {"mse"}
+    assert set(validate(reconstruct, write_truth(tmp_path / "f.h5", frames=frames), "test", 2)) == {
+        "mse",
+        "mse-mean-image",
+    }

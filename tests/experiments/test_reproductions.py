@@ -18,7 +18,7 @@ from slotssm.experiments import long_context, matched, paper_numbers
 from slotssm.experiments.cells import TrainingCell
 from slotssm.experiments.efficiency import EfficiencyCell
 from slotssm.experiments.experiment import Choice
-from slotssm.experiments.matched import MODELS
+from slotssm.experiments.matched import MODELS, OBJECT_MODELS
 from slotssm.experiments.reproduce import EXPERIMENTS, chosen_cells, default_folder, experiment_of, reproduce
 from slotssm.plotting import read_picture
 
@@ -52,6 +52,10 @@ def cells_of(name, scale, **choice):
     return EXPERIMENTS[name].cells(Choice(scale, **choice))
 
 
+def models_of(name):
+    return set(OBJECT_MODELS if name == "object-centric" else MODELS)
+
+
 # --- what is compared -------------------------------------------------------------------------------------
 
 
@@ -59,7 +63,7 @@ def cells_of(name, scale, **choice):
 def test_every_cell_has_a_name_of_its_own_and_every_chosen_model_and_length_is_there(name, scale):
     cells, experiment = cells_of(name, scale), EXPERIMENTS[name]
     assert len({cell.name for cell in cells}) == len(cells)
-    assert {cell.model for cell in cells} == set(experiment.models) == set(MODELS)
+    assert {cell.model for cell in cells} == set(experiment.models) == models_of(name)
     assert {cell.setting.get("length") for cell in cells} == set(experiment.lengths(scale) or [None])
     assert all(json.loads(json.dumps(cell.fingerprint())) == cell.fingerprint() for cell in cells)
 
@@ -74,6 +78,8 @@ def test_every_configuration_is_valid_and_is_what_the_setting_says(name, scale):
         if name == "long-context":
             assert recipe.sequence_length == setting["length"]
             found = {"rule": recipe.rule, "num_frames": recipe.num_frames, "balls": recipe.num_balls}
+        elif name == "object-centric":
+            found = {"size_px": recipe.size_px}
         else:
             found = {"size_px": recipe.size_px, "frames": recipe.num_frames, "context": cell.config.task.num_context}
         assert found.items() <= setting.items()
@@ -96,18 +102,19 @@ def test_models_of_a_setting_differ_in_the_model_and_in_nothing_else(name, scale
     first = min(cell.seed for cell in itertools.chain(*groups.values()))
     for key, group in groups.items():
         assert len({cell.model for cell in group}) == len(group)
-        assert key[-1] != first or {cell.model for cell in group} == set(MODELS)
-        ours = list(lineage(next(cell for cell in group if cell.model == "slotssm")))
+        assert key[-1] != first or {cell.model for cell in group} == models_of(name)
+        reference = EXPERIMENTS[name].models[0]
+        ours = list(lineage(next(cell for cell in group if cell.model == reference)))
         for cell in group:
             theirs = list(lineage(cell))
             assert [shared for _, shared in theirs] == [shared for _, shared in ours]
             # one model all along its lineage, and another one than ours
             assert all(model == theirs[0][0] for model, _ in theirs)
-            assert (theirs[0][0] == ours[0][0]) == (cell.model == "slotssm")
+            assert (theirs[0][0] == ours[0][0]) == (cell.model == reference)
             assert cell.metrics == group[0].metrics
 
 
-@pytest.mark.parametrize(("name", "scale"), SCALES)
+@pytest.mark.parametrize(("name", "scale"), [pair for pair in SCALES if pair[0] != "object-centric"])
 def test_a_model_is_the_same_in_every_setting(name, scale):
     configs = {}
     for cell in cells_of(name, scale):
@@ -199,7 +206,7 @@ def test_named_cells_are_run_in_the_order_of_their_names():
 @pytest.mark.parametrize(
     ("name", "choice", "message"),
     [
-        ("longcontext", Choice(), "experiment longcontext is unknown; there are long-context, video-prediction, eff"),
+        ("longcontext", Choice(), "experiment longcontext is unknown; there are long-context, video-prediction, obj"),
         ("long-context", Choice("huge"), "--scale huge is unknown; long-context has cpu, paper, tiny"),
         ("long-context", Choice(models=("slotsm",)), "--models slotsm is unknown; long-context compares slotssm, "),
         ("video-prediction", Choice(models=("oc",)), "--models oc is unknown; video-prediction compares slotssm, "),

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import balanced_accuracy_score, r2_score
 
-from slotssm.metrics import accuracy, r2, split_by_group
+from slotssm.metrics import accuracy, balanced_accuracy, r2, r2_by_column, r2_interval, split_by_group
 
 
 def test_r2_is_one_minus_residual_over_total():
@@ -26,6 +27,63 @@ def test_r2_knows_perfection_the_mean_and_worse():
 def test_accuracy_is_the_share_of_equal_labels():
     assert accuracy([1, 2, 3, 3], [1, 2, 2, 3]) == 0.75
     assert accuracy(["red", "blue"], ["red", "red"]) == 0.5
+
+
+@settings(deadline=None, max_examples=30)
+@given(rows=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40))
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+@pytest.mark.filterwarnings("ignore:A single label was found")
+def test_balanced_accuracy_is_scikit_learns(rows):
+    true, pred = zip(*rows, strict=True)
+    assert balanced_accuracy(true, pred) == pytest.approx(balanced_accuracy_score(true, pred), abs=1e-12)
+
+
+def test_balanced_accuracy_gives_rare_classes_the_same_weight():
+    true, pred = [0] * 8 + [1] * 2, [0] * 10
+    assert accuracy(true, pred) == 0.8
+    assert balanced_accuracy(true, pred) == 0.5
+    # class 2 is never true: rows that are called so are wrong, and that is all
+    assert balanced_accuracy(["a", "a", "b"], ["a", "c", "b"]) == 0.75
+
+
+def test_columns_are_scored_alone_and_constant_ones_not_at_all():
+    rng = np.random.default_rng(0)
+    true, pred = rng.normal(size=(30, 3)), rng.normal(size=(30, 3))
+    np.testing.assert_allclose(r2_by_column(true, pred), r2_score(true, pred, multioutput="raw_values"), rtol=1e-12)
+    assert r2_by_column(true, pred).mean() == pytest.approx(r2(true, pred))
+    # what float32 leaves of one number after another way of computing it
+    true[:, 1] = 100 * (1 + 1e-7 * rng.integers(0, 2, 30))
+    scores = r2_by_column(true, pred)
+    assert np.isfinite(scores).tolist() == [True, False, True]
+    assert np.isnan(r2_by_column(np.zeros((4, 1)), np.zeros((4, 1)))).all()
+    assert np.isnan(r2_by_column(np.zeros((0, 2)), np.zeros((0, 2)))).all()
+
+
+def test_interval_of_r2_is_that_of_resampled_videos():
+    rng = np.random.default_rng(0)
+    groups = rng.permutation(np.repeat(np.arange(12), 5))
+    # far from zero, where sums of squares lose digits
+    true = 1e4 + rng.normal(size=(60, 2)) + groups[:, None]
+    pred = true + rng.normal(size=(60, 2))
+    draws = np.random.default_rng(3).multinomial(12, np.full(12, 1 / 12), size=50)
+    scores = []
+    for draw in draws:
+        rows = np.concatenate([np.tile(np.flatnonzero(groups == group), count) for group, count in enumerate(draw)])
+        scores.append(r2_score(true[rows], pred[rows]))
+    expected = np.quantile(scores, [0.05, 0.95])
+    assert r2_interval(true, pred, groups, 3, confidence=0.9, num_resamples=50) == pytest.approx(expected, rel=1e-6)
+    low, high = r2_interval(true, pred, groups, 3)
+    assert low < r2(true, pred) < high
+
+
+def test_interval_of_r2_leaves_out_resamples_that_do_not_vary():
+    # one number a video: drawn twice, the same video has no variance to explain
+    true, pred = np.array([[0.0], [0.0], [1.0], [1.0]]), np.array([[0.1], [0.0], [1.0], [1.0]])
+    low, high = r2_interval(true, pred, [0, 0, 1, 1], 0)
+    assert low == high == pytest.approx(r2(true, pred))
+    assert r2_interval(true, pred, [0, 0, 0, 0], 0) is None
+    assert r2_interval(np.ones((4, 1)), pred, [0, 0, 1, 1], 0) is None
+    assert r2_interval(np.zeros((0, 1)), np.zeros((0, 1)), [], 0) is None
 
 
 @settings(deadline=None, max_examples=30)

@@ -129,9 +129,7 @@ class MoviSource(Source):
             shape = images.frame(pictures[0], f"{place}, frame 0").shape
         num_objects = 0
         for key in self.keys:
-            example = self._open(key.shard).example(key.record, check=False)
-            with documented(_name(key)):
-                num_objects = max(num_objects, _num_instances(example))
+            num_objects = max(num_objects, self._count_objects(key))
         if num_objects > images.MAX_ID:
             raise InputError(f"{self.path} has {num_objects} objects in an episode; a file holds {images.MAX_ID}")
         return {
@@ -141,6 +139,16 @@ class MoviSource(Source):
             "features": sorted(name for name in first if name.startswith("instances/")),
             "has_masks": "segmentations" in first,
         }
+
+    def _count_objects(self, key: Place) -> int:
+        """Objects of an episode, at a glance; what cannot be understood is read whole for its checksum."""
+        file = self._open(key.shard)
+        try:
+            with documented(_name(key)):
+                return _num_instances(file.example(key.record, check=False))
+        except InputError:
+            file.example(key.record)
+            raise
 
     def layout(self, survey: Survey) -> Layout:
         """Fields of a MOVi file."""

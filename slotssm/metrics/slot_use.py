@@ -1,0 +1,86 @@
+"""What slots do, beside how well: which are used, how they share pixels, whether they keep their objects."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from slotssm.errors import InputError
+from slotssm.metrics.contingency import Tables, Videos, as_array, contingency
+from slotssm.metrics.scores import Scores
+from slotssm.metrics.segmentation import BACKGROUND_ID, iou
+
+
+def used_slots(masks: Any, num_slots: int) -> np.ndarray:
+    """Which slots own, by argmax, at least one pixel a frame on average.
+
+    Args:
+        masks: integer [E, T, H, W], slots from 0 to num_slots - 1.
+        num_slots: K.
+
+    Returns:
+        bool [E, K].
+    """
+    labels = as_array(masks)
+    if labels.size and (labels.min() < 0 or labels.max() >= num_slots):
+        raise InputError(f"slots must lie in 0..{num_slots - 1}, found {labels.min()}..{labels.max()}")
+    pixels = np.array([np.bincount(video.reshape(-1), minlength=num_slots) for video in labels])
+    return pixels.reshape(len(labels), num_slots) >= labels.shape[1]
+
+
+def mask_entropy(soft: Any) -> np.ndarray:
+    """How evenly slots share a pixel: 0 where one owns it, 1 where all have the same part of it.
+
+    The entropy of each pixel's weights over log K, mean over pixels and frames; 0 for one slot.
+
+    Args:
+        soft: [E, T, K, H, W] weights that sum to 1 over K.
+
+    Returns:
+        float64 [E].
+    """
+    weights = as_array(soft)
+    num_slots = weights.shape[2]
+    if num_slots == 1:
+        return np.zeros(len(weights))
+    # one video after the other, since the logarithms of all would take much memory
+    entropies = [-(video * np.log(np.maximum(video, np.finfo(np.float64).tiny))).sum(1).mean() for video in weights]
+    return np.array(entropies, np.float64) / np.log(num_slots)
+
+
+def identity_switches(true: Videos | Sequence[Tables], pred: Videos = None) -> Scores:
+    """How often the objects of a video change their slots.
+
+    In every frame objects are matched to slots by IoU, one to one (Hungarian; pairs without overlap are left out). An
+    object that is matched to another slot than when it was last matched has switched; who is covered for some frames
+    and comes back in its slot has not. Videos without objects are skipped.
+
+    Args:
+        true: labels [E, T, H, W], 0 background, 255 ignored, ids stable over time; or tables of `contingency`.
+        pred: predicted labels.
+
+    Returns:
+        Switches of each video.
+    """
+    videos = contingency(true, pred) if pred is not None else list(true)
+    counts = [_switches(video) for video in videos]
+    known = [index for index, count in enumerate(counts) if count is not None]
+    values = np.array([counts[index] for index in known], np.float64)
+    return Scores(values, np.array(known, np.int64), len(counts) - len(known), "video")
+
+
+def _switches(video: Tables) -> int | None:
+    """Switches of one video; None without objects."""
+    objects = video.counts.sum((0, 2)) * (video.ids != BACKGROUND_ID) > 0
+    if not objects.any():
+        return None
+    last, num_switches = np.full(len(video.ids), -1), 0
+    for overlaps in iou(video.counts):
+        present = np.flatnonzero(objects & (overlaps.sum(1) > 0))
+        rows, slots = linear_sum_assignment(overlaps[present], maximize=True)
+        met = overlaps[present][rows, slots] > 0
+        rows, slots = present[rows[met]], slots[met]
+        num_switches += int(((last[rows] >= 0) & (last[rows] != slots)).sum())
+        last[rows] = slots
+    return num_switches
