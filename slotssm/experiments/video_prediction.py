@@ -27,7 +27,7 @@ class VideoPrediction(Experiment):
     models = tuple(model for model in ORDER if model in MODELS)
     scales = MappingProxyType(
         {
-            "cpu": Scale("cpu-balls", (0, 1, 2)),
+            "cpu": Scale("cpu-balls", (0, 1, 2), {"split-ssm": 1, "transformer": 1, "slot-rnn": 1, "rim": 1}),
             "paper": Scale("paper-balls", (0,)),
             "tiny": Scale("tiny-balls", (0,)),
         }
