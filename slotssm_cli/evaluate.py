@@ -121,7 +121,10 @@ def print_report(report: Any, scored: str) -> None:
     for found in report.results:
         interval = f"{number(found.interval[0])} … {number(found.interval[1])}" if found.interval else ""
         stated = " ".join(f"{name}={value}" for name, value in found.options.items() if value not in (False, 0))
-        extra = " ".join(f"{name}={number(v)}" for name, v in found.details.items() if isinstance(v, float))
+        further = {name: v for name, v in found.details.items() if isinstance(v, float) and v != found.value}
+        extra = " ".join(f"{name}={number(v)}" for name, v in further.items())
+        if found.details.get("converged") is False:
+            extra += " (not converged)"
         skipped = f" ({found.num_skipped} skipped)" if found.num_skipped else ""
         rows.append(
             (

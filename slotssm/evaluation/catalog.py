@@ -10,7 +10,7 @@ import numpy as np
 from slotssm import metrics
 from slotssm.errors import InputError
 from slotssm.evaluation.options import ScoringOptions
-from slotssm.evaluation.sources import Predicted, are_weights
+from slotssm.evaluation.sources import Predicted
 from slotssm.metrics import Scores, Tables
 from slotssm.metrics.pixels import SSIM_WINDOW_PX, nearest_classes
 
@@ -129,7 +129,7 @@ def _conclude_usage(details: dict[str, np.ndarray]) -> dict[str, Any]:
 def _mask_entropy(batch: Batch, options: ScoringOptions) -> Part:
     soft = batch.predicted.soft
     assert soft is not None
-    known = are_weights(soft)
+    known = metrics.are_weights(soft)
     values = np.full(len(soft), np.nan)
     values[known] = metrics.mask_entropy(soft[known])
     return Part(_by_episode(values, "video"))

@@ -199,7 +199,7 @@ def _choose(
         usual = [
             name for name in lines if METRICS[name].by_default and (name in SEGMENTATION or not options.conventions)
         ]
-        left_out = {name: _follows(name, truth) for name in usual if not lines[name]}
+        left_out = {name: _follows(name, truth, options) for name in usual if not lines[name]}
         names = [name for name in usual if lines[name]]
         if not names:
             reason = f": {next(iter(left_out.values()))}" if left_out else ""
@@ -211,7 +211,7 @@ def _choose(
             near = get_close_matches(name, METRICS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(METRICS)}"
             raise InputError(f"--metric {name} is unknown; {hint}")
-        missing = possible[name] or ("" if lines[name] else _follows(name, truth))
+        missing = possible[name] or ("" if lines[name] else _follows(name, truth, options))
         if missing:
             raise InputError(
                 f"--metric {name} cannot be computed: {missing}; possible here: {', '.join(served) or 'none'}"
@@ -221,8 +221,8 @@ def _choose(
     chosen = dict.fromkeys(renamed.get(name, name) for name in names)
     for name in (name for name in chosen if forbidden[name]):
         if ALL not in options.conventions:
-            raise InputError(f"--conventions {','.join(forbidden[name])}: {_follows(name, truth)}")
-        left_out[f"{name}@{','.join(forbidden[name])}"] = _follows(name, truth)
+            raise InputError(f"--conventions {','.join(forbidden[name])}: {_follows(name, truth, options)}")
+        left_out[f"{name}@{','.join(forbidden[name])}"] = _follows(name, truth, options)
     return [line for name in chosen for line in lines[name]], left_out
 
 
@@ -239,11 +239,11 @@ def _lines(name: str, options: ScoringOptions, loose: bool) -> tuple[list[_Line]
     ], forbidden
 
 
-def _follows(name: str, truth: EpisodeFile) -> str:
+def _follows(name: str, truth: EpisodeFile, options: ScoringOptions) -> str:
     """Why ids that change from frame to frame forbid the metric, in words."""
     reason = f"ids in {truth.path} name objects within a frame only (ids = per-frame)"
     if name in SEGMENTATION:
-        return f"{reason}; pass --per-frame"
+        return f"{reason}; " + ("take per-frame or slotformer" if options.conventions else "pass --per-frame")
     return f"{reason}, and {name} follows objects over time; only scores with --per-frame can be computed"
 
 

@@ -10,11 +10,8 @@ import torch
 from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError, SlotSSMError
 from slotssm.layers import InvertedAttention, SlotAttention
-from slotssm.metrics import hard_masks, resize_labels
+from slotssm.metrics import are_weights, hard_masks, resize_labels
 from slotssm.tasks import Prediction, Task
-
-SUM_TOLERANCE = 1e-2
-"""Weights of a pixel may miss their sum of 1 by so much, as those of half precision do."""
 
 
 @dataclass(frozen=True)
@@ -195,6 +192,8 @@ class FileSource(Source):
                 raise InputError(
                     f"{self.path}: {split}/masks {masks.shape} look like [E, T, H, W, K]; store [E, T, K, H, W]"
                 )
+            if masks.shape[2] == 1 and masks.dtype.kind in "iu" and masks.max(initial=0) > 1:
+                raise InputError(f"{self.path}: {split}/masks {masks.shape} look like labels; store them [E, T, H, W]")
             if masks.dtype.kind == "f" and not np.isfinite(masks).all():
                 raise InputError(f"{self.path}: {split}/masks holds values that are not finite numbers")
             masks = hard_masks(masks)
@@ -204,15 +203,3 @@ class FileSource(Source):
                 f"found {masks.dtype} {masks.shape}"
             )
         return masks if masks.shape[2:] == size else resize_labels(masks, size)
-
-
-def are_weights(soft: np.ndarray) -> np.ndarray:
-    """Which episodes' soft masks [E, T, K, H, W] are shares of pixels: never negative, with sum 1 over K.
-
-    Returns:
-        bool [E].
-    """
-    if soft.dtype.kind not in "fiu":
-        return np.zeros(len(soft), bool)
-    sums = soft.sum(2, dtype=np.float64)
-    return (soft >= 0).all((1, 2, 3, 4)) & (np.abs(sums - 1) <= SUM_TOLERANCE).all((1, 2, 3))

@@ -14,7 +14,7 @@ from slotssm.metrics.pixels import (
 from slotssm.metrics.scores import Scores, bootstrap_interval
 from slotssm.metrics.segmentation import ari, fg_ari, match, mbo, miou
 from slotssm.metrics.significance import PairedTest, paired_test
-from slotssm.metrics.slot_use import identity_switches, mask_entropy, used_slots
+from slotssm.metrics.slot_use import are_weights, identity_switches, mask_entropy, used_slots
 from slotssm.metrics.snitch import cell_distance, snitch_cell, snitch_label, top_k_accuracy
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Scores",
     "Tables",
     "accuracy",
+    "are_weights",
     "ari",
     "balanced_accuracy",
     "bootstrap_interval",

@@ -7,9 +7,12 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from slotssm.errors import InputError
-from slotssm.metrics.contingency import Tables, Videos, as_array, contingency
+from slotssm.metrics.contingency import Tables, Videos, as_array
 from slotssm.metrics.scores import Scores
-from slotssm.metrics.segmentation import BACKGROUND_ID, iou
+from slotssm.metrics.segmentation import BACKGROUND_ID, counted, iou
+
+SUM_TOLERANCE = 1e-2
+"""How far shares of a pixel may miss a sum of 1, as half precision does."""
 
 
 def used_slots(masks: Any, num_slots: int) -> np.ndarray:
@@ -23,6 +26,8 @@ def used_slots(masks: Any, num_slots: int) -> np.ndarray:
         bool [E, K].
     """
     labels = as_array(masks)
+    if labels.ndim != 4 or labels.dtype.kind not in "iu":
+        raise InputError(f"masks must be integers [E, T, H, W], found {labels.dtype} {labels.shape}")
     if labels.size and (labels.min() < 0 or labels.max() >= num_slots):
         raise InputError(f"slots must lie in 0..{num_slots - 1}, found {labels.min()}..{labels.max()}")
     pixels = np.array([np.bincount(video.reshape(-1), minlength=num_slots) for video in labels])
@@ -41,12 +46,26 @@ def mask_entropy(soft: Any) -> np.ndarray:
         float64 [E].
     """
     weights = as_array(soft)
+    if weights.ndim != 5 or not are_weights(weights).all():
+        raise InputError("soft masks must be [E, T, K, H, W], never negative, with a sum of 1 over K; logits are not")
     num_slots = weights.shape[2]
     if num_slots == 1:
         return np.zeros(len(weights))
     # one video after the other, since the logarithms of all would take much memory
     entropies = [-(video * np.log(np.maximum(video, np.finfo(np.float64).tiny))).sum(1).mean() for video in weights]
     return np.array(entropies, np.float64) / np.log(num_slots)
+
+
+def are_weights(soft: np.ndarray) -> np.ndarray:
+    """Which episodes' soft masks [E, T, K, H, W] are shares of pixels: never negative, with sum 1 over K.
+
+    Returns:
+        bool [E].
+    """
+    if soft.dtype.kind not in "fiu":
+        return np.zeros(len(soft), bool)
+    sums = soft.sum(2, dtype=np.float64)
+    return (soft >= 0).all((1, 2, 3, 4)) & (np.abs(sums - 1) <= SUM_TOLERANCE).all((1, 2, 3))
 
 
 def identity_switches(true: Videos | Sequence[Tables], pred: Videos = None) -> Scores:
@@ -63,8 +82,7 @@ def identity_switches(true: Videos | Sequence[Tables], pred: Videos = None) -> S
     Returns:
         Switches of each video.
     """
-    videos = contingency(true, pred) if pred is not None else list(true)
-    counts = [_switches(video) for video in videos]
+    counts = [_switches(video) for video in counted(true, pred)]
     known = [index for index, count in enumerate(counts) if count is not None]
     values = np.array([counts[index] for index in known], np.float64)
     return Scores(values, np.array(known, np.int64), len(counts) - len(known), "video")

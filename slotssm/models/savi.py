@@ -26,7 +26,8 @@ class SAVi(SlotSequenceModel):
 
     In every step the corrector (slot attention) reads the tokens into the slots, which are the output, and the
     predictor (Transformer blocks over the slots) makes of them the start of the next step. The start of the first
-    step is learned. Norms stand before the predictor's blocks, as in the implementation of STEVE (2205.14065).
+    step is learned. As in the implementation of STEVE (2205.14065), norms stand before the predictor's blocks, and the
+    corrector has an MLP, which SAVi's own small model has not.
     """
 
     def __init__(self, config: SAViConfig) -> None:

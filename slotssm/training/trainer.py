@@ -81,6 +81,7 @@ class Trainer:
         self.wrapped, self._prepared_optimizer = self.accelerator.prepare(self.task, self.optimizer)
         self.step = 0
         self._saved_step: int | None = None
+        self._warned = False
 
     def load_initial_weights(self) -> None:
         """Take the last weights of `train.initial_run`, if it is set."""
@@ -171,11 +172,13 @@ class Trainer:
         shown = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
         self.on_step(StepReport(self.step, train.num_steps, {}, f"step {self.step}: val {shown}"))
         floor = scores.get(MEAN_IMAGE, 0.0)
-        if self.step >= COLLAPSE_FROM * train.num_steps and scores["mse"] > COLLAPSE_ABOVE * floor > 0:
+        late = self.step >= COLLAPSE_FROM * train.num_steps
+        if late and not self._warned and scores["mse"] > COLLAPSE_ABOVE * floor > 0:
+            self._warned = True
             warning = (
                 f"warning: collapse? after {self.step} of {train.num_steps} steps the error {scores['mse']:.4g} is "
-                f"hardly below {floor:.4g}, that of painting the mean image; a lower train.learning_rate, more steps, "
-                "or another seed may help"
+                f"not clearly below {floor:.4g}, that of painting the mean image; a lower train.learning_rate, more "
+                "steps, or another seed may help"
             )
             self.on_step(StepReport(self.step, train.num_steps, {}, warning))
 

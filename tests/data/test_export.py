@@ -24,6 +24,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from generators.writer import generate
+from slotssm.config import BouncingRecipe, DataConfig
 from slotssm.data.dimensions import dimension_names
 from slotssm.data.episodes import EpisodeFile, EpisodeWriter, Field, categorical, numeric
 from slotssm.data.exporters import FORMS, estimate, export, zarr_store
@@ -231,6 +233,20 @@ def test_properties_can_be_read_back_exactly(exports, truth):
     entry = json.loads(file.read_text())["objects"][0]
     assert entry["kind"] in KINDS
     assert entry["position"][0] == [None, None]
+
+
+def test_objects_that_only_pad_an_episode_are_left_out(tmp_path):
+    recipe = BouncingRecipe(num_frames=2, size_px=32, min_objects=0, max_objects=3, radii_px=(3.0, 4.0))
+    generate(DataConfig(recipe=recipe, num_train=12, num_val=0, num_test=0), tmp_path / "d.h5", workers=1)
+    export(tmp_path / "d.h5", "folder", tmp_path / "pictures")
+    with EpisodeFile(tmp_path / "d.h5") as truth:
+        expected = (truth.read("train", "objects/radius") > 0).sum(1)
+    found = [
+        json.loads(file.read_text()) for file in sorted((tmp_path / "pictures" / "train").glob("*/properties.json"))
+    ]
+    assert [len(each["objects"]) for each in found] == expected.tolist()
+    assert len(set(expected)) > 1
+    assert all(entry["id"] == number for each in found for number, entry in enumerate(each["objects"], 1))
 
 
 def smooth_data(path: Path, side: int) -> np.ndarray:

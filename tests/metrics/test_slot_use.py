@@ -134,3 +134,16 @@ def test_switches_are_those_of_a_slow_loop(seed):
     expected = [slow_switches(*pair) for pair in zip(true, pred, strict=True)]
     assert identity_switches(true, pred).values.tolist() == expected
     assert identity_switches(contingency(true, pred)).values.tolist() == expected
+
+
+# --- refusals ---------------------------------------------------------------------------------------------
+
+
+def test_what_is_no_mask_is_refused():
+    with pytest.raises(InputError, match=r"masks must be integers \[E, T, H, W\], found float64"):
+        used_slots(np.zeros((1, 2, 3, 4, 4)), 3)
+    for soft in (np.random.default_rng(0).normal(size=(1, 2, 3, 4, 4)), np.ones((2, 3, 4, 4))):
+        with pytest.raises(InputError, match=r"sum of 1 over K; logits are not"):
+            mask_entropy(soft)
+    with pytest.raises(InputError, match="predicted masks are missing"):
+        identity_switches(np.zeros((1, 2, 4, 4), int))

@@ -63,7 +63,10 @@ class Folders:
                 (folder / name / f"{frame_name(index, len(episode[name]))}.png").write_bytes(encoders[name](picture))
 
     def _properties(self, split: str, number: int, episode: Episode) -> dict[str, Any]:
-        """An episode's objects, each with its label in the masks; single values of the episode stand beside them."""
+        """An episode's objects, each with its label in the masks; single values of the episode stand beside them.
+
+        What only pads an episode to the file's number of objects is left out: see `num_objects`, or a radius of 0.
+        """
         objects: list[dict[str, Any]] = []
         others = {}
         for name in sorted(episode):
@@ -80,7 +83,8 @@ class Folders:
                 objects.append({"id": len(objects) + 1})
             for entry, value in zip(objects, of_each, strict=True):
                 entry[leaf] = value
-        return {"split": split, "episode": number, **others, "objects": objects}
+        there = [entry for entry in objects if entry["id"] <= others.get("num_objects", len(objects))]
+        return {"split": split, "episode": number, **others, "objects": [e for e in there if e.get("radius") != 0]}
 
     def finish(self) -> None:
         """Write the description."""

@@ -34,7 +34,11 @@ class FolderSource(Source):
         super().__init__(path, options)
         if not path.is_dir():
             raise InputError(f"{path} is no folder; name the one that holds videos or folders of frames")
-        named = {SPELLINGS[folder.name]: folder for folder in sorted(path.iterdir()) if _is_split(folder)}
+        named: dict[str, Path] = {}
+        for folder in sorted(entry for entry in path.iterdir() if _is_split(entry)):
+            other = named.setdefault(SPELLINGS[folder.name], folder)
+            if other != folder:
+                raise InputError(f"{other} and {folder.name} are both the split {SPELLINGS[folder.name]}; keep one")
         own = {
             split: self._clips(folder, folder.name if named else "")
             for split, folder in (named or {UNDIVIDED: path}).items()

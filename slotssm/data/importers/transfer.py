@@ -132,10 +132,10 @@ def import_data(
                 refuse_existing(out, force)  # again: another process may just have finished it
                 plan = _plan(source)
                 survey = _known_survey(parts, plan, resume, force) if unfinished else None
-                survey, layout = _surveyed(source, survey)
-                write_json(parts / PLAN, plan | {"survey": survey})
-                members = list(_parts(source, layout))
                 with stop_requests() as stop:
+                    survey, layout = _surveyed(source, survey)
+                    write_json(parts / PLAN, plan | {"survey": survey})
+                    members = list(_parts(source, layout))
                     _write_parts(source, survey, layout, members, parts, stop, on_progress)
                     _join(source, survey, layout, members, parts, out)
         except DamagedSourceError as error:

@@ -84,6 +84,12 @@ def test_own_splits_masks_elsewhere_and_frames_without_a_folder_of_their_own(tmp
         assert attrs[f"{split}/masks"]["ids"] == "per-frame"
 
 
+def test_two_folders_of_one_split_are_refused(tmp_path, scenes, refused):
+    for split in ("val", "validation", "train"):
+        write_frames(tmp_path / "data" / split / "a", scenes[0]["frames"], "{:03}.png")
+    refused("folder", tmp_path / "data", "val and validation are both the split val")
+
+
 def test_episodes_in_folders_of_their_own(tmp_path, scenes, imported):
     for split, index in (("train", 0), ("val", 1), ("test", 2)):
         for kind in ("frames", "masks"):
