@@ -43,6 +43,21 @@ slotssm eval runs/tiny-bcb --metric mse,color-accuracy,position-iou,white-floor
 slotssm eval runs/tiny-oc --metric fg-ari --metric miou --json
 slotssm eval runs/tiny-oc --metric fg-ari --mask-source attention --per-frame
 
+slotssm eval runs/tiny-oc --metric fg-ari,miou --out ours.json
+slotssm eval runs/tiny-oc --metric fg-ari,miou --mask-source attention --out theirs.json
+slotssm eval --compare ours.json theirs.json
+slotssm eval runs/tiny-oc --conventions all --metric fg-ari
+slotssm eval runs/tiny-oc --metric probe --properties color,position
+
+say "other people's formats"
+slotssm generate bouncing --preset hard --size 32 --frames 4 --train 6 --val 2 --test 2 --out data/hard.h5
+for form in webdataset folder numpy zarr; do
+  slotssm export data/hard.h5 --to "$form" --out "exported/$form"
+done
+slotssm import folder exported/folder --out data/imported.h5
+slotssm train --preset tiny-oc --data data/imported.h5 --set train.num_steps=5 --set train.clip_len=3 \
+  --out runs/imported
+
 say visualize
 slotssm visualize runs/tiny-bcb --episodes 0 --out bcb.gif
 slotssm visualize runs/tiny-oc --episodes 0,1 --out oc.mp4
@@ -51,6 +66,7 @@ test -s bcb.gif && test -s oc.mp4 && test -s data.png
 
 say reproduce
 slotssm reproduce efficiency --scale tiny --models slotssm,slot-transformer
+slotssm reproduce object-centric --scale tiny --models oc-slotssm,savi
 reproduce=(slotssm reproduce long-context --scale tiny --models slotssm)
 "${reproduce[@]}" --dry-run
 "${reproduce[@]}"
