@@ -142,14 +142,14 @@ def evaluate(
     if total == 0:
         raise InputError(f"{truth.path} has no episodes in split {split!r}")
     needed = {name for line in lines for name in line.metric.truth}
-    with_soft = any("soft" in line.metric.predicted for line in lines)
+    also = {name for line in lines for name in line.metric.predicted}
     probing = Probing(source, truth, split, options) if any(line.name == "probe" for line in lines) else None
     to_do = total + (probing.num_fit_episodes if probing else 0)
     for first in range(0, total, BATCH_EPISODES):
         on_progress(first, to_do)
         last = min(first + BATCH_EPISODES, total)
         actual = _truth(truth, split, first, last, needed)
-        predicted = source.predict(truth, split, first, last, with_slots=probing is not None, with_soft=with_soft)
+        predicted = source.predict(truth, split, first, last, also)
         batch = Batch(actual, predicted)
         for line in lines:
             if line.metric.score is not None:

@@ -121,7 +121,7 @@ class Probing:
             on_progress(first)
             last = min(first + BATCH_EPISODES, self.num_fit_episodes)
             masks = self._truth.read(self._fit_split, "masks", slice(first, last))
-            predicted = self._source.predict(self._truth, self._fit_split, first, last, with_slots=True)
+            predicted = self._source.predict(self._truth, self._fit_split, first, last, also={"slots"})
             parts.append(gather_rows(self._truth, self._fit_split, first, self.properties, masks, predicted))
         return SlotRows.join(parts)
 

@@ -1,6 +1,7 @@
 """Where predictions come from: a trained task, or a file that anybody's model wrote."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,16 +44,8 @@ class Source(ABC):
     """What the masks are: `decoder`, `attention` or `file`."""
 
     @abstractmethod
-    def predict(
-        self,
-        truth: EpisodeFile,
-        split: str,
-        first: int,
-        last: int,
-        with_slots: bool = False,
-        with_soft: bool = False,
-    ) -> Predicted:
-        """Predictions for episodes `first` to `last` (exclusive); slots and soft masks only if asked for."""
+    def predict(self, truth: EpisodeFile, split: str, first: int, last: int, also: Container[str] = ()) -> Predicted:
+        """Predictions for episodes `first` to `last` (exclusive); `slots` and `soft` only if `also` asks for them."""
 
 
 class TaskSource(Source):
@@ -70,15 +63,7 @@ class TaskSource(Source):
         # without masks nothing says which object a slot is about
         self.provides = frozenset({"frames", "masks", "slots", "soft"} if has_masks else {"frames"})
 
-    def predict(
-        self,
-        truth: EpisodeFile,
-        split: str,
-        first: int,
-        last: int,
-        with_slots: bool = False,
-        with_soft: bool = False,
-    ) -> Predicted:
+    def predict(self, truth: EpisodeFile, split: str, first: int, last: int, also: Container[str] = ()) -> Predicted:
         """Predictions of the task."""
         prediction = self.run(truth, split, first, last)
         soft = prediction.masks if self.mask_source == "decoder" else prediction.attention
@@ -88,8 +73,8 @@ class TaskSource(Source):
         return Predicted(
             masks=None if soft is None else resize_labels(hard_masks(soft), (height, width)),
             frames=prediction.frames.permute(0, 1, 3, 4, 2).float().cpu().numpy(),
-            slots=prediction.slots.float().cpu().numpy() if with_slots else None,
-            soft=soft.float().cpu().numpy() if with_soft and soft is not None else None,
+            slots=prediction.slots.float().cpu().numpy() if "slots" in also else None,
+            soft=soft.float().cpu().numpy() if "soft" in also and soft is not None else None,
             num_slots=None if soft is None else soft.shape[2],
         )
 
@@ -128,15 +113,7 @@ class FileSource(Source):
         self.provides = frozenset(provided | ({"soft"} if self._holds_weights(split) else set()))
         self.num_episodes = self._file.num_episodes(split)
 
-    def predict(
-        self,
-        truth: EpisodeFile,
-        split: str,
-        first: int,
-        last: int,
-        with_slots: bool = False,
-        with_soft: bool = False,
-    ) -> Predicted:
+    def predict(self, truth: EpisodeFile, split: str, first: int, last: int, also: Container[str] = ()) -> Predicted:
         """Predictions as stored; masks of another size are resized to the truth's."""
         num_episodes = self._file.num_episodes(split)
         if num_episodes != truth.num_episodes(split):
@@ -153,8 +130,8 @@ class FileSource(Source):
         return Predicted(
             masks,
             frames,
-            self._slots(split, where) if with_slots else None,
-            soft if with_soft else None,
+            self._slots(split, where) if "slots" in also else None,
+            soft if "soft" in also else None,
             None if soft is None else soft.shape[2],
         )
 

@@ -582,7 +582,7 @@ def test_a_tasks_slots_are_those_of_its_masks(with_frames, tmp_path):
         prediction = task.eval().predict(torch.from_numpy(with_frames.read("test", "frames")))
     task.train()
     assert source.predict(with_frames, "test", 0, 5).slots is None
-    given = source.predict(with_frames, "test", 0, 5, with_slots=True)
+    given = source.predict(with_frames, "test", 0, 5, also={"slots"})
     np.testing.assert_array_equal(given.slots, prediction.slots.numpy())
     saved = write(tmp_path / "p.h5", masks=prediction.masks.numpy(), slots=prediction.slots.numpy())
     report = evaluate(source, with_frames, "test", ["probe", "mse"])

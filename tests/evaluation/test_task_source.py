@@ -101,7 +101,7 @@ def test_tasks_are_diagnosed_by_default(reconstruct, shapes, mask_source):
 def test_soft_masks_are_given_only_when_asked_for(reconstruct, shapes):
     source = TaskSource(reconstruct)
     assert source.predict(shapes, "test", 0, 1).soft is None
-    soft = source.predict(shapes, "test", 0, 1, with_soft=True).soft
+    soft = source.predict(shapes, "test", 0, 1, also={"soft"}).soft
     np.testing.assert_allclose(soft.sum(2), 1, atol=1e-5)
 
 

@@ -183,6 +183,7 @@ def test_a_slot_that_wins_no_token_stays_finite():
     model = build("savi").float()
     model.corrector.query.weight.data *= 1e4
     output = model(random_tokens().float())
+    assert (output.attention.sum(-1) == 0).any(), "every slot won something: the test is too easy"
     assert output.slots.isfinite().all()
 
 
