@@ -68,7 +68,7 @@ class Metric:
     Attributes:
         truth: fields of `Truth` that it reads.
         predicted: fields of `Predicted` that it reads.
-        options: scoring options that change it.
+        options: scoring options that change it, or turn it into another metric.
         score: computes it; None for what needs all episodes at once (`slotssm.evaluation.probes`).
         min_side_px: smallest frames that it is defined on.
         by_default: False for what is computed only when it is named.
@@ -91,8 +91,7 @@ _UNITS = ("per_frame", "skip_frames", "clip_len")
 
 
 def _fg_ari(batch: Batch, options: ScoringOptions) -> Part:
-    index = metrics.ari if options.include_background else metrics.fg_ari
-    return Part(index(batch.tables, **options.chosen(*_UNITS, "empty")))
+    return Part(metrics.fg_ari(batch.tables, **options.chosen(*_UNITS, "empty")))
 
 
 def _ari(batch: Batch, options: ScoringOptions) -> Part:
@@ -237,6 +236,13 @@ METRICS: dict[str, Metric] = {
     "color-accuracy": Metric(*_TARGET, (), _color_accuracy),
     "position-iou": Metric(*_TARGET, (), _position_iou),
     "white-floor": Metric(("frames", "palette"), (), (), _white_floor),
-    "probe": Metric(("masks", "objects"), ("masks", "slots"), (), None, by_default=False, follows_objects=True),
+    "probe": Metric(
+        ("masks", "objects"),
+        ("masks", "slots"),
+        ("probe", "properties", "probe_split"),
+        None,
+        by_default=False,
+        follows_objects=True,
+    ),
 }
 """Metric names to metrics."""

@@ -1,7 +1,7 @@
 """Score predictions against an episode file, a few episodes at a time."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
@@ -216,14 +216,39 @@ def _choose(
             raise InputError(
                 f"--metric {name} cannot be computed: {missing}; possible here: {', '.join(served) or 'none'}"
             )
-    # with overlap matching it is mBO, and must never be called mIoU
-    renamed = {"miou": "mbo"} if options.matching == "overlap" else {}
-    chosen = dict.fromkeys(renamed.get(name, name) for name in names)
+    chosen = dict.fromkeys(names if options.conventions else (_scored_as(name, options) for name in names))
     for name in (name for name in chosen if forbidden[name]):
         if ALL not in options.conventions:
             raise InputError(f"--conventions {','.join(forbidden[name])}: {_follows(name, truth, options)}")
         left_out[f"{name}@{','.join(forbidden[name])}"] = _follows(name, truth, options)
-    return [line for name in chosen for line in lines[name]], left_out
+    found = list({(line.name, line.convention): line for name in chosen for line in lines[name]}.values())
+    _refuse_ignored(found, source, options)
+    return found, left_out
+
+
+def _scored_as(name: str, options: ScoringOptions) -> str:
+    """What the score must be called: mIoU with overlap matching is mBO, FG-ARI with the background is ARI."""
+    if name == "miou" and options.matching == "overlap":
+        return "mbo"
+    return "ari" if name == "fg-ari" and options.include_background else name
+
+
+def _refuse_ignored(lines: Sequence[_Line], source: Source, options: ScoringOptions) -> None:
+    """Refuse options that would change nothing, since whoever gives one believes that it does."""
+    heard = {"seed", *(name for line in lines for name in line.metric.options)}
+    heard |= {"conventions"} if any(line.convention for line in lines) else set()
+    # what the names of these metrics say already
+    heard |= {"include_background"} if any(line.name == "ari" for line in lines) else set()
+    heard |= {"matching"} if any(line.name == "mbo" for line in lines) else set()
+    if options.mask_source == source.mask_source and any("masks" in line.metric.predicted for line in lines):
+        heard.add("mask_source")
+    usual = asdict(ScoringOptions())
+    for name, value in asdict(options).items():
+        if value != usual[name] and name not in heard:
+            with_it = [other for other, metric in METRICS.items() if name in metric.options]
+            remedy = f", or score {' or '.join(with_it)}" if with_it else ""
+            scored = ", ".join(dict.fromkeys(line.name for line in lines))
+            raise InputError(f"--{name.replace('_', '-')} changes nothing of {scored} here; leave it out{remedy}")
 
 
 def _lines(name: str, options: ScoringOptions, loose: bool) -> tuple[list[_Line], list[str]]:
@@ -234,9 +259,8 @@ def _lines(name: str, options: ScoringOptions, loose: bool) -> tuple[list[_Line]
         return ([_Line(name, metric, options)] if per_frame or not (loose and metric.follows_objects) else []), []
     found = spread(options, metric.options)
     forbidden = [convention for convention, each in found.items() if loose and not each.per_frame]
-    return [
-        _Line(name, metric, each, convention) for convention, each in found.items() if convention not in forbidden
-    ], forbidden
+    named = {convention: _scored_as(name, each) for convention, each in found.items() if convention not in forbidden}
+    return [_Line(each, METRICS[each], found[convention], convention) for convention, each in named.items()], forbidden
 
 
 def _follows(name: str, truth: EpisodeFile, options: ScoringOptions) -> str:

@@ -12,7 +12,7 @@ class ScoringOptions:
 
     Attributes:
         per_frame: segmentation units are frames instead of videos.
-        include_background: FG-ARI counts the background too (then it is ARI); mIoU takes it as an object.
+        include_background: FG-ARI counts the background too, which turns it into ARI; mIoU takes it as an object.
         empty: what FG-ARI gives units without foreground: skip them, or score 1.
         skip_frames: leave out the first frames of each video from segmentation scores.
         clip_len: segmentation units are clips of so many frames; 0 is off.

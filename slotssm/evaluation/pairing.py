@@ -210,7 +210,7 @@ def compare(first: Path, second: Path, names: Sequence[str] = (), seed: int = SE
         seed: of resampling and random exchanges.
 
     Raises:
-        InputError: the files score other data, splits, episodes or conventions, or have no metric in common.
+        InputError: the files score other data, splits or episodes, or have no metric in common under one convention.
     """
     a, b = read_scores(first), read_scores(second)
     for what, ours, theirs in (
@@ -236,8 +236,8 @@ def compare(first: Path, second: Path, names: Sequence[str] = (), seed: int = SE
             left_out[name] = f"is not in {second if name in a.results else first}"
             continue
         found = _compare(name, partner, a, b, seed)
-        if found is None:
-            left_out[name] = "was scored on no episode of both"
+        if isinstance(found, str):
+            left_out[name] = found
         else:
             results.append(found)
     if names:
@@ -262,22 +262,23 @@ def _partner(name: str, found: EpisodeScores, other: ScoreFile) -> str | None:
     return next(same, None)
 
 
-def _compare(name: str, partner: str, a: ScoreFile, b: ScoreFile, seed: int) -> Comparison | None:
+def _compare(name: str, partner: str, a: ScoreFile, b: ScoreFile, seed: int) -> Comparison | str:
+    """The paired test of a result, or why there is none."""
     ours, theirs = a.results[name], b.results[partner]
     mine, other = ours.convention_options, theirs.convention_options
     if mine != other:
         differing = [key for key in {**mine, **other} if mine.get(key) != other.get(key)]
-        stated = " and ".join(
+        stated = " and in ".join(
             f"{file.path} with " + " ".join(f"{key}={options.get(key)}" for key in differing)
             for file, options in ((a, mine), (b, other))
         )
-        raise InputError(f"{name} was scored under two conventions: {stated}; score one of them again")
+        return f"was scored under two conventions, in {stated}; score one of them again"
     both = np.isfinite(ours.values) & np.isfinite(theirs.values)
     either = np.isfinite(ours.values) | np.isfinite(theirs.values)
     if (ours.num_units[both] != theirs.num_units[both]).any():
-        raise InputError(f"{name} is a mean over other units in {a.path} than in {b.path}; score one of them again")
+        return f"is a mean over other units in {a.path} than in {b.path}; score one of them again"
     first, second = (np.where(both, scores.values, np.nan) for scores in (ours, theirs))
     test = paired_test(first, second, seed, ours.num_units)
     if test is None:
-        return None
+        return "was scored on no episode of both"
     return Comparison(name, ours.metric, ours.convention or theirs.convention, mine, test, int((either & ~both).sum()))

@@ -179,4 +179,9 @@ class FileSource(Source):
                 f"{self.path}: {split}/masks must be integers [E, T, H, W] or soft [E, T, K, H, W], "
                 f"found {masks.dtype} {masks.shape}"
             )
+        if truth.has(split, "masks") and masks.shape[1] != truth.dataset(split, "masks").shape[1]:
+            raise InputError(
+                f"{self.path}: {split}/masks has {masks.shape[1]} frames, {truth.path} has "
+                f"{truth.dataset(split, 'masks').shape[1]}; every true frame needs a mask"
+            )
         return masks if masks.shape[2:] == size else resize_labels(masks, size)

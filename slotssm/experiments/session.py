@@ -9,7 +9,7 @@ from slotssm.data.contents import content_hash
 from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
 from slotssm.evaluation import Report, ScoringOptions, Source, TaskSource, evaluate
-from slotssm.files import exclusive, make_folder, write_json
+from slotssm.files import exclusive, make_folder, read_json, write_json
 from slotssm.tasks import Task
 from slotssm.training.checkpoint import latest, load_task
 from slotssm.training.run import RunDirectory, command_line, read_lines
@@ -97,7 +97,10 @@ def evaluate_run(
     device: str,
     on_progress: Callable[[int, int], None],
 ) -> Report:
-    """Score the last checkpoint of a run and keep the report in eval/<split>.json (eval/<split>-<data>.json)."""
+    """Score the last checkpoint of a run and keep the report in eval/<split>.json (eval/<split>-<data>.json).
+
+    Results that the file has of the same checkpoint and data, under other conventions or of other metrics, stay there.
+    """
     task, config, folder = load_run(run, device)
     own = run.data()
     path = data or own
@@ -107,8 +110,25 @@ def evaluate_run(
     # scores on other data do not replace those on the run's own
     kept = run.evaluation(split if path.resolve() == own else f"{split}-{path.stem}")
     make_folder(kept.parent)
-    write_json(kept, {**report.document(str(run.path)), "checkpoint": folder.name})
+    document = {**report.document(str(run.path)), "checkpoint": folder.name}
+    write_json(kept, {**document, "results": document["results"] + _still_valid(kept, document, path)})
     return report
+
+
+def _still_valid(kept: Path, document: dict[str, Any], data: Path) -> list[dict[str, Any]]:
+    """Results of an earlier report on the same weights and data that the new one does not have."""
+    if not kept.exists() or kept.stat().st_mtime < data.stat().st_mtime:
+        return []
+    try:
+        earlier = read_json(kept)
+    except InputError:
+        # it is about to be replaced, and must not cost the new one
+        return []
+    if any(earlier.get(name) != document[name] for name in ("data", "split", "num_episodes", "checkpoint")):
+        return []
+    identity = ("metric", "property", "convention", "options")
+    new = [[result.get(name) for name in identity] for result in document["results"]]
+    return [each for each in earlier["results"] if [each.get(name) for name in identity] not in new]
 
 
 def check_fits(config: RunConfig, truth: EpisodeFile) -> None:

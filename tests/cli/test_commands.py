@@ -51,8 +51,29 @@ def test_eval_json_has_the_contract_s_fields(slotssm, home):
     needed = {"metric", "value", "unit", "num_units", "num_skipped", "options", "interval"}
     assert all(needed <= result.keys() for result in found["results"])
     assert found["results"][0]["options"]["mask_source"] == "decoder"
-    kept = json.loads((home / "runs/tiny-oc-001/eval/test.json").read_text())
-    assert kept["results"] == found["results"]
+    assert _kept(home)[:3] == found["results"]
+
+
+def test_scores_of_a_run_are_kept_until_they_are_scored_again(slotssm, home):
+    def score(*options):
+        return document(slotssm("eval", "runs/tiny-oc-001", "--json", *options))["results"]
+
+    (video,) = score("--metric", "fg-ari")
+    (frame,) = score("--metric", "fg-ari", "--per-frame")
+    (error,) = score("--metric", "mse")
+    kept = _kept(home)
+    assert kept[0] == error
+    assert [each for each in kept if each["metric"] == "fg-ari"] == [frame, video]
+    # other weights: nothing of what was scored holds
+    path = home / "runs/tiny-oc-001/eval/test.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"checkpoint": "step-00000001"}))
+    assert score("--metric", "mse") == _kept(home) == [error]
+    path.write_text("{")
+    assert score("--metric", "mse") == _kept(home)
+
+
+def _kept(home):
+    return json.loads((home / "runs/tiny-oc-001/eval/test.json").read_text())["results"]
 
 
 def test_bcb_scores_come_with_their_floor(slotssm, home):

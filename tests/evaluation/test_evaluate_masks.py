@@ -69,7 +69,6 @@ def test_values_are_those_of_the_metrics(truth, predictions):
         ("fg-ari", {"per_frame": True}, lambda t, p: metrics.fg_ari(t, p, per_frame=True)),
         ("fg-ari", {"clip_len": 2}, lambda t, p: metrics.fg_ari(t, p, clip_len=2)),
         ("fg-ari", {"skip_frames": 1}, lambda t, p: metrics.fg_ari(t, p, skip_frames=1)),
-        ("fg-ari", {"include_background": True}, metrics.ari),
         ("fg-ari", {"empty": "one"}, lambda t, p: metrics.fg_ari(t, p, empty="one")),
         ("miou", {"per_frame": True}, lambda t, p: metrics.miou(t, p, per_frame=True)),
         ("miou", {"include_background": True}, lambda t, p: metrics.miou(t, p, include_background=True)),
@@ -95,6 +94,14 @@ def test_overlap_matching_is_never_called_miou(truth, predictions):
     assert result.metric == "mbo"
     assert result.value == pytest.approx(metrics.mbo(random_masks(), random_masks(seed=1)).mean)
     assert set(score(truth, predictions, matching="overlap")) == {"fg-ari", "ari", "mbo", *DIAGNOSTICS}
+
+
+def test_an_index_that_counts_the_background_is_never_called_fg_ari(truth, predictions):
+    (result,) = score(truth, predictions, "fg-ari", include_background=True).values()
+    assert result.metric == "ari"
+    assert result.value == pytest.approx(metrics.ari(random_masks(), random_masks(seed=1)).mean)
+    assert "include_background" not in result.options
+    assert set(score(truth, predictions, include_background=True)) == {"ari", "miou", "mbo", *DIAGNOSTICS}
 
 
 def test_soft_masks_become_hard_by_argmax(tmp_path, truth, predictions):
@@ -223,7 +230,8 @@ def test_metrics_that_the_data_cannot_serve_are_refused(tmp_path, truth, predict
 def test_files_that_do_not_belong_together_are_refused(tmp_path, truth, predictions):
     fewer = write(tmp_path / "p.h5", masks=random_masks(num=4))
     assert "has 4 episodes in test" in refused(truth, fewer)
-    assert "predicted masks (2, 8, 8)" in refused(truth, write(tmp_path / "s.h5", masks=random_masks(frames=2)))
+    short = write(tmp_path / "s.h5", masks=random_masks(frames=2))
+    assert f"{short}: test/masks has 2 frames, {truth} has 3" in refused(truth, short)
     floats = write(tmp_path / "f.h5", masks=random_masks().astype(float))
     assert "must be integers [E, T, H, W] or soft" in refused(truth, floats)
     last = write(tmp_path / "l.h5", masks=np.zeros((5, 3, 8, 8, 4), np.float32))
@@ -232,6 +240,23 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path, truth, predicti
     other = write_truth(tmp_path / "t.h5", "val", masks=random_masks())
     assert "has no split 'test'; it has val" in refused(other, predictions)
     assert "has no episodes" in refused(write_truth(tmp_path / "e.h5", masks=random_masks()[:0]), predictions)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("miou", {"empty": "one"}, "--empty changes nothing of miou here; leave it out, or score fg-ari or ari"),
+        ("fg-ari", {"average": "object"}, "--average changes nothing of fg-ari here"),
+        ("fg-ari", {"matching": "overlap"}, "--matching changes nothing of fg-ari here"),
+        ("slots-used", {"per_frame": True}, "--per-frame changes nothing of slots-used here"),
+        ("slots-used", {"conventions": ("all",)}, "--conventions changes nothing of slots-used here; leave it out"),
+        ("fg-ari", {"probe": "mlp"}, "--probe changes nothing of fg-ari here; leave it out, or score probe"),
+        ("fg-ari", {"properties": ("color",)}, "--properties changes nothing of fg-ari here"),
+        ("fg-ari", {"mask_source": "attention"}, "--mask-source changes nothing of fg-ari here; leave it out"),
+    ],
+)
+def test_options_that_change_nothing_are_refused(truth, predictions, name, options, message):
+    assert message in refused(truth, predictions, name, **options)
 
 
 @pytest.mark.parametrize(

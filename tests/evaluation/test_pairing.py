@@ -169,11 +169,19 @@ def test_other_data_splits_and_conventions_are_refused(scored, tmp_path):
     assert "content hashes differ" in refused(a, b)
     c = scored("c", noisy(0.6, 2), "fg-ari", per_frame=True)
     message = refused(a, c)
-    assert f"{a} with per_frame=False and {c} with per_frame=True" in message
+    assert f"in {a} with per_frame=False and in {c} with per_frame=True" in message
     assert "two conventions" in message
     changed = tmp_path / "val.json"
     changed.write_text(json.dumps(json.loads(a.read_text()) | {"split": "val"}))
     assert "they differ in split (test and val)" in refused(a, changed)
+
+
+def test_a_metric_of_two_conventions_does_not_keep_others_from_being_compared(scored):
+    a = scored("a", noisy(0.6, 1), "fg-ari", "miou", empty="one")
+    b = scored("b", noisy(0.6, 2), "fg-ari", "miou")
+    found = compare(a, b)
+    assert [result.metric for result in found.results] == ["miou"]
+    assert "two conventions" in found.left_out["fg-ari"]
 
 
 def test_the_same_data_under_another_name_are_the_same(scored, tmp_path):
