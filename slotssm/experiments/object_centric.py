@@ -15,7 +15,7 @@ from slotssm.presets import preset
 
 SCORED = ("fg-ari", "miou", "mse", "probe", "slots-used", "mask-entropy", "identity-switches")
 """What is computed on the test split."""
-COLUMNS: Mapping[str, str] = MappingProxyType(
+SHOWN: Mapping[str, str] = MappingProxyType(
     {
         "fg-ari": "FG-ARI",
         "miou": "mIoU",
@@ -30,7 +30,7 @@ COLUMNS: Mapping[str, str] = MappingProxyType(
         "identity-switches": "switches a video",
     }
 )
-"""Values of a record that the table shows, with their headings."""
+"""Values of a record that the table shows, with their names there."""
 DRAWN = {"fg-ari": "FG-ARI of whole videos", "miou": "mIoU of whole videos"}
 """Metrics that have a figure, with the label of its axis."""
 DATA: Mapping[str, Mapping[str, str]] = MappingProxyType(
@@ -76,21 +76,16 @@ class ObjectCentric(Experiment):
 
     def rows(self, records: Sequence[Record]) -> list[Row]:
         """Models on every data set; the paper's data are others, and are only quoted in the notes."""
-        return compare(records, tuple(COLUMNS))
+        return compare(records, tuple(SHOWN))
 
     def table(self, rows: Sequence[Row], choice: Choice) -> Table:
-        """Segmentation, probes, and what the slots do."""
+        """Segmentation, probes, and what the slots do: a column for every model on every data set."""
         lines = [
-            (
-                str(row.setting["data"]),
-                row.model,
-                f"{row.parameters:,}" if row.parameters else "–",
-                *(str(row.metrics[name]) for name in COLUMNS),
-                f"{len(row.metrics['fg-ari'].values)}" + (f" ({len(row.failed)} failed)" if row.failed else ""),
-            )
-            for row in rows
+            ("parameters", *(f"{row.parameters:,}" if row.parameters else "–" for row in rows)),
+            *((heading, *(str(row.metrics[name]) for row in rows)) for name, heading in SHOWN.items()),
+            ("seeds", *(_seeds(row) for row in rows)),
         ]
-        columns = ("data", "model", "parameters", *COLUMNS.values(), "seeds")
+        columns = ("", *(f"{row.setting['data']}: {row.model}" for row in rows))
         return Table(f"Object-centric learning, scale {choice.scale}", columns, lines, _NOTES)
 
     def draw(self, rows: Sequence[Row], folder: Path) -> list[Path]:
@@ -115,6 +110,10 @@ class ObjectCentric(Experiment):
 
 def _setting(data: str, base: RunConfig) -> Setting:
     return {"data": data, "size_px": base.data.recipe.size_px}
+
+
+def _seeds(row: Row) -> str:
+    return f"{len(row.metrics['fg-ari'].values)}" + (f" ({len(row.failed)} failed)" if row.failed else "")
 
 
 def _paper_note() -> str:
