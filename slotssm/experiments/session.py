@@ -124,11 +124,12 @@ def _still_valid(kept: Path, document: dict[str, Any], data: Path) -> list[dict[
     except InputError:
         # it is about to be replaced, and must not cost the new one
         return []
-    if any(earlier.get(name) != document[name] for name in ("data", "split", "num_episodes", "checkpoint")):
+    facts = earlier if isinstance(earlier, dict) else {}
+    if any(facts.get(name) != document[name] for name in ("data", "split", "num_episodes", "checkpoint")):
         return []
     identity = ("metric", "property", "convention", "options")
     new = [[result.get(name) for name in identity] for result in document["results"]]
-    return [each for each in earlier["results"] if [each.get(name) for name in identity] not in new]
+    return [each for each in facts.get("results", []) if [each.get(name) for name in identity] not in new]
 
 
 def check_fits(config: RunConfig, truth: EpisodeFile) -> None:

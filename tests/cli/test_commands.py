@@ -68,8 +68,9 @@ def test_scores_of_a_run_are_kept_until_they_are_scored_again(slotssm, home):
     path = home / "runs/tiny-oc-001/eval/test.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"checkpoint": "step-00000001"}))
     assert score("--metric", "mse") == _kept(home) == [error]
-    path.write_text("{")
-    assert score("--metric", "mse") == _kept(home)
+    for damaged in ("{", "[]"):
+        path.write_text(damaged)
+        assert score("--metric", "mse") == _kept(home)
 
 
 def _kept(home):
