@@ -247,7 +247,9 @@ def cpu_balls() -> RunConfig:
     return base.model_copy(
         update={
             "name": "cpu-balls",
-            "data": DataConfig(recipe=_white_balls(32, 3, joint_speed=0.3), num_train=10_000, num_val=100, num_test=500),
+            "data": DataConfig(
+                recipe=_white_balls(32, 3, joint_speed=0.3), num_train=10_000, num_val=100, num_test=500
+            ),
             "task": PredictConfig(piece_px=8, num_decoder_layers=2, max_first_frame=10),
             "train": base.train.model_copy(
                 update={
