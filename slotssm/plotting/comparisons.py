@@ -1,11 +1,13 @@
 """Figures that compare models: bars over a setting, and curves."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from slotssm.files import atomic
 from slotssm.plotting.colors import slot_colors
@@ -56,7 +58,7 @@ class Curve:
         x: positions.
         y: values.
         error: half width of a band around the line; empty leaves it out.
-        dashed: for references such as trivial baselines.
+        dashed: for references such as trivial baselines; a second one is dotted.
     """
 
     series: str
@@ -135,10 +137,12 @@ def write_lines(
     """
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axis = figure.subplots()
+    # references share a colour, and so need styles of their own
+    styles = itertools.cycle(("dashed", "dotted", "dashdot"))
     for curve in curves:
         color = series_color(curve.series)
         marker = "" if len(curve.x) > 16 else "o"
-        style = "dashed" if curve.dashed else "solid"
+        style = next(styles) if curve.dashed else "solid"
         axis.plot(
             curve.x,
             curve.y,
@@ -158,6 +162,8 @@ def write_lines(
         ticks = sorted({x for curve in curves for x in curve.x})
         axis.set_xticks(ticks, [f"{x:g}" for x in ticks])
         axis.minorticks_off()
+    elif all(float(x).is_integer() for curve in curves for x in curve.x):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     if log_y:
         axis.set_yscale("log")
     axis.set_xlabel(x_label)

@@ -158,6 +158,17 @@ def test_lines_pass_through_their_points_with_bands_of_their_errors(tmp_path, ax
     assert has_color(tmp_path / "lines.png", "slotssm")
 
 
+def test_references_differ_in_style_and_whole_positions_have_whole_ticks(tmp_path, axes):
+    frames = tuple(float(frame) for frame in range(10, 30))
+    names = ("repeat the last frame", "mean of the context")
+    curves = [Curve(name, frames, frames, dashed=True) for name in names]
+    write_lines(curves, tmp_path / "lines.png", "title", "frame", "error")
+    (axis,) = axes
+    first, second = axis.lines
+    assert first.get_linestyle() != second.get_linestyle()
+    assert all(float(tick).is_integer() for tick in axis.get_xticks())
+
+
 def test_powers_are_straight_lines_on_logarithmic_axes(tmp_path, axes):
     curve = Curve("slotssm", LENGTHS, tuple(1e-3 * length**2 for length in LENGTHS))
     write_lines([curve], tmp_path / "log.png", "title", "L", "ms", log_x=True, log_y=True)
