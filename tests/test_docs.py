@@ -47,7 +47,7 @@ def test_python_blocks_run(name, code, example_data, monkeypatch):
 
 
 def console_commands() -> list[str]:
-    lines = [line for _, code in blocks("console") for line in code.splitlines()]
+    lines = [line for _, code in blocks("console") for line in code.replace("\\\n", "").splitlines()]
     commands = [line[2:].split("#")[0].split(" > ")[0].strip() for line in lines if line.startswith("$ ")]
     return [command for command in commands if command.startswith("slotssm")]
 
