@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +42,27 @@ class StepReport:
     num_steps: int
     values: dict[str, float]
     message: str = ""
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> torch.Tensor:
+    """Scale the gradients in place so that their norm is at most `max_norm`, as `clip_grad_norm_` of torch does.
+
+    Torch sums squares in the gradients' own precision, which overflows at a norm of 2e19: a recurrent model whose
+    gradient explodes over a long sequence would stop there although every gradient is finite and clipping is meant for
+    it. Such a norm is taken again from gradients divided by the largest; other norms are torch's, bit by bit.
+
+    Returns:
+        The norm before clipping, a scalar; not finite only if a gradient is not (or the norm leaves the range).
+    """
+    parameters = [parameter for parameter in parameters if parameter.grad is not None]
+    gradients = [parameter.grad for parameter in parameters]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if torch.isinf(norm):
+        largest = torch.stack([gradient.abs().max() for gradient in gradients]).max()
+        if torch.isfinite(largest):
+            norm = largest * torch.nn.utils.get_total_norm([gradient / largest for gradient in gradients])
+    torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+    return norm
 
 
 class Trainer:
@@ -145,8 +166,10 @@ class Trainer:
         value = self._finite("loss", loss.detach())
         self._prepared_optimizer.zero_grad()
         self.accelerator.backward(loss)
-        clipped = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), train.grad_clip_norm or math.inf)
-        norm = self._finite("gradient's norm", clipped)
+        self.accelerator.unscale_gradients()
+        norm = self._finite(
+            "gradient's norm", clip_gradients(self.wrapped.parameters(), train.grad_clip_norm or math.inf)
+        )
         self._prepared_optimizer.step()
         self.step += 1
         values = {"loss": value, "learning_rate": rate, "grad_norm": norm}

@@ -18,7 +18,7 @@ from slotssm.presets import preset
 from slotssm.tasks import build_task
 from slotssm.training import checkpoint, trainer
 from slotssm.training.run import RunDirectory, read_lines
-from slotssm.training.trainer import Trainer, build_optimizer, learning_rate, resolve_device
+from slotssm.training.trainer import Trainer, build_optimizer, clip_gradients, learning_rate, resolve_device
 
 FAST = ("train.num_steps=8", "train.checkpoint_every_steps=4", "train.eval_every_steps=4", "train.log_every_steps=1")
 
@@ -153,6 +153,38 @@ def test_a_non_finite_gradient_never_reaches_a_checkpoint(tiny_run, monkeypatch)
         trainer.train()
     assert checkpoint.latest(run.checkpoints).name == "step-00000004"
     assert all(torch.isfinite(tensor).all() for tensor in weights(run).values())
+
+
+def gradients_of(*values):
+    """Parameters whose gradients are float32 vectors of these values."""
+    parameters = [torch.nn.Parameter(torch.zeros(len(value))) for value in values]
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.grad = torch.tensor(value)
+    return parameters
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 1e18])
+@pytest.mark.parametrize("max_norm", [1.0, math.inf])
+def test_clipping_is_torchs_bit_by_bit_where_torch_can(scale, max_norm):
+    values = [[3 * scale, -4 * scale], [12 * scale]]
+    ours, torchs = gradients_of(*values), gradients_of(*values)
+    norm = clip_gradients(ours, max_norm)
+    assert torch.equal(norm, torch.nn.utils.clip_grad_norm_(torchs, max_norm))
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(ours, torchs, strict=True))
+
+
+def test_an_exploded_but_finite_gradient_is_clipped_to_its_direction():
+    values = [[3e30, -4e30], [12e30]]
+    assert torch.isinf(torch.nn.utils.clip_grad_norm_(gradients_of(*values), 1.0))  # what torch makes of it
+    parameters = gradients_of(*values)
+    assert float(clip_gradients(parameters, 1.0)) == pytest.approx(13e30)
+    clipped = torch.cat([parameter.grad for parameter in parameters])
+    torch.testing.assert_close(clipped, torch.tensor([3.0, -4.0, 12.0]) / 13)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_the_norm_of_a_gradient_that_is_not_finite_is_not_finite(value):
+    assert not torch.isfinite(clip_gradients(gradients_of([1.0, value], [2.0]), 1.0))
 
 
 def test_training_lowers_the_loss(tiny_run):
