@@ -54,8 +54,8 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> torch
     Returns:
         The norm before clipping, a scalar; not finite only if a gradient is not (or the norm leaves the range).
     """
-    parameters = [parameter for parameter in parameters if parameter.grad is not None]
-    gradients = [parameter.grad for parameter in parameters]
+    parameters = list(parameters)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     if torch.isinf(norm):
         largest = torch.stack([gradient.abs().max() for gradient in gradients]).max()
