@@ -19,6 +19,7 @@ from slotssm.experiments.cells import Cell, Listener, Record, Setting
 from slotssm.experiments.comparison import Row, Table, compare
 from slotssm.experiments.experiment import Choice, Experiment, Scale
 from slotssm.experiments.matched import MODELS, count_parameters, matched
+from slotssm.experiments.measurement import EARLY
 from slotssm.files import read_json
 from slotssm.plotting import Curve, write_lines
 from slotssm.presets import preset
@@ -36,6 +37,8 @@ LIMIT_S = 150.0
 FIT_FROM = 320
 """Exponents are fitted to this length and longer ones: shorter sequences are ruled by what a call costs."""
 QUANTITIES = ("latency_s", "streamed_step_s", "training_step_s", "inference_bytes", "training_bytes")
+_EARLY_STEP = "early_step_s"
+"""A streamed step at the beginning, timed in turns with the one after L steps."""
 _HEADLINES = {"tiny": "Efficiency of the smallest models"} | dict.fromkeys(
     ("paper", "cpu"), "Efficiency at the paper's size"
 )
@@ -142,7 +145,7 @@ class Efficiency(Experiment):
 
     def rows(self, records: Sequence[Record]) -> list[Row]:
         """One row for every model and length."""
-        return compare(records, QUANTITIES)
+        return compare(records, (*QUANTITIES, _EARLY_STEP))
 
     def table(self, rows: Sequence[Row], choice: Choice) -> Table:
         """Medians, and how they grow."""
@@ -195,6 +198,12 @@ def _points(rows: Sequence[Row], name: str) -> dict[str, list[tuple[float, float
     return {model: sorted(points) for model, points in found.items()}
 
 
+def _late_over_early(row: Row) -> float:
+    late, early = row.metrics["streamed_step_s"].mean, row.metrics[_EARLY_STEP].mean
+    assert late and early
+    return late / early
+
+
 def _shown(name: str, value: float | None, row: Row) -> str:
     if value is None:
         return "skipped" if any("skipped" in reason for reason in row.failed.values()) or not row.failed else "failed"
@@ -216,6 +225,13 @@ def _notes(rows: Sequence[Row]) -> tuple[str, ...]:
         shown = ", ".join(f"{model} {slope:.2f}" for model, slope in slopes.items() if slope is not None)
         if shown:
             notes.append(f"Exponent of L (from L = {FIT_FROM}), {_TITLES[name]}: {shown}.")
+    ascending = sorted(rows, key=lambda row: row.setting["length"])
+    longest = {row.model: row for row in ascending if row.metrics[_EARLY_STEP].mean}
+    shown = ", ".join(
+        f"{model} {_late_over_early(row):.2f} at L = {row.setting['length']}" for model, row in longest.items()
+    )
+    if shown:
+        notes.append(f"One streamed step after L steps over one after {EARLY}, timed in turns: {shown}.")
     for name in QUANTITIES:
         points = {model: dict(found) for model, found in _points(rows, name).items()}
         ours, theirs = points.get("slotssm", {}), points.get("slot-transformer", {})

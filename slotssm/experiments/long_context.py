@@ -52,8 +52,8 @@ SERIES = MappingProxyType(
         ),
         "cpu": (
             Series("earliest", 6, 3, (1, 4, 8), chain_steps=(6000, 6000, 1500)),
-            Series("earliest", 6, 2, (1, 4), chain_steps=(6000, 3000), num_seeds=1),
-            Series("earliest", 6, 4, (1, 4), chain_steps=(6000, 3000), num_seeds=1),
+            Series("earliest", 6, 2, (1, 4), chain_steps=(6000, 3000), num_seeds=2),
+            Series("earliest", 6, 4, (1, 4), chain_steps=(6000, 3000), num_seeds=2),
         ),
         "tiny": (Series("earliest", 6, 2, (1, 2), chain_steps=(60, 30)), Series("earliest", 6, 1, (2,))),
     }

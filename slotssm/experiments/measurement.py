@@ -4,6 +4,7 @@ Usage:
     python -m slotssm.experiments.measurement JSON
 """
 
+import functools
 import json
 import resource
 import statistics
@@ -23,7 +24,10 @@ from slotssm.training.trainer import resolve_device
 
 REPEATS, SPENT_S = 7, 10.0
 """At most so many repeats, and no further one after so much time."""
-STREAMED_STEPS = 30
+STREAMED_STEPS = 100
+"""Steps that are timed early and late in the sequence."""
+EARLY = 2
+"""What an early step has seen."""
 
 
 def measure(config: EncodedModelConfig, length: int, batch: int, tokens: int, limit_s: float, device: str) -> Any:
@@ -48,8 +52,8 @@ def measure(config: EncodedModelConfig, length: int, batch: int, tokens: int, li
         model(inputs[:, :2])  # loads kernels
         inference_bytes, first = _peak_growth(lambda: _timed(lambda: model(inputs), where), where)
         latencies = [first, *_repeated(lambda: model(inputs), where, first)]
-        steps = _streamed(model, inputs, where)
-    repeats = {"latency_s": latencies, "streamed_step_s": steps}
+        early_steps, steps = _streamed(model, inputs, where)
+    repeats = {"latency_s": latencies, "streamed_step_s": steps, "early_step_s": early_steps}
     values = {"inference_bytes": float(inference_bytes)}
     if 4 * min(latencies) < limit_s:
         weights = torch.randn(batch, config.num_slots, config.slot_dim, device=where)
@@ -71,11 +75,13 @@ def _training_step(model: SlotSequenceModel, inputs: Tensor, weights: Tensor) ->
     (model(inputs).slots[:, -1] * weights).sum().backward()
 
 
-def _streamed(model: SlotSequenceModel, inputs: Tensor, where: str) -> list[float]:
-    """Seconds of single steps after the whole sequence was seen."""
-    state, times = model(inputs).state, []
+def _streamed(model: SlotSequenceModel, inputs: Tensor, where: str) -> tuple[list[float], list[float]]:
+    """Seconds of single steps early and late in the sequence; in turns, so that noise meets both."""
+    states = model(inputs[:, :EARLY]).state, model(inputs).state
+    times: tuple[list[float], list[float]] = [], []
     for _ in range(STREAMED_STEPS):
-        times.append(_timed(lambda: model.step(inputs[:, -1], state), where))
+        for state, found in zip(states, times, strict=True):
+            found.append(_timed(functools.partial(model.step, inputs[:, -1], state), where))
     return times
 
 

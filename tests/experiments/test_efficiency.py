@@ -91,6 +91,18 @@ def test_notes_tell_exponents_and_how_many_times_slower_slot_transformer_is(tmp_
     assert table.rows[0][:4] == ("160", "slotssm", f"{count_parameters(SMALL):,}", "2 s")
 
 
+def test_a_note_tells_how_a_streamed_step_grows_at_the_longest_length_that_was_measured(tmp_path, measured_by):
+    for length, late in ((640, 0.75), (320, 0.5)):
+        values = {"latency_s": 1.0, "early_step_s": 0.25, "streamed_step_s": late}
+        measured_by(Program(stdout=json.dumps({"values": values, "repeats": {}})))
+        run_cell(cell(length), tmp_path, "cpu", NOBODY)
+    measured_by(Program(returncode=-9))
+    run_cell(cell(1280), tmp_path, "cpu", NOBODY)
+    rows = Efficiency().rows([read_record(cell(length), tmp_path) for length in (640, 320, 1280)])
+    notes = Efficiency().table(rows, Choice("cpu")).notes
+    assert "One streamed step after L steps over one after 2, timed in turns: slotssm 3.00 at L = 640." in notes
+
+
 def test_memory_that_did_not_grow_has_no_exponent_and_no_point(tmp_path, measured_by):
     flat = {"values": dict.fromkeys(QUANTITIES, 0.0), "repeats": {}}
     measured_by(Program(stdout=json.dumps(flat)))
@@ -176,10 +188,10 @@ def brief(monkeypatch):
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_is_timed_as_a_whole_and_step_by_step(brief, model):
     measured = measurement.measure(matched(SMALL, model), 6, 2, 1, 100.0, "cpu")
-    assert set(measured["values"]) == set(QUANTITIES)
+    assert set(measured["values"]) == {*QUANTITIES, "early_step_s"}
     # the first time and three repeats
     counts = {name: len(times) for name, times in measured["repeats"].items()}
-    assert counts == {"latency_s": 4, "streamed_step_s": 2, "training_step_s": 4}
+    assert counts == {"latency_s": 4, "streamed_step_s": 2, "early_step_s": 2, "training_step_s": 4}
     for name, times in measured["repeats"].items():
         assert min(times) > 0
         assert measured["values"][name] == pytest.approx(np.median(times))
@@ -187,8 +199,8 @@ def test_every_model_is_timed_as_a_whole_and_step_by_step(brief, model):
     json.dumps(measured, allow_nan=False)
 
 
-def test_a_streamed_step_is_one_after_the_whole_sequence(brief, monkeypatch):
-    # of a model whose state grows: every timed step must see the same state, after all L steps
+def test_streamed_steps_are_timed_after_the_beginning_and_after_the_whole_sequence_in_turns(brief, monkeypatch):
+    # of a model whose state grows: every timed step must see one of the same two states
     seen = []
     kind = type(build_model(matched(SMALL, "slot-transformer")))
     step = kind.step
@@ -199,12 +211,12 @@ def test_a_streamed_step_is_one_after_the_whole_sequence(brief, monkeypatch):
 
     monkeypatch.setattr(kind, "step", watch)
     measurement.measure(matched(SMALL, "slot-transformer"), 6, 2, 1, 100.0, "cpu")
-    assert seen == [((2, 1, 16), 6)] * 2
+    assert seen == [((2, 1, 16), 2), ((2, 1, 16), 6)] * 2
 
 
 def test_training_is_left_out_where_it_would_take_too_long(brief):
     values = measurement.measure(SMALL, 6, 2, 1, 0.0, "cpu")["values"]
-    assert set(values) == {"latency_s", "streamed_step_s", "inference_bytes"}
+    assert set(values) == {"latency_s", "streamed_step_s", "early_step_s", "inference_bytes"}
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere the peak cannot be set back")

@@ -292,7 +292,7 @@ def test_result_json_says_what_was_compared_and_where_it_was_measured(made):
 def test_measured_quantities_are_positive(made):
     if made.experiment.name == "efficiency":
         values = [row.metrics[name].mean for row in made.result.rows for name in row.metrics]
-        assert len(values) == 2 * 5
+        assert len(values) == 2 * 6
     else:
         values = [row.metrics["mse"].mean for row in made.result.rows]
     assert min(values) > 0
