@@ -24,7 +24,7 @@ from generators.catalog import GENERATORS, make_episode
 from generators.writer import generate
 from slotssm.config import BouncingRecipe, DataConfig
 from slotssm.data.episodes import EpisodeWriter
-from slotssm.experiments.provenance import machine
+from slotssm.experiments.measurement.provenance import machine
 
 RECIPE = BouncingRecipe(min_objects=3, max_objects=3)
 PEER_FRAMES = 3000

@@ -21,7 +21,7 @@ FLOORS = {
     "slotssm.data": 0,
     "slotssm.config": 0,
     "slotssm.layers": 1,
-    "slotssm.presets": 1,
+    "slotssm.experiments.presets": 1,
     "slotssm.models": 2,
     "slotssm.metrics": 2,
     "generators": 2,

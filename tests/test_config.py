@@ -31,7 +31,7 @@ from slotssm.config import (
 )
 from slotssm.documents import load, override, parse_assignments, read_toml
 from slotssm.errors import InputError
-from slotssm.presets import preset
+from slotssm.experiments.presets import preset
 
 RECALL = {
     "data": {"recipe": {"kind": "bcb"}},

@@ -29,7 +29,7 @@ def example_data(tmp_path_factory):
     from slotssm.documents import override
     from slotssm.experiments.datasets import ensure_own_data
     from slotssm.experiments.session import start_run
-    from slotssm.presets import preset
+    from slotssm.experiments.presets import preset
     from slotssm.training.run import RunDirectory
 
     folder = tmp_path_factory.mktemp("docs")

@@ -1,14 +1,17 @@
 """The Mamba (v1) block: parameter names, shapes and initial values of `mamba_ssm.Mamba`."""
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
+from slotssm.config import TimeMixerConfig
 from slotssm.layers.step_sizes import draw_step_sizes, inverse_softplus
+from slotssm.registry import register_time_mixer
 from slotssm.ops import selective_scan, selective_scan_step
 from slotssm.ops.convolution import causal_convolve
 
@@ -25,6 +28,24 @@ class MambaState(NamedTuple):
     ssm: Tensor
 
 
+class MambaConfig(TimeMixerConfig):
+    """Time mixer: one Mamba (v1) block, its weights shared by all slots."""
+
+    kind: Literal["mamba"] = "mamba"
+    d_state: int = Field(16, ge=1)
+    """N: state size of each inner channel."""
+    d_conv: int = Field(4, ge=1)
+    """Width of the causal depthwise convolution in steps."""
+    expand: float = Field(2.0, gt=0)
+    """Inner width E = int(expand * slot_dim)."""
+
+    def check_width(self, slot_dim: int) -> None:
+        """Refuse an inner width without a channel."""
+        if int(self.expand * slot_dim) < 1:
+            raise ValueError("time_mixer.expand must leave at least one channel of slot_dim")
+
+
+@register_time_mixer("mamba", MambaConfig)
 class Mamba(nn.Module):
     """Selective state space block (Gu & Dao 2023, figure 3).
 

@@ -1,14 +1,15 @@
 """S4D: a diagonal complex state space model for each channel, which does not depend on its input."""
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slotssm.layers.step_sizes import draw_step_sizes
+from slotssm.layers.step_sizes import TimeInvariantConfig, draw_step_sizes
+from slotssm.registry import register_time_mixer
 from slotssm.ops.diagonal import diagonal_scan, diagonal_step
 
 
@@ -22,6 +23,13 @@ class S4DState(NamedTuple):
     ssm: Tensor
 
 
+class S4DConfig(TimeInvariantConfig):
+    """Time mixer: one S4D block, a state space model for each channel; its weights shared by all slots."""
+
+    kind: Literal["s4d"] = "s4d"
+
+
+@register_time_mixer("s4d", S4DConfig)
 class S4D(nn.Module):
     """The minimal S4D block (Gu et al. 2022, arXiv 2206.11893; its authors' `models/s4/s4d.py`).
 

@@ -1,6 +1,6 @@
 """S5: one diagonal complex state space model over all channels together, which does not depend on its input."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,8 @@ from einops import rearrange
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
-from slotssm.layers.step_sizes import draw_step_sizes
+from slotssm.layers.step_sizes import TimeInvariantConfig, draw_step_sizes
+from slotssm.registry import register_time_mixer
 from slotssm.ops.diagonal import diagonal_scan
 
 
@@ -22,6 +23,13 @@ class S5State(NamedTuple):
     ssm: Tensor
 
 
+class S5Config(TimeInvariantConfig):
+    """Time mixer: one S5 block, a state space model of all channels; its weights shared by all slots."""
+
+    kind: Literal["s5"] = "s5"
+
+
+@register_time_mixer("s5", S5Config)
 class S5(nn.Module):
     """The S5 block (Smith et al. 2023, arXiv 2208.04933; its authors' `s5/ssm.py` and `s5/layers.py`).
 

@@ -1,14 +1,32 @@
 """SAVi, the baseline of object-centric learning: a recurrence over slots that reads the tokens of every step."""
 
-from typing import NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
-from slotssm.config import SAViConfig
 from slotssm.layers import SlotAttention, SlotMixer
 from slotssm.models.composition import ModelOutput, ModelState, SlotSequenceModel
+from slotssm.models.stacks import SequenceModelConfig
+from slotssm.registry import register_model
+
+
+class SAViConfig(SequenceModelConfig):
+    """SAVi: slot attention corrects the slots by every frame, a Transformer block predicts them (Kipf et al. 2022)."""
+
+    kind: Literal["savi"] = "savi"
+    num_layers: int = Field(1, ge=1)
+    """Transformer blocks of the predictor."""
+    num_iterations: int = Field(1, ge=1)
+    """Corrections by one frame, with the same weights."""
+    not_shared: ClassVar[frozenset[str]] = frozenset({"num_layers"})
+
+    @property
+    def num_layer_mlps(self) -> int:
+        """The corrector has one too."""
+        return self.num_layers + 1
 
 
 class SAViState(NamedTuple):
@@ -21,6 +39,7 @@ class SAViState(NamedTuple):
     predicted: Tensor
 
 
+@register_model("savi", SAViConfig)
 class SAVi(SlotSequenceModel):
     """Slot Attention for Video without conditioning (Kipf et al. 2022, 2111.12594; used in the paper, section 7.3).
 
@@ -32,7 +51,7 @@ class SAVi(SlotSequenceModel):
 
     def __init__(self, config: SAViConfig) -> None:
         super().__init__([], config.num_slots, config.slot_dim, learned_queries=True)
-        ratio = config.layer_mlp_ratio or config.mlp_ratio
+        ratio = config.layer_mlp_width
         self.corrector = SlotAttention(config.slot_dim, config.num_iterations, ratio, config.dropout)
         self.predictor = nn.Sequential(
             *(SlotMixer(config.slot_dim, config.num_heads, ratio, config.dropout) for _ in range(config.num_layers))

@@ -8,7 +8,7 @@ from slotssm.data.episodes import EpisodeFile
 from slotssm.evaluation import TaskSource
 from slotssm.evaluation.pictures import draw_data, draw_predictions
 from slotssm.plotting import overlay, pale
-from slotssm.presets import preset
+from slotssm.experiments.presets import preset
 from slotssm.tasks import build_task
 
 EPISODES, FRAMES, CONTEXT, SIZE, ZOOM = 2, 6, 2, 16, 6

@@ -21,7 +21,7 @@ from slotssm.errors import InputError, SlotSSMError
 from slotssm.evaluation import FileSource, ScoringOptions, TaskSource, evaluate, probes
 from slotssm.evaluation.probes import probe
 from slotssm.evaluation.properties import Property, SlotRows, find_properties
-from slotssm.presets import preset
+from slotssm.experiments.presets import preset
 from slotssm.tasks import build_task
 
 VIDEOS, FRAMES, OBJECTS, SLOTS, WIDTH, SIZE = 14, 4, 3, 5, 8, 9

@@ -10,9 +10,9 @@ from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
 from slotssm.evaluation import ScoringOptions, TaskSource, evaluate
 from slotssm.evaluation.validation import validate
-from slotssm.experiments.matched import with_model
+from slotssm.experiments.reproductions.matched import with_model
 from slotssm.layers import SlotAttention
-from slotssm.presets import preset
+from slotssm.experiments.presets import preset
 from slotssm.tasks import build_task
 
 EPISODES, SIZE = 3, 16

@@ -13,7 +13,7 @@ from slotssm.documents import override
 from slotssm.errors import BusyError, InputError
 from slotssm.experiments.datasets import ensure_own_data, own_data_path, recorded_data
 from slotssm.files import exclusive
-from slotssm.presets import preset
+from slotssm.experiments.presets import preset
 
 
 def test_own_data_is_made_once(tmp_path):
@@ -37,7 +37,7 @@ def test_runs_that_start_together_share_one_generation(tmp_path, environment):
     code = (
         "import sys; from pathlib import Path\n"
         "from slotssm.experiments.datasets import ensure_own_data\n"
-        "from slotssm.presets import preset\n"
+        "from slotssm.experiments.presets import preset\n"
         "if __name__ == '__main__': ensure_own_data(preset('cpu-oc'), Path(sys.argv[1]))\n"
     )
     script = tmp_path / "make.py"

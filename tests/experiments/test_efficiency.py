@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from slotssm.config import SlotSSMConfig
 from slotssm.errors import Interrupted, SlotSSMError
 from slotssm.experiments import efficiency, measurement
-from slotssm.experiments.cells import Listener, read_record, run_cell
-from slotssm.experiments.efficiency import QUANTITIES, Efficiency, EfficiencyCell, exponent
-from slotssm.experiments.experiment import Choice
-from slotssm.experiments.matched import MODELS, count_parameters, matched
+from slotssm.experiments.reproductions.cells import Listener, read_record, run_cell
+from slotssm.experiments.reproductions.efficiency import QUANTITIES, Efficiency, EfficiencyCell, exponent
+from slotssm.experiments.reproductions.experiment import Choice
+from slotssm.experiments.reproductions.matched import MODELS, count_parameters, matched
 from slotssm.models import build_model
 
 NOBODY = Listener()

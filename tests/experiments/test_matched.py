@@ -5,11 +5,11 @@ import torch
 
 from slotssm.config import Mamba2Config, RIMConfig, RunConfig, S5Config, SlotSSMConfig
 from slotssm.errors import InputError
-from slotssm.experiments.experiment import Choice
-from slotssm.experiments.matched import MODELS, count_parameters, matched, with_model
-from slotssm.experiments.reproduce import EXPERIMENTS
+from slotssm.experiments.reproductions.experiment import Choice
+from slotssm.experiments.reproductions.matched import MODELS, count_parameters, matched, with_model
+from slotssm.experiments.reproductions.reproduce import EXPERIMENTS
 from slotssm.models import build_model
-from slotssm.presets import preset
+from slotssm.experiments.presets import preset
 from slotssm.tasks import build_task
 
 PRESETS = ("cpu-bcb", "cpu-balls", "paper-bcb", "paper-balls")

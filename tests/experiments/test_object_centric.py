@@ -3,10 +3,10 @@
 import pytest
 
 from slotssm.config import OCSlotSSMConfig, SAViConfig
-from slotssm.experiments.experiment import Choice
-from slotssm.experiments.matched import count_parameters
-from slotssm.experiments.object_centric import DATA, SCORED, SHOWN, ObjectCentric
-from slotssm.presets import preset
+from slotssm.experiments.reproductions.experiment import Choice
+from slotssm.experiments.reproductions.matched import count_parameters
+from slotssm.experiments.reproductions.object_centric import DATA, SCORED, SHOWN, ObjectCentric
+from slotssm.experiments.presets import preset
 from slotssm.tasks import build_task
 
 

@@ -15,11 +15,11 @@ from slotssm.config import RunConfig
 from slotssm.documents import override
 from slotssm.errors import InputError
 from slotssm.experiments import long_context, matched, paper_numbers
-from slotssm.experiments.cells import TrainingCell
-from slotssm.experiments.efficiency import EfficiencyCell
-from slotssm.experiments.experiment import Choice
-from slotssm.experiments.matched import MODELS, OBJECT_MODELS
-from slotssm.experiments.reproduce import EXPERIMENTS, chosen_cells, default_folder, experiment_of, reproduce
+from slotssm.experiments.reproductions.cells import TrainingCell
+from slotssm.experiments.reproductions.efficiency import EfficiencyCell
+from slotssm.experiments.reproductions.experiment import Choice
+from slotssm.experiments.reproductions.matched import MODELS, OBJECT_MODELS
+from slotssm.experiments.reproductions.reproduce import EXPERIMENTS, chosen_cells, default_folder, experiment_of, reproduce
 from slotssm.plotting import read_picture
 
 SCALES = [(name, scale) for name, experiment in EXPERIMENTS.items() for scale in experiment.scales]

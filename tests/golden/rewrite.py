@@ -26,7 +26,7 @@ def command_surface() -> str:
 def tiny_runs() -> dict[str, RunConfig]:
     """The tiny presets, and one of them with every other time mixer."""
     from slotssm.documents import override
-    from slotssm.presets import preset
+    from slotssm.experiments.presets import preset
 
     runs = {name: preset(name) for name in ("tiny-oc", "tiny-bcb")}
     for kind in ("mamba2", "s4d", "s5"):
@@ -36,7 +36,7 @@ def tiny_runs() -> dict[str, RunConfig]:
 
 def parameter_counts() -> str:
     """Parameters of the parts of every preset and tiny run."""
-    from slotssm.presets import PRESETS
+    from slotssm.experiments.presets import PRESETS
     from slotssm.tasks import build_task
 
     lines = []

@@ -16,7 +16,7 @@ from slotssm.config import (
     SlotSSMConfig,
 )
 from slotssm.errors import InputError
-from slotssm.presets import preset
+from slotssm.experiments.presets import preset
 from slotssm.tasks import Predict, build_task
 from slotssm.tasks.task import nearest_classes
 

@@ -9,7 +9,7 @@ from generators.bcb import make_episode, target_colors
 from slotssm.config import PAINTS, BCBRecipe
 from slotssm.documents import override
 from slotssm.errors import InputError
-from slotssm.presets import preset
+from slotssm.experiments.presets import preset
 from slotssm.tasks import Recall, build_task
 from slotssm.tasks.recall import prefix_targets
 

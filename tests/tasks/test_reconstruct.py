@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from slotssm.config import SlotSSMConfig
-from slotssm.presets import preset
+from slotssm.experiments.presets import preset
 from slotssm.tasks import Reconstruct, build_task
 from slotssm.tasks.task import as_pixels
 

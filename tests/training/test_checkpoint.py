@@ -5,7 +5,7 @@ import torch
 
 from slotssm.documents import override, parse_assignments
 from slotssm.errors import InputError
-from slotssm.presets import preset
+from slotssm.experiments.presets import preset
 from slotssm.tasks import build_task
 from slotssm.training import checkpoint
 

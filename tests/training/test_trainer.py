@@ -14,7 +14,7 @@ from slotssm.config import TrainConfig
 from slotssm.data.episodes import EpisodeFile
 from slotssm.documents import override
 from slotssm.errors import InputError, Interrupted, SlotSSMError
-from slotssm.presets import preset
+from slotssm.experiments.presets import preset
 from slotssm.tasks import build_task
 from slotssm.training import checkpoint, trainer
 from slotssm.training.run import RunDirectory, read_lines

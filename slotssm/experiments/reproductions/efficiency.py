@@ -11,18 +11,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import ValidationError
-
-from slotssm.config import EncodedModelConfig, SlotSSMConfig
+from slotssm.config import ModelConfig
 from slotssm.errors import Interrupted
-from slotssm.experiments.cells import Cell, Listener, Record, Setting
-from slotssm.experiments.comparison import Row, Table, compare
-from slotssm.experiments.experiment import Choice, Experiment, Scale
-from slotssm.experiments.matched import MODELS, count_parameters, matched
-from slotssm.experiments.measurement import EARLY
+from slotssm.experiments.reproductions.cells import Cell, Listener, Record, Setting
+from slotssm.experiments.reproductions.comparison import Row, Table, compare
+from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale
+from slotssm.experiments.reproductions.matched import SEQUENCE_MODELS, count_parameters, matched
+from slotssm.experiments.measurement.efficiency import EARLY
 from slotssm.files import read_json
 from slotssm.plotting import Curve, write_lines
-from slotssm.presets import preset
+from slotssm.experiments.presets import preset
 
 LENGTHS = MappingProxyType(
     dict.fromkeys(("paper", "cpu"), (80, 160, 320, 640, 1280, 2560, 5120, 10240)) | {"tiny": (10, 20)}
@@ -63,7 +61,7 @@ class EfficiencyCell:
 
     model: str
     length: int
-    config: EncodedModelConfig
+    config: ModelConfig
     seed: int = 0
 
     @property
@@ -80,14 +78,6 @@ class EfficiencyCell:
         """Model and inputs."""
         return {**self.setting, "model": self.config.model_dump(mode="json")}
 
-    def agrees(self, recorded: Any) -> bool:
-        """Compare with defaults for fields that the record does not have; an unreadable one does not agree."""
-        inputs = {name: value for name, value in recorded.items() if name != "model"}
-        try:
-            return inputs == self.setting and type(self.config).model_validate(recorded["model"]) == self.config
-        except (ValidationError, KeyError):
-            return False
-
     def measure(self, folder: Path, device: str, listener: Listener) -> Record:
         """Time and memory; what the shorter lengths say to be too slow is recorded as skipped."""
         expected = self._expected_s(folder)
@@ -95,7 +85,7 @@ class EfficiencyCell:
             return {"failed": f"skipped: would take more than {LIMIT_S:.0f} s a call", "values": {}}
         request = {"config": self.config.model_dump(mode="json"), "length": self.length, "batch": BATCH}
         request |= {"tokens": TOKENS, "limit_s": LIMIT_S, "device": device}
-        command = [sys.executable, "-m", "slotssm.experiments.measurement", json.dumps(request)]
+        command = [sys.executable, "-m", "slotssm.experiments.measurement.efficiency", json.dumps(request)]
         child = subprocess.run(command, capture_output=True, text=True, check=False)
         if child.returncode == -signal.SIGKILL:
             raise MemoryError("the system killed the process")
@@ -124,7 +114,7 @@ class Efficiency(Experiment):
     """Latency, training time and memory of all models over L."""
 
     name = "efficiency"
-    models = tuple(MODELS)
+    models = SEQUENCE_MODELS
     scales = MappingProxyType(
         {"paper": Scale("paper-bcb", (0,)), "cpu": Scale("paper-bcb", (0,)), "tiny": Scale("tiny-bcb", (0,))}
     )
@@ -132,7 +122,6 @@ class Efficiency(Experiment):
     def cells(self, choice: Choice) -> list[Cell]:
         """All models at one length, then at the next, so that a disturbance of the machine meets all of them."""
         reference = preset(self.scales[choice.scale].preset).model
-        assert isinstance(reference, SlotSSMConfig)
         return [
             EfficiencyCell(model, length, matched(reference, model))
             for length in choice.lengths or LENGTHS[choice.scale]

@@ -76,8 +76,8 @@ def _fused_scan() -> str:
 
 
 def _generator() -> str:
+    from generators.bouncing_recipe import BouncingRecipe
     from generators.catalog import make_episode
-    from slotssm.config import BouncingRecipe
 
     episode = make_episode(BouncingRecipe(num_frames=4), seed=0, split="train", index=0)
     return f"made {len(episode['frames'])} frames"

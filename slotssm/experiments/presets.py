@@ -5,23 +5,15 @@ have the paper's settings for a GPU; what the paper does not say is our choice a
 """
 
 from collections.abc import Callable
-from difflib import get_close_matches
 
-from slotssm.config import (
-    BCBRecipe,
-    BouncingRecipe,
-    DataConfig,
-    MambaConfig,
-    OCSlotSSMConfig,
-    PredictConfig,
-    RecallConfig,
-    ReconstructConfig,
-    RunConfig,
-    SlotSSMConfig,
-    TrainConfig,
-    bouncing_fields,
-)
+from generators.bcb import BCBRecipe
+from generators.bouncing_recipe import BouncingRecipe, bouncing_fields
+from slotssm.config import RecipeData, RunConfig, TrainConfig
+from slotssm.documents import nearest, override
 from slotssm.errors import InputError
+from slotssm.layers import MambaConfig
+from slotssm.models import OCSlotSSMConfig, SlotSSMConfig
+from slotssm.tasks import PredictConfig, RecallConfig, ReconstructConfig
 
 
 def cpu_oc() -> RunConfig:
@@ -32,7 +24,7 @@ def cpu_oc() -> RunConfig:
     """
     return RunConfig(
         name="cpu-oc",
-        data=DataConfig(
+        data=RecipeData(
             recipe=BouncingRecipe(
                 num_frames=8,
                 size_px=32,
@@ -75,19 +67,14 @@ def _objects(name: str, data: str, num_slots: int) -> RunConfig:
     """The demo's model, deeper, with a painter that learns sooner and more steps (chosen on validation data)."""
     base = cpu_oc()
     recipe = BouncingRecipe.model_validate(bouncing_fields(data, num_frames=8, size_px=32))
-    return base.model_copy(
-        update={
-            "name": name,
-            "data": base.data.model_copy(update={"recipe": recipe}),
-            "task": base.task.model_copy(
-                update={"encoder_channels": (32, 32, 32), "decoder": "pieces", "decoder_channels": (256, 256)}
-            ),
-            "model": base.model.model_copy(update={"num_slots": num_slots, "num_layers": 3}),
-            "train": base.train.model_copy(
-                update={"num_steps": 2500, "batch_size": 8, "learning_rate": 8e-4, "eval_every_steps": 500}
-            ),
-        }
-    )
+    changes = {
+        "name": name,
+        "task": {"encoder_channels": (32, 32, 32), "decoder": "pieces", "decoder_channels": (256, 256)},
+        "model": {"num_slots": num_slots, "num_layers": 3},
+        "train": {"num_steps": 2500, "batch_size": 8, "learning_rate": 8e-4, "eval_every_steps": 500},
+    }
+    data_config = RecipeData(recipe=recipe, num_train=4000, num_val=100, num_test=200)
+    return override(base.replace(data=data_config), changes, name)
 
 
 def paper_oc() -> RunConfig:
@@ -99,7 +86,7 @@ def paper_oc() -> RunConfig:
     recipe = BouncingRecipe.model_validate(bouncing_fields("hard", num_frames=24, size_px=128))
     return RunConfig(
         name="paper-oc",
-        data=DataConfig(recipe=recipe, num_train=10_000, num_val=250, num_test=250),
+        data=RecipeData(recipe=recipe, num_train=10_000, num_val=250, num_test=250),
         task=ReconstructConfig(encoder_channels=(64, 64, 64, 64), decoder_channels=(64, 64, 64, 64)),
         model=OCSlotSSMConfig(num_slots=8, slot_dim=256, num_layers=4),
         train=TrainConfig(
@@ -128,22 +115,20 @@ def tiny_oc() -> RunConfig:
         min_speed_px_per_frame=0.5,
         max_speed_px_per_frame=1.0,
     )
-    return base.model_copy(
-        update={
-            "name": "tiny-oc",
-            "data": DataConfig(recipe=recipe, num_train=64, num_val=8, num_test=16),
-            "task": ReconstructConfig(encoder_channels=(8,), encoder_downsample=2, decoder_channels=(8,)),
-            "model": OCSlotSSMConfig(num_slots=3, slot_dim=16, num_layers=2, num_heads=2),
-            "train": TrainConfig(
-                num_steps=60,
-                batch_size=8,
-                clip_len=3,
-                warmup_steps=5,
-                log_every_steps=5,
-                checkpoint_every_steps=20,
-                eval_every_steps=30,
+    return base.replace(
+        name="tiny-oc",
+        data=RecipeData(recipe=recipe, num_train=64, num_val=8, num_test=16),
+        task=ReconstructConfig(encoder_channels=(8,), encoder_downsample=2, decoder_channels=(8,)),
+        model=OCSlotSSMConfig(num_slots=3, slot_dim=16, num_layers=2, num_heads=2),
+        train=TrainConfig(
+            num_steps=60,
+            batch_size=8,
+            clip_len=3,
+            warmup_steps=5,
+            log_every_steps=5,
+            checkpoint_every_steps=20,
+            eval_every_steps=30,
             ),
-        }
     )
 
 
@@ -151,7 +136,7 @@ def tiny_bcb() -> RunConfig:
     """The smallest Blinking Color Balls run: 16 px, 2 balls, L = 20, seconds."""
     return RunConfig(
         name="tiny-bcb",
-        data=DataConfig(
+        data=RecipeData(
             recipe=BCBRecipe(
                 num_frames=6, patches_per_side=2, num_balls=2, size_px=16, radius_px=2.5, speed_px_per_frame=1.0
             ),
@@ -187,7 +172,7 @@ def cpu_bcb() -> RunConfig:
     """
     return RunConfig(
         name="cpu-bcb",
-        data=DataConfig(
+        data=RecipeData(
             recipe=BCBRecipe(
                 num_frames=6, patches_per_side=4, num_balls=3, size_px=32, radius_px=4.5, speed_px_per_frame=0.75
             ),
@@ -220,7 +205,7 @@ def paper_bcb() -> RunConfig:
     """
     return RunConfig(
         name="paper-bcb",
-        data=DataConfig(recipe=BCBRecipe(), num_train=100_000, num_val=500, num_test=1000),
+        data=RecipeData(recipe=BCBRecipe(), num_train=100_000, num_val=500, num_test=1000),
         task=RecallConfig(),
         model=SlotSSMConfig(num_layers=3, dropout=0.1, time_mixer=MambaConfig(expand=1.25)),
         train=TrainConfig(
@@ -244,23 +229,15 @@ def cpu_balls() -> RunConfig:
     (both chosen on validation data).
     """
     base = cpu_bcb()
-    return base.model_copy(
-        update={
-            "name": "cpu-balls",
-            "data": DataConfig(
-                recipe=_white_balls(32, 3, joint_speed=0.3), num_train=10_000, num_val=100, num_test=500
-            ),
-            "task": PredictConfig(piece_px=8, num_decoder_layers=2, max_first_frame=10),
-            "train": base.train.model_copy(
-                update={
-                    "clip_len": 20,
-                    "num_steps": 20_000,
-                    "learning_rate": 2e-3,
-                    "eval_every_steps": 2000,
-                    "num_eval_episodes": 100,
-                }
-            ),
-        }
+    return base.replace(
+        name="cpu-balls",
+        data=RecipeData(
+            recipe=_white_balls(32, 3, joint_speed=0.3), num_train=10_000, num_val=100, num_test=500
+        ),
+        task=PredictConfig(piece_px=8, num_decoder_layers=2, max_first_frame=10),
+        train=base.train.replace(
+            clip_len=20, num_steps=20_000, learning_rate=2e-3, eval_every_steps=2000, num_eval_episodes=100
+        ),
     )
 
 
@@ -271,13 +248,11 @@ def paper_balls() -> RunConfig:
     training are our choice, the same as for Blinking Color Balls.
     """
     base = paper_bcb()
-    return base.model_copy(
-        update={
-            "name": "paper-balls",
-            "data": DataConfig(recipe=_white_balls(64, 4), num_train=50_000, num_val=500, num_test=1000),
-            "task": PredictConfig(max_first_frame=10),
-            "train": base.train.model_copy(update={"clip_len": 20}),
-        }
+    return base.replace(
+        name="paper-balls",
+        data=RecipeData(recipe=_white_balls(64, 4), num_train=50_000, num_val=500, num_test=1000),
+        task=PredictConfig(max_first_frame=10),
+        train=base.train.replace(clip_len=20),
     )
 
 
@@ -295,13 +270,11 @@ def tiny_balls() -> RunConfig:
         min_speed_px_per_frame=0.5,
         max_speed_px_per_frame=1.0,
     )
-    return base.model_copy(
-        update={
-            "name": "tiny-balls",
-            "data": DataConfig(recipe=recipe, num_train=64, num_val=8, num_test=16),
-            "task": PredictConfig(num_decoder_layers=1, num_context=4, max_first_frame=3),
-            "train": base.train.model_copy(update={"clip_len": 5}),
-        }
+    return base.replace(
+        name="tiny-balls",
+        data=RecipeData(recipe=recipe, num_train=64, num_val=8, num_test=16),
+        task=PredictConfig(num_decoder_layers=1, num_context=4, max_first_frame=3),
+        train=base.train.replace(clip_len=5),
     )
 
 
@@ -340,7 +313,5 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
 def preset(name: str) -> RunConfig:
     """The run of that name; an unknown one is refused with the nearest."""
     if name not in PRESETS:
-        near = get_close_matches(name, PRESETS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(PRESETS)}"
-        raise InputError(f"--preset {name} is unknown; {hint}")
+        raise InputError(f"`preset` {name} is unknown; {nearest(name, PRESETS)}")
     return PRESETS[name]()

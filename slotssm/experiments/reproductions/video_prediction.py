@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from slotssm.config import PredictConfig, RunConfig
-from slotssm.experiments import paper_numbers
-from slotssm.experiments.cells import Cell, Record, Setting, TrainingCell
-from slotssm.experiments.comparison import Row, Table, compare
-from slotssm.experiments.experiment import Choice, Experiment, Scale
-from slotssm.experiments.matched import MODELS, with_model
+from slotssm.config import RunConfig
+from slotssm.experiments.datasets import spec_of
+from slotssm.experiments.reproductions import paper_numbers
+from slotssm.experiments.reproductions.cells import Cell, Record, Setting, TrainingCell
+from slotssm.experiments.reproductions.comparison import Row, Table, compare
+from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale
+from slotssm.experiments.reproductions.matched import with_model
 from slotssm.plotting import Curve, write_lines
-from slotssm.presets import preset
+from slotssm.experiments.presets import preset
 
 METRICS = ("mse", "psnr", "ssim")
 BASELINES = {"repeat_last_frame": "repeat the last frame", "mean_frame": "mean of the context"}
@@ -24,7 +25,7 @@ class VideoPrediction(Experiment):
     """Squared error over the steps of a roll-out."""
 
     name = "video-prediction"
-    models = tuple(model for model in ORDER if model in MODELS)
+    models = ORDER
     scales = MappingProxyType(
         {
             "cpu": Scale("cpu-balls", (0, 1, 2), {"split-ssm": 1, "transformer": 1, "slot-rnn": 1, "rim": 1}),
@@ -40,7 +41,7 @@ class VideoPrediction(Experiment):
         setting = _setting(base)
         return [
             TrainingCell(
-                f"{model}-s{seed}", model, setting, with_model(base, model).model_copy(update={"seed": seed}), METRICS
+                f"{model}-s{seed}", model, setting, with_model(base, model).replace(seed=seed), METRICS
             )
             for model in choice.models or self.models
             for seed in choice.seeds or scale.seeds_of(model)
@@ -138,9 +139,8 @@ def mean_curve(row: Row) -> tuple[float, ...]:
 
 
 def _setting(base: RunConfig) -> Setting:
-    recipe, task = base.data.recipe, base.task
-    assert isinstance(task, PredictConfig)
-    return {"size_px": recipe.size_px, "context": task.num_context, "frames": recipe.num_frames}
+    data = spec_of(base.data)
+    return {"size_px": data.width, "context": base.task.model_dump()["num_context"], "frames": data.num_frames}
 
 
 def _detail(record: Record, name: str) -> object:

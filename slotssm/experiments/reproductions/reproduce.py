@@ -9,13 +9,13 @@ import numpy as np
 
 from slotssm import __version__
 from slotssm.errors import BusyError, InputError, Interrupted
-from slotssm.experiments.cells import Cell, Listener, Record, picture_path, read_record, run_cell
-from slotssm.experiments.comparison import Row, Table
-from slotssm.experiments.efficiency import Efficiency
-from slotssm.experiments.experiment import Choice, Experiment
-from slotssm.experiments.long_context import LongContext
-from slotssm.experiments.object_centric import ObjectCentric
-from slotssm.experiments.video_prediction import VideoPrediction
+from slotssm.experiments.reproductions.cells import Cell, Listener, Record, picture_path, read_record, run_cell
+from slotssm.experiments.reproductions.comparison import Row, Table
+from slotssm.experiments.reproductions.efficiency import Efficiency
+from slotssm.experiments.reproductions.experiment import Choice, Experiment
+from slotssm.experiments.reproductions.long_context import LongContext
+from slotssm.experiments.reproductions.object_centric import ObjectCentric
+from slotssm.experiments.reproductions.video_prediction import VideoPrediction
 from slotssm.files import make_folder, write_json, write_text
 from slotssm.interrupts import stop_requests
 from slotssm.plotting import label_rows, read_picture, write_animation
@@ -77,7 +77,7 @@ def chosen_cells(experiment: Experiment, choice: Choice, names: Sequence[str]) -
     known = {cell.name: cell for cell in cells}
     for name in names:
         if name not in known:
-            raise InputError(f"--cell {name} is unknown; --dry-run lists the cells, for example {cells[0].name}")
+            raise InputError(f"`cell` {name} is unknown; `dry_run` lists the cells, for example {cells[0].name}")
     return [known[name] for name in names] if names else cells
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from slotssm.errors import InputError
-from slotssm.experiments.cells import Cell, Record
-from slotssm.experiments.comparison import Row, Table
+from slotssm.experiments.reproductions.cells import Cell, Record
+from slotssm.experiments.reproductions.comparison import Row, Table
 
 
 @dataclass(frozen=True)
@@ -81,18 +81,18 @@ class Experiment(ABC):
             InputError: unknown scale, model or length, or a seed out of range.
         """
         if choice.scale not in self.scales:
-            raise InputError(f"--scale {choice.scale} is unknown; {self.name} has {', '.join(self.scales)}")
+            raise InputError(f"`scale` {choice.scale} is unknown; {self.name} has {', '.join(self.scales)}")
         for model in choice.models:
             if model not in self.models:
-                raise InputError(f"--models {model} is unknown; {self.name} compares {', '.join(self.models)}")
+                raise InputError(f"`models` {model} is unknown; {self.name} compares {', '.join(self.models)}")
         for seed in choice.seeds:
             if not 0 <= seed < 2**32:
-                raise InputError(f"--seeds {seed} must be between 0 and 2^32 - 1")
+                raise InputError(f"`seeds` {seed} must be between 0 and 2^32 - 1")
         known = self.lengths(choice.scale)
         if choice.lengths and not known:
-            raise InputError(f"--lengths: {self.name} has no sequence lengths to choose from")
+            raise InputError(f"`lengths`: {self.name} has no sequence lengths to choose from")
         for length in choice.lengths:
             if length not in known:
                 raise InputError(
-                    f"--lengths {length} is not one of {', '.join(map(str, known))} (scale {choice.scale})"
+                    f"`lengths` {length} is not one of {', '.join(map(str, known))} (scale {choice.scale})"
                 )

@@ -4,15 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
-from slotssm.config import BCBRecipe, RecallConfig, RunConfig
-from slotssm.experiments import paper_numbers
-from slotssm.experiments.cells import Cell, Record, Setting, TrainingCell
-from slotssm.experiments.comparison import Row, Table, compare
-from slotssm.experiments.experiment import Choice, Experiment, Scale
-from slotssm.experiments.matched import MODELS, with_model
+from slotssm.config import RunConfig
+from slotssm.documents import override
+from slotssm.experiments.reproductions import paper_numbers
+from slotssm.experiments.reproductions.cells import Cell, Record, Setting, TrainingCell
+from slotssm.experiments.reproductions.comparison import Row, Table, compare
+from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale
+from slotssm.experiments.reproductions.matched import SEQUENCE_MODELS, with_model
 from slotssm.plotting import Bar, write_bars
-from slotssm.presets import preset
+from slotssm.experiments.presets import preset
 
 METRICS = ("mse", "color-accuracy", "position-iou", "white-floor")
 
@@ -66,7 +68,7 @@ class LongContext(Experiment):
     """Blinking Color Balls over the sequence length L, and on a CPU over the number of balls."""
 
     name = "long-context"
-    models = tuple(MODELS)
+    models = SEQUENCE_MODELS
     scales = MappingProxyType(
         {
             "cpu": Scale("cpu-bcb", (0, 1, 2), {"split-ssm": 1, "transformer": 1, "slot-rnn": 1, "rim": 1}),
@@ -160,22 +162,17 @@ class LongContext(Experiment):
 
 
 def _configured(base: RunConfig, series: Series, index: int, model: str, seed: int) -> RunConfig:
-    """The run of one cell."""
-    recipe, task, train = base.data.recipe, base.task, base.train
-    assert isinstance(recipe, BCBRecipe)
-    assert isinstance(task, RecallConfig)
-    changed = {
-        "rule": series.rule,
-        "num_frames": series.num_frames,
-        "patches_per_side": series.patches[index],
-        "num_balls": series.balls,
+    """The run of one cell; settings that differ in their patches alone share a data set."""
+    changes: dict[str, Any] = {
+        "seed": seed,
+        "data": {"recipe": {"rule": series.rule, "num_frames": series.num_frames, "num_balls": series.balls}},
+        "task": {"patches_per_side": series.patches[index]},
     }
     if series.chain_steps:
         # the chain is the curriculum
-        task = task.model_copy(update={"curriculum": ()})
-        train = train.model_copy(update={"num_steps": series.chain_steps[index]})
-    data = base.data.model_copy(update={"recipe": recipe.model_copy(update=changed)})
-    return with_model(base, model).model_copy(update={"data": data, "task": task, "train": train, "seed": seed})
+        changes["task"]["curriculum"] = ()
+        changes["train"] = {"num_steps": series.chain_steps[index]}
+    return override(with_model(base, model), changes, "long-context")
 
 
 def _order(row: Row) -> tuple[str, int, int, int, int]:
@@ -185,7 +182,7 @@ def _order(row: Row) -> tuple[str, int, int, int, int]:
         int(setting["num_frames"]),
         int(setting["balls"]),
         int(setting["length"]),
-        list(MODELS).index(row.model),
+        SEQUENCE_MODELS.index(row.model),
     )
 
 

@@ -5,13 +5,14 @@ from pathlib import Path
 from types import MappingProxyType
 
 from slotssm.config import RunConfig
-from slotssm.experiments import paper_numbers
-from slotssm.experiments.cells import Cell, Record, Setting, TrainingCell
-from slotssm.experiments.comparison import Row, Table, compare
-from slotssm.experiments.experiment import Choice, Experiment, Scale
-from slotssm.experiments.matched import OBJECT_MODELS, with_model
+from slotssm.experiments.datasets import spec_of
+from slotssm.experiments.reproductions import paper_numbers
+from slotssm.experiments.reproductions.cells import Cell, Record, Setting, TrainingCell
+from slotssm.experiments.reproductions.comparison import Row, Table, compare
+from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale
+from slotssm.experiments.reproductions.matched import OBJECT_MODELS, with_model
 from slotssm.plotting import Bar, write_bars
-from slotssm.presets import preset
+from slotssm.experiments.presets import preset
 
 SCORED = ("fg-ari", "miou", "mse", "probe", "slots-used", "mask-entropy", "identity-switches")
 """What is computed on the test split."""
@@ -47,7 +48,7 @@ class ObjectCentric(Experiment):
     """Segmentation without labels, and probes of the slots, on data of growing difficulty."""
 
     name = "object-centric"
-    models = tuple(OBJECT_MODELS)
+    models = OBJECT_MODELS
     scales = MappingProxyType(
         {
             scale: Scale(next(iter(presets.values())), (0,) if scale == "tiny" else (0, 1, 2))
@@ -62,7 +63,7 @@ class ObjectCentric(Experiment):
                 f"{data}-{model}-s{seed}",
                 model,
                 _setting(data, base),
-                with_model(base, model).model_copy(update={"seed": seed}),
+                with_model(base, model).replace(seed=seed),
                 SCORED,
             )
             for data, base in ((data, preset(name)) for data, name in DATA[choice.scale].items())
@@ -109,7 +110,7 @@ class ObjectCentric(Experiment):
 
 
 def _setting(data: str, base: RunConfig) -> Setting:
-    return {"data": data, "size_px": base.data.recipe.size_px}
+    return {"data": data, "size_px": spec_of(base.data).width}
 
 
 def _seeds(row: Row) -> str:

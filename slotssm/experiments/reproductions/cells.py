@@ -13,14 +13,13 @@ from typing import Any, Protocol
 
 import torch
 
-from slotssm.config import RunConfig
+from slotssm.config import InitialConfig, RunConfig
 from slotssm.data.episodes import EpisodeFile
-from slotssm.documents import load
 from slotssm.errors import InputError, Interrupted, SlotSSMError
 from slotssm.evaluation import ScoringOptions
 from slotssm.evaluation.strips import draw_strip
-from slotssm.experiments.datasets import ensure_own_data
-from slotssm.experiments.provenance import machine
+from slotssm.experiments.datasets import ensure_own_data, spec_of
+from slotssm.experiments.measurement.provenance import machine
 from slotssm.experiments.session import evaluate_run, load_run, resume_run, start_run
 from slotssm.files import make_folder, read_json, write_json
 from slotssm.plotting import write_animation
@@ -69,9 +68,6 @@ class Cell(Protocol):
     def fingerprint(self) -> Any:
         """JSON-ready description of all that decides the result."""
 
-    def agrees(self, recorded: Any) -> bool:
-        """Whether a fingerprint, perhaps from before a configuration had all of today's fields, means the same."""
-
     def measure(self, folder: Path, device: str, listener: Listener) -> Record:
         """Do the work; returns `values` and more to record."""
 
@@ -102,20 +98,10 @@ class TrainingCell:
         return self.config.seed
 
     def fingerprint(self) -> Any:
-        """The configuration, and that of the cell which it starts from."""
+        """The configuration, and that of the cell which it starts from; of a file the content, not where it lies."""
         own = self.config.model_dump(mode="json")
+        own["data"].pop("path", None)
         return {**own, "start": self.start.fingerprint()} if self.start else own
-
-    def agrees(self, recorded: Any) -> bool:
-        """Compare with defaults for fields that the record does not have; an unreadable one does not agree."""
-        own = {name: value for name, value in recorded.items() if name != "start"}
-        start = recorded.get("start")
-        if (start is None) != (self.start is None) or (self.start is not None and not self.start.agrees(start)):
-            return False
-        try:
-            return load(RunConfig, own, self.name) == self.config
-        except InputError:
-            return False
 
     def train(self, folder: Path, device: str, listener: Listener) -> tuple[RunDirectory, Path]:
         """Train to the last step what is not trained yet; returns the run and its data.
@@ -126,13 +112,12 @@ class TrainingCell:
         run, config = RunDirectory(folder / "runs" / self.name), self.config
         if self.start is not None:
             before, _ = self.start.train(folder, device, listener)
-            train = config.train.model_copy(update={"initial_run": str(before.path)})
-            config = config.model_copy(update={"train": train})
+            config = config.replace(train=config.train.replace(initial=InitialConfig(run=str(before.path))))
         data = ensure_own_data(config, folder / "data", listener.on_generate)
         if not run.record.exists():
-            start_run(config, data, run, device, listener.on_step)
+            start_run(config, spec_of(config.data), data, run, device, listener.on_step)
         elif _without_start(run.config()) != _without_start(config):
-            raise InputError(f"{run.path} was begun with another configuration; remove it, or choose another --out")
+            raise InputError(f"{run.path} was started with another configuration; remove it, or choose another `out`")
         elif not run.is_complete():
             resume_run(run, device, listener.on_step, data)
         return run, data
@@ -183,10 +168,10 @@ def read_record(cell: Cell, folder: Path) -> Record | None:
     if not path.exists():
         return None
     record: Record = read_json(path)
-    if not cell.agrees(record["config"]):
+    if record["config"] != cell.fingerprint():
         raise InputError(
             f"{path} was made with another configuration than this version of the experiment has; "
-            "choose another --out, or remove the file to measure it again"
+            "choose another `out`, or remove the file to measure it again"
         )
     return record
 
@@ -231,7 +216,7 @@ def run_cell(cell: Cell, folder: Path, device: str, listener: Listener) -> Recor
 
 def _without_start(config: RunConfig) -> RunConfig:
     """The configuration without the folder of the run that it starts from, which may be spelt in several ways."""
-    return config.model_copy(update={"train": config.train.model_copy(update={"initial_run": ""})})
+    return config.replace(train=config.train.replace(initial=None))
 
 
 def _is_out_of_memory(error: Exception) -> bool:

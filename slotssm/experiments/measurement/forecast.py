@@ -4,15 +4,15 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from generators.writer import generate
-from slotssm.config import DataConfig, RecallConfig, RunConfig
-from slotssm.data.batches import EpisodeBatches
-from slotssm.experiments.cells import Cell, TrainingCell, read_record
-from slotssm.experiments.datasets import own_data_path
+from slotssm.config import FileData, RunConfig
+from slotssm.data.clips import Clips
+from slotssm.data.loader import Loader
+from slotssm.experiments.reproductions.cells import Cell, TrainingCell, read_record
+from slotssm.experiments.datasets import own_data_path, spec_of
 from slotssm.tasks import Task, build_task
 from slotssm.training.run import RunDirectory
 
@@ -95,7 +95,7 @@ def forecast(
                 found.append(CellForecast(cell.name, record is not None, steps, parameters, 0.0, 0))
                 continue
             config = cell.config
-            key = config.model_copy(update={"seed": 0, "name": "trial"}).model_dump_json()
+            key = config.replace(seed=0, name="trial").model_dump_json()
             if key not in known:
                 known[key] = _measure(config, Path(place), data, folder)
             seconds, parameters = known[key]
@@ -126,37 +126,29 @@ def _with_starts(cells: Sequence[Cell], folder: Path) -> list[Cell]:
 
 def _measure(config: RunConfig, place: Path, data: dict[Path, int], folder: Path) -> tuple[float, int]:
     """Seconds of training, and parameters; notes the size of the data set."""
-    trial = DataConfig(
-        recipe=config.data.recipe, seed=config.data.seed, num_train=SAMPLE_EPISODES, num_val=0, num_test=0
-    )
-    path = place / "trial.h5"
-    generate(trial, path, force=True)
-    total = sum(config.data.num_episodes.values())
-    data[own_data_path(config, folder / "data")] = path.stat().st_size * total // SAMPLE_EPISODES
-    task = build_task(config).train()
-    batches = EpisodeBatches(path, "train", task.fields, SAMPLE_EPISODES, config.train.clip_len, 0)
-    seconds, scale = 0.0, config.train.batch_size / SAMPLE_EPISODES
-    for first, last in _stages(config):
-        task.begin_step(first)
-        seconds += (last - first) * scale * _seconds_a_step(task, batches)
+    path = own_data_path(config, folder / "data")
+    if not isinstance(config.data, FileData):
+        trial = config.data.replace(num_train=SAMPLE_EPISODES, num_val=0, num_test=0)
+        sample = place / "trial.h5"
+        generate(trial, sample, force=True)
+        data[path] = sample.stat().st_size * sum(config.data.num_episodes.values()) // SAMPLE_EPISODES
+        path = sample
+    train = config.train
+    task = build_task(config, spec_of(config.data)).train()
+    clips = Clips(train.clips, train.clip_len, train.clip_stride) if train.clip_len else Clips()
+    seconds, scale = 0.0, train.batch_size / SAMPLE_EPISODES
+    with Loader(path, "train", task.fields, batch_size=SAMPLE_EPISODES, clips=clips, seed=0) as loader:
+        for first, last in task.stages(train.num_steps):
+            task.begin_step(first)
+            seconds += (last - first) * scale * _seconds_a_step(task, loader)
     return seconds, sum(parameter.numel() for parameter in task.parameters())
 
 
-def _stages(config: RunConfig) -> list[tuple[int, int]]:
-    """Ranges of steps that cost the same."""
-    edges = [0]
-    if isinstance(config.task, RecallConfig):
-        for _, num_steps in config.task.curriculum:
-            edges.append(min(edges[-1] + num_steps, config.train.num_steps))
-    edges.append(config.train.num_steps)
-    return [(first, last) for first, last in pairwise(edges) if last > first]
-
-
-def _seconds_a_step(task: Task, batches: EpisodeBatches) -> float:
+def _seconds_a_step(task: Task, loader: Loader) -> float:
     best = float("inf")
     for attempt in range(2):  # the first also warms up
         began = time.perf_counter()
-        loss, _ = task(batches.batch(attempt))
+        loss, _ = task(loader.batch(attempt))
         loss.backward()
         best = min(best, time.perf_counter() - began)
     task.zero_grad()

@@ -1,7 +1,7 @@
 """Time and peak memory of one model at one length; run as a program, so that the process's growth is the model's.
 
 Usage:
-    python -m slotssm.experiments.measurement JSON
+    python -m slotssm.experiments.measurement.efficiency JSON
 """
 
 import functools
@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor
 
-from slotssm.config import EncodedModelConfig
+from slotssm.config import ModelConfig
+from slotssm.documents import load
 from slotssm.models import SlotSequenceModel, build_model
-from slotssm.training.trainer import resolve_device
+from slotssm.registry import MODELS
+from slotssm.training.device import resolve_device
 
 REPEATS, SPENT_S = 7, 10.0
 """At most so many repeats, and no further one after so much time."""
@@ -30,7 +31,7 @@ EARLY = 2
 """What an early step has seen."""
 
 
-def measure(config: EncodedModelConfig, length: int, batch: int, tokens: int, limit_s: float, device: str) -> Any:
+def measure(config: ModelConfig, length: int, batch: int, tokens: int, limit_s: float, device: str) -> Any:
     """Medians over repeats.
 
     Args:
@@ -139,8 +140,9 @@ def _status(name: str) -> int:
 def main() -> None:
     """Measure what the one argument describes; print JSON."""
     request = json.loads(sys.argv[1])
-    adapter: TypeAdapter[EncodedModelConfig] = TypeAdapter(EncodedModelConfig)
-    config = adapter.validate_python(request.pop("config"))
+    document = request.pop("config")
+    config = load(MODELS.config_class(document), document, "config")
+    assert isinstance(config, ModelConfig)
     print(json.dumps(measure(config, **request)))
 
 

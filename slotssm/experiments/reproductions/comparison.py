@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from slotssm.experiments.cells import Record, Setting
+from slotssm.experiments.reproductions.cells import Record, Setting
 
 
 @dataclass(frozen=True)

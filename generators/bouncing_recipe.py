@@ -1,90 +1,28 @@
-"""What a data set is made of: recipes of the generators, and how many episodes of one."""
+"""What a data set of bouncing shapes is made of, and presets of growing difficulty."""
 
-import math
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
-from slotssm.documents import Config
+from generators.limits import MIN_SPEED_PX_PER_FRAME, check_room, check_speed
+from generators.paints import PAINTS, PaintName
+from slotssm.config import Recipe
+from slotssm.data.spec import RGB
 from slotssm.errors import InputError
 
-RGB = tuple[int, int, int]
-PAINTS: dict[str, RGB] = {
-    "white": (255, 255, 255),
-    "red": (255, 0, 0),
-    "blue": (0, 0, 255),
-    "yellow": (255, 255, 0),
-    "magenta": (255, 0, 255),
-    "cyan": (0, 255, 255),
-    "green": (0, 255, 0),
-    "orange": (255, 128, 0),
-}
-"""Colour names to RGB; the first six are those of Blinking Color Balls, in the order of its pixel classes."""
-PaintName = Literal["white", "red", "blue", "yellow", "magenta", "cyan", "green", "orange"]
 ShapeName = Literal["circle", "square", "triangle"]
 TextureName = Literal["plain", "gradient", "stripes", "checker", "noise"]
-
-MAX_COVERAGE = 0.45
-"""Share of the frame that discs may cover: random placement without overlap jams at about 0.547."""
-MIN_SPEED_PX_PER_FRAME = 1e-6
-"""Slower motion cannot be told from rest, and cannot be scaled to a joint speed without loss."""
 MIN_TEXTURED_RADIUS_PX = 3.0
 """Smallest radius of an object with a texture: on smaller ones a pattern is finer than pixels."""
 MIN_TEXTURED_SIZE_PX = 16
 """Smallest frame with a background that is not plain, for the same reason."""
 
 
-class BCBRecipe(Config):
-    """Blinking Color Balls: everything that decides the content of its episodes (paper, section 7.2)."""
-
-    kind: Literal["bcb"] = "bcb"
-    rule: Literal["earliest", "frequent"] = "earliest"
-    """Colour of a ball in the target: the first one it got, or the one it got most often."""
-    num_frames: int = Field(6, ge=2, le=1000)
-    """T: context frames plus the target, which is the last frame."""
-    patches_per_side: int = Field(4, ge=1)
-    """P: each context frame is read as P x P patches, one a step; 1 reads whole frames."""
-    num_balls: int = Field(4, ge=1, le=100)
-    """Balls in every episode."""
-    size_px: int = Field(64, ge=8, le=256)
-    """Side of the square frame in pixels."""
-    radius_px: float = Field(5.68, gt=0)
-    """Radius of every ball in pixels (measured in the authors' figures)."""
-    speed_px_per_frame: float = Field(3.0, ge=0)
-    """Speed of every ball in the first frame; collisions redistribute it, its root mean square stays."""
-    num_colors: int = Field(5, ge=1, le=5)
-    """How many of the five non-white colours are drawn from, in palette order."""
-
-    @property
-    def paints(self) -> list[str]:
-        """White and the blinking colours; their order is the colour code."""
-        return list(PAINTS)[: 1 + self.num_colors]
-
-    @property
-    def palette(self) -> list[RGB]:
-        """RGB of the pixel classes: black background, white, then the blinking colours."""
-        return [(0, 0, 0), *(PAINTS[name] for name in self.paints)]
-
-    @property
-    def sequence_length(self) -> int:
-        """L = (T - 1) * P * P steps."""
-        return (self.num_frames - 1) * self.patches_per_side**2
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.size_px % self.patches_per_side:
-            raise ValueError(f"patches_per_side {self.patches_per_side} does not divide size_px {self.size_px}")
-        _check_room(self.num_balls, self.radius_px, self.size_px)
-        _check_speed(self.speed_px_per_frame, self.size_px)
-        return self
-
-
-class BouncingRecipe(Config):
+class BouncingRecipe(Recipe):
     """Bouncing coloured shapes; every collision is elastic and every shape collides as its disc.
 
     From `distinct_colors` on, each field is off by default and draws from a random stream of its own: switching it on
-    changes nothing else of an episode (but where objects start, for `outside_px`). While off, these fields are left
-    out of saved recipes, so that recipes, hashes and file names from before they existed stay as they were.
+    changes nothing else of an episode (but where objects start, for `outside_px`).
     """
 
     kind: Literal["bouncing"] = "bouncing"
@@ -165,27 +103,9 @@ class BouncingRecipe(Config):
         _check_textures(self)
         _check_view(self)
         crowd = self.max_objects if self.contact == "collide" else 1
-        _check_room(crowd, max(self.radii_px), self.size_px, self.outside_px)
-        _check_speed(max(self.max_speed_px_per_frame, self.joint_speed_px_per_frame or 0), self.size_px)
+        check_room(crowd, max(self.radii_px), self.size_px, self.outside_px)
+        check_speed(max(self.max_speed_px_per_frame, self.joint_speed_px_per_frame or 0), self.size_px)
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields = type(self).model_fields
-        off = {name for name in SWITCHES if getattr(self, name) == fields[name].default}
-        return {name: value for name, value in handler(self).items() if name not in off}
-
-
-SWITCHES = (
-    "distinct_colors",
-    "backgrounds",
-    "textures",
-    "lighting",
-    "outside_px",
-    "camera_px",
-    "camera_speed_px_per_frame",
-)
-"""Fields of `BouncingRecipe` that a saved recipe leaves out while they are off."""
 
 
 def _check_colors(recipe: BouncingRecipe) -> None:
@@ -238,24 +158,6 @@ def _check_view(recipe: BouncingRecipe) -> None:
             f"camera_speed_px_per_frame {recipe.camera_speed_px_per_frame:g} exceeds camera_px {recipe.camera_px:g}, "
             "so that the view would shake; take less speed or a larger camera_px"
         )
-
-
-def _check_room(num_discs: int, radius_px: float, size_px: int, outside_px: float = 0) -> None:
-    """Refuse more discs than fit without overlap into the square (to the limit of random placement)."""
-    world_px = size_px + 2 * outside_px
-    most = int(MAX_COVERAGE * world_px**2 / (math.pi * radius_px**2))
-    if 2 * radius_px > size_px * 0.9:
-        raise ValueError(f"radius {radius_px:g} px is too large for a frame of {size_px} px")
-    if num_discs > most and num_discs > 1:
-        raise ValueError(
-            f"{num_discs} objects of radius {radius_px:g} px do not fit into {world_px:g} px: at most {most}; "
-            "take fewer, smaller ones or a larger size"
-        )
-
-
-def _check_speed(speed_px_per_frame: float, size_px: int) -> None:
-    if speed_px_per_frame > size_px / 2:
-        raise ValueError(f"a speed of {speed_px_per_frame:g} px/frame crosses half the frame at once")
 
 
 BOUNCING_PRESETS: dict[str, dict[str, Any]] = {
@@ -328,48 +230,3 @@ def bouncing_fields(preset: str, num_frames: int, size_px: int) -> dict[str, Any
         else:
             fields[name] = value * scale if name.endswith(("_px", "_px_per_frame")) else value
     return fields
-
-
-class FileRecipe(Config):
-    """Videos from elsewhere, as `slotssm import` writes them: known by their shape, not by how to make them."""
-
-    kind: Literal["file"] = "file"
-    source: str = ""
-    """What the videos are: the attribute `generator` of their file, such as `movi`."""
-    num_frames: int = Field(ge=1)
-    """T: frames of an episode."""
-    size_px: int = Field(ge=1)
-    """Side of the square frame in pixels."""
-
-    @property
-    def paints(self) -> list[str]:
-        """No colours are known."""
-        return []
-
-    @property
-    def palette(self) -> list[RGB]:
-        """No pixel classes are known."""
-        return []
-
-
-Recipe = Annotated[BCBRecipe | BouncingRecipe | FileRecipe, Field(discriminator="kind")]
-
-
-class DataConfig(Config):
-    """A data set: the recipe, how many episodes of it, and the seed."""
-
-    recipe: Recipe
-    seed: int = Field(0, ge=0, lt=2**63)
-    """Seed of the data; 0 is a seed like any other."""
-    num_train: int = Field(1000, ge=0)
-    """Episodes in the split `train`; 0 leaves the split out."""
-    num_val: int = Field(100, ge=0)
-    """Episodes in the split `val`; 0 leaves the split out."""
-    num_test: int = Field(100, ge=0)
-    """Episodes in the split `test`; 0 leaves the split out."""
-
-    @property
-    def num_episodes(self) -> dict[str, int]:
-        """Episodes by split, without the empty ones."""
-        counts = {"train": self.num_train, "val": self.num_val, "test": self.num_test}
-        return {split: count for split, count in counts.items() if count}

@@ -1,0 +1,72 @@
+"""The recurrent baselines: SlotRNN (paper, appendix C.2) and RIM."""
+
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from slotssm.config import ModelConfig
+from slotssm.layers import RIM, SlotGRU
+from slotssm.models.composition import JointSlotLayer, Reader, SlotLayer, SlotSequenceModel
+from slotssm.models.stacks import EncodedModelConfig, slot_encoder, stack
+from slotssm.registry import register_model
+
+
+class SlotRNNConfig(EncodedModelConfig):
+    """SlotRNN: a GRU shared by all slots, and the slot mixer within the recurrence (paper, appendix C.2)."""
+
+    kind: Literal["slot-rnn"] = "slot-rnn"
+
+
+class RIMConfig(EncodedModelConfig):
+    """RIM: recurrent units with weights of their own, of which few are active (Goyal et al. 2019, 1909.10893)."""
+
+    kind: Literal["rim"] = "rim"
+    num_layers: int = Field(1, ge=1)
+    """Layers of recurrent units; each reads the units of the layer below."""
+    num_active: int = Field(4, ge=1)
+    """Units that change their state in a step."""
+    not_shared: ClassVar[frozenset[str]] = frozenset({"num_layers"})
+
+    @classmethod
+    def like(cls, reference: ModelConfig, **values: Any) -> Self:
+        """As many units as slots, of which two thirds are active: four of six, as the paper has it."""
+        num_active = max(1, round(reference.num_slots * 2 / 3))
+        return super().like(reference, **{"num_active": num_active, **values})
+
+    @property
+    def num_layer_mlps(self) -> int:
+        """The units have no MLP."""
+        return 0
+
+    @model_validator(mode="after")
+    def _check_active(self) -> Self:
+        if self.num_active > self.num_slots:
+            raise ValueError(f"num_active {self.num_active} exceeds num_slots {self.num_slots}")
+        return self
+
+
+@register_model("slot-rnn", SlotRNNConfig)
+class SlotRNN(SlotSequenceModel):
+    """SlotRNN (paper, appendix C.2): a GRU shared by all slots, the slot mixer within the recurrence."""
+
+    def __init__(self, config: SlotRNNConfig) -> None:
+        def layer(config: SlotRNNConfig, reader: Reader | None) -> SlotLayer:
+            recurrence = SlotGRU(config.slot_dim, config.num_heads, config.layer_mlp_width, config.dropout)
+            return JointSlotLayer(config.slot_dim, reader, recurrence, None)
+
+        super().__init__(stack(config, slot_encoder(config), layer), config.num_slots, config.slot_dim)
+
+
+@register_model("rim", RIMConfig)
+class RIMs(SlotSequenceModel):
+    """Recurrent Independent Mechanisms (Goyal et al. 2019, arXiv 1909.10893), as many units as slots.
+
+    The units read the slot encoder's slots, which the paper gives to all models (section 7.1).
+    """
+
+    def __init__(self, config: RIMConfig) -> None:
+        def layer(config: RIMConfig, reader: Reader | None) -> SlotLayer:
+            units = RIM(config.slot_dim, config.num_slots, config.num_active, config.num_heads, dropout=config.dropout)
+            return JointSlotLayer(config.slot_dim, reader, units, None, residual=False)
+
+        super().__init__(stack(config, slot_encoder(config), layer), config.num_slots, config.slot_dim)
