@@ -41,9 +41,10 @@ class Predict(Task):
         super().__init__()
         dim = model_config.slot_dim
         self.config = config
-        self.tokenizer = PieceTokenizer(image_size, 1, config.piece_px, dim)
+        self.tokenizer = PieceTokenizer(image_size, image_size, 1, config.piece_px, dim)
         self.model = model
         self.decoder = PieceDecoder(
+            image_size,
             image_size,
             config.piece_px,
             {"bce": 1, "mse": 3, "ce": len(palette)}[config.loss],

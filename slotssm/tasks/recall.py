@@ -45,9 +45,10 @@ class Recall(Task):
         self.config, self.rule, self._patches = config, rule, patches_per_side
         if config.targets == "prefix":
             self.fields = ("frames", "masks", "objects/color")
-        self.tokenizer = PieceTokenizer(image_size, patches_per_side, config.piece_px, dim)
+        self.tokenizer = PieceTokenizer(image_size, image_size, patches_per_side, config.piece_px, dim)
         self.model = model
         self.decoder = PieceDecoder(
+            image_size,
             image_size,
             config.piece_px,
             len(palette),

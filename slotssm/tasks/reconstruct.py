@@ -25,14 +25,14 @@ class Reconstruct(Task):
 
     def __init__(self, config: ReconstructConfig, model: SlotSequenceModel, image_size: int, dim: int) -> None:
         super().__init__()
-        self.encoder = CNNEncoder(image_size, config.encoder_channels, config.encoder_downsample, dim)
+        self.encoder = CNNEncoder(image_size, image_size, config.encoder_channels, config.encoder_downsample, dim)
         self.model = model
         if config.decoder == "convolutions":
             painter, upsampling = convolution_painter(dim, config.decoder_channels), 2 ** len(config.decoder_channels)
         else:
             painter = piece_painter(dim, config.decoder_channels, config.decoder_piece_px)
             upsampling = config.decoder_piece_px
-        self.decoder = SpatialBroadcastDecoder(image_size, dim, painter, upsampling)
+        self.decoder = SpatialBroadcastDecoder(image_size, image_size, dim, painter, upsampling)
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean squared error over all pixels and channels in [0, 1]."""
@@ -45,7 +45,7 @@ class Reconstruct(Task):
         """Reconstructions, and which slot painted which pixel."""
         output = self.model(self.encoder(as_pixels(frames)), state)
         blended, images, masks = self.decoder(rearrange(output.slots, "b t k d -> (b t) k d"))
-        steps, grid = frames.shape[1], self.encoder.grid_size
+        steps, grid = frames.shape[1], self.encoder.grid[0]
         attention = output.attention
         return Prediction(
             slots=output.slots,
