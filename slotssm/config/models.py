@@ -183,9 +183,14 @@ class SlotTransformerConfig(SequenceModelConfig, _SlotEncoderConfig):
 
 
 class SlotRNNConfig(SequenceModelConfig, _SlotEncoderConfig):
-    """SlotRNN: a GRU shared by all slots, and the slot mixer within the recurrence (paper, appendix C.2)."""
+    """SlotRNN: a GRU shared by all slots, and the slot mixer within the recurrence (paper, appendix C.2).
+
+    The default is a residual variant; the paper's layer has no residual connection.
+    """
 
     kind: Literal["slot-rnn"] = "slot-rnn"
+    residual: bool = True
+    """Add a layer's input to its states; false gives the states themselves, x = h, as the paper defines the layer."""
 
 
 class RIMConfig(SequenceModelConfig, _SlotEncoderConfig):

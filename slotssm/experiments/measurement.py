@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from slotssm.config import EncodedModelConfig
-from slotssm.models import SlotSequenceModel, build_model
+from slotssm.models import SlotModel, build_model
 from slotssm.training.trainer import resolve_device
 
 REPEATS, SPENT_S = 7, 10.0
@@ -69,13 +69,13 @@ def measure(config: EncodedModelConfig, length: int, batch: int, tokens: int, li
     return {"values": values, "repeats": repeats}
 
 
-def _training_step(model: SlotSequenceModel, inputs: Tensor, weights: Tensor) -> None:
+def _training_step(model: SlotModel, inputs: Tensor, weights: Tensor) -> None:
     """Forward and backward of a loss on the last step, as in Blinking Color Balls; gradients are made anew."""
     model.zero_grad(set_to_none=True)
     (model(inputs).slots[:, -1] * weights).sum().backward()
 
 
-def _streamed(model: SlotSequenceModel, inputs: Tensor, where: str) -> tuple[list[float], list[float]]:
+def _streamed(model: SlotModel, inputs: Tensor, where: str) -> tuple[list[float], list[float]]:
     """Seconds of single steps early and late in the sequence; in turns, so that noise meets both."""
     states = model(inputs[:, :EARLY]).state, model(inputs).state
     times: tuple[list[float], list[float]] = [], []

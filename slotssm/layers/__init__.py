@@ -6,6 +6,7 @@ from slotssm.layers.decoders import PieceDecoder, SpatialBroadcastDecoder, convo
 from slotssm.layers.encoders import CNNEncoder, PieceTokenizer
 from slotssm.layers.mamba import Mamba, MambaState
 from slotssm.layers.mamba2 import Mamba2, Mamba2State
+from slotssm.layers.reader import Reader
 from slotssm.layers.rim import RIM, RIMState
 from slotssm.layers.s4d import S4D, S4DState
 from slotssm.layers.s5 import S5, S5State
@@ -34,6 +35,7 @@ __all__ = [
     "PieceTokenizer",
     "QueryBlock",
     "RIMState",
+    "Reader",
     "S4DState",
     "S5State",
     "SlotAttention",

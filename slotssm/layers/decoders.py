@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from slotssm.layers.attention import QueryBlock
 from slotssm.layers.checkpointing import checkpointed
+from slotssm.layers.inputs import check_input
 from slotssm.layers.positions import divided, sincos_grid
 
 
@@ -57,7 +58,12 @@ class PieceDecoder(nn.Module):
         self.head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, num_channels * piece_px**2))
 
     def forward(self, slots: Float[Tensor, "B K D"]) -> Float[Tensor, "B C H W"]:
-        """Values of every pixel."""
+        """Values of every pixel.
+
+        Raises:
+            InputError: slots of another shape, width or dtype.
+        """
+        check_input(self, slots, "B, K", self.queries.shape[1])
         x = self.queries[None]
         for layer in self.layers:
             x = checkpointed(self, layer, x, slots)
@@ -99,7 +105,15 @@ class SpatialBroadcastDecoder(nn.Module):
     def forward(
         self, slots: Float[Tensor, "B K D"]
     ) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B K 3 H W"], Float[Tensor, "B K H W"]]:
-        """Returns the blended image, the image of every slot, and the masks, which sum to 1 over the slots."""
+        """Decode every slot and blend the images.
+
+        Returns:
+            The blended image, the image of every slot, and the masks, which sum to 1 over the slots.
+
+        Raises:
+            InputError: slots of another shape, width or dtype.
+        """
+        check_input(self, slots, "B, K", self.positions.shape[1])
         batch = slots.shape[0]
         cells = rearrange(slots, "b k d -> (b k) 1 d") + self.positions
         painted = checkpointed(self, self.painter, rearrange(cells, "n (y x) d -> n d y x", y=self.grid[0]))

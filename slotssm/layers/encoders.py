@@ -51,7 +51,7 @@ class PieceTokenizer(nn.Module):
             patches_per_side: another P than the usual one; the weights serve every P.
 
         Raises:
-            InputError: frames of another size, or patches that do not consist of whole pieces.
+            InputError: frames of another size, shape or dtype, or patches that do not consist of whole pieces.
         """
         s, patches = self.piece_px, patches_per_side or self.patches_per_side
         rows, columns = self._grid_of_patch(patches)
@@ -116,7 +116,7 @@ class CNNEncoder(nn.Module):
         """Tokens of every frame, row by row.
 
         Raises:
-            InputError: frames of another size.
+            InputError: frames of another size, shape or dtype.
         """
         check_frames(frames, self.grid, self.downsample)
         batch = frames.shape[0]
@@ -126,14 +126,15 @@ class CNNEncoder(nn.Module):
 
 
 def check_frames(frames: Tensor, grid: tuple[int, int], cell_px: int) -> None:
-    """Refuse frames of another size than that of the grid.
+    """Refuse what is not a batch of videos in floating point, of the size of the grid.
 
     Raises:
-        InputError: the sizes differ.
+        InputError: another shape, size or dtype.
     """
     height, width = (cells * cell_px for cells in grid)
-    if frames.shape[-2:] != (height, width):
+    if frames.ndim != 5 or frames.shape[2:] != (3, height, width) or not frames.is_floating_point():
+        dtype = str(frames.dtype).removeprefix("torch.")
         raise InputError(
-            f"frames of {frames.shape[-2]} x {frames.shape[-1]} pixels (height x width) where {height} x {width} are "
-            "expected"
+            f"frames must be floating-point numbers of shape [B, T, 3, {height}, {width}] (height before width), not "
+            f"{dtype} of shape {list(frames.shape)}"
         )

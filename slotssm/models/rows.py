@@ -1,4 +1,4 @@
-"""The models by name: each is one row of the composition, but for SAVi, whose recurrence reads the tokens."""
+"""The models by name: stacks of layers, but for SAVi, whose recurrence reads the tokens."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -29,20 +29,25 @@ from slotssm.layers import (
     Mamba,
     Mamba2,
     MLPBlock,
+    Reader,
     SlotEncoder,
     SlotGRU,
     SlotMixer,
     SlotSplitter,
     TimeMixer,
 )
-from slotssm.models.composition import JointSlotLayer, Reader, SlotLayer, SlotSequenceModel
+from slotssm.models.composition import JointSlotLayer, Layer, SlotLayer, SlotSequenceModel
+from slotssm.models.model import SlotModel
 from slotssm.models.savi import SAVi
 
 AnyModelConfig = TypeVar("AnyModelConfig", bound=SequenceModelConfig)
 
 
 class SlotSSM(SlotSequenceModel):
-    """SlotSSM (paper, sections 3 and 4): slot encoder before the first layer, time mixer, slot mixer."""
+    """SlotSSM (paper, sections 3 and 4): slot encoder before the first layer, time mixer, slot mixer.
+
+    Every layer has the same K; that it may differ between layers (section 4.3) is left out.
+    """
 
     def __init__(self, config: SlotSSMConfig | SingleStateSSMConfig) -> None:
         super().__init__(_stack(config, _encoder(config), _state_space_layer), config.num_slots, config.slot_dim)
@@ -62,11 +67,15 @@ class SplitSSM(SlotSequenceModel):
     def __init__(self, config: SplitSSMConfig) -> None:
         dim, num_slots = config.slot_dim, config.num_slots
         reader = JoiningEncoder(_encoder(config), num_slots, dim)
-        super().__init__(_stack(config, reader, _state_space_layer), 1, dim, splitter=SlotSplitter(num_slots, dim))
+        layers, splitter = _stack(config, reader, _state_space_layer), SlotSplitter(num_slots, dim)
+        super().__init__(layers, num_slots, dim, splitter=splitter, num_states=1)
 
 
 class OCSlotSSM(SlotSequenceModel):
-    """OC-SlotSSM (paper, section 5.1): inverted attention to the input tokens in every layer."""
+    """OC-SlotSSM (paper, section 5.1): inverted attention to the input tokens in every layer.
+
+    Every layer has the same K; that it may differ between layers (section 4.3) is left out.
+    """
 
     def __init__(self, config: OCSlotSSMConfig) -> None:
         layers = [_state_space_layer(config, InvertedAttention(config.slot_dim)) for _ in range(config.num_layers)]
@@ -81,7 +90,7 @@ class SlotTransformer(SlotSequenceModel):
     """
 
     def __init__(self, config: SlotTransformerConfig | TransformerConfig) -> None:
-        def layer(config: SequenceModelConfig, reader: Reader | None) -> SlotLayer:
+        def layer(config: SequenceModelConfig, reader: Reader | None) -> Layer:
             attention = CausalSlotAttention(config.slot_dim, config.num_heads, config.dropout)
             mlp = MLPBlock(config.slot_dim, _mlp_ratio(config), config.dropout)
             return JointSlotLayer(config.slot_dim, reader, attention, mlp)
@@ -94,12 +103,16 @@ class Transformer(SlotTransformer):
 
 
 class SlotRNN(SlotSequenceModel):
-    """SlotRNN (paper, appendix C.2): a GRU shared by all slots, the slot mixer within the recurrence."""
+    """SlotRNN (paper, appendix C.2): a GRU shared by all slots, the slot mixer within the recurrence.
+
+    By default a residual variant: a layer adds its input to its states. The paper's layer gives the states themselves,
+    x = h, which is `residual = false` of the configuration. The norm before the recurrence is ours in both.
+    """
 
     def __init__(self, config: SlotRNNConfig) -> None:
-        def layer(config: SequenceModelConfig, reader: Reader | None) -> SlotLayer:
+        def layer(config: SlotRNNConfig, reader: Reader | None) -> Layer:
             recurrence = SlotGRU(config.slot_dim, config.num_heads, _mlp_ratio(config), config.dropout)
-            return JointSlotLayer(config.slot_dim, reader, recurrence, None)
+            return JointSlotLayer(config.slot_dim, reader, recurrence, None, residual=config.residual)
 
         super().__init__(_stack(config, _encoder(config), layer), config.num_slots, config.slot_dim)
 
@@ -111,14 +124,14 @@ class RIMs(SlotSequenceModel):
     """
 
     def __init__(self, config: RIMConfig) -> None:
-        def layer(_: SequenceModelConfig, reader: Reader | None) -> SlotLayer:
+        def layer(_: SequenceModelConfig, reader: Reader | None) -> Layer:
             units = RIM(config.slot_dim, config.num_slots, config.num_active, config.num_heads, dropout=config.dropout)
             return JointSlotLayer(config.slot_dim, reader, units, None, residual=False)
 
         super().__init__(_stack(config, _encoder(config), layer), config.num_slots, config.slot_dim)
 
 
-MODELS: dict[type[SequenceModelConfig], Callable[..., SlotSequenceModel]] = {
+MODELS: dict[type[SequenceModelConfig], Callable[..., SlotModel]] = {
     SlotSSMConfig: SlotSSM,
     OCSlotSSMConfig: OCSlotSSM,
     SingleStateSSMConfig: SingleStateSSM,
@@ -134,7 +147,7 @@ TIME_MIXERS: dict[str, Callable[..., TimeMixer]] = {"mamba": Mamba, "mamba2": Ma
 """Kinds of time mixers to their classes, whose arguments have the names of the configuration's fields."""
 
 
-def build_model(config: ModelConfig) -> SlotSequenceModel:
+def build_model(config: ModelConfig) -> SlotModel:
     """The model that a configuration describes."""
     return MODELS[type(config)](config)
 
@@ -160,8 +173,8 @@ def _mlp_ratio(config: SequenceModelConfig) -> float:
 
 
 def _stack(
-    config: AnyModelConfig, reader: Reader, layer: Callable[[AnyModelConfig, Reader | None], SlotLayer]
-) -> list[SlotLayer]:
+    config: AnyModelConfig, reader: Reader, layer: Callable[[AnyModelConfig, Reader | None], Layer]
+) -> list[Layer]:
     """Layers of which the first reads the tokens."""
     return [layer(config, reader if index == 0 else None) for index in range(config.num_layers)]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from slotssm.config import RGB, PredictConfig, SequenceModelConfig
 from slotssm.errors import InputError
 from slotssm.layers import PieceDecoder, PieceTokenizer
-from slotssm.models import ModelOutput, ModelState, SlotSequenceModel
+from slotssm.models import ModelOutput, ModelState, SlotModel
 from slotssm.tasks.task import Batch, Prediction, Task, as_pixels, nearest_classes
 
 
@@ -33,7 +33,7 @@ class Predict(Task):
     def __init__(
         self,
         config: PredictConfig,
-        model: SlotSequenceModel,
+        model: SlotModel,
         model_config: SequenceModelConfig,
         image_size: int,
         palette: list[RGB],

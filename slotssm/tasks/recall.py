@@ -8,7 +8,7 @@ from torch import Tensor
 
 from slotssm.config import RGB, RecallConfig, SequenceModelConfig
 from slotssm.layers import PieceDecoder, PieceTokenizer
-from slotssm.models import ModelOutput, ModelState, SlotSequenceModel
+from slotssm.models import ModelOutput, ModelState, SlotModel
 from slotssm.tasks.task import Batch, Prediction, Task, as_pixels, nearest_classes
 
 
@@ -33,7 +33,7 @@ class Recall(Task):
     def __init__(
         self,
         config: RecallConfig,
-        model: SlotSequenceModel,
+        model: SlotModel,
         model_config: SequenceModelConfig,
         image_size: int,
         patches_per_side: int,

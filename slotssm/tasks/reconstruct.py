@@ -7,7 +7,7 @@ from torch import Tensor
 
 from slotssm.config import ReconstructConfig
 from slotssm.layers import CNNEncoder, SpatialBroadcastDecoder, convolution_painter, piece_painter
-from slotssm.models import ModelState, SlotSequenceModel
+from slotssm.models import ModelState, SlotModel
 from slotssm.tasks.task import Batch, Prediction, Task, as_pixels
 
 
@@ -23,7 +23,7 @@ class Reconstruct(Task):
 
     has_masks = True
 
-    def __init__(self, config: ReconstructConfig, model: SlotSequenceModel, image_size: int, dim: int) -> None:
+    def __init__(self, config: ReconstructConfig, model: SlotModel, image_size: int, dim: int) -> None:
         super().__init__()
         self.encoder = CNNEncoder(image_size, image_size, config.encoder_channels, config.encoder_downsample, dim)
         self.model = model
