@@ -6,6 +6,7 @@ from slotssm.layers.decoders import PieceDecoder, SpatialBroadcastDecoder, convo
 from slotssm.layers.encoders import CNNEncoder, PieceTokenizer
 from slotssm.layers.mamba import Mamba, MambaConfig, MambaState
 from slotssm.layers.mamba2 import Mamba2, Mamba2Config, Mamba2State
+from slotssm.layers.reader import Reader
 from slotssm.layers.rim import RIM, RIMState
 from slotssm.layers.s4d import S4D, S4DConfig, S4DState
 from slotssm.layers.s5 import S5, S5Config, S5State
@@ -36,6 +37,7 @@ __all__ = [
     "PieceTokenizer",
     "QueryBlock",
     "RIMState",
+    "Reader",
     "S4DConfig",
     "S4DState",
     "S5Config",

@@ -6,6 +6,9 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from slotssm.errors import InputError
+from slotssm.layers.inputs import check_input
+
 
 class Attention(nn.Module):
     """Multi-head attention block: x + Attn(LN(x), context).
@@ -105,6 +108,8 @@ class InvertedAttention(nn.Module):
         eps: added to the row sums, so that a slot without tokens gets zero instead of a quotient of zeros.
     """
 
+    gives_attention = True
+
     def __init__(self, dim: int, eps: float = 1e-6) -> None:
         super().__init__()
         self.eps = eps
@@ -115,12 +120,27 @@ class InvertedAttention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(
-        self, slots: Float[Tensor, "B K D"], tokens: Float[Tensor, "B M D"]
+        self, slots: Float[Tensor, "B K D"] | None, tokens: Float[Tensor, "B M D"]
     ) -> tuple[Float[Tensor, "B K D"], Float[Tensor, "B K M"]]:
-        """Returns the updated slots and the attention before renormalisation, which sums to 1 over the slots."""
+        """Update the slots of each step by its tokens.
+
+        Args:
+            slots: of the layer below, or learned queries.
+            tokens: inputs of the step.
+
+        Returns:
+            The slots, and the attention before renormalisation, which sums to 1 over the slots.
+
+        Raises:
+            InputError: no slots, or slots or tokens of another shape, width or dtype.
+        """
+        if slots is None:
+            raise InputError("inverted attention updates slots: a first layer with it needs learned queries")
+        check_input(self, slots, "B, K", self.query.in_features)
+        check_input(self, tokens, "B, M", self.query.in_features)
         keys, values = self.key_value(self.token_norm(tokens)).chunk(2, dim=-1)
-        won, attention = compete(self.query(self.norm(slots)), keys, values, self.eps)
-        return slots + self.out(won), attention
+        updates, attention = compete(self.query(self.norm(slots)), keys, values, self.eps)
+        return slots + self.out(updates), attention
 
 
 def compete(

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from slotssm.config import TimeMixerConfig
 from slotssm.errors import InputError
+from slotssm.layers.inputs import check_input
 from slotssm.layers.step_sizes import draw_step_sizes, inverse_softplus
-from slotssm.registry import register_time_mixer
 from slotssm.ops.convolution import causal_convolve
 from slotssm.ops.ssd import ssd, ssd_step
+from slotssm.registry import register_time_mixer
 
 
 class Mamba2State(NamedTuple):
@@ -147,7 +148,12 @@ class Mamba2(nn.Module):
     def forward(
         self, u: Float[Tensor, "B L D"], state: Mamba2State | None = None
     ) -> tuple[Float[Tensor, "B L D"], Mamba2State]:
-        """A whole sequence in parallel, continuing from `state`; returns the outputs and the new state."""
+        """A whole sequence in parallel, continuing from `state`; returns the outputs and the new state.
+
+        Raises:
+            InputError: `u` has another shape, width or dtype.
+        """
+        check_input(self, u, "B, L", self.d_model)
         if state is None:
             state = self.initial_state(u.shape[0])
         z, x, B, C, dt, conv = self._read(u, state.conv)
@@ -165,7 +171,8 @@ class Mamba2(nn.Module):
         return self._write(y, z), Mamba2State(conv, ssm)
 
     def step(self, u: Float[Tensor, "B D"], state: Mamba2State) -> tuple[Float[Tensor, "B D"], Mamba2State]:
-        """One step; returns the output and the new state."""
+        """One step; returns the output and the new state; errors as in `forward`."""
+        check_input(self, u, "B", self.d_model)
         *inputs, conv = self._read(u[:, None], state.conv)
         z, x, B, C, dt = (tensor[:, 0] for tensor in inputs)
         y, ssm = ssd_step(state.ssm, x, dt, self._decay_rates, B, C, D=self.D)

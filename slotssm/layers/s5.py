@@ -8,9 +8,10 @@ from einops import rearrange
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
+from slotssm.layers.inputs import check_input
 from slotssm.layers.step_sizes import TimeInvariantConfig, draw_step_sizes
-from slotssm.registry import register_time_mixer
 from slotssm.ops.diagonal import diagonal_scan
+from slotssm.registry import register_time_mixer
 
 
 class S5State(NamedTuple):
@@ -72,7 +73,12 @@ class S5(nn.Module):
     def forward(
         self, u: Float[Tensor, "B L D"], state: S5State | None = None
     ) -> tuple[Float[Tensor, "B L D"], S5State]:
-        """A whole sequence in parallel, continuing from `state`; returns the outputs and the new state."""
+        """A whole sequence in parallel, continuing from `state`; returns the outputs and the new state.
+
+        Raises:
+            InputError: `u` has another shape, width or dtype.
+        """
+        check_input(self, u, "B, L", self.d_model)
         if state is None:
             state = self.initial_state(u.shape[0])
         log_decay, B = self._system()
@@ -82,7 +88,8 @@ class S5(nn.Module):
         return self._write(h, u), S5State(last[..., 0])
 
     def step(self, u: Float[Tensor, "B D"], state: S5State) -> tuple[Float[Tensor, "B D"], S5State]:
-        """One step; returns the output and the new state."""
+        """One step; returns the output and the new state; errors as in `forward`."""
+        check_input(self, u, "B", self.d_model)
         log_decay, B = self._system()
         h = torch.exp(log_decay) * state.ssm + _mapped(u, B)
         return self._write(h, u), S5State(h)

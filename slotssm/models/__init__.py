@@ -7,7 +7,8 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from slotssm.config import ModelConfig
-from slotssm.models.composition import ModelOutput, ModelState, SlotSequenceModel
+from slotssm.models.composition import JointSlotLayer, Layer, SlotLayer, SlotSequenceModel
+from slotssm.models.model import ModelOutput, ModelState, SlotModel
 from slotssm.models.recurrent import RIMConfig, RIMs, SlotRNN, SlotRNNConfig
 from slotssm.models.savi import SAVi, SAViConfig
 from slotssm.models.slot_transformer import SlotTransformer, SlotTransformerConfig, Transformer, TransformerConfig
@@ -28,14 +29,16 @@ for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
 
-def build_model(config: ModelConfig) -> SlotSequenceModel:
+def build_model(config: ModelConfig) -> SlotModel:
     """The model that a configuration describes, with fresh weights from torch's global generator."""
-    model: SlotSequenceModel = MODELS[config.kind].code(config)
+    model: SlotModel = MODELS[config.kind].code(config)
     return model
 
 
 __all__ = [
     "EncodedModelConfig",
+    "JointSlotLayer",
+    "Layer",
     "ModelOutput",
     "ModelState",
     "OCSlotSSM",
@@ -47,6 +50,8 @@ __all__ = [
     "SequenceModelConfig",
     "SingleStateSSM",
     "SingleStateSSMConfig",
+    "SlotLayer",
+    "SlotModel",
     "SlotRNN",
     "SlotRNNConfig",
     "SlotSSM",

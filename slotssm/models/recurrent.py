@@ -5,8 +5,8 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from slotssm.config import ModelConfig
-from slotssm.layers import RIM, SlotGRU
-from slotssm.models.composition import JointSlotLayer, Reader, SlotLayer, SlotSequenceModel
+from slotssm.layers import RIM, Reader, SlotGRU
+from slotssm.models.composition import JointSlotLayer, Layer, SlotSequenceModel
 from slotssm.models.stacks import EncodedModelConfig, slot_encoder, stack
 from slotssm.registry import register_model
 
@@ -15,6 +15,9 @@ class SlotRNNConfig(EncodedModelConfig):
     """SlotRNN: a GRU shared by all slots, and the slot mixer within the recurrence (paper, appendix C.2)."""
 
     kind: Literal["slot-rnn"] = "slot-rnn"
+    residual: bool = True
+    """Whether a layer adds its input to its states, which is a variant of ours; the paper's layer gives the states
+    themselves, x = h."""
 
 
 class RIMConfig(EncodedModelConfig):
@@ -47,12 +50,16 @@ class RIMConfig(EncodedModelConfig):
 
 @register_model("slot-rnn", SlotRNNConfig)
 class SlotRNN(SlotSequenceModel):
-    """SlotRNN (paper, appendix C.2): a GRU shared by all slots, the slot mixer within the recurrence."""
+    """SlotRNN (paper, appendix C.2): a GRU shared by all slots, the slot mixer within the recurrence.
+
+    By default a residual variant: a layer adds its input to its states. The paper's layer gives the states themselves,
+    x = h, which is `residual = false` of the configuration. The norm before the recurrence is ours in both.
+    """
 
     def __init__(self, config: SlotRNNConfig) -> None:
-        def layer(config: SlotRNNConfig, reader: Reader | None) -> SlotLayer:
+        def layer(config: SlotRNNConfig, reader: Reader | None) -> Layer:
             recurrence = SlotGRU(config.slot_dim, config.num_heads, config.layer_mlp_width, config.dropout)
-            return JointSlotLayer(config.slot_dim, reader, recurrence, None)
+            return JointSlotLayer(config.slot_dim, reader, recurrence, None, residual=config.residual)
 
         super().__init__(stack(config, slot_encoder(config), layer), config.num_slots, config.slot_dim)
 
@@ -65,7 +72,7 @@ class RIMs(SlotSequenceModel):
     """
 
     def __init__(self, config: RIMConfig) -> None:
-        def layer(config: RIMConfig, reader: Reader | None) -> SlotLayer:
+        def layer(config: RIMConfig, reader: Reader | None) -> Layer:
             units = RIM(config.slot_dim, config.num_slots, config.num_active, config.num_heads, dropout=config.dropout)
             return JointSlotLayer(config.slot_dim, reader, units, None, residual=False)
 

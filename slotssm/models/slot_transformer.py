@@ -2,8 +2,8 @@
 
 from typing import ClassVar, Literal
 
-from slotssm.layers import CausalSlotAttention, MLPBlock
-from slotssm.models.composition import JointSlotLayer, Reader, SlotLayer, SlotSequenceModel
+from slotssm.layers import CausalSlotAttention, MLPBlock, Reader
+from slotssm.models.composition import JointSlotLayer, Layer, SlotSequenceModel
 from slotssm.models.stacks import EncodedModelConfig, slot_encoder, stack
 from slotssm.registry import register_model
 
@@ -32,7 +32,7 @@ class SlotTransformer(SlotSequenceModel):
     """
 
     def __init__(self, config: SlotTransformerConfig | TransformerConfig) -> None:
-        def layer(config: EncodedModelConfig, reader: Reader | None) -> SlotLayer:
+        def layer(config: EncodedModelConfig, reader: Reader | None) -> Layer:
             attention = CausalSlotAttention(config.slot_dim, config.num_heads, config.dropout)
             mlp = MLPBlock(config.slot_dim, config.layer_mlp_width, config.dropout)
             return JointSlotLayer(config.slot_dim, reader, attention, mlp)

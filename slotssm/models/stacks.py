@@ -6,8 +6,8 @@ from typing import Any, Self, TypeVar
 from pydantic import Field, model_validator
 
 from slotssm.config import AnyTimeMixer, ModelConfig, TimeMixerConfig
-from slotssm.layers import MambaConfig, SlotEncoder, SlotMixer, TimeMixer
-from slotssm.models.composition import Reader, SlotLayer
+from slotssm.layers import MambaConfig, Reader, SlotEncoder, SlotMixer, TimeMixer
+from slotssm.models.composition import Layer, SlotLayer
 from slotssm.registry import TIME_MIXERS
 
 
@@ -78,8 +78,8 @@ def slot_encoder(config: EncodedModelConfig) -> SlotEncoder:
 
 
 def stack(
-    config: AnySequenceConfig, reader: Reader, layer: Callable[[AnySequenceConfig, Reader | None], SlotLayer]
-) -> list[SlotLayer]:
+    config: AnySequenceConfig, reader: Reader, layer: Callable[[AnySequenceConfig, Reader | None], Layer]
+) -> list[Layer]:
     """Layers of which the first reads the tokens."""
     return [layer(config, reader if index == 0 else None) for index in range(config.num_layers)]
 

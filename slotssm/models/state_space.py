@@ -62,7 +62,8 @@ class SplitSSM(SlotSequenceModel):
     def __init__(self, config: SplitSSMConfig) -> None:
         dim, num_slots = config.slot_dim, config.num_slots
         reader = JoiningEncoder(slot_encoder(config), num_slots, dim)
-        super().__init__(stack(config, reader, state_space_layer), 1, dim, splitter=SlotSplitter(num_slots, dim))
+        layers, splitter = stack(config, reader, state_space_layer), SlotSplitter(num_slots, dim)
+        super().__init__(layers, num_slots, dim, splitter=splitter, num_states=1)
 
 
 @register_model("oc-slotssm", OCSlotSSMConfig)

@@ -13,11 +13,10 @@ from slotssm.config import ModelConfig, RunConfig, TaskConfig
 from slotssm.data.spec import DataSpec
 from slotssm.errors import InputError
 from slotssm.layers import PieceDecoder, PieceTokenizer
-from slotssm.models import ModelOutput, ModelState, SlotSequenceModel
+from slotssm.models import ModelOutput, ModelState, SlotModel
 from slotssm.registry import register_task
 from slotssm.tasks.outputs import Outputs
 from slotssm.tasks.task import Batch, Task, as_pixels, check_pieces, nearest_classes
-
 
 BLACK_AND_WHITE = ((0, 0, 0), (255, 255, 255))
 
@@ -63,7 +62,7 @@ class Predict(Task):
     def __init__(
         self,
         config: PredictConfig,
-        model: SlotSequenceModel,
+        model: SlotModel,
         model_config: ModelConfig,
         data: DataSpec,
     ) -> None:

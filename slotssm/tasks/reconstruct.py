@@ -13,7 +13,7 @@ from slotssm.config import ModelConfig, RunConfig, TaskConfig
 from slotssm.data.spec import DataSpec
 from slotssm.errors import InputError
 from slotssm.layers import CNNEncoder, SpatialBroadcastDecoder, convolution_painter, piece_painter
-from slotssm.models import ModelState, SlotSequenceModel
+from slotssm.models import ModelState, SlotModel
 from slotssm.registry import register_task
 from slotssm.tasks.outputs import Outputs
 from slotssm.tasks.task import Batch, Task, as_pixels
@@ -56,7 +56,7 @@ class Reconstruct(Task):
     is_collapsed_at_mean_image = True
 
     def __init__(
-        self, config: ReconstructConfig, model: SlotSequenceModel, model_config: ModelConfig, data: DataSpec
+        self, config: ReconstructConfig, model: SlotModel, model_config: ModelConfig, data: DataSpec
     ) -> None:
         super().__init__()
         dim = model_config.slot_dim
@@ -100,7 +100,7 @@ class Reconstruct(Task):
         blended, images, masks = self.decoder(rearrange(output.slots, "b t k d -> (b t) k d"))
         steps, attention = frames.shape[1], output.attention
         if attention is not None:
-            attention = rearrange(attention, "b t k (h w) -> b t k h w", h=self.encoder.grid_size[0])
+            attention = rearrange(attention, "b t k (h w) -> b t k h w", h=self.encoder.grid[0])
         return Outputs(
             output.state,
             slots=output.slots,

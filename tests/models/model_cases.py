@@ -19,7 +19,7 @@ from slotssm.config import (
     StateSpaceModelConfig,
     TransformerConfig,
 )
-from slotssm.models import ModelState, SlotSequenceModel, build_model
+from slotssm.models import ModelState, SlotModel, build_model
 
 CONFIGS: dict[str, type[SequenceModelConfig]] = {
     "slotssm": SlotSSMConfig,
@@ -70,7 +70,7 @@ def config_of(kind: str, mixer: str = "mamba", **changes) -> SequenceModelConfig
     return CONFIGS[kind](**fields | changes)
 
 
-def build(kind: str, mixer: str = "mamba", **changes) -> SlotSequenceModel:
+def build(kind: str, mixer: str = "mamba", **changes) -> SlotModel:
     """A small model in float64 whose parameters have all left their initial values."""
     torch.manual_seed(3)
     model = build_model(config_of(kind, mixer, **changes)).double()
@@ -85,7 +85,7 @@ def random_tokens(batch: int = 2, steps: int = STEPS, seed: int = 0) -> torch.Te
     return torch.randn(batch, steps, TOKENS, DIM, generator=generator, dtype=torch.float64)
 
 
-def start_of(model: SlotSequenceModel) -> torch.nn.Parameter:
+def start_of(model: SlotModel) -> torch.nn.Parameter:
     """The learned vectors that tell the slots apart."""
     if model.queries is not None:
         return model.queries

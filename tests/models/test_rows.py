@@ -39,8 +39,8 @@ from slotssm.models import (
     RIMs,
     SAVi,
     SingleStateSSM,
+    SlotModel,
     SlotRNN,
-    SlotSequenceModel,
     SlotSSM,
     SlotTransformer,
     SplitSSM,
@@ -51,7 +51,7 @@ from slotssm.models import (
 
 def encoded(encoder: SlotEncoder, tokens: torch.Tensor) -> torch.Tensor:
     """Slots of every step, one step at a time."""
-    return torch.stack([encoder(tokens[:, t]) for t in range(tokens.shape[1])], 1)
+    return torch.stack([encoder(None, tokens[:, t])[0] for t in range(tokens.shape[1])], 1)
 
 
 def state_space_layer(layer, slots: torch.Tensor) -> torch.Tensor:
@@ -225,7 +225,7 @@ def test_time_and_slots_are_mixed_together(kind):
     assert (moved[:, 2:] > 0).all()
 
 
-def moved_slots(model: SlotSequenceModel) -> torch.Tensor:
+def moved_slots(model: SlotModel) -> torch.Tensor:
     """How far a change of one slot in the third step moves every slot of every step, before slots are mixed."""
     slots = torch.randn(2, STEPS, SLOTS, DIM, dtype=torch.float64)
     changed = slots.clone()

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from slotssm.config import ModelConfig
 from slotssm.documents import load
-from slotssm.models import SlotSequenceModel, build_model
+from slotssm.models import SlotModel, build_model
 from slotssm.registry import MODELS
 from slotssm.training.device import resolve_device
 
@@ -70,13 +70,13 @@ def measure(config: ModelConfig, length: int, batch: int, tokens: int, limit_s: 
     return {"values": values, "repeats": repeats}
 
 
-def _training_step(model: SlotSequenceModel, inputs: Tensor, weights: Tensor) -> None:
+def _training_step(model: SlotModel, inputs: Tensor, weights: Tensor) -> None:
     """Forward and backward of a loss on the last step, as in Blinking Color Balls; gradients are made anew."""
     model.zero_grad(set_to_none=True)
     (model(inputs).slots[:, -1] * weights).sum().backward()
 
 
-def _streamed(model: SlotSequenceModel, inputs: Tensor, where: str) -> tuple[list[float], list[float]]:
+def _streamed(model: SlotModel, inputs: Tensor, where: str) -> tuple[list[float], list[float]]:
     """Seconds of single steps early and late in the sequence; in turns, so that noise meets both."""
     states = model(inputs[:, :EARLY]).state, model(inputs).state
     times: tuple[list[float], list[float]] = [], []
