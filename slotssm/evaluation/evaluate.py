@@ -275,8 +275,8 @@ def _missing(metric: Metric, source: Source, truth: EpisodeFile, split: str) -> 
     """What the metric lacks, in words; empty if nothing."""
     for name in metric.truth:
         if name == "palette":
-            if "palette" not in truth.attrs:
-                return f"{truth.path} is no Blinking Color Balls file (no attribute 'palette')"
+            if not {"rule", "palette"} <= truth.attrs.keys():
+                return f"{truth.path} is not a Blinking Color Balls file (no attributes 'rule' and 'palette')"
         elif not truth.has(split, name):
             return f"{truth.path} has no {split}/{name}"
     for name in metric.predicted:

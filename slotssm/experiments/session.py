@@ -139,8 +139,8 @@ def check_fits(config: RunConfig, truth: EpisodeFile) -> None:
         raise InputError(
             f"{truth.path} has frames of {size[1]} x {size[0]} px; the run was trained on {recipe.size_px} px"
         )
-    if config.task.kind == "recall" and "palette" not in truth.attrs:
-        raise InputError(f"{truth.path} is no Blinking Color Balls file, which a run of task 'recall' needs")
+    if config.task.kind == "recall" and "rule" not in truth.attrs:
+        raise InputError(f"{truth.path} is not a Blinking Color Balls file, which a run of task 'recall' needs")
 
 
 def evaluate_predictions(
