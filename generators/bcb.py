@@ -18,7 +18,7 @@ from generators.paints import PAINTS
 from generators.physics import directions, place_discs, simulate
 from generators.rasterizer import paint
 from slotssm.config import Recipe
-from slotssm.data.episodes import Episode, Field, Layout, categorical, standard_layout
+from slotssm.data.episodes import Episode, Field, Layout, categorical, numeric, standard_layout
 from slotssm.data.generator import Generator
 from slotssm.data.spec import RGB
 from slotssm.errors import InputError
@@ -133,8 +133,8 @@ def layout(recipe: BCBRecipe) -> Layout:
     size, num = recipe.size_px, recipe.num_balls
     return {
         **standard_layout(recipe.num_frames, size, size, num),
-        "objects/color": Field((recipe.num_frames, num), "uint8", attrs=categorical(recipe.paints)),
-        "objects/radius": Field((num,), "float32", attrs={"kind": "numeric", "unit": "px"}),
+        "objects/color": Field(("time", "object"), (recipe.num_frames, num), "uint8", attrs=categorical(recipe.paints)),
+        "objects/radius": Field(("object",), (num,), "float32", attrs=numeric("px")),
     }
 
 

@@ -28,27 +28,29 @@ def layout(recipe: BouncingRecipe) -> Layout:
     size, num = recipe.size_px, recipe.max_objects
     fields = {
         **standard_layout(recipe.num_frames, size, size, num),
-        "objects/color": Field((num,), "uint8", attrs=categorical(recipe.colors)),
-        "objects/shape": Field((num,), "uint8", attrs=categorical(SHAPES)),
-        "objects/radius": Field((num,), "float32", attrs=numeric("px")),
-        "objects/mass": Field((num,), "float32", attrs=numeric("px^2")),
+        "objects/color": Field(("object",), (num,), "uint8", attrs=categorical(recipe.colors)),
+        "objects/shape": Field(("object",), (num,), "uint8", attrs=categorical(SHAPES)),
+        "objects/radius": Field(("object",), (num,), "float32", attrs=numeric("px")),
+        "objects/mass": Field(("object",), (num,), "float32", attrs=numeric("px^2")),
     }
     if recipe.contact == "occlude":
-        fields["objects/depth"] = Field((num,), "uint8", attrs=numeric("rank, 0 in front"))
+        fields["objects/depth"] = Field(("object",), (num,), "uint8", attrs=numeric("rank, 0 in front"))
     if set(recipe.textures) != {"plain"}:
-        fields["objects/texture"] = Field((num,), "uint8", attrs=categorical(TEXTURES))
+        fields["objects/texture"] = Field(("object",), (num,), "uint8", attrs=categorical(TEXTURES))
     if set(recipe.backgrounds) != {"plain"}:
-        fields["background"] = Field((), "uint8", attrs=categorical(TEXTURES))
+        fields["background"] = Field((), (), "uint8", attrs=categorical(TEXTURES))
     if recipe.lighting:
-        fields["light"] = Field((recipe.num_frames, 3), "float32", attrs=numeric("share of red, green, blue"))
+        fields["light"] = Field(
+            ("time", "rgb"), (recipe.num_frames, 3), "float32", attrs=numeric("share of red, green, blue")
+        )
     if recipe.camera_px:
-        fields["camera"] = Field((recipe.num_frames, 2), "float32", attrs=numeric("px"))
+        fields["camera"] = Field(("time", "xy"), (recipe.num_frames, 2), "float32", attrs=numeric("px"))
     return fields
 
 
 def attributes(recipe: BouncingRecipe) -> dict[str, Any]:
-    """Root attributes of a bouncing-shapes file: none beyond those that every file has."""
-    return {}
+    """Root attributes of a bouncing-shapes file: the palette if every pixel is one of its colours."""
+    return {"palette": np.array(recipe.palette, np.uint8)} if recipe.has_flat_colors else {}
 
 
 def make_episode(recipe: BouncingRecipe, rng: np.random.Generator) -> Episode:
@@ -89,7 +91,7 @@ def make_episode(recipe: BouncingRecipe, rng: np.random.Generator) -> Episode:
     }
     if not recipe.has_flat_colors:
         episode |= _shaded(recipe, streams, episode, rgb)
-    return {name: _padded(episode[name], name, recipe.max_objects) for name in layout(recipe)}
+    return {name: _padded(episode[name], field) for name, field in layout(recipe).items()}
 
 
 def _move(recipe: BouncingRecipe, rng: np.random.Generator, radius: np.ndarray, mass: np.ndarray) -> Motion:
@@ -132,14 +134,13 @@ def _shaded(
     }
 
 
-def _padded(array: np.ndarray, name: str, num_objects: int) -> np.ndarray:
-    """Fill the object axis up to `num_objects` with zeros; `visible` = 0 marks the padding."""
-    axis = 1 if name in ("objects/position", "objects/velocity", "objects/visible") else 0
-    if not name.startswith("objects/") or array.shape[axis] == num_objects:
-        return array
-    missing = [(0, 0)] * array.ndim
-    missing[axis] = (0, num_objects - array.shape[axis])
-    return np.pad(array, missing)
+def _padded(array: np.ndarray, field: Field) -> np.ndarray:
+    """Fill the object axis up to the field's length with zeros; `visible` = 0 marks the padding."""
+    missing = [
+        (0, size - there if name == "object" else 0)
+        for name, size, there in zip(field.dims, field.shape, np.shape(array), strict=True)
+    ]
+    return np.pad(array, missing) if any(after for _, after in missing) else array
 
 
 @register_generator("bouncing", BouncingRecipe)

@@ -105,16 +105,14 @@ def find_properties(truth: EpisodeFile, split: str, names: Sequence[str] = ()) -
 
 def _has_time(truth: EpisodeFile, split: str, name: str) -> bool:
     """Whether a property is [E, T, N, ...]; otherwise it is [E, N, ...]."""
-    shape, num_frames = truth.dataset(split, GROUP + name).shape, truth.dataset(split, "masks").shape[1]
-    in_time = [GROUP + known for known in ("visible", "position", "velocity") if truth.has(split, GROUP + known)]
-    num_objects = next(iter(truth.dataset(split, known).shape[2:3] for known in in_time), ())
-    if len(shape) > 2 and shape[1] == num_frames and (not num_objects or shape[2:3] == num_objects):
+    dims = truth.dims(split, GROUP + name)
+    if dims[1:3] == ("time", "object"):
         return True
-    if len(shape) == 2 or (len(shape) > 2 and shape[1:2] == num_objects):
+    if dims[1:2] == ("object",):
         return False
     raise InputError(
-        f"{truth.path}: {split}/{GROUP}{name} has shape {shape}, which is neither [E, N, ...] nor [E, T, N, ...] with "
-        f"T = {num_frames}; choose others with `properties`"
+        f"{truth.path}: {split}/{GROUP}{name} has the axes {', '.join(dims)}; properties of objects have episode, "
+        "object or episode, time, object first: write them as its attribute dims, or choose other `properties`"
     )
 
 

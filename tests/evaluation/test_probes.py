@@ -14,7 +14,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, mean_square
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from truth_files import write, write_truth
+from truth_files import axes_of, name_axes, write, write_truth
 
 from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError, SlotSSMError
@@ -466,6 +466,8 @@ def change(name, values, file="predictions"):
             del opened[f"test/{name}"]
             if values is not None:
                 opened[f"test/{name}"] = values(old)
+                if file == "truth":
+                    name_axes(opened[f"test/{name}"], axes_of(name, opened[f"test/{name}"].ndim))
 
     return spoil
 
@@ -497,8 +499,11 @@ def with_one_nan(slots):
         (change("masks", lambda x: x + 1, "truth"), "name object 4, test/objects has 3"),
         (change("objects", None, "truth"), "has no test/objects"),
         (change("objects/mass", lambda x: x[:, :2], "truth"), "differ in their number of objects (color 3, mass 2"),
-        (change("objects/mass", lambda x: x[:, 0], "truth"), "neither [E, N, ...] nor [E, T, N, ...]"),
-        (change("objects/mass", lambda x: np.zeros((*x.shape, 0)), "truth"), "numeric and has 0 columns"),
+        (
+            change("objects/mass", lambda x: x[:, 0], "truth"),
+            "properties of objects have episode, object or episode, time, object first",
+        ),
+        (change("objects/mass", lambda x: np.zeros((len(x), 4, 3, 0)), "truth"), "numeric and has 0 columns"),
         (change("objects/mass", lambda x: np.full(x.shape, b"x"), "truth"), "categorical"),
         (describe(kind="nominal"), "is of kind 'nominal'; it must be categorical or numeric"),
     ],
