@@ -188,8 +188,11 @@ def _generate(
         return
     with Meter(f"generate {path}", "episodes") as meter:
         written = writer.generate(config, path, workers, resume, force, meter.update)
-    rate = written.num_frames / max(written.seconds, 1e-9)
-    note(f"{written.num_frames} frames in {human_seconds(written.seconds)} ({rate:,.0f} frames/s)")
+    if written.is_new:
+        rate = written.num_frames / max(written.seconds, 1e-9)
+        note(f"{written.num_frames} frames in {human_seconds(written.seconds)} ({rate:,.0f} frames/s)")
+    else:
+        note(f"{path} is complete already")
     if json:
         result_json(
             {

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from small_sets import cut_short, small_config
 
-from generators import writer
 from generators.catalog import make_episode
 from generators.writer import default_path, estimate, generate, verify
 from slotssm.config import BCBRecipe, BouncingRecipe, DataConfig
 from slotssm.data.contents import content_hash
 from slotssm.data.episodes import EpisodeFile
+from slotssm.data.sharding import workers
 from slotssm.errors import InputError, Interrupted, SlotSSMError
 
 
@@ -130,8 +130,8 @@ def test_death_of_the_workers_is_an_interruption_if_a_signal_came_with_it(
             os.kill(os.getpid(), signal.SIGTERM)
         raise BrokenProcessPool
 
-    monkeypatch.setattr(writer, "wait", wait_in_vain)
-    with pytest.raises(error, match="--resume continues") as caught:
+    monkeypatch.setattr(workers, "wait", wait_in_vain)
+    with pytest.raises(error, match="`resume` continues") as caught:
         generate(small_config(), tmp_path / "d.h5", workers=2)
     assert caught.type is error
 
@@ -150,7 +150,7 @@ def test_existing_output_stays_unless_forced(tmp_path: Path, whole_hash: str) ->
     out = tmp_path / "d.h5"
     out.write_text("precious")
     for resume in (False, True):
-        with pytest.raises(InputError, match=r"d\.h5 exists already; pass --force"):
+        with pytest.raises(InputError, match=r"d\.h5 exists already.*force.*choose another"):
             generate(small_config(), out, workers=1, resume=resume)
     assert out.read_text() == "precious"
     generate(small_config(), out, workers=1, force=True)
@@ -162,7 +162,7 @@ def test_unfinished_parts_are_refused_without_resume(tmp_path: Path, small_shard
     out = tmp_path / "d.h5"
     parts = cut_short(small_config(), out, num_shards=2)
     before = names(parts)
-    with pytest.raises(InputError, match="unfinished generation; pass --resume to continue it or --force"):
+    with pytest.raises(InputError, match="unfinished generation; `resume` continues it, `force` starts again"):
         generate(small_config(), out, workers=1)
     assert names(parts) == before
     generate(small_config(), out, workers=1, force=True)
@@ -174,7 +174,7 @@ def test_resume_with_other_settings_is_refused(tmp_path: Path, small_shards: Non
     out = tmp_path / "d.h5"
     parts = cut_short(small_config(), out, num_shards=2)
     before = names(parts)
-    with pytest.raises(InputError, match=r"d\.h5\.parts belongs to other settings .* or pass --force"):
+    with pytest.raises(InputError, match=r"d\.h5\.parts was begun with other settings.* with `force` and without `resume`"):
         generate(small_config().model_copy(update=change), out, workers=1, resume=True)
     assert names(parts) == before
 
@@ -187,14 +187,14 @@ def test_nothing_to_generate_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("force", [False, True])
 def test_folder_as_output_is_refused_at_once(tmp_path: Path, force: bool) -> None:
-    with pytest.raises(InputError, match="is a folder; choose a file for --out"):
+    with pytest.raises(InputError, match="is a folder; choose a file for `out`"):
         generate(small_config(), tmp_path, force=force)
     assert names(tmp_path) == []
 
 
 def test_file_in_place_of_the_output_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
-    with pytest.raises(InputError, match=f"cannot write into {tmp_path / 'data'}: .*; choose another --out"):
+    with pytest.raises(InputError, match=f"cannot write into {tmp_path / 'data'}: .*; choose another"):
         generate(small_config(), tmp_path / "data" / "d.h5")
 
 

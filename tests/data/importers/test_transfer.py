@@ -37,7 +37,7 @@ def source(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch):
-    monkeypatch.setattr(module, "PART_EPISODES", 2)
+    monkeypatch.setattr(module, "SHARD_EPISODES", 2)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_interrupted_and_resumed_reads_nothing_twice_but_the_part_that_was_cut(s
     import_data(source, whole, OPTIONS)
     assert len(reads) == NUM
     reads.clear()
-    with pytest.raises(Interrupted, match=r"SIGTERM: 4 of 12 episodes are kept; --resume continues"):
+    with pytest.raises(Interrupted, match=r"SIGTERM: 4 of 12 episodes are kept; `resume` continues"):
         import_data(source, out, OPTIONS, on_progress=interrupt_at(5))
     assert reads == [f"clip{i}" for i in range(5)]
     assert not out.exists()
@@ -85,10 +85,10 @@ def test_interrupted_and_resumed_reads_nothing_twice_but_the_part_that_was_cut(s
 def test_an_unfinished_import_is_continued_or_dropped_but_never_mixed(source, out, tmp_path):
     with pytest.raises(Interrupted):
         import_data(source, out, OPTIONS, on_progress=interrupt_at(5))
-    with pytest.raises(InputError, match="--resume to continue it or --force"):
+    with pytest.raises(InputError, match="`resume` continues it, `force`"):
         import_data(source, out, OPTIONS)
     other = OPTIONS.model_copy(update={"size": (8, 8)})
-    with pytest.raises(InputError, match="belongs to other options"):
+    with pytest.raises(InputError, match="begun with other settings"):
         import_data(source, out, other, resume=True)
     # another file in the source
     clip = source / "clip3" / "1.png"
@@ -128,7 +128,7 @@ import sys
 from pathlib import Path
 from slotssm.data.importers import ImportOptions, import_data, transfer
 
-transfer.PART_EPISODES = 1
+transfer.SHARD_EPISODES = 1
 import_data(Path(sys.argv[1]), Path(sys.argv[2]), ImportOptions(kind="rnem"), resume=True)
 """
 
@@ -148,7 +148,7 @@ def test_killed_and_resumed_the_file_is_the_same(tmp_path, out):
     assert len(kept) >= 10
     # stopped once more, to see that what was kept is not written again
     with suppress(Interrupted):
-        module.PART_EPISODES = 1
+        module.SHARD_EPISODES = 1
         import_data(tmp_path / "balls.h5", out, ImportOptions(kind="rnem"), True, False, interrupt_at(len(kept) + 2))
     assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in kept.items())
     import_data(tmp_path / "balls.h5", out, ImportOptions(kind="rnem"), resume=True)
