@@ -3,6 +3,7 @@
 Imports nothing heavy, so that signals are caught from the start.
 """
 
+import contextlib
 import os
 import sys
 from typing import Any
@@ -60,7 +61,9 @@ def _fail(message: str, code: int, command: Any) -> int:
     if line:  # a bare `slotssm` has printed its help already
         note(f"slotssm: {line}")
     if "--json" in sys.argv:
-        result_json({"error": line, "exit_code": code})
+        # what went wrong first decides the exit code
+        with contextlib.suppress(SlotSSMError):
+            result_json({"error": line, "exit_code": code})
     return code
 
 
