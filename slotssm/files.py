@@ -231,10 +231,15 @@ def _names(error: OSError, path: Path) -> bool:
     target = Path(os.path.abspath(path))
     for name in _named(error):
         found = Path(os.path.abspath(name))
-        temporary = found.name.startswith((".", path.name)) and path.stem in found.name
-        if target in (found, *found.parents) or found in target.parents or (found.parent == target.parent and temporary):
+        if found in target.parents or any(_stands_for(place, target) for place in (found, *found.parents)):
             return True
     return False
+
+
+def _stands_for(place: Path, target: Path) -> bool:
+    """Whether a path is the target, or a temporary file or folder for it."""
+    starts = (f".{target.stem}.", f".{target.name}.", f"{target.name}.", _temporary_start(target))
+    return place == target or (place.parent == target.parent and place.name.startswith(starts))
 
 
 # --- temporary files --------------------------------------------------------------------------------------
