@@ -79,7 +79,7 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not path:
-            raise InputError(f"--set {assignment}: expected KEY.PATH=VALUE, for example train.num_steps=100")
+            raise InputError(f"`assignments` {assignment}: expected KEY.PATH=VALUE, for example train.num_steps=100")
         try:
             value = json.loads(text)
         except ValueError:
@@ -89,7 +89,7 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
         for parent in parents:
             target = target.setdefault(parent, {})
             if not isinstance(target, dict):
-                raise InputError(f"--set {assignment}: {parent} was set to a value before")
+                raise InputError(f"`assignments` {assignment}: {parent} was set to a value before")
         target[leaf] = value
     return changes
 
@@ -97,11 +97,12 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file of changes to a preset (or a whole configuration)."""
     try:
-        return tomllib.loads(path.read_text())
+        # some editors of Windows put a byte order mark before the text
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise InputError(f"--config {path} does not exist") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"--config {path} is not readable TOML: {error}") from None
+        raise InputError(f"configuration file {path} does not exist") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"configuration file {path} is not readable TOML: {error}") from None
 
 
 def merged(old: Any, new: Any) -> Any:
@@ -155,7 +156,7 @@ def _class_of(field: FieldInfo, value: Any) -> type[Config] | None:
 
 
 def as_toml(config: Config) -> str:
-    """The configuration as TOML with dotted keys, as `--config` reads it."""
+    """The configuration as TOML with dotted keys, as `read_toml` reads it."""
     return "\n".join(f"{path} = {value}" for path, value in _toml_lines(config.model_dump(mode="json"), ""))
 
 

@@ -103,7 +103,7 @@ def presets(
         else:
             result(as_toml(run))
         return
-    described = {key: (function.__doc__ or "").splitlines()[0] for key, function in PRESETS.items()}
+    described = {key: (function.__doc__ or "").partition("\n")[0] for key, function in PRESETS.items()}
     if json:
         result_json(described)
     else:

@@ -194,12 +194,14 @@ def test_assignments_carry_any_json_value(path: list[str], value: object) -> Non
 
 @pytest.mark.parametrize("assignment", ["train.num_steps", "=3", ""])
 def test_malformed_assignments_are_refused(assignment: str) -> None:
-    with pytest.raises(InputError, match=r"--set .*: expected KEY\.PATH=VALUE, for example train\.num_steps=100"):
+    with pytest.raises(
+        InputError, match=r"`assignments` .*: expected KEY\.PATH=VALUE, for example train\.num_steps=100"
+    ):
         parse_assignments([assignment])
 
 
 def test_a_value_has_no_keys_below_it() -> None:
-    with pytest.raises(InputError, match=r"--set a\.b=2: a was set to a value before"):
+    with pytest.raises(InputError, match=r"`assignments` a\.b=2: a was set to a value before"):
         parse_assignments(["a=1", "a.b=2"])
 
 
@@ -462,13 +464,13 @@ def test_toml_changes_a_run(tmp_path: Path, run: RunConfig) -> None:
 @pytest.mark.parametrize("content", [b"train = ", b"[train\n", b"\xff\xfe", b"a = 1\na = 2\n"])
 def test_bad_toml_is_refused_with_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.toml").write_bytes(content)
-    with pytest.raises(InputError, match=r"--config .*bad\.toml is not readable TOML: ") as caught:
+    with pytest.raises(InputError, match=r"configuration file .*bad\.toml is not readable TOML: ") as caught:
         read_toml(tmp_path / "bad.toml")
     assert "\n" not in str(caught.value)
 
 
 def test_missing_toml_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--config .*none\.toml does not exist"):
+    with pytest.raises(InputError, match=r"configuration file .*none\.toml does not exist"):
         read_toml(tmp_path / "none.toml")
     with pytest.raises(InputError, match=r"is not readable TOML: .*Is a directory"):
         read_toml(tmp_path)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from slotssm_cli.main import app
+from slotssm_cli.commands import app
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -150,7 +150,7 @@ def test_existing_output_stays_unless_forced(tmp_path: Path, whole_hash: str) ->
     out = tmp_path / "d.h5"
     out.write_text("precious")
     for resume in (False, True):
-        with pytest.raises(InputError, match=r"d\.h5 exists already.*force.*choose another"):
+        with pytest.raises(InputError, match=r"d\.h5 exists already; `force` overwrites it"):
             generate(small_config(), out, workers=1, resume=resume)
     assert out.read_text() == "precious"
     generate(small_config(), out, workers=1, force=True)
@@ -194,7 +194,7 @@ def test_folder_as_output_is_refused_at_once(tmp_path: Path, force: bool) -> Non
 
 def test_file_in_place_of_the_output_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
-    with pytest.raises(InputError, match=f"cannot write into {tmp_path / 'data'}: .*; choose another"):
+    with pytest.raises(InputError, match=f"cannot write into {tmp_path / 'data'}: .*; choose another `out`"):
         generate(small_config(), tmp_path / "data" / "d.h5")
 
 

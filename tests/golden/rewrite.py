@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parent
 
 def command_surface() -> str:
     """Every command with its options: scripts depend on them."""
-    from slotssm_cli.main import app
+    from slotssm_cli.commands import app
 
     def walk(command, name):
         children = getattr(command, "commands", None)

@@ -6,7 +6,6 @@ Usage:
 
 import functools
 import json
-import resource
 import statistics
 import sys
 import time
@@ -14,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -22,6 +22,11 @@ from slotssm.documents import load
 from slotssm.models import SlotModel, build_model
 from slotssm.registry import MODELS
 from slotssm.training.device import resolve_device
+
+try:
+    import resource
+except ImportError:  # Windows counts the peak elsewhere
+    resource = None  # type: ignore[assignment]
 
 REPEATS, SPENT_S = 7, 10.0
 """At most so many repeats, and no further one after so much time."""
@@ -126,6 +131,8 @@ def _peak_bytes() -> int:
     try:
         return _status("VmHWM")
     except OSError:
+        if resource is None:
+            return int(psutil.Process().memory_info().peak_wset)
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
