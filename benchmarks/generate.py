@@ -20,9 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
+from generators.bouncing_recipe import BouncingRecipe
 from generators.catalog import GENERATORS, make_episode
 from generators.writer import generate
-from slotssm.config import BouncingRecipe, DataConfig
+from slotssm.config import RecipeData
 from slotssm.data.episodes import EpisodeWriter
 from slotssm.experiments.measurement.provenance import machine
 
@@ -39,7 +40,7 @@ TARGET = 25_000
 def run_writer(folder: Path, num_episodes: int, workers: int) -> int:
     """Generate to disk; returns the number of frames."""
     out = folder / "data.h5"
-    config = DataConfig(recipe=RECIPE, num_train=num_episodes, num_val=0, num_test=0)
+    config = RecipeData(recipe=RECIPE, num_train=num_episodes, num_val=0, num_test=0)
     return generate(config, out, workers=workers, force=True).num_frames
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from generators.catalog import make_episode
 from slotssm.config import Recipe, RecipeData
 from slotssm.data.episodes import Episode, EpisodeFile
+from slotssm.data.generator import generator_of
 from slotssm.data.sharding import (
     Contents,
     ProgressCallback,
@@ -27,7 +28,6 @@ from slotssm.data.sharding import (
     usable_processors,
     write_episodes,
 )
-from slotssm.data.generator import generator_of
 from slotssm.documents import load
 from slotssm.errors import InputError
 from slotssm.plugins import load_plugin, loaded_plugins

@@ -168,9 +168,7 @@ def register_generator(name: str, config_class: type[Config]) -> Callable[[Regis
     return _decorator(GENERATORS, name, config_class)
 
 
-def _decorator(
-    registry: Registry[Any], name: str, config_class: type[Config]
-) -> Callable[[Registered], Registered]:
+def _decorator(registry: Registry[Any], name: str, config_class: type[Config]) -> Callable[[Registered], Registered]:
     def decorate(code: Registered) -> Registered:
         registry.add(name, config_class, code)
         return code

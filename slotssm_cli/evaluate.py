@@ -63,8 +63,8 @@ def evaluate(
     from slotssm.evaluation.pairing import write_scores
     from slotssm.experiments import session
     from slotssm.files import make_folder, refuse_existing
-    from slotssm.training.run import RunDirectory, newest_run
     from slotssm.training.device import resolve_device
+    from slotssm.training.run import RunDirectory, newest_run
 
     names = [name for group in metric or () for name in options.words(group)]
     if compare is not None:

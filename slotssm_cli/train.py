@@ -29,8 +29,8 @@ def train(
     """Train a model; interrupted runs continue with --resume, exactly."""
     from slotssm.experiments import resolve, session
     from slotssm.experiments.datasets import ensure_own_data
-    from slotssm.training.run import RunDirectory, newest_run, next_run, reserve_run
     from slotssm.training.device import resolve_device
+    from slotssm.training.run import RunDirectory, newest_run, next_run, reserve_run
 
     request = resolve.Request(preset, config, tuple(assignments or ()), data, seed)
     run = RunDirectory(out) if out else None

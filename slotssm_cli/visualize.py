@@ -27,8 +27,8 @@ def visualize(
 ) -> None:
     """Draw input, truth, prediction and every slot of a run with its training curves; or a data set alone."""
     from slotssm.experiments import drawing
-    from slotssm.training.run import RunDirectory, newest_run
     from slotssm.training.device import resolve_device
+    from slotssm.training.run import RunDirectory, newest_run
 
     chosen = None if episodes is None else options.whole_numbers(episodes, "--episodes")
     device = resolve_device(device)

@@ -42,7 +42,6 @@ WALLS = {
     "matplotlib": {"slotssm.plotting"},
     "imageio": {"slotssm.plotting", "slotssm.data.importers"},
     "PIL": {"slotssm.plotting", "slotssm.data.exporters.images", "slotssm.data.importers"},
-    "accelerate": {"slotssm.training"},
     "safetensors": {"slotssm.training"},
 }
 KNOWS_GENERATORS = {"generators", "slotssm.experiments", "slotssm_cli"}

@@ -10,28 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from slotssm.config import (
-    BOUNCING_PRESETS,
-    BCBRecipe,
-    BouncingRecipe,
-    DataConfig,
-    Mamba2Config,
-    MambaConfig,
+from generators.bcb import BCBRecipe
+from generators.bouncing_recipe import BOUNCING_PRESETS, BouncingRecipe, bouncing_fields
+from slotssm.config import RecipeData, RunConfig
+from slotssm.documents import load, override, parse_assignments, read_toml
+from slotssm.errors import InputError
+from slotssm.experiments.presets import preset
+from slotssm.layers import Mamba2Config, MambaConfig, S4DConfig, S5Config
+from slotssm.models import (
     OCSlotSSMConfig,
     RIMConfig,
-    RunConfig,
-    S4DConfig,
-    S5Config,
     SingleStateSSMConfig,
     SlotRNNConfig,
     SlotTransformerConfig,
     SplitSSMConfig,
     TransformerConfig,
-    bouncing_fields,
 )
-from slotssm.documents import load, override, parse_assignments, read_toml
-from slotssm.errors import InputError
-from slotssm.experiments.presets import preset
 
 RECALL = {
     "data": {"recipe": {"kind": "bcb"}},
@@ -97,7 +91,7 @@ def test_every_field_is_explained(run: RunConfig) -> None:
 
 
 def test_empty_splits_are_left_out() -> None:
-    config = DataConfig(recipe=BCBRecipe(), num_train=3, num_val=0, num_test=1)
+    config = RecipeData(recipe=BCBRecipe(), num_train=3, num_val=0, num_test=1)
     assert config.num_episodes == {"train": 3, "test": 1}
 
 

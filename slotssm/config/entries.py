@@ -81,5 +81,3 @@ AnyTask = Annotated[TaskConfig, TASKS]
 """A field that takes the configuration of any registered task."""
 AnyRecipe = Annotated[Recipe, GENERATORS]
 """A field that takes any registered recipe."""
-
-

@@ -90,9 +90,7 @@ def find_properties(truth: EpisodeFile, split: str, names: Sequence[str] = ()) -
     there = [name.removeprefix(GROUP) for name in truth.fields(split) if name.startswith(GROUP)]
     for name in names:
         if name not in there:
-            raise InputError(
-                f"`properties` {name}: {truth.path} has no {split}/{GROUP}{name}; {nearest(name, there)}"
-            )
+            raise InputError(f"`properties` {name}: {truth.path} has no {split}/{GROUP}{name}; {nearest(name, there)}")
     chosen = list(dict.fromkeys(names)) or [name for name in there if name != VISIBLE]
     if not chosen:
         raise InputError(f"{truth.path} has no property of objects to probe in {split}/objects")

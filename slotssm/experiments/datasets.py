@@ -77,5 +77,3 @@ def check_is_named(data: FileData) -> None:
     path = Path(data.path)
     if data.sha256 and known_content_hash(path) != data.sha256:
         raise InputError(f"{path} is not the data set that data.sha256 names: its content hash differs")
-
-

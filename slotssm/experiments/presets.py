@@ -128,7 +128,7 @@ def tiny_oc() -> RunConfig:
             log_every_steps=5,
             checkpoint_every_steps=20,
             eval_every_steps=30,
-            ),
+        ),
     )
 
 
@@ -231,9 +231,7 @@ def cpu_balls() -> RunConfig:
     base = cpu_bcb()
     return base.replace(
         name="cpu-balls",
-        data=RecipeData(
-            recipe=_white_balls(32, 3, joint_speed=0.3), num_train=10_000, num_val=100, num_test=500
-        ),
+        data=RecipeData(recipe=_white_balls(32, 3, joint_speed=0.3), num_train=10_000, num_val=100, num_test=500),
         task=PredictConfig(piece_px=8, num_decoder_layers=2, max_first_frame=10),
         train=base.train.replace(
             clip_len=20, num_steps=20_000, learning_rate=2e-3, eval_every_steps=2000, num_eval_episodes=100

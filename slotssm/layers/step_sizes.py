@@ -1,7 +1,6 @@
 """Initial step sizes of state space models: log-uniform, so that every time scale gets its share."""
 
 import math
-from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -22,7 +21,7 @@ class TimeInvariantConfig(TimeMixerConfig):
     """Largest initial step size; they are drawn log-uniformly."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> "TimeInvariantConfig":
         if self.dt_min > self.dt_max:
             raise ValueError(f"dt_min {self.dt_min:g} exceeds dt_max {self.dt_max:g}")
         return self

@@ -1,6 +1,6 @@
 """The recurrent baselines: SlotRNN (paper, appendix C.2) and RIM."""
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -31,7 +31,7 @@ class RIMConfig(EncodedModelConfig):
     not_shared: ClassVar[frozenset[str]] = frozenset({"num_layers"})
 
     @classmethod
-    def like(cls, reference: ModelConfig, **values: Any) -> Self:
+    def like(cls, reference: ModelConfig, **values: Any) -> "RIMConfig":
         """As many units as slots, of which two thirds are active: four of six, as the paper has it."""
         num_active = max(1, round(reference.num_slots * 2 / 3))
         return super().like(reference, **{"num_active": num_active, **values})
@@ -42,7 +42,7 @@ class RIMConfig(EncodedModelConfig):
         return 0
 
     @model_validator(mode="after")
-    def _check_active(self) -> Self:
+    def _check_active(self) -> "RIMConfig":
         if self.num_active > self.num_slots:
             raise ValueError(f"num_active {self.num_active} exceeds num_slots {self.num_slots}")
         return self

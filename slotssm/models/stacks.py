@@ -1,7 +1,7 @@
 """Stacks of layers that models of the composition share, and their configurations."""
 
 from collections.abc import Callable
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -20,7 +20,7 @@ class SequenceModelConfig(ModelConfig):
     """`mlp_ratio` of the layers alone, where models of one size have them wider or narrower; None is mlp_ratio."""
 
     @model_validator(mode="after")
-    def _check_layer_mlp(self) -> Self:
+    def _check_layer_mlp(self) -> "SequenceModelConfig":
         if int(self.layer_mlp_width * self.slot_dim) < 1:
             raise ValueError("layer_mlp_ratio must leave at least one channel of slot_dim")
         return self
@@ -43,7 +43,7 @@ class StateSpaceModelConfig(SequenceModelConfig):
     """What carries each slot through time."""
 
     @model_validator(mode="after")
-    def _check_time_mixer(self) -> Self:
+    def _check_time_mixer(self) -> "StateSpaceModelConfig":
         self.time_mixer.check_width(self.slot_dim)
         return self
 

@@ -141,9 +141,7 @@ class Predict(Task):
             raise InputError(f"task.num_context {num_context} leaves nothing to predict of {num_frames} frames")
         return self.roll_out(frames[:, :num_context], num_frames - num_context)
 
-    def roll_out(
-        self, context: UInt8[Tensor, "B T H W 3"], num_steps: int, state: ModelState | None = None
-    ) -> Outputs:
+    def roll_out(self, context: UInt8[Tensor, "B T H W 3"], num_steps: int, state: ModelState | None = None) -> Outputs:
         """Read the context in parallel, then one's own predictions one by one, never going back to what was read.
 
         Args:

@@ -55,9 +55,7 @@ class Reconstruct(Task):
     validated = ("mse", "fg-ari", "miou")
     is_collapsed_at_mean_image = True
 
-    def __init__(
-        self, config: ReconstructConfig, model: SlotModel, model_config: ModelConfig, data: DataSpec
-    ) -> None:
+    def __init__(self, config: ReconstructConfig, model: SlotModel, model_config: ModelConfig, data: DataSpec) -> None:
         super().__init__()
         dim = model_config.slot_dim
         self.encoder = CNNEncoder(data.height, data.width, config.encoder_channels, config.encoder_downsample, dim)

@@ -266,7 +266,11 @@ class Trainer:
 
     def _maybe_warn(self, scores: dict[str, float]) -> None:
         num_steps, floor = self.config.train.num_steps, scores.get(MEAN_IMAGE, 0.0)
-        if self._warned or self.step < COLLAPSE_FROM * num_steps or not scores.get("mse", 0) > COLLAPSE_ABOVE * floor > 0:
+        if (
+            self._warned
+            or self.step < COLLAPSE_FROM * num_steps
+            or not scores.get("mse", 0) > COLLAPSE_ABOVE * floor > 0
+        ):
             return
         self._warned = True
         warning = (

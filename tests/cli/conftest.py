@@ -46,8 +46,8 @@ def lived_in(tmp_path_factory):
     """A folder in which both tiny presets were trained for a few steps."""
     from slotssm.documents import override, parse_assignments
     from slotssm.experiments.datasets import ensure_own_data
-    from slotssm.experiments.session import start_run
     from slotssm.experiments.presets import preset
+    from slotssm.experiments.session import start_run
     from slotssm.training.run import RunDirectory
 
     folder = tmp_path_factory.mktemp("lived-in")

@@ -24,8 +24,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from generators.bouncing_recipe import BouncingRecipe
 from generators.writer import generate
-from slotssm.config import BouncingRecipe, DataConfig
+from slotssm.config import RecipeData
 from slotssm.data.episodes import PICTURE, EpisodeFile, EpisodeWriter, Field, categorical, numeric
 from slotssm.data.exporters import FORMS, estimate, export, zarr_store
 from slotssm.data.exporters.selection import as_ranges
@@ -224,7 +225,7 @@ def test_properties_can_be_read_back_exactly(exports, truth):
 
 def test_objects_that_only_pad_an_episode_are_left_out(tmp_path):
     recipe = BouncingRecipe(num_frames=2, size_px=32, min_objects=0, max_objects=3, radii_px=(3.0, 4.0))
-    generate(DataConfig(recipe=recipe, num_train=12, num_val=0, num_test=0), tmp_path / "d.h5", workers=1)
+    generate(RecipeData(recipe=recipe, num_train=12, num_val=0, num_test=0), tmp_path / "d.h5", workers=1)
     export(tmp_path / "d.h5", "folder", tmp_path / "pictures")
     with EpisodeFile(tmp_path / "d.h5") as truth:
         expected = (truth.read("train", "objects/radius") > 0).sum(1)

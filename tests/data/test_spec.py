@@ -6,9 +6,11 @@ import h5py
 import numpy as np
 import pytest
 
+from generators.bcb import BCBRecipe
+from generators.bouncing_recipe import BouncingRecipe
 from generators.catalog import GENERATORS
 from generators.writer import generate
-from slotssm.config import BCBRecipe, BouncingRecipe, DataConfig
+from slotssm.config import RecipeData
 from slotssm.data.episodes import PICTURE, EpisodeFile, EpisodeWriter, Field, categorical, label, numeric
 from slotssm.data.spec import FieldSpec, read_spec, spec_from_layout
 from slotssm.errors import InputError
@@ -54,7 +56,7 @@ def write(path: Path, fields: dict[str, Field], *splits: str, **attrs: object) -
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_and_file_give_the_same_specification(tmp_path: Path, name: str) -> None:
     recipe = RECIPES[name]
-    generate(DataConfig(recipe=recipe, num_train=2, num_val=1, num_test=0), tmp_path / "d.h5", workers=1)
+    generate(RecipeData(recipe=recipe, num_train=2, num_val=1, num_test=0), tmp_path / "d.h5", workers=1)
     generator = GENERATORS[recipe.kind]
     expected = spec_from_layout(generator.layout(recipe), generator.attributes(recipe))
     with EpisodeFile(tmp_path / "d.h5") as episodes:
@@ -72,7 +74,7 @@ def test_every_kind_of_recipe_is_tried() -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_pixel_has_a_colour_of_the_palette_if_there_is_one(tmp_path: Path, name: str) -> None:
     recipe = RECIPES[name]
-    generate(DataConfig(recipe=recipe, num_train=3, num_val=0, num_test=0), tmp_path / "d.h5", workers=1)
+    generate(RecipeData(recipe=recipe, num_train=3, num_val=0, num_test=0), tmp_path / "d.h5", workers=1)
     with h5py.File(tmp_path / "d.h5") as file, EpisodeFile(tmp_path / "d.h5") as episodes:
         spec = read_spec(episodes)
         assert (spec.rule, spec.patches_per_side) == (("frequent", 2) if recipe.kind == "bcb" else ("", None))

@@ -3,13 +3,15 @@ import pytest
 import torch
 from truth_files import random_masks, write_truth
 
-from slotssm.config import BouncingRecipe, DataConfig, PredictConfig, RunConfig, SlotSSMConfig
+from generators.bouncing_recipe import BouncingRecipe
+from slotssm.config import RecipeData, RunConfig
 from slotssm.data.episodes import EpisodeFile
 from slotssm.evaluation import TaskSource
 from slotssm.evaluation.pictures import draw_data, draw_predictions
-from slotssm.plotting import overlay, pale
 from slotssm.experiments.presets import preset
-from slotssm.tasks import build_task
+from slotssm.models import SlotSSMConfig
+from slotssm.plotting import overlay, pale
+from slotssm.tasks import PredictConfig, build_task
 
 EPISODES, FRAMES, CONTEXT, SIZE, ZOOM = 2, 6, 2, 16, 6
 
@@ -33,7 +35,7 @@ def tiles(board: np.ndarray, frame: int, row: int) -> list[np.ndarray]:
 def test_rollouts_are_drawn_beside_the_truth_and_over_it(videos):
     recipe = BouncingRecipe(num_frames=FRAMES, size_px=SIZE, colors=("white",), radii_px=(2.0, 2.5), max_objects=3)
     model = SlotSSMConfig(num_slots=3, slot_dim=16, num_layers=1, num_heads=2, num_encoder_layers=1)
-    task = build_task(RunConfig(data=DataConfig(recipe=recipe), task=PredictConfig(num_context=CONTEXT), model=model))
+    task = build_task(RunConfig(data=RecipeData(recipe=recipe), task=PredictConfig(num_context=CONTEXT), model=model))
     with torch.no_grad():
         # far from grey everywhere
         task.decoder.head[1].weight *= 20

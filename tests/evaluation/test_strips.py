@@ -7,9 +7,9 @@ from truth_files import PALETTE, write_truth
 
 from slotssm.data.episodes import EpisodeFile
 from slotssm.evaluation.strips import draw_strip
+from slotssm.experiments.presets import preset
 from slotssm.metrics import hard_masks
 from slotssm.plotting import slot_colors
-from slotssm.experiments.presets import preset
 from slotssm.tasks import build_task
 
 SIZE = 16

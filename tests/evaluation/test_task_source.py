@@ -4,16 +4,18 @@ import scipy.stats
 import torch
 from truth_files import PALETTE, loosen, random_masks, write_truth
 
+from generators.bouncing_recipe import BouncingRecipe
 from slotssm import metrics
-from slotssm.config import BouncingRecipe, DataConfig, PredictConfig, RunConfig, SlotSSMConfig
+from slotssm.config import RecipeData, RunConfig
 from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
 from slotssm.evaluation import ScoringOptions, TaskSource, evaluate
 from slotssm.evaluation.validation import validate
+from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.matched import with_model
 from slotssm.layers import SlotAttention
-from slotssm.experiments.presets import preset
-from slotssm.tasks import build_task
+from slotssm.models import SlotSSMConfig
+from slotssm.tasks import PredictConfig, build_task
 
 EPISODES, SIZE = 3, 16
 
@@ -169,7 +171,7 @@ def predict():
     recipe = BouncingRecipe(num_frames=FRAMES, size_px=SIZE, colors=("white",), radii_px=(2.0, 2.5), max_objects=3)
     model = SlotSSMConfig(num_slots=3, slot_dim=16, num_layers=2, num_heads=2, num_encoder_layers=1)
     task = PredictConfig(num_context=CONTEXT, num_decoder_layers=1, max_first_frame=9)
-    return build_task(RunConfig(data=DataConfig(recipe=recipe), task=task, model=model))
+    return build_task(RunConfig(data=RecipeData(recipe=recipe), task=task, model=model))
 
 
 def white_frames(changed_from: int = FRAMES) -> np.ndarray:

@@ -11,14 +11,21 @@ import torch
 
 from slotssm.documents import override
 from slotssm.errors import BusyError, InputError, Interrupted, SlotSSMError
-from slotssm.experiments.reproductions.cells import Listener, TrainingCell, picture_path, read_record, record_path, run_cell
+from slotssm.experiments.presets import preset
+from slotssm.experiments.reproductions.cells import (
+    Listener,
+    TrainingCell,
+    picture_path,
+    read_record,
+    record_path,
+    run_cell,
+)
 from slotssm.experiments.reproductions.comparison import Table, compare
 from slotssm.experiments.reproductions.experiment import Choice, Experiment
 from slotssm.experiments.reproductions.reproduce import reproduce
 from slotssm.experiments.session import load_run
 from slotssm.files import exclusive
 from slotssm.plotting import read_picture
-from slotssm.experiments.presets import preset
 from slotssm.training.run import RunDirectory, read_lines
 
 NOBODY = Listener()

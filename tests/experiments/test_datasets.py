@@ -5,15 +5,16 @@ import sys
 
 import pytest
 
+from generators.bcb import BCBRecipe
 from generators.writer import generate
-from slotssm.config import BCBRecipe, DataConfig, FileRecipe
+from slotssm.config import FileRecipe, RecipeData
 from slotssm.data.contents import content_hash
 from slotssm.data.episodes import EpisodeWriter, standard_layout
 from slotssm.documents import override
 from slotssm.errors import BusyError, InputError
 from slotssm.experiments.datasets import ensure_own_data, own_data_path, recorded_data
-from slotssm.files import exclusive
 from slotssm.experiments.presets import preset
+from slotssm.files import exclusive
 
 
 def test_own_data_is_made_once(tmp_path):
@@ -65,7 +66,7 @@ def from_elsewhere(path, height, width):
 
 def test_files_from_elsewhere_are_known_by_their_shape(tmp_path):
     data = recorded_data(from_elsewhere(tmp_path / "a.h5", 8, 8))
-    assert data == DataConfig(
+    assert data == RecipeData(
         recipe=FileRecipe(source="movi", num_frames=2, size_px=8), num_train=3, num_val=0, num_test=1
     )
     config = override(preset("tiny-oc"), {"data": data.model_dump(mode="json"), "train": {"clip_len": 2}}, "test")

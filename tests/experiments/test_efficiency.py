@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slotssm.config import SlotSSMConfig
 from slotssm.errors import Interrupted, SlotSSMError
 from slotssm.experiments import efficiency, measurement
 from slotssm.experiments.reproductions.cells import Listener, read_record, run_cell
 from slotssm.experiments.reproductions.efficiency import QUANTITIES, Efficiency, EfficiencyCell, exponent
 from slotssm.experiments.reproductions.experiment import Choice
 from slotssm.experiments.reproductions.matched import MODELS, count_parameters, matched
-from slotssm.models import build_model
+from slotssm.models import SlotSSMConfig, build_model
 
 NOBODY = Listener()
 SMALL = SlotSSMConfig(num_slots=3, slot_dim=16, num_layers=2, num_heads=2, num_encoder_layers=1)

@@ -8,9 +8,9 @@ import pytest
 from slotssm import presets
 from slotssm.documents import override
 from slotssm.experiments import long_context
+from slotssm.experiments.measurement.forecast import BYTES_A_PARAMETER, forecast
 from slotssm.experiments.reproductions.cells import Listener, record_path, run_cell
 from slotssm.experiments.reproductions.experiment import Choice
-from slotssm.experiments.measurement.forecast import BYTES_A_PARAMETER, forecast
 from slotssm.experiments.reproductions.reproduce import EXPERIMENTS
 from slotssm.tasks import build_task
 

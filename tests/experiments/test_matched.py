@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from slotssm.config import Mamba2Config, RIMConfig, RunConfig, S5Config, SlotSSMConfig
+from slotssm.config import RunConfig
 from slotssm.errors import InputError
+from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.experiment import Choice
 from slotssm.experiments.reproductions.matched import MODELS, count_parameters, matched, with_model
 from slotssm.experiments.reproductions.reproduce import EXPERIMENTS
-from slotssm.models import build_model
-from slotssm.experiments.presets import preset
+from slotssm.layers import Mamba2Config, S5Config
+from slotssm.models import RIMConfig, SlotSSMConfig, build_model
 from slotssm.tasks import build_task
 
 PRESETS = ("cpu-bcb", "cpu-balls", "paper-bcb", "paper-balls")

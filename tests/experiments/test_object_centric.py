@@ -2,11 +2,11 @@
 
 import pytest
 
-from slotssm.config import OCSlotSSMConfig, SAViConfig
+from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.experiment import Choice
 from slotssm.experiments.reproductions.matched import count_parameters
 from slotssm.experiments.reproductions.object_centric import DATA, SCORED, SHOWN, ObjectCentric
-from slotssm.experiments.presets import preset
+from slotssm.models import OCSlotSSMConfig, SAViConfig
 from slotssm.tasks import build_task
 
 

@@ -19,7 +19,13 @@ from slotssm.experiments.reproductions.cells import TrainingCell
 from slotssm.experiments.reproductions.efficiency import EfficiencyCell
 from slotssm.experiments.reproductions.experiment import Choice
 from slotssm.experiments.reproductions.matched import MODELS, OBJECT_MODELS
-from slotssm.experiments.reproductions.reproduce import EXPERIMENTS, chosen_cells, default_folder, experiment_of, reproduce
+from slotssm.experiments.reproductions.reproduce import (
+    EXPERIMENTS,
+    chosen_cells,
+    default_folder,
+    experiment_of,
+    reproduce,
+)
 from slotssm.plotting import read_picture
 
 SCALES = [(name, scale) for name, experiment in EXPERIMENTS.items() for scale in experiment.scales]

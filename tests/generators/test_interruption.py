@@ -20,12 +20,12 @@ CODE = """
 import sys
 from pathlib import Path
 from generators import writer
-from slotssm.config import DataConfig
+from slotssm.config import RecipeData
 from slotssm.errors import SlotSSMError
 
 writer.SHARD_FRAMES = 30
 try:
-    writer.generate(DataConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), resume=True)
+    writer.generate(RecipeData.model_validate_json(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), resume=True)
 except SlotSSMError as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)

@@ -36,8 +36,8 @@ def tiny_runs() -> dict[str, RunConfig]:
 
 def parameter_counts() -> str:
     """Parameters of the parts of every preset and tiny run."""
-    from slotssm.experiments.presets import PRESETS
     from slotssm.experiments.datasets import spec_of
+    from slotssm.experiments.presets import PRESETS
     from slotssm.tasks import build_task
 
     lines = []

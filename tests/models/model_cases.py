@@ -2,24 +2,23 @@
 
 import torch
 
-from slotssm.config import (
-    Mamba2Config,
-    MambaConfig,
+from slotssm.layers import Mamba2Config, MambaConfig, S4DConfig, S5Config
+from slotssm.models import (
+    ModelState,
     OCSlotSSMConfig,
     RIMConfig,
-    S4DConfig,
-    S5Config,
     SAViConfig,
     SequenceModelConfig,
     SingleStateSSMConfig,
+    SlotModel,
     SlotRNNConfig,
     SlotSSMConfig,
     SlotTransformerConfig,
     SplitSSMConfig,
     StateSpaceModelConfig,
     TransformerConfig,
+    build_model,
 )
-from slotssm.models import ModelState, SlotModel, build_model
 
 CONFIGS: dict[str, type[SequenceModelConfig]] = {
     "slotssm": SlotSSMConfig,

@@ -21,7 +21,6 @@ from model_cases import (
     slots_of,
 )
 
-from slotssm.config import SlotSSMConfig, SlotTransformerConfig
 from slotssm.layers import (
     RIM,
     S4D,
@@ -42,7 +41,9 @@ from slotssm.models import (
     SlotModel,
     SlotRNN,
     SlotSSM,
+    SlotSSMConfig,
     SlotTransformer,
+    SlotTransformerConfig,
     SplitSSM,
     Transformer,
     build_model,

@@ -4,20 +4,14 @@ import math
 import pytest
 import torch
 
-from slotssm.config import (
-    BCBRecipe,
-    BouncingRecipe,
-    DataConfig,
-    MambaConfig,
-    OCSlotSSMConfig,
-    PredictConfig,
-    RunConfig,
-    S5Config,
-    SlotSSMConfig,
-)
+from generators.bcb import BCBRecipe
+from generators.bouncing_recipe import BouncingRecipe
+from slotssm.config import RecipeData, RunConfig
 from slotssm.errors import InputError
 from slotssm.experiments.presets import preset
-from slotssm.tasks import Predict, build_task
+from slotssm.layers import MambaConfig, S5Config
+from slotssm.models import OCSlotSSMConfig, SlotSSMConfig
+from slotssm.tasks import Predict, PredictConfig, build_task
 from slotssm.tasks.task import nearest_classes
 
 LOSSES = ("bce", "mse", "ce")
@@ -42,7 +36,7 @@ def tiny_run(loss: str = "bce", model=MODEL, **options) -> RunConfig:
         max_speed_px_per_frame=1.0,
     )
     task = PredictConfig(loss=loss, **{"num_context": CONTEXT, "num_decoder_layers": 1, **options})
-    return RunConfig(data=DataConfig(recipe=recipe), task=task, model=model)
+    return RunConfig(data=RecipeData(recipe=recipe), task=task, model=model)
 
 
 def tiny_task(loss: str = "bce", **options) -> Predict:
@@ -385,7 +379,7 @@ def test_one_batch_can_be_learned_by_heart(loss, share):
 @torch.no_grad()
 def test_blinking_balls_are_predicted_in_their_colours():
     recipe = BCBRecipe(num_frames=6, size_px=SIZE, num_balls=2, radius_px=2.0, speed_px_per_frame=1.0)
-    run = RunConfig(data=DataConfig(recipe=recipe), task=PredictConfig(loss="ce", num_context=4), model=MODEL)
+    run = RunConfig(data=RecipeData(recipe=recipe), task=PredictConfig(loss="ce", num_context=4), model=MODEL)
     task = build_task(run)
     assert task.palette.tolist() == [list(color) for color in recipe.palette]
     frames = torch.tensor(recipe.palette, dtype=torch.uint8)[torch.randint(0, 7, (2, 6, SIZE, SIZE))]

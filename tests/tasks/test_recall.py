@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from generators.bcb import make_episode, target_colors
-from slotssm.config import PAINTS, BCBRecipe
+from generators.bcb import BCBRecipe, make_episode, target_colors
+from generators.paints import PAINTS
 from slotssm.documents import override
 from slotssm.errors import InputError
 from slotssm.experiments.presets import preset

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from slotssm.config import SlotSSMConfig
 from slotssm.experiments.presets import preset
+from slotssm.models import SlotSSMConfig
 from slotssm.tasks import Reconstruct, build_task
 from slotssm.tasks.task import as_pixels
 

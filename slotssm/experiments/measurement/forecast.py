@@ -11,8 +11,8 @@ from generators.writer import generate
 from slotssm.config import FileData, RunConfig
 from slotssm.data.clips import Clips
 from slotssm.data.loader import Loader
-from slotssm.experiments.reproductions.cells import Cell, TrainingCell, read_record
 from slotssm.experiments.datasets import own_data_path, spec_of
+from slotssm.experiments.reproductions.cells import Cell, TrainingCell, read_record
 from slotssm.tasks import Task, build_task
 from slotssm.training.run import RunDirectory
 

@@ -13,14 +13,14 @@ from typing import Any
 
 from slotssm.config import ModelConfig
 from slotssm.errors import Interrupted
+from slotssm.experiments.measurement.efficiency import EARLY
+from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.cells import Cell, Listener, Record, Setting
 from slotssm.experiments.reproductions.comparison import Row, Table, compare
 from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale
 from slotssm.experiments.reproductions.matched import SEQUENCE_MODELS, count_parameters, matched
-from slotssm.experiments.measurement.efficiency import EARLY
 from slotssm.files import read_json
 from slotssm.plotting import Curve, write_lines
-from slotssm.experiments.presets import preset
 
 LENGTHS = MappingProxyType(
     dict.fromkeys(("paper", "cpu"), (80, 160, 320, 640, 1280, 2560, 5120, 10240)) | {"tiny": (10, 20)}

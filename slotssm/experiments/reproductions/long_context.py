@@ -8,13 +8,13 @@ from typing import Any
 
 from slotssm.config import RunConfig
 from slotssm.documents import override
+from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions import paper_numbers
 from slotssm.experiments.reproductions.cells import Cell, Record, Setting, TrainingCell
 from slotssm.experiments.reproductions.comparison import Row, Table, compare
 from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale
 from slotssm.experiments.reproductions.matched import SEQUENCE_MODELS, with_model
 from slotssm.plotting import Bar, write_bars
-from slotssm.experiments.presets import preset
 
 METRICS = ("mse", "color-accuracy", "position-iou", "white-floor")
 

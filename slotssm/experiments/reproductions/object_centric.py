@@ -6,13 +6,13 @@ from types import MappingProxyType
 
 from slotssm.config import RunConfig
 from slotssm.experiments.datasets import spec_of
+from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions import paper_numbers
 from slotssm.experiments.reproductions.cells import Cell, Record, Setting, TrainingCell
 from slotssm.experiments.reproductions.comparison import Row, Table, compare
 from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale
 from slotssm.experiments.reproductions.matched import OBJECT_MODELS, with_model
 from slotssm.plotting import Bar, write_bars
-from slotssm.experiments.presets import preset
 
 SCORED = ("fg-ari", "miou", "mse", "probe", "slots-used", "mask-entropy", "identity-switches")
 """What is computed on the test split."""

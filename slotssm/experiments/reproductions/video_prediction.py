@@ -7,13 +7,13 @@ from types import MappingProxyType
 
 from slotssm.config import RunConfig
 from slotssm.experiments.datasets import spec_of
+from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions import paper_numbers
 from slotssm.experiments.reproductions.cells import Cell, Record, Setting, TrainingCell
 from slotssm.experiments.reproductions.comparison import Row, Table, compare
 from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale
 from slotssm.experiments.reproductions.matched import with_model
 from slotssm.plotting import Curve, write_lines
-from slotssm.experiments.presets import preset
 
 METRICS = ("mse", "psnr", "ssim")
 BASELINES = {"repeat_last_frame": "repeat the last frame", "mean_frame": "mean of the context"}
@@ -40,9 +40,7 @@ class VideoPrediction(Experiment):
         base = preset(scale.preset)
         setting = _setting(base)
         return [
-            TrainingCell(
-                f"{model}-s{seed}", model, setting, with_model(base, model).replace(seed=seed), METRICS
-            )
+            TrainingCell(f"{model}-s{seed}", model, setting, with_model(base, model).replace(seed=seed), METRICS)
             for model in choice.models or self.models
             for seed in choice.seeds or scale.seeds_of(model)
         ]
