@@ -6,6 +6,7 @@ from slotssm.layers.decoders import PieceDecoder, SpatialBroadcastDecoder, convo
 from slotssm.layers.encoders import CNNEncoder, PieceTokenizer
 from slotssm.layers.mamba import Mamba, MambaConfig, MambaState
 from slotssm.layers.mamba2 import Mamba2, Mamba2Config, Mamba2State
+from slotssm.layers.parameters import count_unused_parameters, decayed_parameters
 from slotssm.layers.reader import Reader
 from slotssm.layers.rim import RIM, RIMState
 from slotssm.layers.s4d import S4D, S4DConfig, S4DState
@@ -52,5 +53,7 @@ __all__ = [
     "TimeMixer",
     "TimeMixerState",
     "convolution_painter",
+    "count_unused_parameters",
+    "decayed_parameters",
     "piece_painter",
 ]

@@ -49,6 +49,17 @@ class Attention(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v)
         return x + self.dropout(self.out(rearrange(y, "b h q d -> b q (h d)")))
 
+    def count_unused_parameters(self, num_keys: int) -> int:
+        """Parameters that cannot change the output: with one key those of queries and keys, and a norm for them alone.
+
+        Args:
+            num_keys: Q of x, or M of the context.
+        """
+        if num_keys > 1:
+            return 0
+        dim = self.query.in_features
+        return 2 * dim * dim + (2 * dim if self.context_norm is not None else 0)
+
 
 class MLPBlock(nn.Module):
     """Position-wise MLP block: x + MLP(LN(x)).
@@ -96,6 +107,11 @@ class QueryBlock(nn.Module):
         mixed = self.self_attention(queries).expand(context.shape[0], -1, -1)
         return self.mlp(self.cross_attention(mixed, context))
 
+    def count_unused_parameters(self, num_queries: int, num_context: int) -> int:
+        """Parameters that cannot change the output for Q queries and M elements of the context."""
+        own = self.self_attention.count_unused_parameters(num_queries)
+        return own + self.cross_attention.count_unused_parameters(num_context)
+
 
 class InvertedAttention(nn.Module):
     """Slots compete for tokens: softmax over the slots, then a weighted mean over the tokens (paper, section 5.1).
@@ -141,6 +157,11 @@ class InvertedAttention(nn.Module):
         keys, values = self.key_value(self.token_norm(tokens)).chunk(2, dim=-1)
         updates, attention = compete(self.query(self.norm(slots)), keys, values, self.eps)
         return slots + self.out(updates), attention
+
+    def count_unused_parameters(self, num_slots: int) -> int:
+        """Parameters that cannot change the output: the queries' common part, and all of queries and keys for K = 1."""
+        dim = self.query.in_features
+        return dim if num_slots > 1 else 2 * dim * dim + 2 * dim
 
 
 def compete(

@@ -70,6 +70,11 @@ class PieceDecoder(nn.Module):
         s = self.piece_px
         return rearrange(self.head(x), "b (y x) (c s z) -> b c (y s) (x z)", y=self.grid[0], s=s, z=s)
 
+    def count_unused_parameters(self, num_slots: int) -> int:
+        """Parameters that cannot change the output for K slots."""
+        blocks = [layer for layer in self.layers if isinstance(layer, QueryBlock)]
+        return sum(block.count_unused_parameters(len(self.queries), num_slots) for block in blocks)
+
 
 class SpatialBroadcastDecoder(nn.Module):
     """Every slot paints an image and an alpha logit; a softmax over slots blends them (paper, section 5.2).

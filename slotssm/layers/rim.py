@@ -57,6 +57,8 @@ class RIM(nn.Module):
         dropout: of what is read from the tokens and from other units; 0 is off.
     """
 
+    weight_matrices = ("weight_ih", "weight_hh", "input_query", "query_key_value")
+
     def __init__(
         self,
         dim: int,
@@ -110,6 +112,10 @@ class RIM(nn.Module):
         check_input(self, tokens, "B, M", self.dim)
         hidden = self._advance(*self._map_tokens(tokens), state.hidden.transpose(0, 1)).transpose(0, 1)
         return hidden, RIMState(hidden)
+
+    def count_unused_parameters(self, num_slots: int) -> int:
+        """Parameters that cannot change the output: a single unit's queries and keys to itself."""
+        return 2 * self.dim * self.dim if self.num_units == 1 else 0
 
     def _map_tokens(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Keys [..., E, 1 + M], divided by sqrt(E), and values [..., 1 + M, D], those of the null token first."""

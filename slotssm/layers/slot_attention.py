@@ -66,3 +66,8 @@ class SlotAttention(nn.Module):
             slots = self.mlp(self.gru(updates.flatten(0, 1), slots.flatten(0, 1)).view_as(slots))
         assert attention is not None
         return slots, attention
+
+    def count_unused_parameters(self, num_slots: int) -> int:
+        """Parameters that cannot change the slots: the queries' common part, and all of queries and keys for K = 1."""
+        dim = self.query.in_features
+        return dim if num_slots > 1 else 2 * dim * dim + 2 * dim

@@ -47,6 +47,11 @@ class SlotEncoder(nn.Module):
             queries = layer(queries, tokens)
         return self.to_slots(queries), None
 
+    def count_unused_parameters(self, num_slots: int) -> int:
+        """Parameters that cannot change the output, which depends on the encoder's own K and not on `num_slots`."""
+        blocks = [layer for layer in self.layers if isinstance(layer, QueryBlock)]
+        return sum(block.self_attention.count_unused_parameters(len(self.cls)) for block in blocks)
+
 
 class SlotMixer(nn.Module):
     """Self-attention across the slots of one step, then an MLP per slot (paper, section 4.2).

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slotssm.errors import InputError
-from slotssm.layers import JointTimeMixer, Reader, TimeMixer, TimeMixerState
+from slotssm.layers import JointTimeMixer, Reader, TimeMixer, TimeMixerState, count_unused_parameters
 from slotssm.layers.checkpointing import checkpointed
 from slotssm.layers.inputs import check_input
 from slotssm.models.model import ModelOutput, ModelState, SlotModel
@@ -224,7 +224,7 @@ class SlotSequenceModel(SlotModel):
         self.gives_attention = any(layer.reader is not None and layer.reader.gives_attention for layer in layers)
 
     def forward(self, tokens: Float[Tensor, "B T M D"], state: ModelState | None = None) -> ModelOutput:
-        """Run over T steps in parallel; on a CPU without gradients piece by piece, which is faster and takes less memory.
+        """Run over T steps in parallel; on a CPU without gradients in pieces, which is faster and takes less memory.
 
         Args:
             tokens: inputs of every step.
@@ -280,6 +280,10 @@ class SlotSequenceModel(SlotModel):
     def initial_state(self, batch_size: int) -> ModelState:
         """The state before the first step."""
         return ModelState(tuple(layer.initial_state(batch_size, self.num_states) for layer in self._layers), 0)
+
+    def count_unused_parameters(self, num_slots: int) -> int:
+        """Parameters that cannot change the output; of the layers' slots there are `num_states`."""
+        return sum(count_unused_parameters(part, self.num_states) for part in self.children())
 
     @property
     def _layers(self) -> list[Layer]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slotssm.layers import TimeMixerState
+from slotssm.layers import TimeMixerState, count_unused_parameters
 
 
 class ModelState(NamedTuple):
@@ -61,6 +61,11 @@ class SlotModel(nn.Module, ABC):
     def __init__(self, num_slots: int, slot_dim: int) -> None:
         super().__init__()
         self.num_slots, self.slot_dim = num_slots, slot_dim
+
+    def count_used_parameters(self) -> int:
+        """How many parameters can change the output; see `slotssm.layers.count_unused_parameters`."""
+        num_parameters = sum(parameter.numel() for parameter in self.parameters())
+        return num_parameters - count_unused_parameters(self, self.num_slots)
 
     @abstractmethod
     def forward(self, tokens: Float[Tensor, "B T M D"], state: ModelState | None = None) -> ModelOutput:

@@ -136,13 +136,24 @@ def test_transformers_attend_to_all_slots_of_all_steps_so_far(kind):
     assert model.layers[1].reader is None
 
 
-def test_slot_rnn_is_a_gru_with_the_slot_mixer_in_its_loop():
-    model, tokens = build("slot-rnn"), random_tokens()
+@pytest.mark.parametrize("residual", [True, False])
+def test_slot_rnn_is_a_gru_with_the_slot_mixer_in_its_loop(residual):
+    model, tokens = build("slot-rnn", residual=residual), random_tokens()
     slots = encoded(model.layers[0].reader, tokens)
     for layer in model.layers:
-        slots = slots + gru_loop(layer.time_mixer, layer.time_norm(slots))
+        states = gru_loop(layer.time_mixer, layer.time_norm(slots))
+        slots = slots + states if residual else states
         assert layer.slot_mixer is None
-    close(model(tokens).slots, slots)
+    output = model(tokens)
+    close(output.slots, slots)
+    close(output.state.layers[-1].hidden, states[:, -1])
+
+
+def test_slot_rnn_is_residual_unless_told_otherwise():
+    assert config_of("slot-rnn").residual
+    assert torch.equal(
+        build("slot-rnn")(random_tokens()).slots, build("slot-rnn", residual=True)(random_tokens()).slots
+    )
 
 
 def test_slots_of_rim_are_the_states_of_its_units():
