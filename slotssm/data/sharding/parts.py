@@ -20,7 +20,7 @@ from slotssm.files import exclusive, explained, read_json, write_json
 
 PLAN, LOCK = "plan.json", "lock"
 ATTEMPTS = 100
-"""The folder may vanish, with its last holder, while it is being taken; more often than this is a fault."""
+"""The folder may vanish, with its last holder, while it is being taken."""
 
 _SHARD = re.compile(r"(train|val|test)-\d{8,}-\d+\.h5")
 
@@ -62,7 +62,9 @@ def hold(out: Path) -> Iterator["Parts"]:
 def _taken(parts: "Parts") -> ExitStack:
     """Take the lock, and make sure that it is the one that others will find, since its last holder removed it."""
     lock = parts.folder / LOCK
-    for _ in range(ATTEMPTS):
+    for attempt in range(ATTEMPTS):
+        # nobody comes and goes that often: the numbers that this file system gives its files do not last
+        is_last = attempt == ATTEMPTS - 1
         parts.make()
         try:
             stream = lock.open("a")
@@ -76,13 +78,11 @@ def _taken(parts: "Parts") -> ExitStack:
             stack.enter_context(stream)
             try:
                 stack.enter_context(exclusive(lock))
-            except BusyError:
-                raise
             except InputError:
-                if _is_at(stream, lock):
+                if is_last or _is_at(stream, lock):
                     raise
                 continue
-            if _is_at(stream, lock):
+            if is_last or _is_at(stream, lock):
                 return stack.pop_all()
     raise BusyError(f"{parts.shown} appears and disappears; another process is at work there, wait until it is done")
 
