@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from generators.bouncing_recipe import BouncingRecipe
-from generators.catalog import GENERATORS, make_episode
+from generators.catalog import make_episode
+from slotssm.data.generator import generator_of
 from generators.writer import generate
 from slotssm.config import RecipeData
 from slotssm.data.episodes import EpisodeWriter
@@ -53,7 +54,7 @@ def run_making(num_episodes: int) -> int:
 
 def run_writing(folder: Path, episodes: list[dict[str, np.ndarray]], num_episodes: int) -> int:
     """Compress and write episodes that are ready."""
-    layout = GENERATORS["bouncing"].layout(RECIPE)
+    layout = generator_of(RECIPE).layout()
     with EpisodeWriter(folder / "ready.h5", {}, layout, {"train": num_episodes}) as writer:
         for first in range(0, num_episodes, len(episodes)):
             writer.write("train", first, episodes[: num_episodes - first])

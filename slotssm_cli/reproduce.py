@@ -24,6 +24,9 @@ def reproduce(
     ] = None,
     plugin: options.Plugin = None,
     device: options.Device = "auto",
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Run again what is recorded as failed, such as out of memory.")
+    ] = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
@@ -55,7 +58,7 @@ def reproduce(
         return Listener(meters[0].update, shown(meters[1]), meters[2].update)
 
     try:
-        made = reproductions.reproduce(chosen, choice, folder, cells, device, listen, note)
+        made = reproductions.reproduce(chosen, choice, folder, cells, device, listen, note, retry_failed)
     finally:
         for meter in meters:
             meter.close()

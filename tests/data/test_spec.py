@@ -8,12 +8,13 @@ import pytest
 
 from generators.bcb import BCBRecipe
 from generators.bouncing_recipe import BouncingRecipe
-from generators.catalog import GENERATORS
 from generators.writer import generate
 from slotssm.config import RecipeData
 from slotssm.data.episodes import PICTURE, EpisodeFile, EpisodeWriter, Field, categorical, label, numeric
+from slotssm.data.generator import generator_of
 from slotssm.data.spec import FieldSpec, read_spec, spec_from_layout
 from slotssm.errors import InputError
+from slotssm.registry import GENERATORS
 
 RECIPES = {
     "bcb": BCBRecipe(num_frames=3, patches_per_side=2, size_px=32, num_balls=2, num_colors=3, rule="frequent"),
@@ -57,8 +58,8 @@ def write(path: Path, fields: dict[str, Field], *splits: str, **attrs: object) -
 def test_recipe_and_file_give_the_same_specification(tmp_path: Path, name: str) -> None:
     recipe = RECIPES[name]
     generate(RecipeData(recipe=recipe, num_train=2, num_val=1, num_test=0), tmp_path / "d.h5", workers=1)
-    generator = GENERATORS[recipe.kind]
-    expected = spec_from_layout(generator.layout(recipe), generator.attributes(recipe))
+    generator = generator_of(recipe)
+    expected = spec_from_layout(generator.layout(), generator.attributes())
     with EpisodeFile(tmp_path / "d.h5") as episodes:
         assert read_spec(episodes) == read_spec(episodes, "val") == expected
     assert (expected.num_frames, expected.height, expected.width, expected.num_channels) == (
@@ -68,7 +69,7 @@ def test_recipe_and_file_give_the_same_specification(tmp_path: Path, name: str) 
 
 
 def test_every_kind_of_recipe_is_tried() -> None:
-    assert {recipe.kind for recipe in RECIPES.values()} == set(GENERATORS)
+    assert {recipe.kind for recipe in RECIPES.values()} == set(GENERATORS.entries())
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -4,9 +4,18 @@ import os
 import platform
 from typing import Any
 
+import psutil
 import torch
 
+from slotssm.training.device import resolve_device
 from slotssm.training.run import processor
+
+
+def free_memory(device: str) -> int:
+    """Bytes that are free on a GPU, or in the memory of this machine."""
+    if resolve_device(device) == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    return int(psutil.virtual_memory().available)
 
 
 def machine() -> dict[str, Any]:

@@ -19,12 +19,13 @@ from slotssm.errors import InputError, Interrupted, SlotSSMError
 from slotssm.evaluation import ScoringOptions
 from slotssm.evaluation.strips import draw_strip
 from slotssm.experiments.datasets import ensure_own_data, spec_of
-from slotssm.experiments.measurement.provenance import machine
+from slotssm.experiments.measurement.provenance import free_memory, machine
 from slotssm.experiments.session import evaluate_run, load_run, resume_run, start_run
 from slotssm.files import make_folder, read_json, write_json
 from slotssm.plotting import write_animation
 from slotssm.training.run import RunDirectory, read_lines
-from slotssm.training.trainer import StepReport, resolve_device
+from slotssm.training.device import resolve_device
+from slotssm.training.trainer import StepReport
 
 Record = dict[str, Any]
 """What is known of a cell that is done: see `run_cell`."""
@@ -176,18 +177,27 @@ def read_record(cell: Cell, folder: Path) -> Record | None:
     return record
 
 
-def run_cell(cell: Cell, folder: Path, device: str, listener: Listener) -> Record:
+def run_cell(cell: Cell, folder: Path, device: str, listener: Listener, retry_failed: bool = False) -> Record:
     """Measure a cell and record it, or read what is recorded.
 
-    A run that does not converge to finite numbers, or does not fit into memory, is recorded as failed.
+    A run that does not converge to finite numbers, or does not fit into memory, is recorded as failed; of memory the
+    record says how much was free before, since another process may have had the rest.
+
+    Args:
+        cell: what to measure.
+        folder: of the reproduction.
+        device: where.
+        listener: told of progress.
+        retry_failed: measure again what is recorded as failed.
 
     Raises:
         BusyError: another process is at work on it.
         Interrupted: a signal arrived; the same call continues.
     """
     done = read_record(cell, folder)
-    if done is not None:
+    if done is not None and not (retry_failed and done["failed"]):
         return done
+    memory = free_memory(device)
     make_folder(folder / "cells")
     try:
         measured = {"failed": None, **cell.measure(folder, device, listener)}
@@ -200,7 +210,7 @@ def run_cell(cell: Cell, folder: Path, device: str, listener: Listener) -> Recor
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
-        measured = {"failed": "out of memory", "values": {}}
+        measured = {"failed": f"out of memory ({memory / 2**30:.1f} GiB were free before)", "values": {}}
     record = {
         "cell": cell.name,
         "model": cell.model,

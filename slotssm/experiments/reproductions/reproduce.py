@@ -89,6 +89,7 @@ def reproduce(
     device: str = "auto",
     listen: Callable[[int, int, Cell], Listener] = lambda index, total, cell: Listener(),
     on_note: Callable[[str], None] = lambda text: None,
+    retry_failed: bool = False,
 ) -> Reproduction:
     """Run cells that are not recorded yet, then compare all that are.
 
@@ -100,16 +101,18 @@ def reproduce(
         device: `auto`, `cpu`, ...
         listen: makes the listener of a cell from its index, the number of cells, and the cell.
         on_note: told what a person should know.
+        retry_failed: run again what is recorded as failed, such as what did not fit beside another process.
 
     Raises:
         Interrupted: a signal arrived; the same call continues.
     """
     with stop_requests() as stop:
         for index, cell in enumerate(cells):
-            if read_record(cell, folder) is not None:
+            done = read_record(cell, folder)
+            if done is not None and not (retry_failed and done["failed"]):
                 continue
             try:
-                record = run_cell(cell, folder, device, listen(index, len(cells), cell))
+                record = run_cell(cell, folder, device, listen(index, len(cells), cell), retry_failed)
             except BusyError:
                 on_note(f"{cell.name}: another process is at work on it; going on with the next")
                 continue
