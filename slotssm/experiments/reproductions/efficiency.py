@@ -12,7 +12,8 @@ from types import MappingProxyType
 from typing import Any
 
 from slotssm.config import ModelConfig
-from slotssm.errors import Interrupted
+from slotssm.documents import load
+from slotssm.errors import InputError, Interrupted
 from slotssm.experiments.measurement.efficiency import EARLY
 from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.cells import Cell, Listener, Record, Setting
@@ -77,6 +78,14 @@ class EfficiencyCell:
     def fingerprint(self) -> Any:
         """Model and inputs."""
         return {**self.setting, "model": self.config.model_dump(mode="json")}
+
+    def agrees(self, recorded: Any) -> bool:
+        """Whether a recorded fingerprint means this cell."""
+        inputs = {name: value for name, value in recorded.items() if name != "model"}
+        try:
+            return inputs == self.setting and load(type(self.config), recorded["model"], self.name) == self.config
+        except (InputError, KeyError):
+            return False
 
     def measure(self, folder: Path, device: str, listener: Listener) -> Record:
         """Time and memory; what the shorter lengths say to be too slow is recorded as skipped."""
