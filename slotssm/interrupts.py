@@ -116,7 +116,7 @@ def _forget_in_child() -> None:
     """A process made by fork is ended by these signals as any other, unless it collects them itself."""
     global _state
     _state = _State()
-    defaults = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    defaults: dict[signal.Signals, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
     for number, handler in defaults.items():
         if signal.getsignal(number) is _on_signal:
             signal.signal(number, handler)

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from slotssm.errors import SlotSSMError
-from slotssm.interrupts import StopRequest, Stopped, ignore_signals, raise_signals
+from slotssm.interrupts import StopRequest, ignore_signals, raise_signals
 from slotssm_cli.console import note, result_json
 from slotssm_cli.streams import lasting_streams
 
