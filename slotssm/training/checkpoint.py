@@ -81,8 +81,8 @@ def _write(folder: Path, config: RunConfig, task: nn.Module, state: TrainerState
         save_file(optimizer, folder / TRAINER)
     except SafetensorError as error:
         raise OSError(str(error)) from None
-    (folder / CONFIG).write_text(json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
-    (folder / TRAINER_STATE).write_text(json.dumps({"step": state.step}) + "\n")
+    (folder / CONFIG).write_text(json.dumps(config.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
+    (folder / TRAINER_STATE).write_text(json.dumps({"step": state.step}) + "\n", encoding="utf-8")
     for file in folder.iterdir():
         sync(file)
     sync(folder)
@@ -95,7 +95,7 @@ def _complete(folder: Path) -> list[Path]:
 def latest(folder: Path) -> Path | None:
     """The checkpoint that `last` names, else the newest one; None if there is none."""
     pointer = folder / "last"
-    if pointer.exists() and (found := folder / pointer.read_text().strip()).is_dir():
+    if pointer.exists() and (found := folder / pointer.read_text(encoding="utf-8").strip()).is_dir():
         return found
     checkpoints = _complete(folder)
     return checkpoints[-1] if checkpoints else None

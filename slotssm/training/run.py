@@ -97,7 +97,7 @@ class RunDirectory:
 
     def append(self, file: Path, line: dict[str, Any]) -> None:
         """Add one line to metrics.jsonl or timing.jsonl and hand it to the operating system."""
-        with explained(file), file.open("a") as stream:
+        with explained(file), file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line, allow_nan=False) + "\n")
 
     def is_empty(self) -> bool:
@@ -129,7 +129,7 @@ class RunDirectory:
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
     """Lines of a .jsonl file; a last line cut short by a kill is left out."""
-    return list(_complete_lines(file.read_text())) if file.exists() else []
+    return list(_complete_lines(file.read_text(encoding="utf-8"))) if file.exists() else []
 
 
 def _complete_lines(text: str) -> Iterator[dict[str, Any]]:
