@@ -176,7 +176,8 @@ def test_help_is_quick_to_import():
         "import sys\nsys.argv = ['slotssm', '--help']\n"
         "from slotssm_cli.main import main\n"
         "try:\n    main()\nexcept SystemExit as stop:\n    assert stop.code == 0, stop.code\n"
-        "heavy = {'torch', 'h5py', 'matplotlib', 'numba', 'numpy', 'pymunk', 'sklearn', 'pydantic', 'psutil'} & set(sys.modules)\n"
+        "heavy = {'torch', 'h5py', 'matplotlib', 'numba', 'numpy', 'pymunk', 'sklearn', 'pydantic', 'psutil'}\n"
+        "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
