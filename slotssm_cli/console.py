@@ -57,9 +57,9 @@ def result_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title or None, title_justify="left", show_edge=False, pad_edge=False)
+    table = Table(title=visible(title) or None, title_justify="left", show_edge=False, pad_edge=False)
     for index, column in enumerate(columns):
-        table.add_column(column, no_wrap=index < 2)
+        table.add_column(visible(column), no_wrap=index < 2)
     for row in rows:
         table.add_row(*map(visible, row))
     console = Console(soft_wrap=False, markup=False, emoji=False, highlight=False)

@@ -69,7 +69,7 @@ def lasting_streams() -> Iterator[None]:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
         streams.append(stream)
-    sys.stdout, sys.stderr = Outlet(streams[0], required=True), Outlet(streams[1], required=False)  # type: ignore
+    sys.stdout, sys.stderr = Outlet(streams[0], required=True), Outlet(streams[1], required=False)
     try:
         yield
     finally:

@@ -96,7 +96,7 @@ class EfficiencyCell:
         request |= {"tokens": TOKENS, "limit_s": LIMIT_S, "device": device}
         command = [sys.executable, "-m", "slotssm.experiments.measurement.efficiency", json.dumps(request)]
         child = subprocess.run(command, capture_output=True, text=True, check=False)
-        if child.returncode == -signal.SIGKILL:
+        if child.returncode == -getattr(signal, "SIGKILL", 9):  # Windows has no such signal
             raise MemoryError("the system killed the process")
         if child.returncode < 0:
             raise Interrupted(f"{self.name} was stopped by {signal.Signals(-child.returncode).name}")
