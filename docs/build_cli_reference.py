@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from slotssm_cli.main import app
+from slotssm_cli.commands import app
 
 TARGET = Path(__file__).parent / "cli.md"
 HEAD = """# Command line

@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from generators.bouncing_recipe import BouncingRecipe
 from generators.camera import changing_light, pan
+from generators.paints import PAINTS
 from generators.physics import Motion, directions, place_discs, simulate
 from generators.rasterizer import SHAPES, paint
 from generators.textures import TEXTURES, draw_background, draw_patterns, shade
-from slotssm.config import PAINTS, BouncingRecipe
 from slotssm.data.episodes import Episode, Field, Layout, categorical, numeric, standard_layout
+from slotssm.data.generator import Generator
+from slotssm.registry import register_generator
 
 STREAMS = ("backgrounds", "textures", "lighting", "camera", "colors")
 """What draws from a stream of its own, in the order in which the streams are spawned; new ones come last."""
@@ -25,27 +28,29 @@ def layout(recipe: BouncingRecipe) -> Layout:
     size, num = recipe.size_px, recipe.max_objects
     fields = {
         **standard_layout(recipe.num_frames, size, size, num),
-        "objects/color": Field((num,), "uint8", attrs=categorical(recipe.colors)),
-        "objects/shape": Field((num,), "uint8", attrs=categorical(SHAPES)),
-        "objects/radius": Field((num,), "float32", attrs=numeric("px")),
-        "objects/mass": Field((num,), "float32", attrs=numeric("px^2")),
+        "objects/color": Field(("object",), (num,), "uint8", attrs=categorical(recipe.colors)),
+        "objects/shape": Field(("object",), (num,), "uint8", attrs=categorical(SHAPES)),
+        "objects/radius": Field(("object",), (num,), "float32", attrs=numeric("px")),
+        "objects/mass": Field(("object",), (num,), "float32", attrs=numeric("px^2")),
     }
     if recipe.contact == "occlude":
-        fields["objects/depth"] = Field((num,), "uint8", attrs=numeric("rank, 0 in front"))
+        fields["objects/depth"] = Field(("object",), (num,), "uint8", attrs=numeric("rank, 0 in front"))
     if set(recipe.textures) != {"plain"}:
-        fields["objects/texture"] = Field((num,), "uint8", attrs=categorical(TEXTURES))
+        fields["objects/texture"] = Field(("object",), (num,), "uint8", attrs=categorical(TEXTURES))
     if set(recipe.backgrounds) != {"plain"}:
-        fields["background"] = Field((), "uint8", attrs=categorical(TEXTURES))
+        fields["background"] = Field((), (), "uint8", attrs=categorical(TEXTURES))
     if recipe.lighting:
-        fields["light"] = Field((recipe.num_frames, 3), "float32", attrs=numeric("share of red, green, blue"))
+        fields["light"] = Field(
+            ("time", "rgb"), (recipe.num_frames, 3), "float32", attrs=numeric("share of red, green, blue")
+        )
     if recipe.camera_px:
-        fields["camera"] = Field((recipe.num_frames, 2), "float32", attrs=numeric("px"))
+        fields["camera"] = Field(("time", "xy"), (recipe.num_frames, 2), "float32", attrs=numeric("px"))
     return fields
 
 
 def attributes(recipe: BouncingRecipe) -> dict[str, Any]:
-    """Root attributes of a bouncing-shapes file: none beyond those that every file has."""
-    return {}
+    """Root attributes of a bouncing-shapes file: the palette if every pixel is one of its colours."""
+    return {"palette": np.array(recipe.palette, np.uint8)} if recipe.has_flat_colors else {}
 
 
 def make_episode(recipe: BouncingRecipe, rng: np.random.Generator) -> Episode:
@@ -86,7 +91,7 @@ def make_episode(recipe: BouncingRecipe, rng: np.random.Generator) -> Episode:
     }
     if not recipe.has_flat_colors:
         episode |= _shaded(recipe, streams, episode, rgb)
-    return {name: _padded(episode[name], name, recipe.max_objects) for name in layout(recipe)}
+    return {name: _padded(episode[name], field) for name, field in layout(recipe).items()}
 
 
 def _move(recipe: BouncingRecipe, rng: np.random.Generator, radius: np.ndarray, mass: np.ndarray) -> Motion:
@@ -129,11 +134,32 @@ def _shaded(
     }
 
 
-def _padded(array: np.ndarray, name: str, num_objects: int) -> np.ndarray:
-    """Fill the object axis up to `num_objects` with zeros; `visible` = 0 marks the padding."""
-    axis = 1 if name in ("objects/position", "objects/velocity", "objects/visible") else 0
-    if not name.startswith("objects/") or array.shape[axis] == num_objects:
-        return array
-    missing = [(0, 0)] * array.ndim
-    missing[axis] = (0, num_objects - array.shape[axis])
-    return np.pad(array, missing)
+def _padded(array: np.ndarray, field: Field) -> np.ndarray:
+    """Fill the object axis up to the field's length with zeros; `visible` = 0 marks the padding."""
+    missing = [
+        (0, size - there if name == "object" else 0)
+        for name, size, there in zip(field.dims, field.shape, np.shape(array), strict=True)
+    ]
+    return np.pad(array, missing) if any(after for _, after in missing) else array
+
+
+@register_generator("bouncing", BouncingRecipe)
+class BouncingShapes(Generator[BouncingRecipe]):
+    """Bouncing coloured shapes by recipe."""
+
+    def layout(self) -> Layout:
+        """Fields of the file."""
+        return layout(self.recipe)
+
+    def attributes(self) -> dict[str, Any]:
+        """The palette, where all pixels are of a few colours."""
+        return attributes(self.recipe)
+
+    def make_episode(self, rng: np.random.Generator) -> Episode:
+        """One episode, a pure function of the recipe and the generator's state."""
+        return make_episode(self.recipe, rng)
+
+    def file_name(self) -> str:
+        """For example bouncing-3-5x64."""
+        low, high = self.recipe.min_objects, self.recipe.max_objects
+        return f"bouncing-{low if low == high else f'{low}-{high}'}x{self.recipe.size_px}"

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from generators.catalog import GENERATORS, make_episode
-from slotssm.config import BCBRecipe, BouncingRecipe, DataConfig, FileRecipe
+from generators.catalog import make_episode
+from slotssm.config import Recipe, RecipeData
 from slotssm.data.episodes import Episode, EpisodeFile
+from slotssm.data.generator import generator_of
 from slotssm.data.sharding import (
     Contents,
     ProgressCallback,
@@ -29,8 +30,10 @@ from slotssm.data.sharding import (
 )
 from slotssm.documents import load
 from slotssm.errors import InputError
+from slotssm.plugins import load_plugin, loaded_plugins
+from slotssm.registry import GENERATORS
 
-__all__ = ["ProgressCallback", "default_path", "estimate", "generate", "generated_recipe", "recipe_of", "verify"]
+__all__ = ["ProgressCallback", "default_path", "estimate", "generate", "recipe_of", "verify"]
 
 SHARD_FRAMES = 4096
 """Frames of a shard, roughly: about a tenth of a second of work."""
@@ -63,18 +66,18 @@ class Written:
     """False if it was complete before."""
 
 
-def estimate(config: DataConfig, workers: int | None = None) -> Estimate:
+def estimate(config: RecipeData, workers: int | None = None) -> Estimate:
     """Make a few episodes and extrapolate size and time.
 
     Args:
         config: recipe, seed and counts.
         workers: processes; None assumes what `generate` would choose.
     """
-    recipe = generated_recipe(config)
-    generator = GENERATORS[recipe.kind]
-    layout = generator.layout(recipe)
-    make_episode(recipe.model_copy(update={"num_frames": 2}), config.seed, "train", 0)  # compile off the clock
-    num_sampled = max(1, min(SAMPLED_EPISODES, SAMPLED_FRAMES // recipe.num_frames))
+    recipe = config.recipe
+    layout = generator_of(recipe).layout()
+    num_frames = layout["frames"].shape[0]
+    make_episode(_shortened(recipe), config.seed, "train", 0)  # compile off the clock
+    num_sampled = max(1, min(SAMPLED_EPISODES, SAMPLED_FRAMES // num_frames))
     stored, start = 0, time.perf_counter()
     for index in range(num_sampled):
         episode = make_episode(recipe, config.seed, "train", index)
@@ -84,14 +87,19 @@ def estimate(config: DataConfig, workers: int | None = None) -> Estimate:
     seconds = (time.perf_counter() - start) * share
     return Estimate(
         config.num_episodes,
-        total * recipe.num_frames,
+        total * num_frames,
         int(stored * share),
         seconds / (workers or _workers_for(seconds)),
     )
 
 
+def _shortened(recipe: Recipe) -> Recipe:
+    """The same with two frames, where a recipe has a number of frames."""
+    return recipe.replace(num_frames=2) if "num_frames" in type(recipe).model_fields else recipe
+
+
 def generate(
-    config: DataConfig,
+    config: RecipeData,
     out: Path,
     workers: int | None = None,
     resume: bool = False,
@@ -112,7 +120,7 @@ def generate(
         InputError: the output exists, is unfinished from before, or cannot be written.
         Interrupted: SIGINT or SIGTERM arrived; `resume` continues.
     """
-    recipe = generated_recipe(config)
+    recipe = config.recipe
     if not config.num_episodes:
         raise InputError("nothing to generate: `num_train`, `num_val` and `num_test` are all 0")
     started = time.perf_counter()
@@ -125,47 +133,47 @@ def generate(
     )
     is_new = write_episodes(work, out, resume, force, on_progress)
     seconds = time.perf_counter() - started
-    num_frames = sum(config.num_episodes.values()) * recipe.num_frames
+    num_frames = sum(config.num_episodes.values()) * generator_of(recipe).layout()["frames"].shape[0]
     return Written(out, config.num_episodes, num_frames, out.stat().st_size, seconds, is_new)
 
 
-def generated_recipe(config: DataConfig) -> BCBRecipe | BouncingRecipe:
-    """The recipe of a data set that a generator makes; videos from elsewhere are refused."""
-    if isinstance(config.recipe, FileRecipe):
-        raise InputError("data.recipe.kind 'file' cannot be generated: its videos come from elsewhere")
-    return config.recipe
-
-
-def _plan(recipe: BCBRecipe | BouncingRecipe, seed: int) -> dict[str, Any]:
+def _plan(recipe: Recipe, seed: int) -> dict[str, Any]:
     """What decides the content of an episode, beside its split and index."""
     return {"recipe": recipe.model_dump(mode="json"), "seed": seed}
 
 
-def _contents(config: DataConfig, workers: int | None) -> Contents:
-    recipe = generated_recipe(config)
-    generator = GENERATORS[recipe.kind]
-    document, layout = recipe.model_dump(mode="json"), generator.layout(recipe)
+def _contents(config: RecipeData, workers: int | None) -> Contents:
+    recipe, generator = config.recipe, generator_of(config.recipe)
+    document, layout = recipe.model_dump(mode="json"), generator.layout()
     attrs = {
         "generator": recipe.kind,
         "config": json.dumps(document),
         "seed": config.seed,
         "versions": json.dumps({name: version(name) for name in ("slotssm", "numpy", "pymunk", "numba", "h5py")}),
-        **generator.attributes(recipe),
+        **generator.attributes(),
     }
     return Contents(
         layout=layout,
         attrs=attrs,
-        make=partial(make_shard, document, config.seed),
-        shard_episodes=shard_length(layout, max(1, SHARD_FRAMES // recipe.num_frames)),
+        make=partial(make_shard, document, config.seed, loaded_plugins()),
+        shard_episodes=shard_length(layout, max(1, SHARD_FRAMES // layout["frames"].shape[0])),
         workers=workers or _workers_for(estimate(config, workers=1).seconds),
     )
 
 
-def make_shard(recipe: dict[str, Any], seed: int, shard: Shard) -> Iterator[Episode]:
+def make_shard(recipe: dict[str, Any], seed: int, plugins: list[Path], shard: Shard) -> Iterator[Episode]:
     """The episodes of a shard, one by one; the recipe is a document, so that it can be sent to any process."""
-    typed = load(GENERATORS[recipe["kind"]].recipe_class, recipe, "recipe")
+    for plugin in plugins:
+        load_plugin(plugin)
+    typed = _typed(recipe, "recipe")
     for index in range(shard.first, shard.first + shard.count):
         yield make_episode(typed, seed, shard.split, index)
+
+
+def _typed(document: Any, source: str) -> Recipe:
+    recipe = load(GENERATORS.config_class(document), document, source)
+    assert isinstance(recipe, Recipe)
+    return recipe
 
 
 def _workers_for(seconds: float) -> int:
@@ -186,14 +194,14 @@ class Verification:
     """`split/index: field` for every difference."""
 
 
-def recipe_of(episodes: EpisodeFile) -> BCBRecipe | BouncingRecipe:
+def recipe_of(episodes: EpisodeFile) -> Recipe:
     """The recipe stored in a generated file."""
     kind = episodes.attrs.get("generator")
-    if kind not in GENERATORS or "seed" not in episodes.attrs:
+    if kind not in GENERATORS.entries() or "seed" not in episodes.attrs:
         raise InputError(
             f"{episodes.path} was not generated by this program (generator {kind!r}), so its recipe is unknown"
         )
-    return load(GENERATORS[kind].recipe_class, episodes.config, f"{episodes.path}, attribute config")
+    return _typed(episodes.config, f"{episodes.path}, attribute config")
 
 
 def verify(
@@ -208,7 +216,7 @@ def verify(
     """
     with EpisodeFile(path) as episodes:
         recipe, seed = recipe_of(episodes), int(episodes.attrs["seed"])
-        layout = GENERATORS[recipe.kind].layout(recipe)
+        layout = generator_of(recipe).layout()
         counts = {split: episodes.num_episodes(split) for split in episodes.splits}
         chosen = [
             (split, int(index))
@@ -227,10 +235,6 @@ def verify(
     return Verification(len(chosen), sum(counts.values()), mismatches)
 
 
-def default_path(recipe: BCBRecipe | BouncingRecipe, preset: str | None = None) -> Path:
+def default_path(recipe: Recipe, preset: str | None = None) -> Path:
     """Where `slotssm generate` writes unless it is told, for example data/bcb-earliest-2560.h5."""
-    if recipe.kind == "bcb":
-        return Path("data") / f"bcb-{recipe.rule}-{recipe.sequence_length}.h5"
-    low, high = recipe.min_objects, recipe.max_objects
-    name = preset or f"bouncing-{low if low == high else f'{low}-{high}'}x{recipe.size_px}"
-    return Path("data") / f"{name}.h5"
+    return Path("data") / f"{preset or generator_of(recipe).file_name()}.h5"

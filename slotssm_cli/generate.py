@@ -109,7 +109,7 @@ def bouncing(
     json: options.Json = False,
 ) -> None:
     """Bouncing coloured shapes: elastic collisions, exact masks, positions, velocities and properties."""
-    from slotssm.config import bouncing_fields
+    from generators.bouncing_recipe import bouncing_fields
 
     if preset is None:
         recipe = _plain_bouncing(frames, size)
@@ -163,12 +163,12 @@ def _generate(
     json: bool,
 ) -> None:
     from generators import writer
-    from slotssm.config import DataConfig
+    from slotssm.config import RecipeData
     from slotssm.documents import load
 
     document = {"recipe": {"kind": kind, **recipe}, "seed": seed, **counts}
-    config = load(DataConfig, document, f"generate {kind}")
-    path = out or writer.default_path(writer.generated_recipe(config), preset)
+    config = load(RecipeData, document, f"generate {kind}")
+    path = out or writer.default_path(config.recipe, preset)
     if dry_run:
         expected = writer.estimate(config, workers)
         facts = {

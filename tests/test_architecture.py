@@ -21,7 +21,7 @@ FLOORS = {
     "slotssm.data": 0,
     "slotssm.config": 0,
     "slotssm.layers": 1,
-    "slotssm.presets": 1,
+    "slotssm.experiments.presets": 1,
     "slotssm.models": 2,
     "slotssm.metrics": 2,
     "generators": 2,
@@ -42,7 +42,6 @@ WALLS = {
     "matplotlib": {"slotssm.plotting"},
     "imageio": {"slotssm.plotting", "slotssm.data.importers"},
     "PIL": {"slotssm.plotting", "slotssm.data.exporters.images", "slotssm.data.importers"},
-    "accelerate": {"slotssm.training"},
     "safetensors": {"slotssm.training"},
 }
 KNOWS_GENERATORS = {"generators", "slotssm.experiments", "slotssm_cli"}

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from slotssm.data.dimensions import dimension_names
 from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
 
@@ -168,4 +167,4 @@ class EpisodeDataset(Dataset[Sample]):
 def _is_in_time(file: EpisodeFile, split: str, name: str) -> bool:
     if file.dataset(split, name).dtype.kind not in "biuf":
         raise InputError(f"{file.path}: {split}/{name} holds no numbers, so it cannot be a tensor")
-    return dimension_names(file, split, name)[1:2] == ("time",)
+    return file.axis(split, name, "time") is not None

@@ -1,14 +1,12 @@
-"""The episode file: the only module that knows how episodes lie in HDF5 (format: docs/data-format.md).
+"""The episode file, read (format: docs/data-format.md).
 
-`Layout` says which fields a data set has, `EpisodeWriter` writes them, `EpisodeFile` reads them.
+`Layout` says which fields a data set has, `EpisodeWriter` writes them, `EpisodeFile` reads them; all three are meant to
+be imported from here.
 """
 
-import io
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,192 +14,55 @@ from typing import Any, Self
 import h5py
 import numpy as np
 
+from slotssm.data.layout import (
+    EPISODE,
+    PICTURE,
+    Episode,
+    Field,
+    Layout,
+    categorical,
+    dims_fault,
+    label,
+    numeric,
+    standard_layout,
+)
+from slotssm.data.writer import FORMAT, FORMAT_VERSION, EpisodeWriter
 from slotssm.errors import InputError
 
-try:
-    from isal import isal_zlib as deflate  # the same format, much faster; h5py reads it without plugins
-except ImportError:
-    import zlib as deflate  # type: ignore[no-redef]
+__all__ = [
+    "FORMAT",
+    "FORMAT_VERSION",
+    "PICTURE",
+    "SPLITS",
+    "Episode",
+    "EpisodeFile",
+    "EpisodeWriter",
+    "Field",
+    "Layout",
+    "categorical",
+    "label",
+    "numeric",
+    "standard_layout",
+]
 
-FORMAT = "slotssm-episodes"
-FORMAT_VERSION = 1
 SPLITS = ("train", "val", "test")
-COMPRESSION_LEVEL = 1
-"""Deflate level."""
-CHUNK_BYTES = 1 << 20
-"""A chunk holds whole frames of one episode up to about this size before compression."""
 
-Episode = dict[str, np.ndarray]
-"""One episode: field name to array, without the episode axis."""
-
-
-@dataclass(frozen=True)
-class Field:
-    """One dataset of a split.
-
-    Attributes:
-        shape: shape of one episode's part.
-        dtype: numpy dtype name.
-        image: True for pixel data, which is compressed, one or more chunks an episode; the small object
-            fields lie contiguous and uncompressed.
-        attrs: HDF5 attributes, such as `kind` with `unit` or `categories`.
-    """
-
-    shape: tuple[int, ...]
-    dtype: str
-    image: bool = False
-    attrs: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def chunk_frames(self) -> int:
-        """Frames in a chunk (image fields)."""
-        frame_bytes = math.prod(self.shape[1:]) * np.dtype(self.dtype).itemsize
-        return max(1, min(self.shape[0], CHUNK_BYTES // frame_bytes))
-
-    @property
-    def num_bytes(self) -> int:
-        """Uncompressed bytes of one episode."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
-
-    def chunks(self, array: np.ndarray) -> Iterator[tuple[int, bytes]]:
-        """First frame and compressed bytes of every chunk of one episode's array (image fields)."""
-        for start in range(0, len(array), self.chunk_frames):
-            chunk = array[start : start + self.chunk_frames]
-            if len(chunk) < self.chunk_frames:
-                rest = np.zeros((self.chunk_frames - len(chunk), *chunk.shape[1:]), chunk.dtype)
-                chunk = np.concatenate([chunk, rest])
-            yield start, deflate.compress(chunk.data.cast("B"), COMPRESSION_LEVEL)
-
-    def stored_bytes(self, array: np.ndarray) -> int:
-        """Bytes that one episode's array takes in the file."""
-        return sum(len(chunk) for _, chunk in self.chunks(array)) if self.image else self.num_bytes
-
-
-Layout = dict[str, Field]
-"""Path inside a split (`frames`, `objects/position`, ...) to its field."""
-
-
-def numeric(unit: str) -> dict[str, str]:
-    """Attributes of a numeric property."""
-    return {"kind": "numeric", "unit": unit}
-
-
-def categorical(categories: Sequence[str]) -> dict[str, str]:
-    """Attributes of a categorical property: values are indices into `categories`."""
-    return {"kind": "categorical", "categories": json.dumps(list(categories))}
-
-
-def standard_layout(num_frames: int, height: int, width: int, num_objects: int) -> Layout:
-    """The fields that every generated data set has."""
-    per_frame = (num_frames, num_objects)
-    return {
-        "frames": Field((num_frames, height, width, 3), "uint8", image=True),
-        "masks": Field((num_frames, height, width), "uint8", image=True),
-        "objects/position": Field((*per_frame, 2), "float32", attrs=numeric("px")),
-        "objects/velocity": Field((*per_frame, 2), "float32", attrs=numeric("px/frame")),
-        "objects/visible": Field(per_frame, "uint16", attrs=numeric("px")),
-    }
-
-
-class _Disk(io.FileIO):
-    """The file beneath HDF5, which keeps a failed write to itself until it is asked.
-
-    HDF5 can neither close nor let go of a file that it cannot write, and complains for ever after.
-    """
-
-    error: OSError | None = None
-
-    def write(self, data: Any, /) -> int:
-        rest = memoryview(data).cast("B")
-        size = len(rest)
-        try:
-            while rest and self.error is None:
-                rest = rest[super().write(rest) :]
-        except OSError as error:
-            self.error = error
-        return size
-
-    def check(self) -> None:
-        """Raise what a write ran into."""
-        if self.error is not None:
-            raise self.error
-
-
-class EpisodeWriter:
-    """Writes a new episode file; whoever opens it moves it to its final name once it is complete.
-
-    Args:
-        path: file to create.
-        attrs: root attributes beyond `format` and `format_version`.
-        layout: fields of every split.
-        num_episodes: episodes by split.
-    """
-
-    def __init__(self, path: Path, attrs: Mapping[str, Any], layout: Layout, num_episodes: Mapping[str, int]) -> None:
-        self.layout = layout
-        self._disk = _Disk(path, "w+")
-        self._file = h5py.File(self._disk, "w", libver=("v110", "v110"))
-        self._file.attrs["format"] = FORMAT
-        self._file.attrs["format_version"] = FORMAT_VERSION
-        for name, value in attrs.items():
-            self._file.attrs[name] = value
-        for split, count in num_episodes.items():
-            for name, spec in layout.items():
-                self._create(f"{split}/{name}", spec, count)
-
-    def _create(self, name: str, spec: Field, num_episodes: int) -> None:
-        options: dict[str, Any] = {"track_times": False}
-        if spec.image:
-            options |= {
-                "chunks": (1, spec.chunk_frames, *spec.shape[1:]),
-                "compression": "gzip",
-                "compression_opts": COMPRESSION_LEVEL,
-            }
-        dataset = self._file.create_dataset(name, (num_episodes, *spec.shape), spec.dtype, **options)
-        for key, value in spec.attrs.items():
-            dataset.attrs[key] = value
-
-    def write(self, split: str, first: int, episodes: Sequence[Episode]) -> None:
-        """Write consecutive episodes, the first of them at index `first`."""
-        for name, spec in self.layout.items():
-            dataset = self._file[f"{split}/{name}"]
-            arrays = [np.ascontiguousarray(episode[name], spec.dtype) for episode in episodes]
-            if not spec.image:
-                dataset[first : first + len(arrays)] = np.stack(arrays).reshape(len(arrays), *spec.shape)
-                continue
-            # compressed here rather than in HDF5, whose filter pipeline is slower and holds a global lock
-            for index, array in enumerate(arrays, first):
-                for start, chunk in spec.chunks(array):
-                    dataset.id.write_direct_chunk((index, start, *(0 for _ in array.shape[1:])), chunk)
-                self._disk.check()
-
-    def copy(self, split: str, first: int, source: "EpisodeFile") -> None:
-        """Copy a whole split of `source` to index `first` on, without decompressing it."""
-        for name, spec in self.layout.items():
-            theirs, ours = source.dataset(split, name), self._file[f"{split}/{name}"]
-            if not spec.image:
-                ours[first : first + len(theirs)] = theirs[...]
-                continue
-            for index in range(len(theirs)):
-                for start in range(0, spec.shape[0], spec.chunk_frames):
-                    tail = (start, *(0 for _ in spec.shape[1:]))
-                    _, chunk = theirs.id.read_direct_chunk((index, *tail))
-                    ours.id.write_direct_chunk((first + index, *tail), chunk)
-                self._disk.check()
-
-    def close(self) -> None:
-        """Finish the file."""
-        self._file.close()
-        self._disk.close()
-        self._disk.check()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+_MOVING = (EPISODE, "time", "object")
+_KNOWN = {
+    ("frames", 5): (EPISODE, *PICTURE, "channel"),
+    ("masks", 4): (EPISODE, *PICTURE),
+    ("masks", 5): (EPISODE, "time", "slot", "height", "width"),
+    ("depth", 4): (EPISODE, *PICTURE),
+    ("slots", 4): (EPISODE, "time", "slot", "slot_dim"),
+    ("logits", 3): (EPISODE, "time", "class"),
+    ("objects/position", 4): (*_MOVING, "xy"),
+    ("objects/velocity", 4): (*_MOVING, "xy"),
+    ("objects/world_position", 4): (*_MOVING, "xyz"),
+    ("objects/world_velocity", 4): (*_MOVING, "xyz"),
+    ("objects/visible", 3): _MOVING,
+    ("objects/unoccluded", 3): _MOVING,
+}
+"""Axes by name and rank, for files that need not name them."""
 
 
 class EpisodeFile:
@@ -235,7 +96,7 @@ class EpisodeFile:
         if version != FORMAT_VERSION and needs_format:
             raise InputError(
                 f"{self.path} has format version {version!r}; this program reads version {FORMAT_VERSION}: "
-                "generate it again, or use the slotssm release that wrote it"
+                "generate or import it again, or use the slotssm release that wrote it"
             )
         if not self.splits:
             raise InputError(f"{self.path} holds no split (train, val or test)")
@@ -283,6 +144,31 @@ class EpisodeFile:
         """Attributes of a dataset, decoded."""
         with _undamaged(self.path, f"{split}/{name}"):
             return {key: _plain(value) for key, value in self.dataset(split, name).attrs.items()}
+
+    def dims(self, split: str, name: str) -> tuple[str, ...]:
+        """Names of a dataset's axes, `episode` first.
+
+        Where the file does not say, as predictions need not, they are known by name and rank, or else called after
+        the dataset: `flow_1`.
+        """
+        dataset = self.dataset(split, name)
+        if "dims" in dataset.attrs:
+            named = tuple(json.loads(self.field_attrs(split, name)["dims"]))
+            if not dims_fault(named, dataset.ndim):
+                return named
+        leaf = name.rsplit("/", 1)[-1]
+        known = _KNOWN.get((name, dataset.ndim))
+        return known or (EPISODE, *(f"{leaf}_{axis}" for axis in range(1, dataset.ndim)))
+
+    def axis(self, split: str, name: str, axis: str) -> int | None:
+        """Position of the axis of this name; None if the dataset has none."""
+        dims = self.dims(split, name)
+        return dims.index(axis) if axis in dims else None
+
+    def size(self, split: str, name: str, axis: str) -> int | None:
+        """Length of the axis of this name; None if the dataset has none."""
+        place = self.axis(split, name, axis)
+        return None if place is None else self.dataset(split, name).shape[place]
 
     def categories(self, split: str, name: str) -> list[str]:
         """Category names of a categorical property."""

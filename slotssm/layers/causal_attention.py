@@ -9,6 +9,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from slotssm.layers.inputs import check_input
+
 CHUNK_ROWS = 192
 """Least number of queries of one call of the fused attention: fewer leave its tiles small, more waste masked keys."""
 
@@ -53,7 +55,12 @@ class CausalSlotAttention(nn.Module):
     def forward(
         self, slots: Float[Tensor, "B T K D"], state: KeyValueState | None = None
     ) -> tuple[Float[Tensor, "B T K D"], KeyValueState]:
-        """A whole sequence in parallel, continuing from `state`; returns the outputs and the new state."""
+        """A whole sequence in parallel, continuing from `state`; returns the outputs and the new state.
+
+        Raises:
+            InputError: slots of another shape, width or dtype.
+        """
+        check_input(self, slots, "B, T, K", self.query.in_features)
         rows = slots.flatten(1, 2)
         q = rearrange(self.query(rows), "b n (h d) -> b h n d", h=self.num_heads)
         k, v = rearrange(self.key_value(rows), "b n (two h d) -> two b h n d", two=2, h=self.num_heads)
@@ -63,7 +70,8 @@ class CausalSlotAttention(nn.Module):
         return y.view(slots.shape), KeyValueState(k, v)
 
     def step(self, slots: Float[Tensor, "B K D"], state: KeyValueState) -> tuple[Float[Tensor, "B K D"], KeyValueState]:
-        """One step; returns the output and the new state."""
+        """One step; returns the output and the new state; errors as in `forward`."""
+        check_input(self, slots, "B, K", self.query.in_features)
         y, state = self(slots[:, None], state)
         return y[:, 0], state
 

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slotssm.errors import InputError
+from slotssm.layers.inputs import check_input
 from slotssm.layers.slot_rnn import gru_update
 
 
@@ -56,6 +57,8 @@ class RIM(nn.Module):
         dropout: of what is read from the tokens and from other units; 0 is off.
     """
 
+    weight_matrices = ("weight_ih", "weight_hh", "input_query", "query_key_value")
+
     def __init__(
         self,
         dim: int,
@@ -85,7 +88,12 @@ class RIM(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "B T M D"], state: RIMState | None = None
     ) -> tuple[Float[Tensor, "B T K D"], RIMState]:
-        """A whole sequence, continuing from `state`; returns the hidden states and the new state."""
+        """A whole sequence, continuing from `state`; returns the hidden states and the new state.
+
+        Raises:
+            InputError: tokens of another shape, width or dtype.
+        """
+        check_input(self, tokens, "B, T, M", self.dim)
         if state is None:
             state = self.initial_state(tokens.shape[0])
         keys, values = self._map_tokens(tokens)
@@ -100,9 +108,14 @@ class RIM(nn.Module):
         return torch.stack(outputs, dim=1), RIMState(outputs[-1])
 
     def step(self, tokens: Float[Tensor, "B M D"], state: RIMState) -> tuple[Float[Tensor, "B K D"], RIMState]:
-        """One step; returns the hidden states and the new state."""
+        """One step; returns the hidden states and the new state; errors as in `forward`."""
+        check_input(self, tokens, "B, M", self.dim)
         hidden = self._advance(*self._map_tokens(tokens), state.hidden.transpose(0, 1)).transpose(0, 1)
         return hidden, RIMState(hidden)
+
+    def count_unused_parameters(self, num_slots: int) -> int:
+        """Parameters that cannot change the output: a single unit's queries and keys to itself."""
+        return 2 * self.dim * self.dim if self.num_units == 1 else 0
 
     def _map_tokens(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Keys [..., E, 1 + M], divided by sqrt(E), and values [..., 1 + M, D], those of the null token first."""

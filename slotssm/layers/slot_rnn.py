@@ -8,6 +8,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from slotssm.layers.inputs import check_input
 from slotssm.layers.slots import SlotMixer
 
 
@@ -45,7 +46,12 @@ class SlotGRU(nn.Module):
     def forward(
         self, slots: Float[Tensor, "B T K D"], state: SlotGRUState | None = None
     ) -> tuple[Float[Tensor, "B T K D"], SlotGRUState]:
-        """A whole sequence, continuing from `state`; returns the outputs and the new state."""
+        """A whole sequence, continuing from `state`; returns the outputs and the new state.
+
+        Raises:
+            InputError: slots of another shape, width or dtype.
+        """
+        check_input(self, slots, "B, T, K", self.gru.input_size)
         batch_size, _, num_slots, _ = slots.shape
         if state is None:
             state = self.initial_state(batch_size, num_slots)
@@ -61,7 +67,8 @@ class SlotGRU(nn.Module):
         return torch.stack(outputs, dim=1), SlotGRUState(outputs[-1])
 
     def step(self, slots: Float[Tensor, "B K D"], state: SlotGRUState) -> tuple[Float[Tensor, "B K D"], SlotGRUState]:
-        """One step; returns the output and the new state."""
+        """One step; returns the output and the new state; errors as in `forward`."""
+        check_input(self, slots, "B, K", self.gru.input_size)
         inputs = self._map_inputs(slots.flatten(0, 1))
         hidden = self._advance(*inputs, state.hidden.flatten(0, 1), slots.shape[1], self._joint_map()).view(slots.shape)
         return hidden, SlotGRUState(hidden)

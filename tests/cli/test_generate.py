@@ -6,7 +6,7 @@ import h5py
 import pytest
 from test_refusals import refused
 
-from slotssm.config import BouncingRecipe, bouncing_fields
+from generators.bouncing_recipe import BouncingRecipe, bouncing_fields
 
 FEW = ("--train", 0, "--val", 0, "--test", 2, "--frames", 4, "--out", "d.h5")
 

@@ -11,11 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from generators.bcb import BCBRecipe
+from generators.bouncing_recipe import BouncingRecipe
 from generators.writer import generate
-from slotssm.config import BCBRecipe, BouncingRecipe, DataConfig
-from slotssm.data import episodes as module
+from slotssm.config import RecipeData
+from slotssm.data import layout as module
 from slotssm.data.contents import content_hash, summarize
 from slotssm.data.episodes import (
+    PICTURE,
     EpisodeFile,
     EpisodeWriter,
     Field,
@@ -33,7 +36,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A generated file; tests that damage it work on a copy."""
     path = tmp_path_factory.mktemp("good") / "good.h5"
     recipe = BouncingRecipe(num_frames=T, size_px=SIZE, min_objects=1, max_objects=N, radii_px=(2.0, 3.0))
-    generate(DataConfig(recipe=recipe, seed=0, num_train=E, num_val=2, num_test=0), path, workers=1)
+    generate(RecipeData(recipe=recipe, seed=0, num_train=E, num_val=2, num_test=0), path, workers=1)
     return path
 
 
@@ -90,8 +93,8 @@ def test_layout_is_the_contracts(good: Path) -> None:
 def test_root_attributes_are_the_contracts(good: Path) -> None:
     with h5py.File(good) as file:
         attrs = dict(file.attrs)
-    assert set(attrs) == {"format", "format_version", "generator", "config", "seed", "versions"}
-    assert (attrs["format"], attrs["format_version"]) == ("slotssm-episodes", 1)
+    assert set(attrs) == {"format", "format_version", "generator", "config", "seed", "versions", "palette"}
+    assert (attrs["format"], attrs["format_version"]) == ("slotssm-episodes", 2)
     assert (attrs["generator"], attrs["seed"]) == ("bouncing", 0)
     assert BouncingRecipe.model_validate_json(attrs["config"]).model_dump(mode="json") == json.loads(attrs["config"])
     assert {"slotssm", "numpy", "pymunk", "numba", "h5py"} <= set(json.loads(attrs["versions"]))
@@ -101,8 +104,10 @@ def test_every_property_says_what_it_is(good: Path) -> None:
     units = {"position": "px", "velocity": "px/frame", "visible": "px", "radius": "px", "mass": "px^2"}
     with h5py.File(good) as file:
         for name, node in file["train/objects"].items():
+            dims = ["episode", *(["time"] if name in ("position", "velocity", "visible") else []), "object"]
+            assert json.loads(node.attrs["dims"]) == dims + (["xy"] if node.ndim == 4 else [])
             if name in units:
-                assert dict(node.attrs) == {"kind": "numeric", "unit": units[name]}
+                assert (node.attrs["kind"], node.attrs["unit"]) == ("numeric", units[name])
             else:
                 assert node.attrs["kind"] == "categorical"
                 categories = json.loads(node.attrs["categories"])
@@ -119,7 +124,7 @@ def test_every_property_says_what_it_is(good: Path) -> None:
     ids=["bcb", "several chunks an episode", "large frames"],
 )
 def test_a_chunk_holds_whole_frames_of_one_episode(tmp_path: Path, recipe: BCBRecipe | BouncingRecipe) -> None:
-    generate(DataConfig(recipe=recipe, num_train=2, num_val=0, num_test=0), tmp_path / "d.h5", workers=1)
+    generate(RecipeData(recipe=recipe, num_train=2, num_val=0, num_test=0), tmp_path / "d.h5", workers=1)
     with h5py.File(tmp_path / "d.h5") as file:
         for name in ("frames", "masks"):
             dataset = file[f"train/{name}"]
@@ -148,10 +153,10 @@ def test_what_is_written_is_read_by_plain_h5py(
     path = tmp_path_factory.mktemp("round") / "d.h5"
     rng = np.random.default_rng(seed)
     layout = {
-        "frames": Field((*shape, 3), "uint8", image=True),
-        "masks": Field(shape, "uint8", image=True),
-        "objects/position": Field((shape[0], 2, 2), "float32", attrs=numeric("px")),
-        "objects/kind": Field((2,), "uint8", attrs=categorical(["a", "b"])),
+        "frames": Field((*PICTURE, "channel"), (*shape, 3), "uint8", image=True),
+        "masks": Field(PICTURE, shape, "uint8", image=True),
+        "objects/position": Field(("time", "object", "xy"), (shape[0], 2, 2), "float32", attrs=numeric("px")),
+        "objects/kind": Field(("object",), (2,), "uint8", attrs=categorical(["a", "b"])),
     }
     made = [
         {name: rng.integers(0, 200, field.shape).astype(field.dtype) for name, field in layout.items()}
@@ -188,9 +193,10 @@ def test_long_episodes_span_several_chunks_and_come_back(tmp_path: Path) -> None
 
 def test_content_hash_is_of_values_and_not_of_bytes(good: Path, copy: Path) -> None:
     with h5py.File(copy, "r+") as file:
-        frames = file["train/frames"][...]
+        frames, dims = file["train/frames"][...], file["train/frames"].attrs["dims"]
         del file["train/frames"]
         file.create_dataset("train/frames", data=frames, chunks=(1, 1, SIZE, SIZE, 3), compression="lzf")
+        file["train/frames"].attrs["dims"] = dims
         file.attrs["versions"] = "{}"
     assert copy.read_bytes() != good.read_bytes()
     assert content_hash(copy) == content_hash(good)
@@ -287,7 +293,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "damaged header": (damage_a_dataset_header, "is damaged at .*; generate it again"),
     "no format": (edited(lambda file: file.attrs.pop("format")), "is no episode file: .* is None"),
     "other format": (edited(lambda file: file.attrs.update(format="minari")), "'format' is 'minari', not"),
-    "other version": (edited(lambda file: file.attrs.update(format_version=2)), "has format version 2; this program"),
+    "other version": (edited(lambda file: file.attrs.update(format_version=1)), "has format version 1; this program"),
     "no version": (edited(lambda file: file.attrs.pop("format_version")), "has format version None"),
     "no split": (edited(lambda file: (file.pop("train"), file.pop("val"))), r"holds no split \(train, val or test\)"),
     "no frames": (edited(lambda file: file["val"].pop("frames")), "has no dataset val/frames"),

@@ -24,10 +24,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from generators.bouncing_recipe import BouncingRecipe
 from generators.writer import generate
-from slotssm.config import BouncingRecipe, DataConfig
-from slotssm.data.dimensions import dimension_names
-from slotssm.data.episodes import EpisodeFile, EpisodeWriter, Field, categorical, numeric
+from slotssm.config import RecipeData
+from slotssm.data.episodes import PICTURE, EpisodeFile, EpisodeWriter, Field, categorical, numeric
 from slotssm.data.exporters import FORMS, estimate, export, zarr_store
 from slotssm.data.exporters.selection import as_ranges
 from slotssm.errors import InputError, Interrupted
@@ -35,32 +35,19 @@ from slotssm.errors import InputError, Interrupted
 T, H, W, N = 5, 10, 6, 3
 KINDS = ["ball", "box", "star"]
 FIELDS = {
-    "frames": Field((T, H, W, 3), "uint8", image=True),
-    "masks": Field((T, H, W), "uint8", image=True),
-    "depth": Field((T, H, W), "float32", image=True),
-    "flow": Field((T, H, W, 2), "float32"),
-    "camera": Field((3, 4), "float32"),
-    "objects/position": Field((T, N, 2), "float32", attrs=numeric("px")),
-    "objects/visible": Field((T, N), "uint16", attrs=numeric("px")),
-    "objects/kind": Field((N,), "uint8", attrs=categorical(KINDS)),
-    "objects/state": Field((T, N), "int16", attrs=categorical(["off", "on"])),
-    "objects/size": Field((N, 3), "float32", attrs=numeric("m")),
-    "objects/touches": Field((T, N), "bool"),
+    "frames": Field((*PICTURE, "channel"), (T, H, W, 3), "uint8", image=True),
+    "masks": Field(PICTURE, (T, H, W), "uint8", image=True),
+    "depth": Field(PICTURE, (T, H, W), "float32", image=True),
+    "flow": Field((*PICTURE, "flow_xy"), (T, H, W, 2), "float32"),
+    "projection": Field(("xyz", "column"), (3, 4), "float32"),
+    "objects/position": Field(("time", "object", "xy"), (T, N, 2), "float32", attrs=numeric("px")),
+    "objects/visible": Field(("time", "object"), (T, N), "uint16", attrs=numeric("px")),
+    "objects/kind": Field(("object",), (N,), "uint8", attrs=categorical(KINDS)),
+    "objects/state": Field(("time", "object"), (T, N), "int16", attrs=categorical(["off", "on"])),
+    "objects/size": Field(("object", "xyz"), (N, 3), "float32", attrs=numeric("m")),
+    "objects/touches": Field(("time", "object"), (T, N), "bool"),
 }
-DIMENSIONS = {
-    "frames": ("episode", "time", "height", "width", "channel"),
-    "masks": ("episode", "time", "height", "width"),
-    "depth": ("episode", "time", "height", "width"),
-    "flow": ("episode", "time", "height", "width", "flow_0"),
-    "camera": ("episode", "camera_0", "camera_1"),
-    "score": ("episode",),
-    "objects/position": ("episode", "time", "object", "xy"),
-    "objects/visible": ("episode", "time", "object"),
-    "objects/kind": ("episode", "object"),
-    "objects/state": ("episode", "time", "object"),
-    "objects/size": ("episode", "object", "size_0"),
-    "objects/touches": ("episode", "time", "object"),
-}
+DIMENSIONS = {name: ("episode", *field.dims) for name, field in FIELDS.items()} | {"score": ("episode",)}
 COUNTS = {"train": 7, "test": 2}
 
 
@@ -87,6 +74,7 @@ def data(tmp_path_factory) -> Path:
     with h5py.File(path, "r+") as file:
         for split, count in COUNTS.items():
             file[f"{split}/score"] = rng.normal(size=count)
+            file[f"{split}/score"].attrs["dims"] = '["episode"]'
     return path
 
 
@@ -192,7 +180,7 @@ def test_pillow_reads_frames_and_labels(exports, truth):
             episode = exports / "folder" / split / f"{number:06d}"
             assert same(pictures(episode / "frames"), truth[split]["frames"][number])
             assert same(pictures(episode / "masks"), truth[split]["masks"][number])
-            for name in ("depth", "flow", "camera"):
+            for name in ("depth", "flow", "projection"):
                 assert same(np.load(episode / f"{name}.npy"), truth[split][name][number])
 
 
@@ -237,7 +225,7 @@ def test_properties_can_be_read_back_exactly(exports, truth):
 
 def test_objects_that_only_pad_an_episode_are_left_out(tmp_path):
     recipe = BouncingRecipe(num_frames=2, size_px=32, min_objects=0, max_objects=3, radii_px=(3.0, 4.0))
-    generate(DataConfig(recipe=recipe, num_train=12, num_val=0, num_test=0), tmp_path / "d.h5", workers=1)
+    generate(RecipeData(recipe=recipe, num_train=12, num_val=0, num_test=0), tmp_path / "d.h5", workers=1)
     export(tmp_path / "d.h5", "folder", tmp_path / "pictures")
     with EpisodeFile(tmp_path / "d.h5") as truth:
         expected = (truth.read("train", "objects/radius") > 0).sum(1)
@@ -253,7 +241,9 @@ def smooth_data(path: Path, side: int) -> np.ndarray:
     ramp = np.linspace(0, 255, side)
     frames = np.stack([np.roll(ramp[:, None] * np.ones(side), t, 0) for t in range(12)]).astype("uint8")
     frames = np.repeat(frames[..., None], 3, -1)
-    with EpisodeWriter(path, {}, {"frames": Field(frames.shape, "uint8", image=True)}, {"val": 1}) as writer:
+    with EpisodeWriter(
+        path, {}, {"frames": Field((*PICTURE, "channel"), frames.shape, "uint8", image=True)}, {"val": 1}
+    ) as writer:
         writer.write("val", 0, [{"frames": frames}])
     return frames
 
@@ -393,46 +383,6 @@ def test_ranges_can_be_read_back(numbers):
     assert [n for pair in pairs for n in range(int(pair[0]), int(pair[-1]) + 1)] == numbers
 
 
-def axes(path: Path, fields: dict[str, Field]) -> dict[str, tuple[str, ...]]:
-    with EpisodeWriter(path, {}, fields, {"train": 3}):
-        pass
-    with EpisodeFile(path) as episodes:
-        return {name: dimension_names(episodes, "train", name)[1:] for name in fields}
-
-
-def test_axes_are_named_also_where_sizes_coincide(tmp_path):
-    """As many objects as frames, and pictures as large."""
-    fields = {
-        "frames": Field((3, 3, 3, 3), "uint8", image=True),
-        "objects/visible": Field((3, 3), "uint16"),
-        "objects/position": Field((3, 3, 2), "float32"),
-        "objects/size": Field((3, 2), "float32"),
-        "objects/color": Field((3,), "uint8"),
-    }
-    assert axes(tmp_path / "d.h5", fields) == {
-        "frames": ("time", "height", "width", "channel"),
-        "objects/visible": ("time", "object"),
-        "objects/position": ("time", "object", "xy"),
-        "objects/size": ("object", "size_0"),
-        "objects/color": ("object",),
-    }
-
-
-def test_axes_are_named_also_without_positions_in_pixels(tmp_path):
-    """As imports of CATER and CLEVRER have it, with and without a property that does not change."""
-    frames = {"frames": Field((4, 6, 6, 3), "uint8", image=True)}
-    moving = {"objects/world_position": Field((4, 2, 3), "float32"), "objects/inside_view": Field((4, 2), "uint8")}
-    expected = {
-        "frames": ("time", "height", "width", "channel"),
-        "objects/world_position": ("time", "object", "world_position_0"),
-        "objects/inside_view": ("time", "object"),
-    }
-    assert axes(tmp_path / "a.h5", frames | moving) == expected
-    fixed = {"objects/shape": Field((2,), "uint8"), "objects/box": Field((2, 3), "float32")}
-    expected |= {"objects/shape": ("object",), "objects/box": ("object", "box_0")}
-    assert axes(tmp_path / "b.h5", frames | moving | fixed) == expected
-
-
 # --- refusals ---------------------------------------------------------------------------------------------
 
 
@@ -459,15 +409,17 @@ def test_wrong_choices_are_refused_before_anything_is_written(data, tmp_path, fo
 
 
 def test_what_a_form_cannot_hold_is_refused(tmp_path):
-    fields = {"frames": Field((2, 4, 4, 3), "float32"), "objects/weight": Field((2,), "float32")}
+    fields = {
+        "frames": Field((*PICTURE, "channel"), (2, 4, 4, 3), "uint8", image=True),
+        "objects/weight": Field(("object",), (2,), "float32"),
+    }
     with EpisodeWriter(tmp_path / "d.h5", {}, fields, {"train": 1}) as writer:
         writer.write("train", 0, [{"frames": np.zeros((2, 4, 4, 3)), "objects/weight": np.array([1, np.inf])}])
-    with pytest.raises(InputError, match=r"train/frames is float32 .* folder needs uint8 \[E, T, H, W, 3\]; use --to"):
-        export(tmp_path / "d.h5", "folder", tmp_path / "out")
     with pytest.raises(InputError, match="objects/weight holds infinite values"):
         export(tmp_path / "d.h5", "folder", tmp_path / "out", fields=["objects"])
     with h5py.File(tmp_path / "d.h5", "r+") as file:
         file["train/caption"] = ["a text"]
+        file["train/caption"].attrs["dims"] = '["episode"]'
     with pytest.raises(InputError, match="train/caption holds no numbers but object; pass --fields frames,objects/w"):
         export(tmp_path / "d.h5", "numpy", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["d.h5"]
@@ -476,7 +428,7 @@ def test_what_a_form_cannot_hold_is_refused(tmp_path):
 def test_force_replaces_exports_and_nothing_else(data, tmp_path):
     out = tmp_path / "out"
     export(data, "numpy", out)
-    with pytest.raises(InputError, match="exists already; pass --force"):
+    with pytest.raises(InputError, match="exists already; `force` overwrites it"):
         export(data, "zarr", out)
     assert (out / "train" / "frames.npy").exists()
     export(data, "zarr", out, force=True)
@@ -549,9 +501,6 @@ def test_a_full_disk_is_one_line(data, tmp_path):
     )
     command = [sys.executable, "-c", code, str(data), str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert (
-        done.stdout.splitlines()
-        == [f"cannot write {tmp_path}/out: File too large; free some space or choose another --out"] * 4
-    )
+    assert done.stdout.splitlines() == [f"cannot write {tmp_path}/out: File too large; choose another `out`"] * 4
     assert done.stderr == ""
     assert list(tmp_path.iterdir()) == []

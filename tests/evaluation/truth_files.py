@@ -1,15 +1,18 @@
 """Episode files and predictions files, written with plain h5py as anybody would."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from slotssm.config import PAINTS
+from generators.paints import PAINTS
 from slotssm.data.episodes import EpisodeFile
 from slotssm.evaluation import FileSource, ScoringOptions, evaluate
 
+MOVING, FIXED = ("time", "object"), ("object",)
+AXES = {"frames": ("time", "height", "width", "channel"), "masks": ("time", "height", "width")}
 PALETTE = np.array([(0, 0, 0), *list(PAINTS.values())[:6]], np.uint8)
 
 
@@ -22,8 +25,23 @@ def write(path: Path, split: str = "test", attrs: dict[str, Any] | None = None, 
 
 
 def write_truth(path: Path, split: str = "test", palette: bool = False, **datasets: np.ndarray) -> Path:
-    attrs = {"format": "slotssm-episodes", "format_version": 1} | ({"palette": PALETTE} if palette else {})
-    return write(path, split, attrs, **datasets)
+    attrs = {"format": "slotssm-episodes", "format_version": 2}
+    write(path, split, attrs | ({"palette": PALETTE, "rule": "earliest"} if palette else {}), **datasets)
+    with h5py.File(path, "r+") as file:
+        for name, values in datasets.items():
+            name_axes(file[f"{split}/{name}"], axes_of(name, np.ndim(values)))
+    return path
+
+
+def axes_of(name: str, num_axes: int) -> tuple[str, ...]:
+    """The first axes of a dataset after the episode's: properties with more than one are taken to change in time."""
+    return AXES.get(name, MOVING if num_axes > 2 else FIXED)
+
+
+def name_axes(dataset: h5py.Dataset, axes: tuple[str, ...]) -> None:
+    """Write the attribute `dims`: episode, these axes, and `column` for a further one."""
+    named = ("episode", *axes, *(f"column_{index}" for index in range(dataset.ndim)))
+    dataset.attrs["dims"] = json.dumps(named[: dataset.ndim])
 
 
 def loosen(path: Path, split: str = "test") -> Path:

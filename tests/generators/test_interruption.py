@@ -19,10 +19,10 @@ CODE = """
 import sys
 from pathlib import Path
 from generators import writer
-from slotssm.config import DataConfig
+from slotssm.config import RecipeData
 
 writer.SHARD_FRAMES = 30
-writer.generate(DataConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), resume=True)
+writer.generate(RecipeData.model_validate_json(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), resume=True)
 """
 PATIENCE_S = 60
 

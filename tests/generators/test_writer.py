@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from small_sets import cut_short, small_config
 
+from generators.bcb import BCBRecipe
+from generators.bouncing_recipe import BouncingRecipe
 from generators.catalog import make_episode
 from generators.writer import default_path, estimate, generate, verify
-from slotssm.config import BCBRecipe, BouncingRecipe, DataConfig
+from slotssm.config import RecipeData
 from slotssm.data.contents import content_hash
 from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
@@ -75,7 +77,7 @@ def test_content_hash_tells_data_sets_apart(tmp_path: Path, whole_hash: str, cha
 def test_config_in_the_file_makes_the_same_file_again(tmp_path: Path) -> None:
     generate(small_config(), tmp_path / "a.h5", workers=1)
     with EpisodeFile(tmp_path / "a.h5") as episodes:
-        config = DataConfig(recipe=episodes.config, seed=episodes.attrs["seed"], num_train=40, num_val=7, num_test=0)
+        config = RecipeData(recipe=episodes.config, seed=episodes.attrs["seed"], num_train=40, num_val=7, num_test=0)
     generate(config, tmp_path / "b.h5", workers=1)
     assert content_hash(tmp_path / "a.h5") == content_hash(tmp_path / "b.h5")
 
@@ -171,7 +173,7 @@ def test_existing_output_stays_unless_forced(tmp_path: Path, whole_hash: str) ->
     out = tmp_path / "d.h5"
     out.write_text("precious")
     for resume in (False, True):
-        with pytest.raises(InputError, match=r"d\.h5 exists already.*force.*choose another"):
+        with pytest.raises(InputError, match=r"d\.h5 exists already; `force` overwrites it"):
             generate(small_config(), out, workers=1, resume=resume)
     assert out.read_text() == "precious"
     generate(small_config(), out, workers=1, force=True)
@@ -217,7 +219,7 @@ def test_folder_as_output_is_refused_at_once(tmp_path: Path, force: bool) -> Non
 
 def test_file_in_place_of_the_output_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
-    with pytest.raises(InputError, match=f"cannot write into {tmp_path / 'data'}: .*; choose another"):
+    with pytest.raises(InputError, match=f"cannot write into {tmp_path / 'data'}: .*; choose another `out`"):
         generate(small_config(), tmp_path / "data" / "d.h5")
 
 
@@ -297,7 +299,7 @@ def test_verify_refuses_files_from_elsewhere(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("recipe", [BCBRecipe(num_frames=11), BouncingRecipe(num_frames=20)])
 def test_estimate_tells_the_size_within_a_fifth(tmp_path: Path, recipe: BCBRecipe | BouncingRecipe) -> None:
-    config = DataConfig(recipe=recipe, num_train=150, num_val=50, num_test=0)
+    config = RecipeData(recipe=recipe, num_train=150, num_val=50, num_test=0)
     expected = estimate(config, workers=1)
     written = generate(config, tmp_path / "d.h5", workers=1)
     assert expected.num_frames == written.num_frames

@@ -4,7 +4,7 @@ import pytest
 
 from generators.writer import generate
 from slotssm.documents import override, parse_assignments
-from slotssm.presets import preset
+from slotssm.experiments.presets import preset
 from slotssm.training.run import RunDirectory
 
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from own_task import own_task
 
 from slotssm.documents import override, parse_assignments
 from slotssm.errors import InputError
-from slotssm.presets import preset
-from slotssm.tasks import build_task
+from slotssm.experiments.presets import preset
 from slotssm.training import checkpoint
 
 STATE = checkpoint.TrainerState(3, {"exp_avg.x": torch.ones(2)})
@@ -15,7 +15,7 @@ STATE = checkpoint.TrainerState(3, {"exp_avg.x": torch.ones(2)})
 @pytest.fixture
 def saved(tmp_path):
     config = preset("tiny-oc")
-    task = build_task(config)
+    task = own_task(config)
     return checkpoint.save(tmp_path / "checkpoints", config, task, STATE, keep=2), config, task
 
 
@@ -63,10 +63,10 @@ def test_a_failed_save_keeps_the_last_good_one(saved, monkeypatch):
 
 def test_another_architecture_is_refused_with_the_first_difference(saved):
     folder, config, _ = saved
-    wider = build_task(override(config, parse_assignments(["model.slot_dim=32"]), "test"))
+    wider = own_task(override(config, parse_assignments(["model.slot_dim=32"]), "test"))
     with pytest.raises(InputError, match=r"another architecture: .* has shape .*, expected"):
         checkpoint.load_weights(wider, folder)
-    deeper = build_task(override(config, parse_assignments(["model.num_layers=3"]), "test"))
+    deeper = own_task(override(config, parse_assignments(["model.num_layers=3"]), "test"))
     with pytest.raises(InputError, match=r"another architecture: .* is missing"):
         checkpoint.load_weights(deeper, folder)
 
@@ -97,7 +97,7 @@ def test_a_missing_pointer_falls_back_to_the_newest(saved):
 
 
 def test_optimizer_state_round_trips_by_parameter_name():
-    task = build_task(preset("tiny-oc"))
+    task = own_task(preset("tiny-oc"))
     frames = torch.randint(0, 255, (2, 3, 16, 16, 3), dtype=torch.uint8)
 
     def step(target, optimizer):
@@ -107,7 +107,7 @@ def test_optimizer_state_round_trips_by_parameter_name():
 
     ours = torch.optim.AdamW(task.parameters(), lr=1e-2)
     step(task, ours)
-    twin = build_task(preset("tiny-oc"))
+    twin = own_task(preset("tiny-oc"))
     twin.load_state_dict(task.state_dict())
     theirs = torch.optim.AdamW(twin.parameters(), lr=1e-2)
     checkpoint.restore_optimizer(theirs, twin, checkpoint.optimizer_tensors(ours, task))

@@ -8,14 +8,14 @@ from itertools import pairwise
 
 import pytest
 import torch
+from own_task import own_task
 from safetensors.torch import load_file
 
 from slotssm.config import TrainConfig
 from slotssm.data.episodes import EpisodeFile
 from slotssm.documents import override
 from slotssm.errors import InputError, Interrupted, SlotSSMError
-from slotssm.presets import preset
-from slotssm.tasks import build_task
+from slotssm.experiments.presets import preset
 from slotssm.training import checkpoint, trainer
 from slotssm.training.run import RunDirectory, read_lines
 from slotssm.training.trainer import Trainer, build_optimizer, clip_gradients, learning_rate, resolve_device
@@ -231,7 +231,7 @@ def test_learning_rate_warms_up_and_decays_to_a_tenth():
     ],
 )
 def test_weight_decay_spares_biases_norms_embeddings_and_the_state_space(mixer, dynamics):
-    task = build_task(override(preset("tiny-bcb"), {"model": {"time_mixer": {"kind": mixer}}}, "test"))
+    task = own_task(override(preset("tiny-bcb"), {"model": {"time_mixer": {"kind": mixer}}}, "test"))
     names = {parameter: name for name, parameter in task.named_parameters()}
     decayed, spared = build_optimizer(task, TrainConfig(weight_decay=0.1)).param_groups
     assert decayed["weight_decay"] == 0.1

@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from slotssm.data.dimensions import dimension_names
 from slotssm.data.episodes import Episode
 from slotssm.data.exporters.form import (
     DESCRIPTION,
     FormOptions,
     as_json,
     as_npy,
-    check_pictures,
     choose_frames_as,
     refuse_options,
 )
@@ -32,7 +30,6 @@ class Folders:
         refuse_options(options, FORM, "shard_bytes")
         self._selection, self._folder = selection, folder
         self._frames_as = choose_frames_as(options, FORM, "png", "mp4")
-        check_pictures(selection, FORM)
         for split, names in selection.fields.items():
             if self._frames_as == "mp4" and "frames" in names:
                 _, height, width, _ = selection.spec(split, "frames")[0]
@@ -72,7 +69,7 @@ class Folders:
         for name in sorted(episode):
             if not name.startswith("objects/") and episode[name].ndim:
                 continue
-            axes = dimension_names(self._selection.episodes, split, name)[1:]
+            axes = self._selection.episodes.dims(split, name)[1:]
             values = _spelled(episode[name], self._selection.categories(split, name), name)
             leaf = name.removeprefix("objects/")
             if "object" not in axes:

@@ -65,21 +65,6 @@ def refuse_options(options: FormOptions, form: str, *names: str) -> None:
             raise InputError(f"{flags[name]} does not apply to --to {form}; leave it out")
 
 
-def check_pictures(selection: Selection, form: str) -> None:
-    """Refuse frames and masks that a picture file cannot hold exactly."""
-    for split, names in selection.fields.items():
-        for name, wanted in (("frames", "uint8 [E, T, H, W, 3]"), ("masks", "uint8 [E, T, H, W]")):
-            if name not in names:
-                continue
-            shape, dtype = selection.spec(split, name)
-            fits = len(shape) == (4 if name == "frames" else 3) and (name == "masks" or shape[-1] == 3)
-            if dtype != np.uint8 or not fits:
-                raise InputError(
-                    f"{selection.episodes.path}: {split}/{name} is {dtype.name} {[*shape]}, and {form} needs {wanted}; "
-                    "use --to numpy or --to zarr"
-                )
-
-
 def as_npy(array: np.ndarray) -> bytes:
     """An array as the bytes of an .npy file."""
     stream = io.BytesIO()

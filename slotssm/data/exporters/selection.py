@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from slotssm.data.dimensions import dimension_names
 from slotssm.data.episodes import Episode, EpisodeFile
 from slotssm.errors import InputError
 
@@ -99,7 +98,7 @@ class Selection:
             fields[name] = {
                 "shape": [len(self.numbers[split]), *shape],
                 "dtype": dtype.name,
-                "dimensions": list(dimension_names(self.episodes, split, name)),
+                "dimensions": list(self.episodes.dims(split, name)),
                 **self.field_attrs(split, name),
             }
         numbers = self.numbers[split]

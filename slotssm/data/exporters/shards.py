@@ -12,7 +12,6 @@ from slotssm.data.exporters.form import (
     FormOptions,
     as_json,
     as_npy,
-    check_pictures,
     choose_frames_as,
 )
 from slotssm.data.exporters.images import encode_frame
@@ -33,8 +32,6 @@ class Shards:
         self._frames_as = choose_frames_as(options, FORM, "npy", "png")
         self._shard_bytes = SHARD_BYTES if options.shard_bytes is None else options.shard_bytes
         self._shards: dict[str, list[dict[str, Any]]] = {split: [] for split in selection.numbers}
-        if self._frames_as == "png":
-            check_pictures(selection, f"{FORM} with PNG frames")
 
     def write(self, split: str) -> Iterator[None]:
         """Write a split, one episode a step."""

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from slotssm.data.dimensions import dimension_names
-from slotssm.data.episodes import CHUNK_BYTES, COMPRESSION_LEVEL
 from slotssm.data.exporters.form import FormOptions, as_json, refuse_options
 from slotssm.data.exporters.selection import Selection
+from slotssm.data.layout import CHUNK_BYTES, COMPRESSION_LEVEL
 
 FORM = "zarr"
 SMALL_EPISODE_BYTES = 64 << 10
@@ -101,7 +100,7 @@ class ZarrStore:
                 self._add_group(f"{split}/{parent.as_posix()}")
             shape, dtype = self._selection.spec(split, name)
             attrs = {
-                "_ARRAY_DIMENSIONS": list(dimension_names(episodes, split, name)),
+                "_ARRAY_DIMENSIONS": list(episodes.dims(split, name)),
                 **self._selection.field_attrs(split, name),
             }
             arrays[name] = self._add_array(f"{split}/{name}", (len(numbers), *shape), dtype, attrs)

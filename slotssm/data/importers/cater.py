@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from slotssm.data.episodes import Episode, Field, Layout, categorical, numeric
+from slotssm.data.episodes import PICTURE, Episode, Field, Layout, categorical, label, numeric
 from slotssm.data.importers.options import ImportOptions
 from slotssm.data.importers.source import Source, Survey, codes, documented, in_order, padded, sizes
 from slotssm.data.importers.splitting import UNDIVIDED, assign
@@ -20,6 +20,9 @@ from slotssm.files import read_json
 
 LABELLED_TASK = "localize"
 """The task whose label, the cell of the snitch at the end, is taken over."""
+NUM_CELLS = 36
+"""Cells of the grid of 6 x 6, counted row by row."""
+MOVING = ("time", "object")
 PROPERTIES: dict[str, tuple[str, ...]] = {
     "shape": ("cube", "sphere", "cylinder", "cone", "spl"),
     "size": ("small", "medium", "large"),
@@ -100,16 +103,18 @@ class CaterSource(Source):
         num = survey["num_objects"]
         size = self.options.frame_size(height, width)
         fields = {
-            "frames": Field((num_frames, *size, 3), "uint8", image=True),
-            "num_objects": Field((), "uint8", attrs=numeric("objects")),
-            "objects/world_position": Field((num_frames, num, 3), "float32", attrs=numeric("world units")),
+            "frames": Field((*PICTURE, "channel"), (num_frames, *size, 3), "uint8", image=True),
+            "num_objects": Field((), (), "uint8", attrs=numeric("objects")),
+            "objects/world_position": Field(
+                (*MOVING, "xyz"), (num_frames, num, 3), "float32", attrs=numeric("world units")
+            ),
         }
         if self.options.fixed_camera:
-            fields["objects/position"] = Field((num_frames, num, 2), "float32", attrs=numeric("px"))
+            fields["objects/position"] = Field((*MOVING, "xy"), (num_frames, num, 2), "float32", attrs=numeric("px"))
         for name, categories in PROPERTIES.items():
-            fields[f"objects/{name}"] = Field((num,), "uint8", attrs=categorical(categories))
+            fields[f"objects/{name}"] = Field(("object",), (num,), "uint8", attrs=categorical(categories))
         if survey["has_cells"]:
-            fields["snitch_cell"] = Field((), "uint8", attrs=numeric("cell of 6 x 6, row by row, at the end"))
+            fields["snitch_cell"] = Field((), (), "uint8", attrs=label(NUM_CELLS))
         return fields
 
     def read(self, key: Video, survey: Survey) -> Episode:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from slotssm.data.episodes import Episode, Field, Layout, categorical, numeric
+from slotssm.data.episodes import PICTURE, Episode, Field, Layout, categorical, numeric
 from slotssm.data.importers import images, run_lengths
 from slotssm.data.importers.options import ImportOptions
 from slotssm.data.importers.source import Source, Survey, codes, documented, padded, sizes
@@ -96,17 +96,19 @@ class ClevrerSource(Source):
         num_frames = len(self.options.kept_frames(survey["num_source_frames"], str(self.path)))
         width, height = survey["source_size"]
         size = self.options.frame_size(height, width)
-        fields = {"frames": Field((num_frames, *size, 3), "uint8", image=True)}
+        fields = {"frames": Field((*PICTURE, "channel"), (num_frames, *size, 3), "uint8", image=True)}
         if self.keys[0].proposals:
-            fields["masks"] = Field((num_frames, *size), "uint8", image=True, attrs={"ids": "per-frame"})
+            fields["masks"] = Field(PICTURE, (num_frames, *size), "uint8", image=True, attrs={"ids": "per-frame"})
         if self.keys[0].annotation:
-            num = survey["num_objects"]
-            fields["num_objects"] = Field((), "uint8", attrs=numeric("objects"))
+            moving, num = ("time", "object"), survey["num_objects"]
+            fields["num_objects"] = Field((), (), "uint8", attrs=numeric("objects"))
             for ours, unit in MOTION.values():
-                fields[f"objects/{ours}"] = Field((num_frames, num, 3), "float32", attrs=numeric(unit))
-            fields["objects/inside_view"] = Field((num_frames, num), "uint8", attrs=categorical(["no", "yes"]))
+                fields[f"objects/{ours}"] = Field(
+                    (*moving, "xyz"), (num_frames, num, 3), "float32", attrs=numeric(unit)
+                )
+            fields["objects/inside_view"] = Field(moving, (num_frames, num), "uint8", attrs=categorical(["no", "yes"]))
             for name, categories in PROPERTIES.items():
-                fields[f"objects/{name}"] = Field((num,), "uint8", attrs=categorical(categories))
+                fields[f"objects/{name}"] = Field(("object",), (num,), "uint8", attrs=categorical(categories))
         return fields
 
     def read(self, key: Video, survey: Survey) -> Episode:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from slotssm.data.episodes import Episode, Field, Layout, numeric
+from slotssm.data.episodes import PICTURE, Episode, Field, Layout, numeric
 from slotssm.data.importers import images
 from slotssm.data.importers.options import ImportOptions
 from slotssm.data.importers.source import Source, Survey, in_order, sizes
@@ -114,12 +114,12 @@ class FolderSource(Source):
         """Frames, and masks and depth if they are there; nothing is known of the objects."""
         width, height = survey["source_size"]
         shape = (survey["num_frames"], *self.options.frame_size(height, width))
-        fields = {"frames": Field((*shape, 3), "uint8", image=True)}
+        fields = {"frames": Field((*PICTURE, "channel"), (*shape, 3), "uint8", image=True)}
         if self._has_masks:
             attrs = {"ids": "per-frame"} if self.options.per_frame_ids else {}
-            fields["masks"] = Field(shape, "uint8", image=True, attrs=attrs)
+            fields["masks"] = Field(PICTURE, shape, "uint8", image=True, attrs=attrs)
         if self._has_depth:
-            fields["depth"] = Field(shape, "float32", image=True, attrs=numeric("as in the source"))
+            fields["depth"] = Field(PICTURE, shape, "float32", image=True, attrs=numeric("as in the source"))
         return fields
 
     def read(self, key: Clip, survey: Survey) -> Episode:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from slotssm.data.episodes import Episode, Field, Layout, categorical, numeric, standard_layout
+from slotssm.data.episodes import PICTURE, Episode, Field, Layout, categorical, numeric, standard_layout
 from slotssm.data.importers import images
 from slotssm.data.importers.options import ImportOptions
 from slotssm.data.importers.source import Source, Survey, documented, padded, sizes, visible_pixels
@@ -49,30 +49,38 @@ class Instance:
 
     Attributes:
         ours: `objects/<ours>` in the file.
-        width: numbers a frame (`per_frame`) or an object.
+        columns: name of the axis of its numbers; empty for a single one.
+        width: how many numbers.
         per_frame: whether there is a value for every frame.
         unit: of numbers.
     """
 
     ours: str
+    columns: str
     width: int
     per_frame: bool
     unit: str
 
+    def field(self, num_frames: int, num_objects: int, dtype: str) -> Field:
+        """The field of `objects/<ours>`."""
+        dims = (*(("time",) if self.per_frame else ()), "object", *((self.columns,) if self.columns else ()))
+        sizes = {"time": num_frames, "object": num_objects, self.columns: self.width}
+        return Field(dims, tuple(sizes[name] for name in dims), dtype, attrs=numeric(self.unit))
+
 
 INSTANCES: dict[str, Instance] = {
-    "image_positions": Instance("position", 2, True, "px"),
-    "visibility": Instance("visibility", 1, True, "px of the rendering"),
-    "positions": Instance("world_position", 3, True, "world units"),
-    "velocities": Instance("world_velocity", 3, True, "world units/s"),
-    "quaternions": Instance("quaternion", 4, True, "w, x, y, z"),
-    "angular_velocities": Instance("angular_velocity", 3, True, "rad/s"),
-    "bboxes_3d": Instance("bbox_3d", 24, True, "world units, eight corners"),
-    "mass": Instance("mass", 1, False, "world units"),
-    "friction": Instance("friction", 1, False, "1"),
-    "restitution": Instance("restitution", 1, False, "1"),
-    "scale": Instance("scale", 1, False, "1"),
-    "color": Instance("rgb", 3, False, "1"),
+    "image_positions": Instance("position", "xy", 2, True, "px"),
+    "visibility": Instance("visibility", "", 1, True, "px of the rendering"),
+    "positions": Instance("world_position", "xyz", 3, True, "world units"),
+    "velocities": Instance("world_velocity", "xyz", 3, True, "world units/s"),
+    "quaternions": Instance("quaternion", "wxyz", 4, True, "w, x, y, z"),
+    "angular_velocities": Instance("angular_velocity", "xyz", 3, True, "rad/s"),
+    "bboxes_3d": Instance("bbox_3d", "corner_xyz", 24, True, "world units, eight corners"),
+    "mass": Instance("mass", "", 1, False, "world units"),
+    "friction": Instance("friction", "", 1, False, "1"),
+    "restitution": Instance("restitution", "", 1, False, "1"),
+    "scale": Instance("scale", "", 1, False, "1"),
+    "color": Instance("rgb", "rgb", 3, False, "1"),
 }
 BBOXES, ROWS = "bboxes/ragged_flat_values", "bboxes/ragged_row_lengths_0"
 BBOX_FRAMES = "bbox_frames/ragged_flat_values"
@@ -163,20 +171,20 @@ class MoviSource(Source):
             del fields["objects/position"]
         if self.options.depth:
             unit = numeric("world units from the camera's centre")
-            fields["depth"] = Field((num_frames, height, width), "float32", image=True, attrs=unit)
-        fields["num_objects"] = Field((), "uint8", attrs=numeric("objects"))
+            fields["depth"] = Field(PICTURE, (num_frames, height, width), "float32", image=True, attrs=unit)
+        fields["num_objects"] = Field((), (), "uint8", attrs=numeric("objects"))
         for theirs, instance in INSTANCES.items():
             if theirs in there:
                 dtype = "uint16" if theirs == "visibility" else "float32"
-                fields[f"objects/{instance.ours}"] = Field(
-                    _shape_of(instance, num_frames, num), dtype, attrs=numeric(instance.unit)
-                )
+                fields[f"objects/{instance.ours}"] = instance.field(num_frames, num, dtype)
         if {BBOXES, ROWS, BBOX_FRAMES} <= there:
             unit = numeric("px: left, top, right, bottom; 0 where not visible")
-            fields["objects/bbox"] = Field((num_frames, num, 4), "float32", attrs=unit)
+            fields["objects/bbox"] = Field(("time", "object", "ltrb"), (num_frames, num, 4), "float32", attrs=unit)
         for theirs, names in self._labels.items():
             if theirs in there:
-                fields[f"objects/{_label_field(theirs)}"] = Field((num,), "uint8", attrs=categorical(names))
+                fields[f"objects/{_label_field(theirs)}"] = Field(
+                    ("object",), (num,), "uint8", attrs=categorical(names)
+                )
         return fields
 
     def read(self, key: Place, survey: Survey) -> Episode:
@@ -196,7 +204,7 @@ class MoviSource(Source):
         return (len(kept), *self.options.frame_size(height, width))
 
     def _episode(self, example: Mapping[str, memoryview], survey: Survey, place: str) -> Episode:
-        num_frames, height, width = self._shape(survey)
+        _, height, width = self._shape(survey)
         num, num_source = _num_instances(example), survey["num_source_frames"]
         kept = self.options.kept_frames(num_source, place)
         layout = self.layout(survey)
@@ -229,9 +237,7 @@ class MoviSource(Source):
                 array = _instances(example, theirs, instance, num, num_source)[kept if instance.per_frame else ...]
                 if theirs == "image_positions":
                     array = array * scale
-                elif theirs == "color":
-                    array = np.broadcast_to(array, (num_frames, num, 3))
-                array = padded(array, survey["num_objects"], 0 if array.ndim == 1 else 1)
+                array = padded(array, survey["num_objects"], layout[name].dims.index("object"))
                 episode[name] = array.reshape(layout[name].shape).astype(layout[name].dtype)
         if "objects/bbox" in layout:
             boxes = _boxes(example, num, num_source)[kept] * np.tile(scale, 2)
@@ -314,13 +320,6 @@ def _label_field(theirs: str) -> str:
     return "dynamic" if theirs == "is_dynamic" else theirs.removesuffix("_label")
 
 
-def _shape_of(instance: Instance, num_frames: int, num: int) -> tuple[int, ...]:
-    """Shape of one episode's field; constants of several numbers are repeated, so that [T, N, C] is the only such."""
-    if instance.width == 1:
-        return (num_frames, num) if instance.per_frame else (num,)
-    return (num_frames, num, instance.width)
-
-
 def _num_instances(example: Mapping[str, memoryview]) -> int:
     if "metadata/num_instances" not in example:
         return len(values(example["instances/mass"]))
@@ -333,7 +332,7 @@ def _instances(
 ) -> np.ndarray:
     """`instances/<theirs>` as [T, N] or [T, N, C], or [N] or [N, C] where it is constant."""
     flat = np.asarray(values(example[f"instances/{theirs}"]))
-    tail = () if instance.width == 1 else (instance.width,)
+    tail = (instance.width,) if instance.columns else ()
     if instance.per_frame:
         return np.moveaxis(flat.reshape(num, num_frames, *tail), 0, 1)
     return flat.reshape(num, *tail)

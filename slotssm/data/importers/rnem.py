@@ -12,7 +12,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from slotssm.data.episodes import Episode, Field, Layout, numeric
+from slotssm.data.episodes import PICTURE, Episode, Field, Layout, numeric
 from slotssm.data.importers import images
 from slotssm.data.importers.options import ImportOptions
 from slotssm.data.importers.source import Source, Survey, padded, visible_pixels
@@ -142,15 +142,18 @@ class RnemSource(Source):
         num_frames = len(self.options.kept_frames(survey["num_source_frames"], str(self.path)))
         width, height = survey["source_size"]
         size, num = self.options.frame_size(height, width), survey["num_objects"]
-        fields = {"frames": Field((num_frames, *size, 3), "uint8", image=True)}
+        moving = ("time", "object")
+        fields = {"frames": Field((*PICTURE, "channel"), (num_frames, *size, 3), "uint8", image=True)}
         if survey["has_masks"]:
-            fields["masks"] = Field((num_frames, *size), "uint8", image=True)
+            fields["masks"] = Field(PICTURE, (num_frames, *size), "uint8", image=True)
         if survey["has_masks"] and num:
-            fields["objects/visible"] = Field((num_frames, num), "uint16", attrs=numeric("px"))
+            fields["objects/visible"] = Field(moving, (num_frames, num), "uint16", attrs=numeric("px"))
         if survey["position"]:
-            fields["objects/position"] = Field((num_frames, num, 2), "float32", attrs=numeric("px"))
+            fields["objects/position"] = Field((*moving, "xy"), (num_frames, num, 2), "float32", attrs=numeric("px"))
         if survey["velocity"] and self.options.stride == 1:
-            fields["objects/velocity"] = Field((num_frames, num, 2), "float32", attrs=numeric("px/frame"))
+            fields["objects/velocity"] = Field(
+                (*moving, "xy"), (num_frames, num, 2), "float32", attrs=numeric("px/frame")
+            )
         return fields
 
     def read(self, key: Sequence, survey: Survey) -> Episode:

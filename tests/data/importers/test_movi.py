@@ -9,6 +9,8 @@ from foreign_files import example, jpeg, movi_features, png, write_movi, write_t
 FRAMES, SIZE = 5, 32
 CLASSES = {"shape": "shape_label", "size": "size_label", "color": "color_label", "material": "material_label"}
 
+FIXED = {f"objects/{name}" for name in (*CLASSES, "mass", "friction", "restitution", "rgb")}
+
 
 @pytest.fixture
 def source(tmp_path):
@@ -28,7 +30,13 @@ def test_a_round_trip_is_exact(source, imported):
             check_scene({k.partition("/")[2]: v[index] for k, v in found.items() if k.startswith(ours)}, scene, num)
     assert json.loads(attrs["train/objects/color"]["categories"])[:2] == ["blue", "brown"]
     assert json.loads(attrs["train/objects/shape"]["categories"]) == ["cube", "cylinder", "sphere"]
-    assert (attrs["generator"], attrs["format"], attrs["format_version"]) == ("movi", "slotssm-episodes", 1)
+    assert (attrs["generator"], attrs["format"], attrs["format_version"]) == ("movi", "slotssm-episodes", 2)
+    dims = {name: json.loads(attrs[f"train/{name}"]["dims"]) for name in ("num_objects", "objects/bbox", "objects/rgb")}
+    assert dims == {
+        "num_objects": ["episode"],
+        "objects/bbox": ["episode", "time", "object", "ltrb"],
+        "objects/rgb": ["episode", "object", "rgb"],
+    }
     config = json.loads(attrs["config"])
     assert config["source"]["files"]["1.0.0/movi_a-train.tfrecord-00000-of-00002"] > 0
     assert config["kind"] == "movi"
@@ -54,7 +62,7 @@ def check_scene(ours, scene, num):
         np.testing.assert_array_equal(ours["objects/bbox_3d"][:, n].reshape(-1, 8, 3), instance("bboxes_3d")[n])
         np.testing.assert_array_equal(ours["objects/visibility"][:, n], instance("visibility")[n])
         np.testing.assert_array_equal(ours["objects/visible"][:, n], (scene["_masks"] == n + 1).sum(axis=(1, 2)))
-        np.testing.assert_array_equal(ours["objects/rgb"][:, n], np.tile(instance("color")[n], (FRAMES, 1)))
+        np.testing.assert_array_equal(ours["objects/rgb"][n], instance("color")[n])
         assert ours["objects/mass"][n] == instance("mass")[n]
         for name, theirs in CLASSES.items():
             assert ours[f"objects/{name}"][n] == instance(theirs)[n]
@@ -62,7 +70,8 @@ def check_scene(ours, scene, num):
     # objects that an episode lacks are zero everywhere
     for name, values in ours.items():
         if name.startswith("objects/"):
-            assert not np.moveaxis(values, 0 if values.shape[0] == num and values.ndim == 1 else 1, 0)[there:].any()
+            assert values.shape[: 1 if name in FIXED else 2] == ((num,) if name in FIXED else (FRAMES, num))
+            assert not (values[there:] if name in FIXED else values[:, there:]).any()
 
 
 def check_boxes(boxes, scene):

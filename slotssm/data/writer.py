@@ -1,0 +1,121 @@
+"""Writing episode files."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import h5py
+import numpy as np
+
+from slotssm.data.layout import COMPRESSION_LEVEL, EPISODE, Episode, Field, Layout
+
+if TYPE_CHECKING:
+    from slotssm.data.episodes import EpisodeFile
+
+FORMAT = "slotssm-episodes"
+FORMAT_VERSION = 2
+
+
+class _Disk(io.FileIO):
+    """The file beneath HDF5, which keeps a failed write to itself until it is asked.
+
+    HDF5 can neither close nor let go of a file that it cannot write, and complains for ever after.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        try:
+            while rest and self.error is None:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.error = error
+        return size
+
+    def check(self) -> None:
+        """Raise what a write ran into."""
+        if self.error is not None:
+            raise self.error
+
+
+class EpisodeWriter:
+    """Writes a new episode file; whoever opens it moves it to its final name once it is complete.
+
+    Args:
+        path: file to create.
+        attrs: root attributes beyond `format` and `format_version`.
+        layout: fields of every split.
+        num_episodes: episodes by split.
+    """
+
+    def __init__(self, path: Path, attrs: Mapping[str, Any], layout: Layout, num_episodes: Mapping[str, int]) -> None:
+        self.layout = layout
+        self._disk = _Disk(path, "w+")
+        self._file = h5py.File(self._disk, "w", libver=("v110", "v110"))
+        self._file.attrs["format"] = FORMAT
+        self._file.attrs["format_version"] = FORMAT_VERSION
+        for name, value in attrs.items():
+            self._file.attrs[name] = value
+        for split, count in num_episodes.items():
+            for name, spec in layout.items():
+                self._create(f"{split}/{name}", spec, count)
+
+    def _create(self, name: str, spec: Field, num_episodes: int) -> None:
+        options: dict[str, Any] = {"track_times": False}
+        if spec.image:
+            options |= {
+                "chunks": (1, spec.chunk_frames, *spec.shape[1:]),
+                "compression": "gzip",
+                "compression_opts": COMPRESSION_LEVEL,
+            }
+        dataset = self._file.create_dataset(name, (num_episodes, *spec.shape), spec.dtype, **options)
+        dataset.attrs["dims"] = json.dumps([EPISODE, *spec.dims])
+        for key, value in spec.attrs.items():
+            dataset.attrs[key] = value
+
+    def write(self, split: str, first: int, episodes: Sequence[Episode]) -> None:
+        """Write consecutive episodes, the first of them at index `first`."""
+        for name, spec in self.layout.items():
+            dataset = self._file[f"{split}/{name}"]
+            arrays = [np.ascontiguousarray(episode[name], spec.dtype) for episode in episodes]
+            if not spec.image:
+                dataset[first : first + len(arrays)] = np.stack(arrays).reshape(len(arrays), *spec.shape)
+                continue
+            # compressed here rather than in HDF5, whose filter pipeline is slower and holds a global lock
+            for index, array in enumerate(arrays, first):
+                for start, chunk in spec.chunks(array):
+                    dataset.id.write_direct_chunk((index, start, *(0 for _ in array.shape[1:])), chunk)
+                self._disk.check()
+
+    def copy(self, split: str, first: int, source: "EpisodeFile") -> None:
+        """Copy a whole split of `source` to index `first` on, without decompressing it."""
+        for name, spec in self.layout.items():
+            theirs, ours = source.dataset(split, name), self._file[f"{split}/{name}"]
+            if not spec.image:
+                ours[first : first + len(theirs)] = theirs[...]
+                continue
+            for index in range(len(theirs)):
+                for start in range(0, spec.shape[0], spec.chunk_frames):
+                    tail = (start, *(0 for _ in spec.shape[1:]))
+                    _, chunk = theirs.id.read_direct_chunk((index, *tail))
+                    ours.id.write_direct_chunk((first + index, *tail), chunk)
+                self._disk.check()
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._file.close()
+        self._disk.close()
+        self._disk.check()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
