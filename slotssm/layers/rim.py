@@ -23,7 +23,7 @@ class RIMState(NamedTuple):
 
 
 class RIM(nn.Module):
-    """K recurrent units, of which the A that the input concerns most are active at each step (Goyal et al. 2019).
+    """K recurrent units, of which the A that attend most to the input are active at each step (Goyal et al. 2019).
 
     A step of arXiv 1909.10893, section 2:
 
@@ -42,11 +42,11 @@ class RIM(nn.Module):
     From its authors' code (anirudh9119/RIMs): one head and keys of 64 channels in the input attention; maps to
     queries, keys and values without biases, which gives the null token the score and the value 0; dropout of what
     was read; in the communication, σ(gate) · tanh(map) of the heads in place of the heads themselves, which bounds
-    a step's update, with maps that the units share; states that begin as zeros.
+    a step's update, with maps that the units share; initial states of zeros.
 
     Ours: values of the tokens have width D and heads width D / heads; torch's usual initial values; among units with
-    equal attention on the null token those with lower numbers are active, as at the first step, where zeros ask for
-    nothing.
+    equal attention on the null token those with lower numbers are active, as at the first step, where the queries of
+    all units are zero.
 
     Args:
         dim: width D of tokens and hidden states.
@@ -82,7 +82,7 @@ class RIM(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def initial_state(self, batch_size: int, num_slots: int | None = None) -> RIMState:
-        """The state before anything was seen: zeros; it has the units, however many slots are read."""
+        """The state before anything was seen: zeros, one for each unit, however many slots the units read."""
         return RIMState(self.weight_hh.new_zeros(batch_size, self.num_units, self.dim))
 
     def forward(
@@ -150,5 +150,5 @@ class RIM(nn.Module):
 
 
 def _drawn(dim: int, *shape: int) -> nn.Parameter:
-    """Uniform within 1 / sqrt(D), as torch's linear maps and recurrent cells begin."""
+    """Uniform within ± 1 / sqrt(D), as torch initialises recurrent cells."""
     return nn.Parameter(torch.empty(shape).uniform_(-(dim**-0.5), dim**-0.5))

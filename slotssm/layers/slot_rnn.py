@@ -25,7 +25,7 @@ class SlotGRUState(NamedTuple):
 class SlotGRU(nn.Module):
     """h_t = SlotMixer(GRU(slot_t, h_{t-1})) with one GRU for all slots: the recurrence of the paper's SlotRNN.
 
-    The mixed state is the output, and what the next step starts from.
+    The mixed state is both the output and what the next step starts from.
 
     Args:
         dim: width D of slots and states.
@@ -55,7 +55,7 @@ class SlotGRU(nn.Module):
         batch_size, _, num_slots, _ = slots.shape
         if state is None:
             state = self.initial_state(batch_size, num_slots)
-        # rows of slots rather than slots of batch elements save the maps of every step some reshaping
+        # batch and slots in one axis, so that no step has to reshape its inputs
         gates, candidates = self._map_inputs(rearrange(slots, "b t k d -> t (b k) d"))
         hidden, joint = state.hidden.flatten(0, 1), self._joint_map()
         outputs = []
