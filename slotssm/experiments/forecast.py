@@ -10,7 +10,8 @@ from typing import Any
 
 from generators.writer import generate
 from slotssm.config import DataConfig, RecallConfig, RunConfig
-from slotssm.data.batches import EpisodeBatches
+from slotssm.data.clips import Clips
+from slotssm.data.loader import Loader
 from slotssm.experiments.cells import Cell, TrainingCell, read_record
 from slotssm.experiments.datasets import own_data_path
 from slotssm.tasks import Task, build_task
@@ -134,7 +135,8 @@ def _measure(config: RunConfig, place: Path, data: dict[Path, int], folder: Path
     total = sum(config.data.num_episodes.values())
     data[own_data_path(config, folder / "data")] = path.stat().st_size * total // SAMPLE_EPISODES
     task = build_task(config).train()
-    batches = EpisodeBatches(path, "train", task.fields, SAMPLE_EPISODES, config.train.clip_len, 0)
+    clips = Clips.contiguous(config.train.clip_len)
+    batches = Loader(path, "train", task.fields, batch_size=SAMPLE_EPISODES, clips=clips, seed=0)
     seconds, scale = 0.0, config.train.batch_size / SAMPLE_EPISODES
     for first, last in _stages(config):
         task.begin_step(first)
@@ -152,7 +154,7 @@ def _stages(config: RunConfig) -> list[tuple[int, int]]:
     return [(first, last) for first, last in pairwise(edges) if last > first]
 
 
-def _seconds_a_step(task: Task, batches: EpisodeBatches) -> float:
+def _seconds_a_step(task: Task, batches: Loader) -> float:
     best = float("inf")
     for attempt in range(2):  # the first also warms up
         began = time.perf_counter()

@@ -13,7 +13,8 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from slotssm.config import RunConfig, TrainConfig
-from slotssm.data.batches import EpisodeBatches
+from slotssm.data.clips import Clips
+from slotssm.data.loader import Loader
 from slotssm.errors import InputError, Interrupted, SlotSSMError
 from slotssm.evaluation.validation import MEAN_IMAGE, validate
 from slotssm.interrupts import StopRequest, stop_requests
@@ -96,8 +97,13 @@ class Trainer:
         set_seed(config.seed)
         self.task = build_task(config)
         self.optimizer = build_optimizer(self.task, config.train)
-        self.batches = EpisodeBatches(
-            data, "train", self.task.fields, config.train.batch_size, config.train.clip_len, config.seed
+        self.batches = Loader(
+            data,
+            "train",
+            self.task.fields,
+            batch_size=config.train.batch_size,
+            clips=Clips.contiguous(config.train.clip_len),
+            seed=config.seed,
         )
         self.wrapped, self._prepared_optimizer = self.accelerator.prepare(self.task, self.optimizer)
         self.step = 0
