@@ -38,7 +38,7 @@ WALLS = {
     "filelock": {"slotssm.files"},
     "pymunk": {"generators"},
     "h5py": {"slotssm.data.episodes", "slotssm.data.importers"},
-    "isal": {"slotssm.data.episodes"},
+    "isal": {"slotssm.data.episodes", "slotssm.data.reader"},
     "sklearn": {"slotssm.metrics", "slotssm.evaluation"},
     "typer": {"slotssm_cli"},
     "rich": {"slotssm_cli"},
