@@ -12,6 +12,7 @@ from slotssm_cli.console import human_bytes, note, number, result, result_json, 
 
 def inspect(
     path: Annotated[Path, typer.Argument(help="An episode file or a run directory.")],
+    plugin: options.Plugin = None,
     with_hash: Annotated[
         bool, typer.Option("--hash", help="Also the SHA-256 of the content (reads all of it).")
     ] = False,

@@ -165,7 +165,7 @@ def test_a_part_that_the_checkpoint_lacks_is_named(saved, tmp_path):
     folder, config, _ = saved
     task = own_task(config)
     task.head = torch.nn.Linear(2, 2)
-    with pytest.raises(InputError, match=r"parts names head; .* has encoder, model, decoder"):
+    with pytest.raises(InputError, match=r"parts names head; .* has decoder, encoder, model"):
         checkpoint.load_parts(task, folder, ("head",))
 
 

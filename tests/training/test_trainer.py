@@ -20,9 +20,9 @@ from slotssm.experiments.datasets import spec_of
 from slotssm.experiments.presets import preset
 from slotssm.training import checkpoint
 from slotssm.training import trainer as trainer_module
-from slotssm.training.run import RunDirectory, read_lines
 from slotssm.training.device import resolve_device
 from slotssm.training.optimization import build_optimizer, clip_gradients, learning_rate
+from slotssm.training.run import RunDirectory, read_lines
 from slotssm.training.trainer import Trainer
 
 FAST = ("train.num_steps=8", "train.checkpoint_every_steps=4", "train.eval_every_steps=4", "train.log_every_steps=1")
@@ -180,6 +180,9 @@ def test_clipping_is_torchs_where_torch_can(scale, max_norm):
     values = [[3 * scale, -4 * scale], [12 * scale]]
     ours, torchs = gradients_of(*values), gradients_of(*values)
     norm = clip_gradients(ours, max_norm)
+    assert float(norm) == pytest.approx(13 * scale, rel=1e-6)
+    if scale == 1e-30:  # whose squares torch loses
+        return
     torch.testing.assert_close(norm.float(), torch.nn.utils.clip_grad_norm_(torchs, max_norm), rtol=1e-6, atol=0)
     for a, b in zip(ours, torchs, strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-6, atol=0)
@@ -428,6 +431,7 @@ def test_a_run_with_a_moving_average_resumes_bit_by_bit(tiny_run):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compilation_changes_the_losses_by_rounding_alone(tiny_run):
     plain = trained(tiny_run, folder="plain")
     compiled = trained(tiny_run, "train.compile=true", folder="compiled")
@@ -494,7 +498,7 @@ def test_what_is_taken_from_another_run_is_said(tiny_run):
 
 
 def test_weights_that_exploded_never_become_a_checkpoint(tiny_run):
-    config, data, run = tiny_run("tiny-oc", *FAST)
+    config, data, run = tiny_run("tiny-oc", *FAST, "train.eval_every_steps=0")
     trainer = trainer_of(config, data, run)
 
     def explode(report):
