@@ -1,4 +1,4 @@
-"""Blocks: the share of a kernel's work that its buffers hold at a time."""
+"""Channel blocks: the part of a kernel's work that its buffers hold at a time, and the loop over its vectors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,26 +8,26 @@ import numba
 import numpy as np
 from llvmlite import ir
 
-from slotssm.ops.lanes import VECTOR_BYTES, Index, Lanes
+from slotssm.ops.cpu.simd import VECTOR_BYTES, Index, VectorBuilder
 
 
-class Block(NamedTuple):
-    """A chunk of steps of some channels of one sequence.
+class ChannelBlock(NamedTuple):
+    """A chunk of steps of adjacent channels of one sequence.
 
     Attributes:
         b: sequence.
         t: first step.
-        ahead: first step of the chunk that comes next (may lie outside).
+        next_t: first step of the chunk that the kernel visits next (may lie outside the sequence).
         steps: number of steps.
-        part: number of the block of channels within its sequence.
+        part: number of the block within its sequence.
         start: first channel.
         channels: number of channels.
-        vectors: number of vectors that they fill.
+        vectors: number of vectors that the channels fill.
     """
 
     b: int
     t: int
-    ahead: int
+    next_t: int
     steps: int
     part: int
     start: int
@@ -36,38 +36,40 @@ class Block(NamedTuple):
 
 
 @numba.njit
-def block_of(task: int, block_channels: int, x: np.ndarray) -> Block:
-    """The block without steps of a task: sequences of x, [B, L, E], in blocks of so many channels."""
+def channel_block(task: int, block_channels: int, x: np.ndarray) -> ChannelBlock:
+    """The block of a task, still without steps, for x [B, L, E] and `block_channels` channels a task."""
     num_blocks = -(-x.shape[2] // block_channels)
     part = task % num_blocks
     start = part * block_channels
     channels = min(block_channels, x.shape[2] - start)
     width = VECTOR_BYTES // x.itemsize
-    return Block(task // num_blocks, 0, 0, 0, part, start, channels, -(-channels // width))
+    return ChannelBlock(task // num_blocks, 0, 0, 0, part, start, channels, -(-channels // width))
 
 
 @numba.njit
-def at(block: Block, t: int, ahead: int, steps: int) -> Block:
-    """The same channels at other steps."""
-    return Block(block.b, t, ahead, steps, block.part, block.start, block.channels, block.vectors)
+def at_steps(block: ChannelBlock, t: int, next_t: int, steps: int) -> ChannelBlock:
+    """The block at a chunk of steps."""
+    return ChannelBlock(block.b, t, next_t, steps, block.part, block.start, block.channels, block.vectors)
 
 
 @numba.njit
 def padded_channels(block_channels: int, x: np.ndarray) -> int:
-    """Channels of a block in whole vectors."""
+    """Channels of a block, rounded up to whole vectors."""
     width = VECTOR_BYTES // x.itemsize
     return -(-block_channels // width) * width
 
 
 @contextmanager
-def walk(lanes: Lanes, block: Any, *ahead: Any) -> Iterator[tuple[tuple[Index, Index, Index], Index, Index, ir.Value]]:
-    """Emit loops over the steps of a block and, in the order of memory, its vectors.
+def loop_over_vectors(
+    builder: VectorBuilder, block: Any, *prefetched: Any
+) -> Iterator[tuple[tuple[Index, Index, Index], Index, Index, ir.Value]]:
+    """Emit loops over the steps of a block and, in memory order, over its vectors.
 
-    Yields the place in arrays [B, L, E], the step and the vector within the block, and the mask of the channels.
-    The same place of the next chunk is fetched into the cache for the arrays `ahead`.
+    Yields the position in arrays [B, L, E], the step and the vector within the block, and the mask of the channels.
+    For the arrays in `prefetched`, the same position of the next chunk is fetched into the cache.
     """
-    with lanes.loop(block.steps) as i, lanes.loop(block.vectors) as v:
-        channel = v * lanes.width
-        for array in ahead:
-            array[block.b, block.ahead + i, block.start + channel].prefetch()
-        yield (block.b, block.t + i, block.start + channel), i, v, lanes.mask(block.channels - channel)
+    with builder.loop(block.steps) as i, builder.loop(block.vectors) as v:
+        channel = v * builder.width
+        for array in prefetched:
+            array[block.b, block.next_t + i, block.start + channel].prefetch()
+        yield (block.b, block.t + i, block.start + channel), i, v, builder.mask(block.channels - channel)
