@@ -17,6 +17,7 @@ FLOORS = {
     "slotssm.files": -1,
     "slotssm.interrupts": -1,
     "slotssm.documents": -1,
+    "slotssm.compilation": -1,
     "slotssm.ops": 0,
     "slotssm.data": 0,
     "slotssm.config": 0,

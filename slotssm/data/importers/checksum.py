@@ -1,7 +1,8 @@
 """CRC-32C (Castagnoli), eight bytes at a time (Kounavis and Berry 2008, "slicing by 8"), and TFRecord's mask of it."""
 
-import numba
 import numpy as np
+
+from slotssm.compilation import cached_njit
 
 POLYNOMIAL = np.uint32(0x82F63B78)
 """0x1EDC6F41 with its bits reversed (RFC 3720, section 12.1)."""
@@ -23,7 +24,7 @@ def _tables() -> np.ndarray:
 TABLES = _tables()
 
 
-@numba.njit(cache=True)
+@cached_njit()
 def _remainder(content: np.ndarray, tables: np.ndarray) -> np.uint32:
     crc = np.uint32(0xFFFFFFFF)
     whole = len(content) // 8 * 8

@@ -1,4 +1,4 @@
-"""The fused scan and convolution in threads, after a fork, and in workers of a DataLoader."""
+"""Kernels in threads: how work is shared, and the kernels after a fork and in workers of a DataLoader."""
 
 import os
 import pickle
@@ -11,15 +11,18 @@ import torch
 from scan_cases import random_scan
 from torch.utils.data import DataLoader, Dataset
 
-from slotssm.ops import causal_convolve, fused_convolution, fused_scan, selective_scan, threads
+from slotssm.ops import causal_convolve, selective_scan
+from slotssm.ops.cpu import threads
+from slotssm.ops.cpu.convolution_operator import fused_convolution
+from slotssm.ops.cpu.scan_operator import fused_scan
 
 FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 # python 3.12 warns of any fork in a process with threads, which is what is tested here
 FORK_WARNING = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
-@pytest.fixture(autouse=True)
-def _threads_for_little_work(monkeypatch):
+@pytest.fixture
+def threads_for_little_work(monkeypatch):
     monkeypatch.setattr(threads, "LEAST_WORK", 1)
 
 
@@ -28,6 +31,34 @@ def set_threads():
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+# --- sharing of the work ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 3])
+@pytest.mark.parametrize(("num_tasks", "work"), [(10, 10**9), (2, 10**9), (10, 1), (0, 0)])
+def test_work_is_shared_by_as_many_threads_as_torch_has(monkeypatch, num_threads, num_tasks, work):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: num_threads)
+    shares = []
+    threads.run(lambda first, last: shares.append((first, last)), num_tasks, work)
+    expected = min(num_threads, num_tasks) if work > threads.LEAST_WORK else 1
+    assert len(shares) == max(1, expected)
+    assert [task for first, last in sorted(shares) for task in range(first, last)] == list(range(num_tasks))
+
+
+def test_an_error_in_a_thread_is_not_lost(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+
+    def kernel(first, last):
+        if first > 0:
+            raise ValueError("second share")
+
+    with pytest.raises(ValueError, match="second share"):
+        threads.run(kernel, 2, 10**9)
+
+
+# --- kernels in threads -----------------------------------------------------------------------------------
 
 
 def convolution(seed: int) -> list[torch.Tensor]:
@@ -50,6 +81,7 @@ def same(ours, theirs) -> bool:
     return all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
 
 
+@pytest.mark.usefixtures("threads_for_little_work")
 @pytest.mark.parametrize("num_threads", [2, 3, 7])
 def test_number_of_threads_does_not_change_a_bit(set_threads, num_threads):
     set_threads(1)
@@ -58,6 +90,7 @@ def test_number_of_threads_does_not_change_a_bit(set_threads, num_threads):
     assert same(computed(0), alone)
 
 
+@pytest.mark.usefixtures("threads_for_little_work")
 def test_several_python_threads_do_not_disturb_each_other(set_threads):
     set_threads(2)
     expected = [computed(seed) for seed in range(8)]
@@ -66,6 +99,7 @@ def test_several_python_threads_do_not_disturb_each_other(set_threads):
             assert all(map(same, pool.map(computed, range(8)), expected))
 
 
+@pytest.mark.usefixtures("threads_for_little_work")
 @FORK
 @FORK_WARNING
 def test_a_forked_child_computes_the_same(set_threads):
@@ -79,10 +113,10 @@ def test_a_forked_child_computes_the_same(set_threads):
     history = past.transpose(1, 2)
 
     def operators() -> list[torch.Tensor]:
-        y, final, stored = fused_scan.fused_scan(*operands, True, start)
-        convolved = fused_convolution.fused_convolution(x, history, weight, bias)
-        slopes = fused_convolution.fused_convolution_backward(x, history, weight, bias, convolved)
-        return [y, final, *fused_scan.fused_scan_backward(*operands, True, stored, y, final), convolved, *slopes]
+        y, final, stored = fused_scan.forward(*operands, True, start)
+        convolved = fused_convolution.forward(x, history, weight, bias)
+        slopes = fused_convolution.backward(x, history, weight, bias, convolved)
+        return [y, final, *fused_scan.backward(*operands, True, stored, y, final), convolved, *slopes]
 
     expected = operators()
     reader, writer = os.pipe()
@@ -112,6 +146,7 @@ class _Scans(Dataset):
         return torch.cat([part.flatten() for part in computed(index)])
 
 
+@pytest.mark.usefixtures("threads_for_little_work")
 @FORK
 @FORK_WARNING
 def test_workers_of_a_data_loader_compute_the_same():

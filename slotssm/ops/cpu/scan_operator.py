@@ -1,6 +1,6 @@
-"""The fused CPU scan as a torch operator: `scan_kernels` run in threads, with their own gradient.
+"""The selective scan as a torch operator: `scan_kernels`, run in threads.
 
-The operator exists as soon as the package is imported; numba is loaded when it first runs.
+The operator is registered when this module is imported; numba is loaded when it first runs.
 """
 
 import math
@@ -9,40 +9,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slotssm.ops import threads
-from slotssm.ops.derivatives import once
-from slotssm.ops.sizes import SCAN_CHUNK_STEPS, as_array, name_of, tasks_of
-
-_INPUTS = "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, Tensor? z, Tensor delta_bias, bool softplus"
-# defined by schema: torch's decorator for operators loads its compiler at the first call, which takes seconds
-torch.library.define("slotssm::fused_scan", f"({_INPUTS}, Tensor initial_state) -> (Tensor, Tensor, Tensor)")
-torch.library.define(
-    "slotssm::fused_scan_backward",
-    f"({_INPUTS}, Tensor stored, Tensor grad_y, Tensor grad_final)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-)
+from slotssm.ops.cpu import threads
+from slotssm.ops.cpu.tiling import SCAN_CHUNK_STEPS, as_array, divide
+from slotssm.ops.dtypes import dtype_name, state_dtype
+from slotssm.ops.operators import Computation, DifferentiableOperator
 
 
-def _arrays(
+def _kernel_inputs(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor | None, delta_bias: Tensor
 ) -> list[Any]:
-    """The kernels' inputs: A becomes [N, E], in units of log 2."""
+    """The kernels' inputs: A becomes [N, E], times log2(e)."""
     scaled = (A * math.log2(math.e)).T.contiguous()
     return [as_array(tensor) for tensor in (x, dt, scaled, B, C, D, x if z is None else z, delta_bias)]
 
 
 def _forward_kernel(dtype: str) -> Any:
-    from slotssm.ops import scan_kernels
-    from slotssm.ops.bridge import compiled
+    from slotssm.ops.cpu import compiler, scan_kernels
 
-    return compiled(scan_kernels.forward, 3, 2, (3, 3, 2, 3, 3, 1, 3, 1, 3, 3, 4, 3), dtype)
+    return compiler.compile_kernel(scan_kernels.forward, (3, 3, 2, 3, 3, 1, 3, 1, 3, 3, 4, 3), dtype)
 
 
 def _backward_kernel(dtype: str) -> Any:
-    from slotssm.ops import scan_kernels
-    from slotssm.ops.bridge import compiled
+    from slotssm.ops.cpu import compiler, scan_kernels
 
-    return compiled(scan_kernels.backward, 3, 2, (3, 3, 2, 3, 3, 1, 3, 1, 4, 3, 3, 3, 3, 3, 4, 4, 2, 3, 2), dtype)
+    ranks = (3, 3, 2, 3, 3, 1, 3, 1, 4, 3, 3, 3, 3, 3, 4, 4, 2, 3, 2)
+    return compiler.compile_kernel(scan_kernels.backward, ranks, dtype)
 
 
 def prepare(dtype: str) -> None:
@@ -51,8 +42,7 @@ def prepare(dtype: str) -> None:
     _backward_kernel(dtype)
 
 
-@torch.library.impl("slotssm::fused_scan", "cpu")
-def _fused_scan(
+def _forward(
     x: Tensor,
     dt: Tensor,
     A: Tensor,
@@ -64,15 +54,15 @@ def _fused_scan(
     softplus: bool,
     initial_state: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The scan of `selective_scan`; also returns the states stored for the gradient, [B, chunks + 1, N, E].
+    """y, the last state as [B, N, E], and the states at the starts of chunks, [B, chunks + 1, N, E].
 
-    All tensors have one dtype, float32 or float64. The returned state is laid out [B, N, E].
+    All tensors have one dtype, float32 or float64.
     """
-    kernel = _forward_kernel(name_of(x.dtype))
+    kernel = _forward_kernel(dtype_name(x.dtype))
     outputs = _outputs(x, A)
     outputs[1][:, -1].zero_()
-    num_tasks, block_channels = tasks_of(x)
-    arrays = _arrays(x, dt, A, B, C, D, z, delta_bias)
+    num_tasks, block_channels = divide(x)
+    arrays = _kernel_inputs(x, dt, A, B, C, D, z, delta_bias)
     arrays += [as_array(initial_state.transpose(1, 2).contiguous()), *(tensor.numpy() for tensor in outputs)]
     threads.run(kernel, num_tasks, x.numel() * A.shape[1], block_channels, softplus, z is not None, *arrays)
     y, stored, final = outputs
@@ -82,7 +72,7 @@ def _fused_scan(
 def _outputs(x: Tensor, A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     batch, num_steps, num_channels = x.shape
     num_states = A.shape[1]
-    # one more than is needed: a size that may be 1 for some lengths would keep torch.export from leaving L open
+    # one more than is needed: torch.export treats a size of 1 as fixed, and would not leave the length open
     chunks = -(-num_steps // SCAN_CHUNK_STEPS) + 1
     return (
         x.new_empty(batch, num_steps, num_channels),
@@ -91,8 +81,7 @@ def _outputs(x: Tensor, A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-@torch.library.register_fake("slotssm::fused_scan")
-def _(
+def _allocate(
     x: Tensor,
     dt: Tensor,
     A: Tensor,
@@ -108,8 +97,7 @@ def _(
     return y, final, stored
 
 
-@torch.library.impl("slotssm::fused_scan_backward", "cpu")
-def _fused_scan_backward(
+def _backward(
     x: Tensor,
     dt: Tensor,
     A: Tensor,
@@ -123,14 +111,14 @@ def _fused_scan_backward(
     grad_y: Tensor,
     grad_final: Tensor,
 ) -> tuple[Tensor, ...]:
-    """Gradients of `fused_scan` with respect to x, dt, A, B, C, D, z, delta_bias and the initial state.
+    """Gradients with respect to x, dt, A, B, C, D, z, delta_bias and the initial state.
 
-    That of z is empty where there is no z.
+    Without z, its gradient is an empty tensor.
     """
-    kernel = _backward_kernel(name_of(x.dtype))
+    kernel = _backward_kernel(dtype_name(x.dtype))
     batch, num_steps, num_channels = x.shape
     num_states = A.shape[1]
-    num_tasks, block_channels = tasks_of(x)
+    num_tasks, block_channels = divide(x)
     blocks = max(1, -(-num_channels // block_channels))
     grad_x, grad_dt = x.new_empty(x.shape), x.new_empty(x.shape)
     grad_A, grad_state = (
@@ -140,7 +128,7 @@ def _fused_scan_backward(
     grad_B, grad_C = (x.new_empty(blocks, batch, num_steps, num_states) for _ in range(2))
     grad_D, grad_bias = x.new_empty(batch, num_channels), x.new_empty(batch, num_channels)
     grad_z = x.new_empty((0, 0, 0) if z is None else x.shape)
-    arrays = [*_arrays(x, dt, A, B, C, D, z, delta_bias), as_array(stored), as_array(grad_y)]
+    arrays = [*_kernel_inputs(x, dt, A, B, C, D, z, delta_bias), as_array(stored), as_array(grad_y)]
     gradients = (grad_state, grad_x, grad_dt, grad_A, grad_B, grad_C, grad_D, grad_z, grad_bias)
     arrays += [tensor.numpy() for tensor in gradients]
     threads.run(kernel, num_tasks, 3 * x.numel() * num_states, block_channels, softplus, z is not None, *arrays)
@@ -156,8 +144,7 @@ def _fused_scan_backward(
     )
 
 
-@torch.library.register_fake("slotssm::fused_scan_backward")
-def _(
+def _allocate_gradients(
     x: Tensor,
     dt: Tensor,
     A: Tensor,
@@ -181,16 +168,16 @@ def _(
     )
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, softplus, _ = inputs
     ctx.softplus, ctx.gated = softplus, tensors[6] is not None
     ctx.save_for_backward(*(tensor for tensor in tensors if tensor is not None), output[2])
-    # a zero for the stored states would be large
+    # materialised, the zero gradient of the stored states would be a large tensor
     ctx.set_materialize_grads(False)
 
 
 def _differentiate(
-    ctx: Any, grad_y: Tensor | None, grad_final: Tensor | None, _: Tensor | None
+    ctx: Any, backward: Any, grad_y: Tensor | None, grad_final: Tensor | None, _: Tensor | None
 ) -> tuple[Tensor | None, ...]:
     *tensors, stored = ctx.saved_tensors
     x, A = tensors[0], tensors[2]
@@ -198,40 +185,44 @@ def _differentiate(
     grad_final = x.new_zeros(x.shape[0], *A.T.shape) if grad_final is None else grad_final
     if not ctx.gated:
         tensors.insert(6, None)
-    *grads, grad_z, grad_bias, grad_state = once(
-        fused_scan_backward, *tensors, ctx.softplus, stored, grad_y, grad_final
-    )
+    *grads, grad_z, grad_bias, grad_state = backward(*tensors, ctx.softplus, stored, grad_y, grad_final)
     return *grads, grad_z if ctx.gated else None, grad_bias, None, grad_state
 
 
-torch.library.register_autograd("slotssm::fused_scan", _differentiate, setup_context=_keep)
-fused_scan = torch.ops.slotssm.fused_scan.default
-fused_scan_backward = torch.ops.slotssm.fused_scan_backward.default
+_INPUTS = "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, Tensor? z, Tensor delta_bias, bool softplus"
+fused_scan = DifferentiableOperator(
+    "fused_scan",
+    forward=Computation(f"({_INPUTS}, Tensor initial_state) -> (Tensor, Tensor, Tensor)", _forward, _allocate),
+    backward=Computation(
+        f"({_INPUTS}, Tensor stored, Tensor grad_y, Tensor grad_final)"
+        " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+        _backward,
+        _allocate_gradients,
+    ),
+    save=_save,
+    differentiate=_differentiate,
+    dispatch_key="cpu",
+    twice_differentiable="selective_scan(backend='reference')",
+)
 
 
-class _Scan(torch.autograd.Function):
-    """The operator for torch.func, which refuses gradients that are registered in torch.library (pytorch#170834)."""
-
-    @staticmethod
-    def forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-        return fused_scan(*inputs)
-
-    setup_context = staticmethod(_keep)
-    backward = staticmethod(_differentiate)
-
-
-def scan(
+def selective_scan(
     x: Tensor,
     dt: Tensor,
     A: Tensor,
     B: Tensor,
     C: Tensor,
-    D: Tensor,
+    D: Tensor | None,
     z: Tensor | None,
-    delta_bias: Tensor,
-    softplus: bool,
-    initial_state: Tensor,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    initial_state: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """All of `selective_scan` on the CPU; tensors of one dtype, float32 or float64."""
-    y, final, _ = _Scan.apply(x, dt, A, B, C, D, z, delta_bias, softplus, initial_state)
+    """`slotssm.ops.selective_scan` on the CPU; y is in the dtype of the state."""
+    dtype = state_dtype(x)
+    skip, bias = (x.new_zeros(x.shape[2]) if t is None else t for t in (D, delta_bias))
+    start = x.new_zeros(x.shape[0], *A.shape) if initial_state is None else initial_state
+    x, dt, A, B, C, skip, bias, start = (t.to(dtype) for t in (x, dt, A, B, C, skip, bias, start))
+    gate = None if z is None else z.to(dtype)
+    y, final, _ = fused_scan(x, dt, A, B, C, skip, gate, bias, delta_softplus, start)
     return y, final.transpose(1, 2)

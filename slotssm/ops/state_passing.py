@@ -1,18 +1,18 @@
-"""The state of a linear recurrence, carried from chunk to chunk."""
+"""State passing: the recurrence between the chunks of a linear scan."""
 
 import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
 
-def carry(
+def pass_states(
     gains: Inexact[Tensor, "chunks ..."],
     decays: Inexact[Tensor, "chunks ..."],
     initial_state: Inexact[Tensor, "..."],
 ) -> tuple[Inexact[Tensor, "chunks ..."], Inexact[Tensor, "..."]]:
-    """Run h_c = decay_c h_{c-1} + gain_c over chunks; returns the state before every chunk, and the last one.
+    """Run h_c = decay_c h_{c-1} + gain_c over chunks; returns the state before each chunk, and the last one.
 
-    A loop, since there are few chunks: the work within them is done all at once by the caller.
+    A loop over chunks, which are few: callers compute what happens within chunks for all of them at once.
     """
     states = [initial_state]
     for gain, decay in zip(gains.unbind(), decays.unbind(), strict=True):
