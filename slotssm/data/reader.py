@@ -32,7 +32,7 @@ GROUP_BYTES = 1 << 20
 """Resident fields that are sliced by h5py are read in groups of episodes of about this size."""
 DEFLATE = 1
 """HDF5's number of the filter."""
-WIDENED = {np.dtype(np.uint16): np.dtype(np.int32), np.dtype(np.uint32): np.dtype(np.int64)}
+WIDENED: dict[np.dtype, np.dtype] = {np.dtype(np.uint16): np.dtype(np.int32), np.dtype(np.uint32): np.dtype(np.int64)}
 """torch hardly computes with these, so they become the next wider type."""
 
 

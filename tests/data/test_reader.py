@@ -122,8 +122,19 @@ def test_a_block_before_the_file_moves_no_chunk(tmp_path):
         assert np.array_equal(read(source, "frames", 2, range(T)), truth[2])
 
 
+def test_platforms_that_cannot_read_past_hdf5_slice(tmp_path, monkeypatch):
+    truth = write(tmp_path / "data.h5", OURS)
+    monkeypatch.delattr("os.pread")
+    with Reader(tmp_path / "data.h5", "train", ("frames",), resident_bytes=0) as source:
+        assert not is_direct(source)
+        assert np.array_equal(read(source, "frames", 2, [1, 5]), truth[2, [1, 5]])
+
+
+@pytest.mark.parametrize("inflate", [reader_module.deflate, zlib])
 @pytest.mark.parametrize("damage", ["flipped", "cut"])
-def test_damaged_bytes_are_reported(tmp_path, damage):
+def test_damaged_bytes_are_reported(tmp_path, damage, inflate, monkeypatch):
+    monkeypatch.setattr(reader_module, "deflate", inflate)
+    monkeypatch.setattr(reader_module, "DEFLATE_ERROR", inflate.error)
     path = tmp_path / "data.h5"
     truth = write(path, OURS)
     with h5py.File(path) as file:
