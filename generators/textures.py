@@ -13,7 +13,6 @@ import numpy as np
 
 from generators.bouncing_recipe import TextureName
 from slotssm.compilation import cached_njit
-from slotssm.config import TextureName
 
 TEXTURES: tuple[str, ...] = get_args(TextureName)
 """Names of patterns; their order is the code."""

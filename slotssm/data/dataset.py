@@ -1,9 +1,10 @@
 """A torch data set over an episode file, for training code of one's own."""
 
+import copy
 import operator
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -11,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from slotssm.data.clips import Clips
-from slotssm.data.epoch import Epoch
 from slotssm.data.episodes import EpisodeFile
+from slotssm.data.epoch import Epoch
 from slotssm.data.reader import Reader
 from slotssm.errors import InputError
 
@@ -77,7 +78,8 @@ class EpisodeDataset(Dataset[Sample]):
         self._as_float, self._transform = as_float, transform
         self._clips = _clips(clips, clip_len, stride)
         if clip_len is not None and self._clips.span > self.num_frames:
-            raise InputError(f"clip_len={clip_len}: episodes in {path} have {self.num_frames} frames")
+            wanted = f"clip_len={clip_len}" + (f" with stride={stride}" if stride > 1 else "")
+            raise InputError(f"{wanted}: episodes in {path} have {self.num_frames} frames")
         self._numbers = self._choose(self._reader.num_episodes, episodes)
         with EpisodeFile(self.path, needs_frames=False) as file:
             self._stored = tuple(file.fields(split))
@@ -146,6 +148,11 @@ class EpisodeDataset(Dataset[Sample]):
         if name == "frames" and self._as_float:
             return tensor.movedim(-1, 1).contiguous().float() / 255
         return tensor
+
+    def __copy__(self) -> Self:
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__, _epoch=copy.copy(self._epoch))
+        return twin
 
     def __repr__(self) -> str:
         frames = self._clips.length(self.num_frames)
