@@ -105,3 +105,7 @@ def describe(path: Path, with_hash: bool = False) -> dict[str, Any]:
         fields = [asdict(summary) for summary in summarize(episodes)]
     facts = {"path": str(path), "attrs": attrs, "fields": fields}
     return facts | {"content_sha256": content_hash(path)} if with_hash else facts
+
+
+def known_content_hash(path: Path) -> str:
+    return content_hash(path)
