@@ -90,7 +90,7 @@ def test_ids_of_frames_allow_conventions_of_frames_only(files):
     assert {result.convention for result in found.results} == {"per-frame", "slotformer"}
     (left,) = found.left_out
     assert left.startswith("fg-ari@default,")
-    with pytest.raises(InputError, match=r"--conventions default: ids in .* take per-frame or slotformer"):
+    with pytest.raises(InputError, match=r"`conventions` default: ids in .* take per-frame or slotformer"):
         report(files, "fg-ari", conventions=("per-frame", "default"))
 
 
@@ -99,9 +99,9 @@ def test_ids_of_frames_allow_conventions_of_frames_only(files):
     [
         ({"conventions": ("savy",)}, "did you mean savi?"),
         ({"conventions": ("xyzzy",)}, "there are all, default"),
-        ({"conventions": ("savi",), "per_frame": True}, "leave out --per-frame"),
-        ({"conventions": ("all",), "matching": "overlap"}, "leave out --matching"),
-        ({"conventions": ("all",), "skip_frames": 2}, "leave out --skip-frames"),
+        ({"conventions": ("savi",), "per_frame": True}, "leave out `per_frame`"),
+        ({"conventions": ("all",), "matching": "overlap"}, "leave out `matching`"),
+        ({"conventions": ("all",), "skip_frames": 2}, "leave out `skip_frames`"),
     ],
 )
 def test_refusals(files, options, message):

@@ -218,7 +218,7 @@ def test_unknown_metrics_are_refused_with_the_nearest(truth, predictions):
 
 def test_metrics_that_the_data_cannot_serve_are_refused(tmp_path, truth, predictions):
     message = refused(truth, predictions, "fg-ari", "mse")
-    assert f"--metric mse cannot be computed: {truth} has no test/frames" in message
+    assert f"`metric` mse cannot be computed: {truth} has no test/frames" in message
     assert "possible here: fg-ari, ari, miou, mbo" in message
     frames = np.zeros((5, 3, 8, 8, 3), np.uint8)
     framed = write_truth(tmp_path / "framed.h5", frames=frames, masks=random_masks())
@@ -245,14 +245,14 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path, truth, predicti
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("miou", {"empty": "one"}, "--empty changes nothing of miou here; leave it out, or score fg-ari or ari"),
-        ("fg-ari", {"average": "object"}, "--average changes nothing of fg-ari here"),
-        ("fg-ari", {"matching": "overlap"}, "--matching changes nothing of fg-ari here"),
-        ("slots-used", {"per_frame": True}, "--per-frame changes nothing of slots-used here"),
-        ("slots-used", {"conventions": ("all",)}, "--conventions changes nothing of slots-used here; leave it out"),
-        ("fg-ari", {"probe": "mlp"}, "--probe changes nothing of fg-ari here; leave it out, or score probe"),
-        ("fg-ari", {"properties": ("color",)}, "--properties changes nothing of fg-ari here"),
-        ("fg-ari", {"mask_source": "attention"}, "--mask-source changes nothing of fg-ari here; leave it out"),
+        ("miou", {"empty": "one"}, "`empty` changes nothing of miou here; leave it out, or score fg-ari or ari"),
+        ("fg-ari", {"average": "object"}, "`average` changes nothing of fg-ari here"),
+        ("fg-ari", {"matching": "overlap"}, "`matching` changes nothing of fg-ari here"),
+        ("slots-used", {"per_frame": True}, "`per_frame` changes nothing of slots-used here"),
+        ("slots-used", {"conventions": ("all",)}, "`conventions` changes nothing of slots-used here; leave it out"),
+        ("fg-ari", {"probe": "mlp"}, "`probe` changes nothing of fg-ari here; leave it out, or score probe"),
+        ("fg-ari", {"properties": ("color",)}, "`properties` changes nothing of fg-ari here"),
+        ("fg-ari", {"mask_source": "attention"}, "`mask_source` changes nothing of fg-ari here; leave it out"),
     ],
 )
 def test_options_that_change_nothing_are_refused(truth, predictions, name, options, message):
@@ -262,10 +262,10 @@ def test_options_that_change_nothing_are_refused(truth, predictions, name, optio
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"per_frame": True, "clip_len": 6}, "--per-frame and --clip-len exclude each other"),
+        ({"per_frame": True, "clip_len": 6}, "`per_frame` and `clip_len` exclude each other"),
         ({"skip_frames": -1}, "must not be negative"),
-        ({"empty": "zero"}, "--empty zero must be one of skip, one"),
-        ({"mask_source": "encoder"}, "--mask-source encoder must be one of decoder, attention"),
+        ({"empty": "zero"}, "`empty` zero must be one of skip, one"),
+        ({"mask_source": "encoder"}, "`mask_source` encoder must be one of decoder, attention"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, message):

@@ -127,7 +127,7 @@ def test_what_one_file_lacks_is_left_out_and_told(scored):
     assert compare(a, b, ["fg-ari"]).left_out == {}
     with pytest.raises(InputError, match="nothing to compare: mbo is not in"):
         compare(a, b, ["mbo"])
-    with pytest.raises(InputError, match="--metric psnr is in neither file; there are fg-ari, miou, mbo"):
+    with pytest.raises(InputError, match="`metric` psnr is in neither file; there are fg-ari, miou, mbo"):
         compare(a, b, ["psnr"])
 
 
@@ -195,7 +195,7 @@ def test_other_files_are_refused(scored, tmp_path):
     assert "does not exist" in refused(a, tmp_path / "none.json")
     for name, text, said in (
         ("text", "scores", "cannot be read as JSON"),
-        ("list", "[]", "is no score file; write one with slotssm eval --out"),
+        ("list", "[]", "is not a score file; write one with `out`"),
         ("eval", json.dumps({"results": []}), "is no score file"),
         ("newer", json.dumps({"format": "slotssm-scores", "format_version": 9}), "format version 9"),
         ("empty", json.dumps({"format": "slotssm-scores", "format_version": 1}), "'results' is missing"),

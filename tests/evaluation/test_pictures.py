@@ -42,7 +42,7 @@ def test_rollouts_are_drawn_beside_the_truth_and_over_it(videos):
         task.decoder.head[1].weight *= 20
     board = draw_predictions(task, videos, "test")
     frames = videos.read("test", "frames")
-    rolled = TaskSource(task).run(videos, "test", 0, EPISODES).frames.permute(0, 1, 3, 4, 2).numpy()
+    rolled = TaskSource(task).run(videos, "test", 0, EPISODES)["frames"].permute(0, 1, 3, 4, 2).numpy()
     rolled = (rolled * 255).round().astype(np.uint8)
     assert len(board) == FRAMES
     for row in range(EPISODES):

@@ -530,7 +530,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path, spoil, message):
     [
         ({"properties": ("colour",)}, "did you mean color?"),
         ({"properties": ("zzz",)}, "it has color, mass, position, visible"),
-        ({"probe_split": "val"}, "--probe-split val"),
+        ({"probe_split": "val"}, "`probe_split` val"),
     ],
 )
 def test_what_is_not_there_is_refused(tmp_path, options, message):

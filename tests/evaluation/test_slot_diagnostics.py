@@ -104,7 +104,7 @@ def test_ids_of_frames_leave_out_what_follows_objects(tmp_path, truth):
         report = evaluate(FileSource(soft, "test"), episodes, "test")
         assert [result.metric for result in report.results] == ["slots-used", "mask-entropy"]
         assert set(report.left_out) == {"fg-ari", "ari", "miou", "mbo", "identity-switches"}
-        assert all("--per-frame" in reason for reason in report.left_out.values())
+        assert all("`per_frame`" in reason for reason in report.left_out.values())
         assert json.loads(json.dumps(report.document(None)))["left_out"] == report.left_out
         frames = evaluate(FileSource(soft, "test"), episodes, "test", options=ScoringOptions(per_frame=True))
         assert set(frames.left_out) == {"identity-switches"}
@@ -118,7 +118,7 @@ def test_what_follows_objects_is_refused_by_name(tmp_path, name):
     path = write_truth(tmp_path / "t.h5", **{"masks": random_masks(), "objects/x": np.zeros((5, 3, 3))})
     predictions = write(tmp_path / "p.h5", masks=random_masks(), slots=np.zeros((5, 3, 4, 2)))
     for options in ({}, {"clip_len": 2}):
-        with pytest.raises(InputError, match=r"name objects within a frame only.*--per-frame") as error:
+        with pytest.raises(InputError, match=r"name objects within a frame only.*`per_frame`") as error:
             score(loosen(path), predictions, name, **options)
         assert "\n" not in str(error.value)
 

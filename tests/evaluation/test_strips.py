@@ -44,7 +44,7 @@ def test_recall_shows_the_target_of_several_episodes(tmp_path, num_episodes, sho
     task, frames, truth, drawn = strip_of("tiny-bcb", tmp_path, num_episodes)
     np.testing.assert_array_equal(truth, frames[:shown, -1])
     with torch.inference_mode():
-        predicted = task.predict(torch.from_numpy(frames[:shown, :-1])).frames
+        predicted = task.predict(torch.from_numpy(frames[:shown, :-1]))["frames"]
     np.testing.assert_array_equal(drawn, as_bytes(predicted[:, 0]))
 
 
@@ -52,7 +52,7 @@ def test_predict_shows_every_other_frame_of_one_roll_out(tmp_path):
     task, frames, truth, drawn = strip_of("tiny-balls", tmp_path, 3)
     np.testing.assert_array_equal(truth, frames[0, [CONTEXT + 1, CONTEXT + 3]])
     with torch.inference_mode():
-        rolled = task.roll_out(torch.from_numpy(frames[:1, :CONTEXT]), FRAMES["tiny-balls"] - CONTEXT).frames
+        rolled = task.roll_out(torch.from_numpy(frames[:1, :CONTEXT]), FRAMES["tiny-balls"] - CONTEXT)["frames"]
     assert np.abs(drawn.astype(int) - as_bytes(rolled[0, [1, 3]])).max() <= 1
 
 
@@ -63,7 +63,7 @@ def test_reconstruct_shows_every_other_frame_of_one_episode_and_its_masks(tmp_pa
     with torch.inference_mode():
         prediction = task.predict(torch.from_numpy(frames[:1]))
     # true objects that are the slots, but for their numbers: object 2 is what slot 0 owns, and so on
-    labels = hard_masks(prediction.masks)
+    labels = hard_masks(prediction["masks"])
     masks = ((labels.astype(int) + 1) % 3 + 1).astype(np.uint8)
     with EpisodeFile(write_truth(tmp_path / "t.h5", frames=frames, masks=np.repeat(masks, 3, 0))) as truth:
         strip = draw_strip(task, truth, "test")
@@ -72,7 +72,7 @@ def test_reconstruct_shows_every_other_frame_of_one_episode_and_its_masks(tmp_pa
     assert (tiles[:, :, :, SIZE] == 110).all()
     given, true_masks, painted, slots = tiles[:, :, :, :SIZE]
     np.testing.assert_array_equal(given, frames[0, ::2])
-    assert np.abs(painted.astype(int) - as_bytes(prediction.frames[0, ::2].clamp(0, 1))).max() <= 1
+    assert np.abs(painted.astype(int) - as_bytes(prediction["frames"][0, ::2].clamp(0, 1))).max() <= 1
     np.testing.assert_array_equal(slots, slot_colors(3)[labels[0, ::2]])
     # matched objects have the colours of their slots
     np.testing.assert_array_equal(true_masks, slots)

@@ -19,6 +19,8 @@ from slotssm.models import SlotSSMConfig
 from slotssm.tasks import PredictConfig
 
 EPISODES, SIZE = 3, 16
+BATCH = 2
+"""Episodes that validation predicts at a time."""
 
 
 @pytest.fixture
@@ -53,10 +55,10 @@ def test_decoder_masks_are_scored(reconstruct, shapes):
     with torch.inference_mode():
         prediction = reconstruct.predict(torch.from_numpy(shapes.read("test", "frames")))
     report = evaluate(TaskSource(reconstruct), shapes, "test", ["fg-ari", "mse"])
-    labels = prediction.masks.argmax(2).numpy()
+    labels = prediction["masks"].argmax(2).numpy()
     assert report.results[0].value == pytest.approx(metrics.fg_ari(random_masks(EPISODES, 4, SIZE), labels).mean)
     assert report.results[0].options["mask_source"] == "decoder"
-    pixels = prediction.frames.permute(0, 1, 3, 4, 2).numpy()
+    pixels = prediction["frames"].permute(0, 1, 3, 4, 2).numpy()
     expected = metrics.squared_error(shapes.read("test", "frames"), pixels).mean()
     assert report.results[1].value == pytest.approx(expected, rel=1e-6)
 
@@ -64,9 +66,9 @@ def test_decoder_masks_are_scored(reconstruct, shapes):
 def test_attention_masks_are_another_source_at_the_truths_resolution(reconstruct, shapes):
     source = TaskSource(reconstruct, "attention")
     predicted = source.predict(shapes, "test", 0, EPISODES)
-    attention = source.run(shapes, "test", 0, EPISODES).attention.argmax(2).numpy()
+    attention = source.run(shapes, "test", 0, EPISODES)["attention"].argmax(2).numpy()
     assert attention.shape == (EPISODES, 4, 8, 8)
-    np.testing.assert_array_equal(predicted.masks, attention.repeat(2, 2).repeat(2, 3))
+    np.testing.assert_array_equal(predicted["masks"], attention.repeat(2, 2).repeat(2, 3))
     report = evaluate(source, shapes, "test", ["miou"])
     assert report.results[0].options["mask_source"] == "attention"
 
@@ -74,7 +76,7 @@ def test_attention_masks_are_another_source_at_the_truths_resolution(reconstruct
 def test_savi_has_attention_to_score(shapes):
     task = own_task(with_model(preset("tiny-oc"), "savi"))
     assert any(isinstance(part, SlotAttention) for part in task.modules())
-    attention = TaskSource(task).run(shapes, "test", 0, EPISODES).attention.argmax(2).numpy()
+    attention = TaskSource(task).run(shapes, "test", 0, EPISODES)["attention"].argmax(2).numpy()
     masks = attention.repeat(SIZE // attention.shape[-2], 2).repeat(SIZE // attention.shape[-1], 3)
     report = evaluate(TaskSource(task, "attention"), shapes, "test", ["fg-ari", "slots-used", "mask-entropy"])
     assert report.results[0].value == pytest.approx(metrics.fg_ari(random_masks(EPISODES, 4, SIZE), masks).mean)
@@ -87,12 +89,12 @@ def test_tasks_are_diagnosed_by_default(reconstruct, shapes, mask_source):
     source = TaskSource(reconstruct, mask_source)
     results = {result.metric: result for result in evaluate(source, shapes, "test").results}
     prediction = source.run(shapes, "test", 0, EPISODES)
-    soft = prediction.masks if mask_source == "decoder" else prediction.attention
+    soft = prediction["masks"] if mask_source == "decoder" else prediction["attention"]
     num_slots = soft.shape[2]
     # without resizing: a mean over pixels that are repeated is the same mean
     entropy = scipy.stats.entropy(soft.double().numpy(), axis=2, base=num_slots)
     assert results["mask-entropy"].value == pytest.approx(entropy.mean(), rel=1e-4)
-    masks = source.predict(shapes, "test", 0, EPISODES).masks
+    masks = source.predict(shapes, "test", 0, EPISODES)["masks"]
     used = np.array([[(video == slot).sum() >= video.shape[0] for slot in range(num_slots)] for video in masks])
     assert results["slots-used"].value == pytest.approx(used.sum(1).mean())
     assert results["slots-used"].details["usage_by_slot"] == pytest.approx(used.mean(0))
@@ -103,14 +105,14 @@ def test_tasks_are_diagnosed_by_default(reconstruct, shapes, mask_source):
 
 def test_soft_masks_are_given_only_when_asked_for(reconstruct, shapes):
     source = TaskSource(reconstruct)
-    assert source.predict(shapes, "test", 0, 1).soft is None
-    soft = source.predict(shapes, "test", 0, 1, also={"soft"}).soft
+    assert source.predict(shapes, "test", 0, 1)["soft"] is None
+    soft = source.predict(shapes, "test", 0, 1, also={"soft"})["soft"]
     np.testing.assert_allclose(soft.sum(2), 1, atol=1e-5)
 
 
 def test_attention_of_a_model_without_any_is_refused(shapes):
     model = SlotSSMConfig(num_slots=3, slot_dim=16, num_layers=1, num_heads=2, num_encoder_layers=1)
-    task = own_task(preset("tiny-oc").model_copy(update={"model": model}))
+    task = own_task(preset("tiny-oc").replace(model=model))
     assert evaluate(TaskSource(task), shapes, "test", ["fg-ari"]).results[0].num_units == EPISODES
     with pytest.raises(InputError, match="the predictions have no masks"):
         evaluate(TaskSource(task, "attention"), shapes, "test", ["fg-ari"])
@@ -119,10 +121,10 @@ def test_attention_of_a_model_without_any_is_refused(shapes):
 @pytest.mark.parametrize("training", [True, False])
 def test_scoring_runs_in_eval_mode_and_leaves_the_mode_as_it_was(shapes, training):
     run = preset("tiny-oc")
-    task = own_task(run.model_copy(update={"model": run.model.model_copy(update={"dropout": 0.5})}))
+    task = own_task(run.replace(model=run.model.replace(dropout=0.5)))
     task.train(training)
     source = TaskSource(task)
-    one, other = (source.predict(shapes, "test", 0, 2).frames for _ in range(2))
+    one, other = (source.predict(shapes, "test", 0, 2)["frames"] for _ in range(2))
     np.testing.assert_array_equal(one, other)
     assert task.training == training
 
@@ -130,7 +132,7 @@ def test_scoring_runs_in_eval_mode_and_leaves_the_mode_as_it_was(shapes, trainin
 def test_episodes_do_not_depend_on_their_neighbours(reconstruct, shapes):
     source = TaskSource(reconstruct)
     together, alone = source.predict(shapes, "test", 0, 3), source.predict(shapes, "test", 1, 2)
-    np.testing.assert_allclose(together.frames[1:2], alone.frames, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(together["frames"][1:2], alone["frames"], rtol=1e-4, atol=1e-5)
 
 
 # --- recall -----------------------------------------------------------------------------------------------
@@ -140,7 +142,7 @@ def test_target_is_predicted_without_being_seen(recall, tmp_path):
     predictions = []
     for target in (0, 3):
         with EpisodeFile(write_truth(tmp_path / f"{target}.h5", palette=True, frames=ball_frames(target))) as file:
-            predictions.append(TaskSource(recall).predict(file, "test", 0, EPISODES).frames)
+            predictions.append(TaskSource(recall).predict(file, "test", 0, EPISODES)["frames"])
     assert predictions[0].shape == (EPISODES, 1, SIZE, SIZE, 3)
     np.testing.assert_array_equal(*predictions)
 
@@ -158,8 +160,8 @@ def test_recall_has_no_masks_to_score(recall, tmp_path):
 
 def test_validation_leaves_out_what_cannot_be_scored(recall, tmp_path):
     path = write_truth(tmp_path / "t.h5", "val", palette=True, frames=ball_frames(0))
-    assert set(validate(recall, path, "val", 2)) <= {"mse", "position-iou"}
-    assert "mse" in validate(recall, path, "val", 2)
+    assert set(validate(recall, path, "val", 2, BATCH)) <= {"mse", "position-iou"}
+    assert "mse" in validate(recall, path, "val", 2, BATCH)
 
 
 # --- prediction -------------------------------------------------------------------------------------------
@@ -185,7 +187,7 @@ def test_rollouts_are_scored_beside_the_baselines(predict, tmp_path):
     frames = white_frames()
     path = write_truth(tmp_path / "t.h5", frames=frames, masks=random_masks(EPISODES, FRAMES, SIZE))
     with torch.inference_mode():
-        rolled = predict.eval().roll_out(torch.from_numpy(frames[:, :CONTEXT]), FRAMES - CONTEXT).frames
+        rolled = predict.eval().roll_out(torch.from_numpy(frames[:, :CONTEXT]), FRAMES - CONTEXT)["frames"]
     pixels = rolled.permute(0, 1, 3, 4, 2).numpy()
     predict.train()
     with EpisodeFile(path) as file:
@@ -211,7 +213,7 @@ def test_rollouts_do_not_see_what_they_are_scored_against(predict, tmp_path):
     for changed_from in (CONTEXT, FRAMES):
         path = write_truth(tmp_path / f"{changed_from}.h5", frames=white_frames(changed_from))
         with EpisodeFile(path) as file:
-            predictions.append(TaskSource(predict).predict(file, "test", 0, EPISODES).frames)
+            predictions.append(TaskSource(predict).predict(file, "test", 0, EPISODES)["frames"])
     assert predictions[0].shape == (EPISODES, FRAMES - CONTEXT, SIZE, SIZE, 3)
     np.testing.assert_array_equal(*predictions)
 
@@ -219,12 +221,12 @@ def test_rollouts_do_not_see_what_they_are_scored_against(predict, tmp_path):
 def test_validation_logs_the_rollouts_error_and_what_it_must_beat(predict, tmp_path):
     frames = white_frames()
     path = write_truth(tmp_path / "t.h5", "val", frames=frames, masks=random_masks(EPISODES, FRAMES, SIZE))
-    scores = validate(predict, path, "val", 2)
+    scores = validate(predict, path, "val", 2, BATCH)
     assert set(scores) == {"mse", "mse-repeat-last-frame"}
     lazy = (frames[:2, CONTEXT:] / 255 - frames[:2, CONTEXT - 1 : CONTEXT] / 255) ** 2
     assert scores["mse-repeat-last-frame"] == pytest.approx(lazy.mean())
     with EpisodeFile(path) as file:
-        rolled = TaskSource(predict).predict(file, "val", 0, 2).frames
+        rolled = TaskSource(predict).predict(file, "val", 0, 2)["frames"]
     assert scores["mse"] == pytest.approx(metrics.squared_error(frames[:2, CONTEXT:], rolled).mean())
 
 
@@ -239,16 +241,16 @@ def test_validation_scores_frames_where_ids_hold_for_a_frame_only(reconstruct, s
     path = loosen(write_truth(tmp_path / "loose.h5", frames=frames, masks=masks), "test")
     with EpisodeFile(path) as file:
         expected = evaluate(TaskSource(reconstruct), file, "test", ["fg-ari"], ScoringOptions(per_frame=True)).values()
-    found = validate(reconstruct, path, "test", EPISODES)
+    found = validate(reconstruct, path, "test", EPISODES, BATCH)
     assert set(found) == {"mse", "fg-ari", "miou", "mse-mean-image"}
     assert found["fg-ari"] == pytest.approx(expected["fg-ari"])
-    assert found["fg-ari"] != pytest.approx(validate(reconstruct, shapes.path, "test", EPISODES)["fg-ari"])
+    assert found["fg-ari"] != pytest.approx(validate(reconstruct, shapes.path, "test", EPISODES, BATCH)["fg-ari"])
 
 
 def test_validation_of_reconstructions_needs_masks_for_segmentation(reconstruct, shapes, tmp_path):
-    assert set(validate(reconstruct, shapes.path, "test", 2)) == {"mse", "fg-ari", "miou", "mse-mean-image"}
+    assert set(validate(reconstruct, shapes.path, "test", 2, BATCH)) == {"mse", "fg-ari", "miou", "mse-mean-image"}
     frames = shapes.read("test", "frames")
-    assert set(validate(reconstruct, write_truth(tmp_path / "f.h5", frames=frames), "test", 2)) == {
+    assert set(validate(reconstruct, write_truth(tmp_path / "f.h5", frames=frames), "test", 2, BATCH)) == {
         "mse",
         "mse-mean-image",
     }

@@ -74,7 +74,7 @@ def pixels_of(frames: torch.Tensor) -> torch.Tensor:
 
 def next_values(task: Predict, past: torch.Tensor, first_frame: int = 0) -> torch.Tensor:
     """Decoded values of the frame after [B, t, 3, H, W], by reading the whole past at once."""
-    return task.decoder(task.model(task.tokenizer(past, first_frame)).slots[:, -1])
+    return task.decoder(task.model(task.encoder(past, first_frame)).slots[:, -1])
 
 
 def expected_pixels(loss: str, values: torch.Tensor) -> torch.Tensor:
@@ -185,7 +185,7 @@ def roll_out_by_reading_everything_again(task: Predict, loss: str, feedback: str
     """Frames and slots of a roll-out, the whole past encoded anew for every frame."""
     past, frames, slots = pixels_of(context), [], []
     for _ in range(num):
-        output = task.model(task.tokenizer(past))
+        output = task.model(task.encoder(past))
         values = task.decoder(output.slots[:, -1])
         slots.append(output.slots[:, -1])
         frames.append(likely_pixels(loss, values) if loss == "ce" else expected_pixels(loss, values))
@@ -196,8 +196,8 @@ def roll_out_by_reading_everything_again(task: Predict, loss: str, feedback: str
 
 MODELS = {
     "slotssm": MODEL,
-    "short-memory": MODEL.model_copy(update={"time_mixer": MambaConfig(d_conv=2)}),
-    "s5": MODEL.model_copy(update={"time_mixer": S5Config(d_state=8)}),
+    "short-memory": MODEL.replace(time_mixer=MambaConfig(d_conv=2)),
+    "s5": MODEL.replace(time_mixer=S5Config(d_state=8)),
     "oc-slotssm": OCSlotSSMConfig(**SIZES),
 }
 
@@ -211,13 +211,13 @@ def test_rollout_equals_reading_the_whole_past_again(doubles, loss, feedback, mo
     context = random_frames(loss)[:, :CONTEXT]
     expected_frames, expected_slots = roll_out_by_reading_everything_again(task, loss, feedback, context, 7)
     found = task.roll_out(context, 7)
-    torch.testing.assert_close(found.frames, expected_frames, rtol=0, atol=1e-9)
-    torch.testing.assert_close(found.slots, expected_slots, rtol=0, atol=1e-9)
-    assert found.frames.shape == (2, 7, 3, SIZE, SIZE)
+    torch.testing.assert_close(found["frames"], expected_frames, rtol=0, atol=1e-9)
+    torch.testing.assert_close(found["slots"], expected_slots, rtol=0, atol=1e-9)
+    assert found["frames"].shape == (2, 7, 3, SIZE, SIZE)
     # the last prediction was not read
     assert found.state.num_steps == CONTEXT + 6
     # what is compared varies from frame to frame
-    assert (found.slots[:, 1:] - found.slots[:, :-1]).abs().amax((0, 2, 3)).min() > 1e-3
+    assert (found["slots"][:, 1:] - found["slots"][:, :-1]).abs().amax((0, 2, 3)).min() > 1e-3
 
 
 @torch.no_grad()
@@ -225,7 +225,7 @@ def test_rollout_equals_reading_the_whole_past_again(doubles, loss, feedback, mo
 def test_rollout_in_single_precision(loss):
     task, context = tiny_task(loss), random_frames(loss)[:, :CONTEXT]
     expected, _ = roll_out_by_reading_everything_again(task, loss, "mean", context, 5)
-    torch.testing.assert_close(task.roll_out(context, 5).frames, expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(task.roll_out(context, 5)["frames"], expected, rtol=0, atol=1e-4)
 
 
 @torch.no_grad()
@@ -236,10 +236,10 @@ def test_feedback_changes_what_is_read_but_not_how_it_is_shown(loss):
     for feedback in ("mean", "mode"):
         torch.manual_seed(0)
         rolled[feedback] = tiny_task(loss, feedback=feedback).roll_out(context, 4)
-    torch.testing.assert_close(rolled["mean"].frames[:, 0], rolled["mode"].frames[:, 0])
-    assert not torch.allclose(rolled["mean"].slots[:, 1], rolled["mode"].slots[:, 1], atol=1e-3)
+    torch.testing.assert_close(rolled["mean"]["frames"][:, 0], rolled["mode"]["frames"][:, 0])
+    assert not torch.allclose(rolled["mean"]["slots"][:, 1], rolled["mode"]["slots"][:, 1], atol=1e-3)
     for prediction in rolled.values():
-        in_between = ((prediction.frames > 0) & (prediction.frames < 1)).any()
+        in_between = ((prediction["frames"] > 0) & (prediction["frames"] < 1)).any()
         assert in_between == (loss == "bce")
 
 
@@ -271,22 +271,22 @@ def test_episodes_are_predicted_without_their_future(loss):
     changed = frames.clone()
     changed[:, CONTEXT:] = 255 - changed[:, CONTEXT:]
     before, after = task.predict_episode(frames), task.predict_episode(changed)
-    assert before.frames.shape == (2, FRAMES - CONTEXT, 3, SIZE, SIZE)
-    assert before.slots.shape == (2, FRAMES - CONTEXT, 3, 16)
-    assert torch.equal(before.frames, after.frames)
-    assert torch.equal(before.slots, after.slots)
+    assert before["frames"].shape == (2, FRAMES - CONTEXT, 3, SIZE, SIZE)
+    assert before["slots"].shape == (2, FRAMES - CONTEXT, 3, 16)
+    assert torch.equal(before["frames"], after["frames"])
+    assert torch.equal(before["slots"], after["slots"])
     # all of the context is read
     whole = task.roll_out(frames[:, :CONTEXT], FRAMES - CONTEXT)
-    assert torch.equal(whole.slots, before.slots)
-    assert torch.equal(whole.frames, before.frames)
+    assert torch.equal(whole["slots"], before["slots"])
+    assert torch.equal(whole["frames"], before["frames"])
 
 
 @torch.no_grad()
 def test_a_shorter_rollout_is_the_beginning_of_a_longer_one():
     task, context = tiny_task(), random_frames()[:, :CONTEXT]
-    longer = task.roll_out(context, 6).frames
+    longer = task.roll_out(context, 6)["frames"]
     for num in (1, 3):
-        assert torch.equal(task.roll_out(context, num).frames, longer[:, :num])
+        assert torch.equal(task.roll_out(context, num)["frames"], longer[:, :num])
 
 
 @torch.no_grad()
@@ -294,7 +294,7 @@ def test_rollout_goes_on_from_a_stream():
     task, frames = tiny_task(), random_frames()
     whole = task.roll_out(frames[:, :5], 3)
     seen = task.predict(frames[:, :2])
-    torch.testing.assert_close(task.roll_out(frames[:, 2:5], 3, seen.state).frames, whole.frames, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(task.roll_out(frames[:, 2:5], 3, seen.state)["frames"], whole["frames"], rtol=1e-4, atol=1e-5)
 
 
 def test_episodes_without_a_future_are_refused():
@@ -314,12 +314,12 @@ def test_stream_predicts_the_frame_after_each_frame(loss):
     for t in range(FRAMES):
         values = next_values(task, pixels[:, : t + 1])
         shown = likely_pixels(loss, values) if loss == "ce" else expected_pixels(loss, values)
-        torch.testing.assert_close(found.frames[:, t], shown, rtol=0, atol=1e-4)
-    assert (found.masks, found.attention, found.slot_frames) == (None, None, None)
-    assert found.frames.min() >= 0
-    assert found.frames.max() <= 1
+        torch.testing.assert_close(found["frames"][:, t], shown, rtol=0, atol=1e-4)
+    assert set(found) == task.outputs == {"slots", "frames"}
+    assert found["frames"].min() >= 0
+    assert found["frames"].max() <= 1
     # the last of them is the first of a roll-out
-    torch.testing.assert_close(task.roll_out(frames, 1).frames[:, 0], found.frames[:, -1], rtol=0, atol=1e-5)
+    torch.testing.assert_close(task.roll_out(frames, 1)["frames"][:, 0], found["frames"][:, -1], rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
@@ -330,19 +330,19 @@ def test_streaming_in_two_parts_equals_the_whole(cut):
     first = task.predict(frames[:, :cut])
     second = task.predict(frames[:, cut:], first.state)
     for name in ("slots", "frames"):
-        parts = torch.cat([getattr(first, name), getattr(second, name)], 1)
-        torch.testing.assert_close(parts, getattr(whole, name), rtol=1e-4, atol=1e-5)
+        parts = torch.cat([first[name], second[name]], 1)
+        torch.testing.assert_close(parts, whole[name], rtol=1e-4, atol=1e-5)
     assert second.state.num_steps == whole.state.num_steps == FRAMES
     # a stream that forgets how far it is gives its frames the wrong number
     amnesiac = task.predict(frames[:, cut:], first.state._replace(num_steps=0))
-    assert not torch.allclose(amnesiac.slots, second.slots, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(amnesiac["slots"], second["slots"], rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
 def test_streams_are_numbered_from_their_beginning_in_training_too():
     task, frames = tiny_task(max_first_frame=50), random_frames()
-    expected = task.predict(frames).slots
-    torch.testing.assert_close(task.train().predict(frames).slots, expected)
+    expected = task.predict(frames)["slots"]
+    torch.testing.assert_close(task.train().predict(frames)["slots"], expected)
 
 
 # --- the whole --------------------------------------------------------------------------------------------
@@ -371,7 +371,7 @@ def test_one_batch_can_be_learned_by_heart(loss, share):
     assert losses[-1] < losses[0] / 5
     # what was learned is the motion: the roll-out stays with the truth and leaves the last frame behind
     with torch.no_grad():
-        rolled = task.eval().predict_episode(frames).frames
+        rolled = task.eval().predict_episode(frames)["frames"]
     actual = pixels_of(frames)[:, CONTEXT:]
     lazy = (actual - pixels_of(frames)[:, CONTEXT - 1 : CONTEXT]).square().mean()
     assert (rolled - actual).square().mean() < share * lazy
@@ -386,7 +386,7 @@ def test_blinking_balls_are_predicted_in_their_colours():
     frames = torch.tensor(recipe.palette, dtype=torch.uint8)[torch.randint(0, 7, (2, 6, SIZE, SIZE))]
     # before training no colour is likelier than another by much
     assert float(task({"frames": frames})[0]) == pytest.approx(math.log(7), abs=0.5)
-    shown = task.predict_episode(frames).frames
+    shown = task.predict_episode(frames)["frames"]
     colors = {tuple(color) for color in (shown * 255).round().int().permute(0, 1, 3, 4, 2).reshape(-1, 3).tolist()}
     assert colors <= set(recipe.palette)
 
@@ -402,6 +402,6 @@ def test_classes_are_the_nearest_colours():
 def test_other_tasks_see_of_an_episode_what_they_may():
     frames = torch.randint(0, 256, (2, 6, SIZE, SIZE, 3), dtype=torch.uint8)
     recall, reconstruct = own_task(preset("tiny-bcb")).eval(), own_task(preset("tiny-oc")).eval()
-    assert torch.equal(recall.predict_episode(frames).slots, recall.predict(frames[:, :-1]).slots)
-    assert torch.equal(reconstruct.predict_episode(frames).frames, reconstruct.predict(frames).frames)
-    assert (recall.has_masks, reconstruct.has_masks, tiny_task().has_masks) == (False, True, False)
+    assert torch.equal(recall.predict_episode(frames)["slots"], recall.predict(frames[:, :-1])["slots"])
+    assert torch.equal(reconstruct.predict_episode(frames)["frames"], reconstruct.predict(frames)["frames"])
+    assert ["masks" in each.outputs for each in (recall, reconstruct, tiny_task())] == [False, True, False]

@@ -33,7 +33,7 @@ def random_episodes(num: int, frames: int = 6, seed: int = 0) -> tuple[torch.Ten
 
 def logits_of(task: Recall, frames: torch.Tensor) -> torch.Tensor:
     """Class scores of the target, put together from the parts of the task."""
-    tokens = task.tokenizer(frames[:, :-1].permute(0, 1, 4, 2, 3) / 255)
+    tokens = task.encoder(frames[:, :-1].permute(0, 1, 4, 2, 3) / 255)
     return task.decoder(task.model(tokens).slots[:, -1])
 
 
@@ -61,9 +61,10 @@ def test_prediction_renders_the_most_likely_class(task):
     frames, _ = random_episodes(3)
     prediction = task.predict(frames[:, :-1])
     rendered = torch.tensor(PALETTE)[logits_of(task, frames).argmax(1)] / 255
-    torch.testing.assert_close(prediction.frames[:, 0], rendered.permute(0, 3, 1, 2))
-    assert prediction.slots.shape == (3, 5 * 4, 3, 16)
-    assert prediction.masks is None
+    torch.testing.assert_close(prediction["frames"][:, 0], rendered.permute(0, 3, 1, 2))
+    assert prediction["slots"].shape == (3, 5 * 4, 3, 16)
+    assert set(prediction) == task.outputs == {"slots", "frames", "classes"}
+    assert torch.equal(prediction["classes"][:, 0], logits_of(task, frames).argmax(1))
 
 
 @torch.no_grad()
@@ -85,12 +86,12 @@ def test_streaming_in_two_parts_equals_the_whole(task, cut):
     whole = task.predict(frames[:, :-1])
     first = task.predict(frames[:, :cut])
     second = task.predict(frames[:, cut:-1], first.state)
-    torch.testing.assert_close(torch.cat([first.slots, second.slots], 1), whole.slots, rtol=1e-4, atol=1e-5)
-    assert torch.equal(second.frames, whole.frames)
+    torch.testing.assert_close(torch.cat([first["slots"], second["slots"]], 1), whole["slots"], rtol=1e-4, atol=1e-5)
+    assert torch.equal(second["frames"], whole["frames"])
     assert second.state.num_steps == whole.state.num_steps == 20
     # a stream that forgets how far it is gives its frames the wrong time
     amnesiac = task.predict(frames[:, cut:-1], first.state._replace(num_steps=0))
-    assert not torch.allclose(amnesiac.slots, second.slots, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(amnesiac["slots"], second["slots"], rtol=1e-4, atol=1e-5)
 
 
 def test_classes_of_stored_colours_are_exact(task):
@@ -120,8 +121,8 @@ def test_one_batch_can_be_learned_by_heart():
 
 
 def test_task_is_refused_without_its_data():
-    run = preset("tiny-bcb").model_copy(update={"data": preset("tiny-oc").data})
-    with pytest.raises(InputError, match="'recall' needs data of kind 'bcb', not 'bouncing'"):
+    run = preset("tiny-bcb").replace(data=preset("tiny-oc").data)
+    with pytest.raises(InputError, match="'recall' needs data of Blinking Color Balls \\(generator 'bcb'\\)"):
         own_task(run)
 
 
@@ -277,8 +278,8 @@ def test_scores_and_predictions_are_of_the_datas_own_patches():
         for mode in (True, False):
             task.train(mode)
             found, expected = task.predict_episode(frames), plain.predict_episode(frames)
-            assert torch.equal(found.slots, expected.slots)
-            assert torch.equal(found.frames, expected.frames)
+            assert torch.equal(found["slots"], expected["slots"])
+            assert torch.equal(found["frames"], expected["frames"])
             assert found.state.num_steps == 5 * 2**2
 
 
@@ -293,7 +294,7 @@ def test_one_set_of_weights_serves_all_patches():
         assert all(torch.equal(found[name], weights[1][name]) for name in found)
     # sixteen pieces of a frame are the tokens of one step, or of sixteen steps
     pixels = episodes()["frames"].permute(0, 1, 4, 2, 3) / 255
-    together, alone = tasks[1].tokenizer(pixels), tasks[4].tokenizer(pixels)
+    together, alone = tasks[1].encoder(pixels), tasks[4].encoder(pixels)
     assert together.shape == (3, 6, 16, 16)
     assert alone.shape == (3, 6 * 16, 1, 16)
     torch.testing.assert_close(alone.view(together.shape), together)

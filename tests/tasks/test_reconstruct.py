@@ -1,5 +1,6 @@
 import pytest
 import torch
+from own_task import own_task
 
 from slotssm.experiments.presets import preset
 from slotssm.models import SlotSSMConfig
@@ -20,7 +21,7 @@ def random_frames(num: int = 2, frames: int = 5) -> torch.Tensor:
 def test_loss_is_the_squared_error_of_what_is_predicted(task):
     frames = random_frames()
     loss, extra = task({"frames": frames})
-    error = task.predict(frames).frames.double() - frames.permute(0, 1, 4, 2, 3).double() / 255
+    error = task.predict(frames)["frames"].double() - frames.permute(0, 1, 4, 2, 3).double() / 255
     torch.testing.assert_close(loss.double(), error.square().mean(), rtol=1e-6, atol=0)
     assert extra == {}
 
@@ -28,14 +29,14 @@ def test_loss_is_the_squared_error_of_what_is_predicted(task):
 @torch.no_grad()
 def test_prediction_is_a_blend_of_the_slots_images(task):
     prediction = task.predict(random_frames())
-    assert prediction.slots.shape == (2, 5, 3, 16)
-    assert prediction.masks.shape == (2, 5, 3, 16, 16)
-    assert prediction.slot_frames.shape == (2, 5, 3, 3, 16, 16)
-    assert prediction.attention.shape == (2, 5, 3, 8, 8)
-    torch.testing.assert_close(prediction.masks.sum(2), torch.ones(2, 5, 16, 16))
-    torch.testing.assert_close(prediction.attention.sum(2), torch.ones(2, 5, 8, 8))
-    blend = (prediction.slot_frames * prediction.masks[:, :, :, None]).sum(2)
-    torch.testing.assert_close(prediction.frames, blend)
+    assert prediction["slots"].shape == (2, 5, 3, 16)
+    assert prediction["masks"].shape == (2, 5, 3, 16, 16)
+    assert prediction["slot_frames"].shape == (2, 5, 3, 3, 16, 16)
+    assert prediction["attention"].shape == (2, 5, 3, 8, 8)
+    torch.testing.assert_close(prediction["masks"].sum(2), torch.ones(2, 5, 16, 16))
+    torch.testing.assert_close(prediction["attention"].sum(2), torch.ones(2, 5, 8, 8))
+    blend = (prediction["slot_frames"] * prediction["masks"][:, :, :, None]).sum(2)
+    torch.testing.assert_close(prediction["frames"], blend)
 
 
 @torch.no_grad()
@@ -46,7 +47,7 @@ def test_attention_lies_on_the_image_as_the_tokens_do(task):
     changed[:, :, 14:, :2] = 255 - changed[:, :, 14:, :2]
     tokens = (task.encoder(as_pixels(changed)) - task.encoder(as_pixels(frames))).abs().sum(-1).reshape(8, 8)
     assert tokens[6:, :2].sum() == tokens.sum() > 0
-    read = (task.predict(changed).attention - task.predict(frames).attention).abs().sum(2)[0, 0]
+    read = (task.predict(changed)["attention"] - task.predict(frames)["attention"]).abs().sum(2)[0, 0]
     assert read[6:, :2].max() > 2 * read[:6].max()
     assert read[6:, :2].max() > 2 * read[:, 2:].max()
 
@@ -59,8 +60,8 @@ def test_streaming_in_two_parts_equals_the_whole(task, cut):
     first = task.predict(frames[:, :cut])
     second = task.predict(frames[:, cut:], first.state)
     for name in ("slots", "masks", "attention", "frames", "slot_frames"):
-        parts = torch.cat([getattr(first, name), getattr(second, name)], 1)
-        torch.testing.assert_close(parts, getattr(whole, name), rtol=1e-4, atol=1e-5)
+        parts = torch.cat([first[name], second[name]], 1)
+        torch.testing.assert_close(parts, whole[name], rtol=1e-4, atol=1e-5)
     assert second.state.num_steps == 5
 
 
@@ -69,7 +70,7 @@ def test_frames_are_reconstructed_without_the_future(task):
     frames = random_frames()
     changed = frames.clone()
     changed[:, 3:] = 255 - changed[:, 3:]
-    before, after = task.predict(frames).frames, task.predict(changed).frames
+    before, after = task.predict(frames)["frames"], task.predict(changed)["frames"]
     torch.testing.assert_close(after[:, :3], before[:, :3])
     assert not torch.allclose(after[:, 3:], before[:, 3:])
 
@@ -77,10 +78,11 @@ def test_frames_are_reconstructed_without_the_future(task):
 @torch.no_grad()
 def test_slotssm_reconstructs_too_without_attention_to_show():
     model = SlotSSMConfig(num_slots=3, slot_dim=16, num_layers=1, num_heads=2, num_encoder_layers=1)
-    task = own_task(preset("tiny-oc").model_copy(update={"model": model}))
+    task = own_task(preset("tiny-oc").replace(model=model))
     prediction = task.predict(random_frames())
-    assert prediction.attention is None
-    assert prediction.masks.shape == (2, 5, 3, 16, 16)
+    assert "attention" not in prediction
+    assert set(prediction) == task.outputs == {"slots", "masks", "frames", "slot_frames"}
+    assert prediction["masks"].shape == (2, 5, 3, 16, 16)
 
 
 def test_one_batch_can_be_learned_by_heart():
