@@ -93,6 +93,10 @@ def test_reasons_of_several_lines_are_cut_to_the_first(tmp_path: Path) -> None:
     for error, told in (
         (OSError(28, "Can't write (time = now\n, errno = 28\n)"), full),
         (OSError("Can't close\nbecause"), "Can't close; choose another `out`"),
+        (
+            OSError("I/O error: No space left on device (os error 28)"),
+            f"I/O error: {full[:23]} (os error 28){full[23:]}",
+        ),
     ):
         with pytest.raises(InputError) as caught, explained(tmp_path):
             raise error
