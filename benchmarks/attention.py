@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from slotssm.experiments.provenance import machine
+from slotssm.experiments.measurement.provenance import machine
 from slotssm.layers.causal_attention import block_causal_attention
 
 BATCH, HEADS, SLOTS, WIDTH = 6, 4, 6, 64

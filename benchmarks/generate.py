@@ -20,11 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from generators.catalog import GENERATORS, make_episode
+from generators.bouncing_recipe import BouncingRecipe
+from generators.catalog import make_episode
+from slotssm.data.generator import generator_of
 from generators.writer import generate
-from slotssm.config import BouncingRecipe, DataConfig
+from slotssm.config import RecipeData
 from slotssm.data.episodes import EpisodeWriter
-from slotssm.experiments.provenance import machine
+from slotssm.experiments.measurement.provenance import machine
 
 RECIPE = BouncingRecipe(min_objects=3, max_objects=3)
 PEER_FRAMES = 3000
@@ -39,7 +41,7 @@ TARGET = 25_000
 def run_writer(folder: Path, num_episodes: int, workers: int) -> int:
     """Generate to disk; returns the number of frames."""
     out = folder / "data.h5"
-    config = DataConfig(recipe=RECIPE, num_train=num_episodes, num_val=0, num_test=0)
+    config = RecipeData(recipe=RECIPE, num_train=num_episodes, num_val=0, num_test=0)
     return generate(config, out, workers=workers, force=True).num_frames
 
 
@@ -52,7 +54,7 @@ def run_making(num_episodes: int) -> int:
 
 def run_writing(folder: Path, episodes: list[dict[str, np.ndarray]], num_episodes: int) -> int:
     """Compress and write episodes that are ready."""
-    layout = GENERATORS["bouncing"].layout(RECIPE)
+    layout = generator_of(RECIPE).layout()
     with EpisodeWriter(folder / "ready.h5", {}, layout, {"train": num_episodes}) as writer:
         for first in range(0, num_episodes, len(episodes)):
             writer.write("train", first, episodes[: num_episodes - first])

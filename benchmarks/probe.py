@@ -16,7 +16,7 @@ import numpy as np
 
 from slotssm.evaluation.probes import probe
 from slotssm.evaluation.properties import Property, SlotRows
-from slotssm.experiments.provenance import machine
+from slotssm.experiments.measurement.provenance import machine
 
 PROPERTIES = (
     Property("position", "numeric", "px", ()),

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from transformers import MambaConfig as TransformersConfig
 from transformers.models.mamba.modeling_mamba import MambaMixer
 
-from slotssm.experiments.provenance import machine
+from slotssm.experiments.measurement.provenance import machine
 from slotssm.layers import Mamba, SlotMixer
 from slotssm.models.composition import SlotLayer
 from slotssm.ops import causal_convolve, selective_scan

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from sklearn.metrics import adjusted_rand_score
 
 from slotssm.evaluation.conventions import CONVENTIONS
-from slotssm.experiments.provenance import machine
+from slotssm.experiments.measurement.provenance import machine
 from slotssm.metrics import ari, contingency, fg_ari, mbo, miou
 
 OBJECTS, SLOTS = 6, 8

@@ -7,20 +7,72 @@ the same context for the same seed.
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
+from pydantic import Field as Setting
+from pydantic import model_validator
 
+from generators.limits import check_room, check_speed
+from generators.paints import PAINTS
 from generators.physics import directions, place_discs, simulate
 from generators.rasterizer import paint
-from slotssm.config import BCBRecipe
+from slotssm.config import Recipe
 from slotssm.data.episodes import Episode, Field, Layout, categorical, numeric, standard_layout
+from slotssm.data.generator import Generator
+from slotssm.data.spec import RGB
 from slotssm.errors import InputError
+from slotssm.registry import register_generator
 
 WHITE = 0
 NUM_FRAMES = {80: 6, 320: 6, 1280: 6, 160: 11, 640: 11, 2560: 11}
 """The paper's sequence lengths L to their number of frames T; P follows from L = (T - 1) P²."""
 MAX_FRAMES = 1000
+
+
+class BCBRecipe(Recipe):
+    """Blinking Color Balls: everything that decides the content of its episodes (paper, section 7.2)."""
+
+    kind: Literal["bcb"] = "bcb"
+    rule: Literal["earliest", "frequent"] = "earliest"
+    """Colour of a ball in the target: the first one it got, or the one it got most often."""
+    num_frames: int = Setting(6, ge=2, le=1000)
+    """T: context frames plus the target, which is the last frame."""
+    patches_per_side: int = Setting(4, ge=1)
+    """P: each context frame is read as P x P patches, one a step; 1 reads whole frames."""
+    num_balls: int = Setting(4, ge=1, le=100)
+    """Balls in every episode."""
+    size_px: int = Setting(64, ge=8, le=256)
+    """Side of the square frame in pixels."""
+    radius_px: float = Setting(5.68, gt=0)
+    """Radius of every ball in pixels (measured in the authors' figures)."""
+    speed_px_per_frame: float = Setting(3.0, ge=0)
+    """Speed of every ball in the first frame; collisions redistribute it, its root mean square stays."""
+    num_colors: int = Setting(5, ge=1, le=5)
+    """How many of the five non-white colours are drawn from, in palette order."""
+
+    @property
+    def paints(self) -> list[str]:
+        """White and the blinking colours; their order is the colour code."""
+        return list(PAINTS)[: 1 + self.num_colors]
+
+    @property
+    def palette(self) -> list[RGB]:
+        """RGB of the pixel classes: black background, white, then the blinking colours."""
+        return [(0, 0, 0), *(PAINTS[name] for name in self.paints)]
+
+    @property
+    def sequence_length(self) -> int:
+        """L = (T - 1) * P * P steps."""
+        return (self.num_frames - 1) * self.patches_per_side**2
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.size_px % self.patches_per_side:
+            raise ValueError(f"patches_per_side {self.patches_per_side} does not divide size_px {self.size_px}")
+        check_room(self.num_balls, self.radius_px, self.size_px)
+        check_speed(self.speed_px_per_frame, self.size_px)
+        return self
 
 
 def recipe_for_length(
@@ -146,3 +198,24 @@ def target_colors(blinking: np.ndarray, blink_color: np.ndarray, num_balls: int,
             # argmax takes the first of equals, and `shown` is in order of time
             target[ball] = shown[np.argmax(counts[shown])]
     return target
+
+
+@register_generator("bcb", BCBRecipe)
+class BlinkingColorBalls(Generator[BCBRecipe]):
+    """Blinking Color Balls by recipe."""
+
+    def layout(self) -> Layout:
+        """Fields of the file."""
+        return layout(self.recipe)
+
+    def attributes(self) -> dict[str, Any]:
+        """Palette, rule, and how the paper reads the frames."""
+        return attributes(self.recipe)
+
+    def make_episode(self, rng: np.random.Generator) -> Episode:
+        """One episode, a pure function of the recipe and the generator's state."""
+        return make_episode(self.recipe, rng)
+
+    def file_name(self) -> str:
+        """For example bcb-earliest-2560."""
+        return f"bcb-{self.recipe.rule}-{self.recipe.sequence_length}"

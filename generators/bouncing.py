@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from generators.bouncing_recipe import BouncingRecipe
 from generators.camera import changing_light, pan
+from generators.paints import PAINTS
 from generators.physics import Motion, directions, place_discs, simulate
 from generators.rasterizer import SHAPES, paint
 from generators.textures import TEXTURES, draw_background, draw_patterns, shade
-from slotssm.config import PAINTS, BouncingRecipe
 from slotssm.data.episodes import Episode, Field, Layout, categorical, numeric, standard_layout
+from slotssm.data.generator import Generator
+from slotssm.registry import register_generator
 
 STREAMS = ("backgrounds", "textures", "lighting", "camera", "colors")
 """What draws from a stream of its own, in the order in which the streams are spawned; new ones come last."""
@@ -138,3 +141,25 @@ def _padded(array: np.ndarray, field: Field) -> np.ndarray:
         for name, size, there in zip(field.dims, field.shape, np.shape(array), strict=True)
     ]
     return np.pad(array, missing) if any(after for _, after in missing) else array
+
+
+@register_generator("bouncing", BouncingRecipe)
+class BouncingShapes(Generator[BouncingRecipe]):
+    """Bouncing coloured shapes by recipe."""
+
+    def layout(self) -> Layout:
+        """Fields of the file."""
+        return layout(self.recipe)
+
+    def attributes(self) -> dict[str, Any]:
+        """The palette, where all pixels are of a few colours."""
+        return attributes(self.recipe)
+
+    def make_episode(self, rng: np.random.Generator) -> Episode:
+        """One episode, a pure function of the recipe and the generator's state."""
+        return make_episode(self.recipe, rng)
+
+    def file_name(self) -> str:
+        """For example bouncing-3-5x64."""
+        low, high = self.recipe.min_objects, self.recipe.max_objects
+        return f"bouncing-{low if low == high else f'{low}-{high}'}x{self.recipe.size_px}"

@@ -12,7 +12,7 @@ from typing import get_args
 import numba
 import numpy as np
 
-from slotssm.config import TextureName
+from generators.bouncing_recipe import TextureName
 
 TEXTURES: tuple[str, ...] = get_args(TextureName)
 """Names of patterns; their order is the code."""

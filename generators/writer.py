@@ -1,37 +1,39 @@
-"""Write a data set: in parallel, resumable, and the same content however it is made.
+"""Generate a data set, estimate what it costs, and verify one against its recipe.
 
-Workers write shards (small episode files of consecutive episodes) into a folder beside the output; complete
-shards are then joined without recompression and the result is moved into place. Since an episode depends
-only on (recipe, seed, split, index), neither the number of workers nor an interruption can change it.
+Since an episode depends only on (recipe, seed, split, index), neither the number of workers nor an interruption can
+change a data set. `slotssm.data.sharding` writes it.
 """
 
 import json
-import os
-import shutil
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
-from itertools import islice
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from generators.catalog import GENERATORS, make_episode
-from slotssm import __version__
-from slotssm.config import BCBRecipe, BouncingRecipe, DataConfig, FileRecipe
-from slotssm.data.episodes import EpisodeFile, EpisodeWriter
+from generators.catalog import make_episode
+from slotssm.config import Recipe, RecipeData
+from slotssm.data.episodes import Episode, EpisodeFile
+from slotssm.data.generator import generator_of
+from slotssm.data.sharding import (
+    Contents,
+    ProgressCallback,
+    Shard,
+    Work,
+    shard_length,
+    usable_processors,
+    write_episodes,
+)
 from slotssm.documents import load
-from slotssm.errors import InputError, Interrupted, SlotSSMError
-from slotssm.files import atomic, exclusive, explained, make_folder, read_json, refuse_existing, write_json
-from slotssm.interrupts import StopRequest, stop_requests
+from slotssm.errors import InputError
+from slotssm.plugins import load_plugin, loaded_plugins
+from slotssm.registry import GENERATORS
+
+__all__ = ["ProgressCallback", "default_path", "estimate", "generate", "recipe_of", "verify"]
 
 SHARD_FRAMES = 4096
 """Frames of a shard, roughly: about a tenth of a second of work."""
@@ -39,11 +41,6 @@ SAMPLED_EPISODES, SAMPLED_FRAMES = 8, 2000
 """An estimate is made from so many episodes, or fewer long ones."""
 SMALL_JOB_S = 4.0
 """Below this much work one process is faster than starting several."""
-
-PLAN, LOCK = "plan.json", "lock"
-
-ProgressCallback = Callable[[int, int], None]
-"""Called with the episodes done and the episodes in all."""
 
 
 @dataclass(frozen=True)
@@ -65,34 +62,22 @@ class Written:
     num_frames: int
     stored_bytes: int
     seconds: float
+    is_new: bool = True
+    """False if it was complete before."""
 
 
-@dataclass(frozen=True)
-class Shard:
-    """Consecutive episodes of one split."""
-
-    split: str
-    first: int
-    count: int
-
-    @property
-    def file_name(self) -> str:
-        """Name inside the folder of parts."""
-        return f"{self.split}-{self.first:08d}-{self.count}.h5"
-
-
-def estimate(config: DataConfig, workers: int | None = None) -> Estimate:
+def estimate(config: RecipeData, workers: int | None = None) -> Estimate:
     """Make a few episodes and extrapolate size and time.
 
     Args:
         config: recipe, seed and counts.
         workers: processes; None assumes what `generate` would choose.
     """
-    recipe = generated_recipe(config)
-    generator = GENERATORS[recipe.kind]
-    layout = generator.layout(recipe)
-    make_episode(recipe.model_copy(update={"num_frames": 2}), config.seed, "train", 0)  # compile off the clock
-    num_sampled = max(1, min(SAMPLED_EPISODES, SAMPLED_FRAMES // recipe.num_frames))
+    recipe = config.recipe
+    layout = generator_of(recipe).layout()
+    num_frames = layout["frames"].shape[0]
+    make_episode(_shortened(recipe), config.seed, "train", 0)  # compile off the clock
+    num_sampled = max(1, min(SAMPLED_EPISODES, SAMPLED_FRAMES // num_frames))
     stored, start = 0, time.perf_counter()
     for index in range(num_sampled):
         episode = make_episode(recipe, config.seed, "train", index)
@@ -102,14 +87,19 @@ def estimate(config: DataConfig, workers: int | None = None) -> Estimate:
     seconds = (time.perf_counter() - start) * share
     return Estimate(
         config.num_episodes,
-        total * recipe.num_frames,
+        total * num_frames,
         int(stored * share),
         seconds / (workers or _workers_for(seconds)),
     )
 
 
+def _shortened(recipe: Recipe) -> Recipe:
+    """The same with two frames, where a recipe has a number of frames."""
+    return recipe.replace(num_frames=2) if "num_frames" in type(recipe).model_fields else recipe
+
+
 def generate(
-    config: DataConfig,
+    config: RecipeData,
     out: Path,
     workers: int | None = None,
     resume: bool = False,
@@ -122,193 +112,73 @@ def generate(
         config: recipe, seed and counts.
         out: the file; while it grows, its parts lie in the folder `<out>.parts`.
         workers: processes; None chooses by the size of the job.
-        resume: continue a generation that was interrupted.
+        resume: continue a generation that was interrupted; a complete file of the same configuration stays as it is.
         force: overwrite an existing file, and drop what an interrupted generation left.
-        on_progress: told of every finished shard.
+        on_progress: told of every finished shard, and of every episode if there is one process.
 
     Raises:
         InputError: the output exists, is unfinished from before, or cannot be written.
         Interrupted: SIGINT or SIGTERM arrived; `resume` continues.
     """
-    generated_recipe(config)
+    recipe = config.recipe
     if not config.num_episodes:
-        raise InputError("nothing to generate: --train, --val and --test are all 0")
+        raise InputError("nothing to generate: `num_train`, `num_val` and `num_test` are all 0")
     started = time.perf_counter()
-    if out.is_dir():
-        raise InputError(f"{out} is a folder; choose a file for --out")
-    refuse_existing(out, force)
-    make_folder(out.parent)
-    parts = out.with_name(out.name + ".parts")
-    unfinished = parts.exists()
-    parts.mkdir(exist_ok=True)
-    shards = list(_shards(config))
-    with exclusive(parts / LOCK):
-        refuse_existing(out, force)  # again: another process may just have finished it
-        if unfinished:
-            _check_parts(parts, config, resume, force)
-        write_json(parts / PLAN, _plan(config))
-        with stop_requests() as stop:
-            _write_shards(config, parts, shards, _choose_workers(config, workers), stop, on_progress)
-            _join(config, parts, shards, out)
-        for shard in shards:
-            (parts / shard.file_name).unlink()
-    shutil.rmtree(parts, ignore_errors=True)
+    work = Work(
+        name="generation",
+        plan=_plan(recipe, config.seed),
+        num_episodes=config.num_episodes,
+        plan_of=lambda episodes: _plan(recipe_of(episodes), int(episodes.attrs["seed"])),
+        prepare=lambda found: _contents(config, workers),
+    )
+    is_new = write_episodes(work, out, resume, force, on_progress)
     seconds = time.perf_counter() - started
-    num_frames = sum(config.num_episodes.values()) * config.recipe.num_frames
-    return Written(out, config.num_episodes, num_frames, out.stat().st_size, seconds)
+    num_frames = sum(config.num_episodes.values()) * generator_of(recipe).layout()["frames"].shape[0]
+    return Written(out, config.num_episodes, num_frames, out.stat().st_size, seconds, is_new)
 
 
-def generated_recipe(config: DataConfig) -> BCBRecipe | BouncingRecipe:
-    """The recipe of a data set that a generator makes; videos from elsewhere are refused."""
-    if isinstance(config.recipe, FileRecipe):
-        raise InputError("data.recipe.kind 'file' cannot be generated: its videos come from elsewhere")
-    return config.recipe
+def _plan(recipe: Recipe, seed: int) -> dict[str, Any]:
+    """What decides the content of an episode, beside its split and index."""
+    return {"recipe": recipe.model_dump(mode="json"), "seed": seed}
 
 
-def _plan(config: DataConfig) -> dict[str, Any]:
-    """What decides the content of the shards."""
-    return {"recipe": config.recipe.model_dump(mode="json"), "seed": config.seed, "version": __version__}
+def _contents(config: RecipeData, workers: int | None) -> Contents:
+    recipe, generator = config.recipe, generator_of(config.recipe)
+    document, layout = recipe.model_dump(mode="json"), generator.layout()
+    attrs = {
+        "generator": recipe.kind,
+        "config": json.dumps(document),
+        "seed": config.seed,
+        "versions": json.dumps({name: version(name) for name in ("slotssm", "numpy", "pymunk", "numba", "h5py")}),
+        **generator.attributes(),
+    }
+    return Contents(
+        layout=layout,
+        attrs=attrs,
+        make=partial(make_shard, document, config.seed, loaded_plugins()),
+        shard_episodes=shard_length(layout, max(1, SHARD_FRAMES // layout["frames"].shape[0])),
+        workers=workers or _workers_for(estimate(config, workers=1).seconds),
+    )
 
 
-def _check_parts(parts: Path, config: DataConfig, resume: bool, force: bool) -> None:
-    """Clear an unfinished generation, or check that it may and can be continued."""
-    if force and not resume:
-        for part in parts.iterdir():
-            if part.name != LOCK:
-                part.unlink()
-    elif not resume:
-        raise InputError(
-            f"{parts} holds an unfinished generation; pass --resume to continue it or --force to start again"
-        )
-    elif (parts / PLAN).exists() and read_json(parts / PLAN) != _plan(config):
-        raise InputError(
-            f"{parts} belongs to other settings or another version; repeat the command that began it, "
-            "or pass --force without --resume to start again"
-        )
+def make_shard(recipe: dict[str, Any], seed: int, plugins: list[Path], shard: Shard) -> Iterator[Episode]:
+    """The episodes of a shard, one by one; the recipe is a document, so that it can be sent to any process."""
+    for plugin in plugins:
+        load_plugin(plugin)
+    typed = _typed(recipe, "recipe")
+    for index in range(shard.first, shard.first + shard.count):
+        yield make_episode(typed, seed, shard.split, index)
 
 
-def _shards(config: DataConfig) -> Iterator[Shard]:
-    per_shard = max(1, SHARD_FRAMES // config.recipe.num_frames)
-    for split, count in config.num_episodes.items():
-        for first in range(0, count, per_shard):
-            yield Shard(split, first, min(per_shard, count - first))
-
-
-def _choose_workers(config: DataConfig, workers: int | None) -> int:
-    return workers or _workers_for(estimate(config, workers=1).seconds)
+def _typed(document: Any, source: str) -> Recipe:
+    recipe = load(GENERATORS.config_class(document), document, source)
+    assert isinstance(recipe, Recipe)
+    return recipe
 
 
 def _workers_for(seconds: float) -> int:
-    """All cores, unless the work is done before further processes have started."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores if seconds > SMALL_JOB_S else 1
-
-
-def _write_shards(
-    config: DataConfig,
-    parts: Path,
-    shards: list[Shard],
-    workers: int,
-    stop: StopRequest,
-    on_progress: ProgressCallback,
-) -> None:
-    missing = [shard for shard in shards if not _is_complete(parts / shard.file_name, shard)]
-    total = sum(shard.count for shard in shards)
-    done = total - sum(shard.count for shard in missing)
-    on_progress(done, total)
-    recipe = config.recipe.model_dump(mode="json")
-    if workers == 1 or len(missing) <= 1:
-        for shard in missing:
-            if stop:
-                raise Interrupted(f"{stop.signal_name}: {done} of {total} episodes are kept; --resume continues")
-            write_shard(recipe, config.seed, shard, parts)
-            done += shard.count
-            on_progress(done, total)
-        return
-    # spawn: the parent may hold torch's threads, which do not survive a fork
-    pool = ProcessPoolExecutor(min(workers, len(missing)), mp_context=get_context("spawn"), initializer=_prepare_worker)
-    running: dict[Future[None], Shard] = {}
-    queue = iter(missing)
-    try:
-        while True:
-            for shard in islice(queue, 2 * workers - len(running)):
-                running[pool.submit(write_shard, recipe, config.seed, shard, parts)] = shard
-            if not running:
-                return
-            finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-            for future in finished:
-                future.result()
-                done += running.pop(future).count
-                on_progress(done, total)
-            if stop:
-                raise Interrupted(f"{stop.signal_name}: {done} of {total} episodes are kept; --resume continues")
-    except BrokenProcessPool:
-        if stop:  # schedulers signal the whole process group, and the workers died of it
-            raise Interrupted(f"{stop.signal_name}: {done} of {total} episodes are kept; --resume continues") from None
-        raise SlotSSMError(
-            "a worker process died (out of memory?); --resume continues, --workers 1 needs least memory"
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _prepare_worker() -> None:
-    """Leave Ctrl-C to the parent, and end when the parent is gone, even if it was killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = parent_process()
-
-    def follow() -> None:
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
-def write_shard(recipe: dict[str, Any], seed: int, shard: Shard, parts: Path) -> None:
-    """Make and write one shard; it gets its name once it is complete."""
-    generator = GENERATORS[recipe["kind"]]
-    typed = load(generator.recipe_class, recipe, "recipe")
-    layout = generator.layout(typed)
-    episodes = [make_episode(typed, seed, shard.split, shard.first + i) for i in range(shard.count)]
-    target = parts / shard.file_name
-    temporary = parts / f"{target.name}.{os.getpid()}.partial"
-    try:
-        with explained(target):
-            with EpisodeWriter(temporary, {}, layout, {shard.split: shard.count}) as writer:
-                writer.write(shard.split, 0, episodes)
-            os.replace(temporary, target)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _is_complete(path: Path, shard: Shard) -> bool:
-    """Whether a shard is there and whole; HDF5 notices a file that was cut short."""
-    if not path.exists():
-        return False
-    try:
-        with EpisodeFile(path) as episodes:
-            return episodes.num_episodes(shard.split) == shard.count
-    except InputError:
-        return False
-
-
-def _join(config: DataConfig, parts: Path, shards: list[Shard], out: Path) -> None:
-    """Copy all shards into one file."""
-    generator = GENERATORS[config.recipe.kind]
-    attrs = {
-        "generator": config.recipe.kind,
-        "config": json.dumps(config.recipe.model_dump(mode="json")),
-        "seed": config.seed,
-        "versions": json.dumps({name: version(name) for name in ("slotssm", "numpy", "pymunk", "numba", "h5py")}),
-        **generator.attributes(config.recipe),
-    }
-    layout = generator.layout(config.recipe)
-    with atomic(out) as temporary, EpisodeWriter(temporary, attrs, layout, config.num_episodes) as writer:
-        for shard in shards:
-            with EpisodeFile(parts / shard.file_name) as source:
-                writer.copy(shard.split, shard.first, source)
+    """All processors, unless the work is done before further processes have started."""
+    return usable_processors() if seconds > SMALL_JOB_S else 1
 
 
 # --- verification -----------------------------------------------------------------------------------------
@@ -324,14 +194,14 @@ class Verification:
     """`split/index: field` for every difference."""
 
 
-def recipe_of(episodes: EpisodeFile) -> BCBRecipe | BouncingRecipe:
+def recipe_of(episodes: EpisodeFile) -> Recipe:
     """The recipe stored in a generated file."""
     kind = episodes.attrs.get("generator")
-    if kind not in GENERATORS or "seed" not in episodes.attrs:
+    if kind not in GENERATORS.entries() or "seed" not in episodes.attrs:
         raise InputError(
             f"{episodes.path} was not generated by this program (generator {kind!r}), so its recipe is unknown"
         )
-    return load(GENERATORS[kind].recipe_class, episodes.config, f"{episodes.path}, attribute config")
+    return _typed(episodes.config, f"{episodes.path}, attribute config")
 
 
 def verify(
@@ -346,7 +216,7 @@ def verify(
     """
     with EpisodeFile(path) as episodes:
         recipe, seed = recipe_of(episodes), int(episodes.attrs["seed"])
-        layout = GENERATORS[recipe.kind].layout(recipe)
+        layout = generator_of(recipe).layout()
         counts = {split: episodes.num_episodes(split) for split in episodes.splits}
         chosen = [
             (split, int(index))
@@ -365,10 +235,6 @@ def verify(
     return Verification(len(chosen), sum(counts.values()), mismatches)
 
 
-def default_path(recipe: BCBRecipe | BouncingRecipe, preset: str | None = None) -> Path:
-    """Where `generate` writes without `--out`, for example data/bcb-earliest-2560.h5."""
-    if recipe.kind == "bcb":
-        return Path("data") / f"bcb-{recipe.rule}-{recipe.sequence_length}.h5"
-    low, high = recipe.min_objects, recipe.max_objects
-    name = preset or f"bouncing-{low if low == high else f'{low}-{high}'}x{recipe.size_px}"
-    return Path("data") / f"{name}.h5"
+def default_path(recipe: Recipe, preset: str | None = None) -> Path:
+    """Where `slotssm generate` writes unless it is told, for example data/bcb-earliest-2560.h5."""
+    return Path("data") / f"{preset or generator_of(recipe).file_name()}.h5"

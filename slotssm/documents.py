@@ -7,11 +7,14 @@ import difflib
 import json
 import tomllib
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, core_schema
 
 from slotssm.errors import InputError
 
@@ -20,6 +23,35 @@ class Config(BaseModel):
     """Base of all configurations: immutable, and no unknown key passes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with other values of some fields, validated like any configuration."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self).model_validate(values | changes)
+
+
+class Choice(ABC):
+    """In `Annotated[Base, choice]`: a field whose value decides by which class it is validated."""
+
+    @abstractmethod
+    def config_class(self, document: Any) -> type[Config]:
+        """The class for a value that is not validated yet.
+
+        Raises:
+            ValueError: the value names none.
+        """
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def validate(value: Any) -> Config:
+            return value if isinstance(value, Config) else self.config_class(value).model_validate(value)
+
+        def serialize(value: Config, info: core_schema.SerializationInfo) -> dict[str, Any]:
+            return value.model_dump(mode=info.mode)
+
+        return core_schema.no_info_plain_validator_function(
+            validate,
+            serialization=core_schema.plain_serializer_function_ser_schema(serialize, info_arg=True),
+        )
 
 
 AnyConfig = typing.TypeVar("AnyConfig", bound=Config)
@@ -30,7 +62,7 @@ def load(config_class: type[AnyConfig], document: Any, source: str) -> AnyConfig
     try:
         return config_class.model_validate(document)
     except ValidationError as error:
-        raise InputError(f"{source}: {_first_fault(config_class, error)}") from None
+        raise InputError(f"{source}: {_first_fault(config_class, document, error)}") from None
 
 
 def override(config: AnyConfig, changes: Mapping[str, Any], source: str) -> AnyConfig:
@@ -47,7 +79,7 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not path:
-            raise InputError(f"--set {assignment}: expected KEY.PATH=VALUE, for example train.num_steps=100")
+            raise InputError(f"`assignments` {assignment}: expected KEY.PATH=VALUE, for example train.num_steps=100")
         try:
             value = json.loads(text)
         except ValueError:
@@ -57,7 +89,7 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
         for parent in parents:
             target = target.setdefault(parent, {})
             if not isinstance(target, dict):
-                raise InputError(f"--set {assignment}: {parent} was set to a value before")
+                raise InputError(f"`assignments` {assignment}: {parent} was set to a value before")
         target[leaf] = value
     return changes
 
@@ -65,11 +97,12 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file of changes to a preset (or a whole configuration)."""
     try:
-        return tomllib.loads(path.read_text())
+        # some editors of Windows put a byte order mark before the text
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise InputError(f"--config {path} does not exist") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"--config {path} is not readable TOML: {error}") from None
+        raise InputError(f"configuration file {path} does not exist") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"configuration file {path} is not readable TOML: {error}") from None
 
 
 def merged(old: Any, new: Any) -> Any:
@@ -81,59 +114,49 @@ def merged(old: Any, new: Any) -> Any:
     return {**old, **{key: merged(old.get(key), value) for key, value in new.items()}}
 
 
-def _first_fault(config_class: type[Config], error: ValidationError) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What a message says of an unknown name: the nearest known one, or all of them."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(names) or 'none'}"
+
+
+def _first_fault(config_class: type[Config], document: Any, error: ValidationError) -> str:
     """One line for the first fault: unknown keys before missing ones, since a typo causes both."""
     faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     fault = faults[0]
     path = [str(part) for part in fault["loc"]]
     if fault["type"] == "extra_forbidden":
-        names = _field_names(config_class, path[:-1])
-        near = difflib.get_close_matches(path[-1], names, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}?" if near else f"valid names: {', '.join(names)}"
-        return f"unknown key {'.'.join(_without_tags(config_class, path))}; {hint}"
-    where = ".".join(_without_tags(config_class, path))
+        found = _class_at(config_class, document, path[:-1])
+        return f"unknown key {'.'.join(path)}; {nearest(path[-1], found.model_fields if found else ())}"
     message = fault["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
+    return f"{'.'.join(path)}: {message}" if path else message
 
 
-def _parts(config_class: type[Config], path: Sequence[str]) -> list[tuple[str, type[Config] | None]]:
-    """Walk an error path; each step gives its name ("" for a union's tag) and the class it leads to."""
-    steps: list[tuple[str, type[Config] | None]] = []
-    options: list[type[Config]] = [config_class]
+def _class_at(config_class: type[Config], document: Any, path: Sequence[str]) -> type[Config] | None:
+    """The class of the part of a document that a path leads to; None if it is no configuration."""
+    found: type[Config] | None = config_class
     for name in path:
-        tagged = [
-            option
-            for option in options
-            if option.model_fields.get("kind") and option.model_fields["kind"].default == name
-        ]
-        if tagged and len(options) > 1:
-            options = tagged
-            steps.append(("", tagged[0]))
-            continue
-        field = next((option.model_fields[name] for option in options if name in option.model_fields), None)
-        options = _config_classes(field.annotation) if field else []
-        steps.append((name, options[0] if len(options) == 1 else None))
-    return steps
+        field = found.model_fields.get(name) if found is not None else None
+        document = document.get(name) if isinstance(document, Mapping) else getattr(document, name, None)
+        found = _class_of(field, document) if field is not None else None
+    return found
 
 
-def _config_classes(annotation: Any) -> list[type[Config]]:
-    if isinstance(annotation, type) and issubclass(annotation, Config):
-        return [annotation]
-    return [found for argument in typing.get_args(annotation) for found in _config_classes(argument)]
-
-
-def _without_tags(config_class: type[Config], path: Sequence[str]) -> list[str]:
-    return [name for name, _ in _parts(config_class, path) if name]
-
-
-def _field_names(config_class: type[Config], path: Sequence[str]) -> list[str]:
-    steps = _parts(config_class, path)
-    found = steps[-1][1] if steps else config_class
-    return list(found.model_fields) if found else []
+def _class_of(field: FieldInfo, value: Any) -> type[Config] | None:
+    """The class that a field's value is validated by: chosen by the value, or named by the annotation."""
+    for marker in field.metadata:
+        if isinstance(marker, Choice):
+            try:
+                return marker.config_class(value)
+            except ValueError:
+                return None
+    annotations = (field.annotation, *typing.get_args(field.annotation))
+    return next((each for each in annotations if isinstance(each, type) and issubclass(each, Config)), None)
 
 
 def as_toml(config: Config) -> str:
-    """The configuration as TOML with dotted keys, as `--config` reads it."""
+    """The configuration as TOML with dotted keys, as `read_toml` reads it."""
     return "\n".join(f"{path} = {value}" for path, value in _toml_lines(config.model_dump(mode="json"), ""))
 
 

@@ -2,28 +2,49 @@
 
 import json
 import math
+import re
 import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 PLAIN_LINE_EVERY_S = 5.0
 PIPE_WIDTH = 140
 
+# control characters, marks that reverse the direction of writing, and halves of characters
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(text: str, kept: str = "") -> str:
+    r"""Text with its control characters spelled out, `\x1b` for an escape: what a file says cannot steer a terminal.
+
+    Args:
+        text: what may come from a file, a path or another program.
+        kept: control characters that stay as they are.
+    """
+    return _UNSEEN.sub(lambda found: found[0] if found[0] in kept else _spelled_out(found[0]), text)
+
+
+def _spelled_out(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
 
 def note(text: str) -> None:
     """A line on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # `print` would take stdout instead
+        print(visible(text), file=sys.stderr, flush=True)
 
 
 def result(text: str) -> None:
-    """A line of the result on stdout."""
-    print(text, flush=True)
+    """Text of the result on stdout: a line, or several that the program has composed."""
+    print(visible(text, kept="\n"), flush=True)
 
 
 def result_json(document: Any) -> None:
@@ -33,12 +54,15 @@ def result_json(document: Any) -> None:
 
 def result_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table of the result on stdout."""
-    table = Table(title=title or None, title_justify="left", show_edge=False, pad_edge=False)
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=visible(title) or None, title_justify="left", show_edge=False, pad_edge=False)
     for index, column in enumerate(columns):
-        table.add_column(column, no_wrap=index < 2)
+        table.add_column(visible(column), no_wrap=index < 2)
     for row in rows:
-        table.add_row(*row)
-    console = Console(soft_wrap=False, markup=False, highlight=False)
+        table.add_row(*map(visible, row))
+    console = Console(soft_wrap=False, markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
         console.width = PIPE_WIDTH
     console.print(table)
@@ -76,28 +100,17 @@ class Meter:
     """
 
     def __init__(self, label: str, unit: str) -> None:
-        self._label, self._unit = label, unit
-        self._bar: Progress | None = None
-        if sys.stderr.isatty():
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn(unit),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[values]}"),
-                console=Console(stderr=True),
-            )
-            self._task = self._bar.add_task(label, total=None, values="")
+        self._label, self._unit = visible(label), unit
+        self._bar = _bar(unit) if sys.stderr is not None and sys.stderr.isatty() else None
+        if self._bar is not None:
+            self._task = self._bar.add_task(self._label, total=None, values="")
         self._began = self._told = time.monotonic()
         self._first: int | None = None
 
     def update(self, done: int, total: int, values: str = "") -> None:
         """Show that `done` of `total` are done."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=total, values=values)
+            self._bar.update(self._task, completed=done, total=total, values=visible(values))
             if done < total:
                 self._bar.start()
             else:
@@ -115,7 +128,7 @@ class Meter:
     def say(self, text: str) -> None:
         """A line above the bar."""
         if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False)
+            self._bar.console.print(visible(text), markup=False, emoji=False, highlight=False)
         else:
             note(text)
 
@@ -131,3 +144,27 @@ class Meter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _bar(unit: str) -> "Progress":
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[values]}", markup=False),
+        console=Console(stderr=True),
+    )

@@ -53,6 +53,7 @@ def evaluate(
         tuple[Path, Path] | None,
         typer.Option(metavar="A.json B.json", help="Compare two files of --out, episode by episode."),
     ] = None,
+    plugin: options.Plugin = None,
     device: options.Device = "auto",
     force: options.Force = False,
     json: options.Json = False,
@@ -62,8 +63,8 @@ def evaluate(
     from slotssm.evaluation.pairing import write_scores
     from slotssm.experiments import session
     from slotssm.files import make_folder, refuse_existing
+    from slotssm.training.device import resolve_device
     from slotssm.training.run import RunDirectory, newest_run
-    from slotssm.training.trainer import resolve_device
 
     names = [name for group in metric or () for name in options.words(group)]
     if compare is not None:

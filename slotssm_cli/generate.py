@@ -109,7 +109,7 @@ def bouncing(
     json: options.Json = False,
 ) -> None:
     """Bouncing coloured shapes: elastic collisions, exact masks, positions, velocities and properties."""
-    from slotssm.config import bouncing_fields
+    from generators.bouncing_recipe import bouncing_fields
 
     if preset is None:
         recipe = _plain_bouncing(frames, size)
@@ -163,12 +163,12 @@ def _generate(
     json: bool,
 ) -> None:
     from generators import writer
-    from slotssm.config import DataConfig
+    from slotssm.config import RecipeData
     from slotssm.documents import load
 
     document = {"recipe": {"kind": kind, **recipe}, "seed": seed, **counts}
-    config = load(DataConfig, document, f"generate {kind}")
-    path = out or writer.default_path(writer.generated_recipe(config), preset)
+    config = load(RecipeData, document, f"generate {kind}")
+    path = out or writer.default_path(config.recipe, preset)
     if dry_run:
         expected = writer.estimate(config, workers)
         facts = {
@@ -188,8 +188,11 @@ def _generate(
         return
     with Meter(f"generate {path}", "episodes") as meter:
         written = writer.generate(config, path, workers, resume, force, meter.update)
-    rate = written.num_frames / max(written.seconds, 1e-9)
-    note(f"{written.num_frames} frames in {human_seconds(written.seconds)} ({rate:,.0f} frames/s)")
+    if written.is_new:
+        rate = written.num_frames / max(written.seconds, 1e-9)
+        note(f"{written.num_frames} frames in {human_seconds(written.seconds)} ({rate:,.0f} frames/s)")
+    else:
+        note(f"{path} is complete already")
     if json:
         result_json(
             {

@@ -69,8 +69,11 @@ def import_data(
         return
     with Meter(f"import {path}", "episodes") as meter:
         written = importers.import_data(src, path, asked, resume, force, meter.update)
-    rate = written.num_frames / max(written.seconds, 1e-9)
-    note(f"{written.num_frames} frames in {human_seconds(written.seconds)} ({rate:,.0f} frames/s)")
+    if written.is_new:
+        rate = written.num_frames / max(written.seconds, 1e-9)
+        note(f"{written.num_frames} frames in {human_seconds(written.seconds)} ({rate:,.0f} frames/s)")
+    else:
+        note(f"{path} is complete already")
     _tell(written, json, dry_run=False)
 
 

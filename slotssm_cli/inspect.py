@@ -69,7 +69,7 @@ def _inspect_run(path: Path, json: bool) -> None:
 
 def doctor(json: options.Json = False) -> None:
     """Check that everything that slotssm needs works on this machine."""
-    from slotssm.experiments.checkup import check_machine
+    from slotssm.experiments.measurement.checkup import check_machine
 
     findings: list[Any] = check_machine()
     if json:

@@ -15,6 +15,12 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed; 0 is a seed like
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes; chosen by the job's size.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
 Data = Annotated[Path | None, typer.Option("--data", help="Episode file.")]
+Plugin = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin", callback=lambda paths: _load_plugins(paths), help="Python file that registers code; repeatable."
+    ),
+]
 Split = Annotated[str, typer.Option("--split", help="train, val or test.")]
 NumTrain = Annotated[int, typer.Option("--train", min=0, help="Episodes in the split train; 0 leaves it out.")]
 NumVal = Annotated[int, typer.Option("--val", min=0, help="Episodes in the split val; 0 leaves it out.")]
@@ -53,3 +59,13 @@ def number_range(text: str, option: str) -> tuple[float, float]:
         return float(low), float(high or low)
     except ValueError:
         raise InputError(f"{option} {text}: expected a number or a range such as 6-9") from None
+
+
+def _load_plugins(paths: list[Path] | None) -> list[Path] | None:
+    """Run plugin files before the command looks anything up; installed plugins are there anyway."""
+    from slotssm.plugins import load_installed_plugins, load_plugin
+
+    load_installed_plugins()
+    for path in paths or ():
+        load_plugin(path)
+    return paths

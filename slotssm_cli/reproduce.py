@@ -22,15 +22,19 @@ def reproduce(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder; by default reproductions/EXPERIMENT-SCALE.")
     ] = None,
+    plugin: options.Plugin = None,
     device: options.Device = "auto",
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Run again what is recorded as failed, such as out of memory.")
+    ] = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
     """Rerun an experiment of the paper: data, training, scores, tables and figures; repeat it to continue."""
     from slotssm.experiments import reproduce as reproductions
-    from slotssm.experiments.cells import Listener
-    from slotssm.experiments.experiment import Choice
-    from slotssm.training.trainer import resolve_device
+    from slotssm.experiments.reproductions.cells import Listener
+    from slotssm.experiments.reproductions.experiment import Choice
+    from slotssm.training.device import resolve_device
 
     choice = Choice(
         scale,
@@ -54,7 +58,7 @@ def reproduce(
         return Listener(meters[0].update, shown(meters[1]), meters[2].update)
 
     try:
-        made = reproductions.reproduce(chosen, choice, folder, cells, device, listen, note)
+        made = reproductions.reproduce(chosen, choice, folder, cells, device, listen, note, retry_failed)
     finally:
         for meter in meters:
             meter.close()
@@ -70,7 +74,7 @@ def reproduce(
 
 
 def _report_plan(cells: Any, folder: Path, json: bool) -> None:
-    from slotssm.experiments.forecast import forecast
+    from slotssm.experiments.measurement.forecast import forecast
 
     with Meter("measure", "cells") as meter:
         plan = forecast(cells, folder, meter.update)

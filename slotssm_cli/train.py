@@ -19,6 +19,7 @@ def train(
     data: options.Data = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run directory; by default the next runs/NAME-001.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of weights and batches.")] = None,
+    plugin: options.Plugin = None,
     device: options.Device = "auto",
     resume: options.Resume = False,
     force: options.Force = False,
@@ -28,8 +29,8 @@ def train(
     """Train a model; interrupted runs continue with --resume, exactly."""
     from slotssm.experiments import resolve, session
     from slotssm.experiments.datasets import ensure_own_data
+    from slotssm.training.device import resolve_device
     from slotssm.training.run import RunDirectory, newest_run, next_run, reserve_run
-    from slotssm.training.trainer import resolve_device
 
     request = resolve.Request(preset, config, tuple(assignments or ()), data, seed)
     run = RunDirectory(out) if out else None
@@ -38,23 +39,23 @@ def train(
     if resume and run is not None and run.record.exists():
         resolve.check_same(request, run)
         if dry_run:
-            return _report_plan(resolve.plan(run.config(), data or run.data()), run.path, json)
+            known = run.description()
+            return _report_plan(resolve.plan(known.config, known.spec, data or run.data()), run.path, json)
         with Meter(f"train {run.path}", "steps") as meter:
             values = session.resume_run(run, device, shown(meter), data)
         return _report(run.path, values, json)
-    resolved = resolve.resolve(request)
+    resolved, spec = resolve.resolve(request)
     if dry_run:
-        return _report_plan(resolve.plan(resolved, data), (run or next_run(resolved.name)).path, json)
+        return _report_plan(resolve.plan(resolved, spec), (run or next_run(resolved.name)).path, json)
     resolve_device(device)
     if run is not None:
         session.refuse_used(run, force)
-    if data is None:
-        with Meter("generate data", "episodes") as meter:
-            data = ensure_own_data(resolved, on_progress=meter.update)
+    with Meter("generate data", "episodes") as meter:
+        data = ensure_own_data(resolved, on_progress=meter.update)
     note(f"data {data}")
     run = run or reserve_run(resolved.name)
     with Meter(f"train {run.path}", "steps") as meter:
-        values = session.start_run(resolved, data, run, device, shown(meter), force)
+        values = session.start_run(resolved, spec, data, run, device, shown(meter), force)
     return _report(run.path, values, json)
 
 
@@ -93,7 +94,7 @@ def presets(
 ) -> None:
     """List the named experiments, or print one as a configuration file."""
     from slotssm.documents import as_toml
-    from slotssm.presets import PRESETS, preset
+    from slotssm.experiments.presets import PRESETS, preset
 
     if name is not None:
         run = preset(name)
@@ -102,7 +103,7 @@ def presets(
         else:
             result(as_toml(run))
         return
-    described = {key: (function.__doc__ or "").splitlines()[0] for key, function in PRESETS.items()}
+    described = {key: (function.__doc__ or "").partition("\n")[0] for key, function in PRESETS.items()}
     if json:
         result_json(described)
     else:

@@ -20,14 +20,15 @@ def visualize(
     out: Annotated[
         Path | None, typer.Option("--out", help="A .gif, .mp4 or .png; by default in RUN/figures, or beside DATA.")
     ] = None,
+    plugin: options.Plugin = None,
     device: options.Device = "cpu",
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
     """Draw input, truth, prediction and every slot of a run with its training curves; or a data set alone."""
     from slotssm.experiments import drawing
+    from slotssm.training.device import resolve_device
     from slotssm.training.run import RunDirectory, newest_run
-    from slotssm.training.trainer import resolve_device
 
     chosen = None if episodes is None else options.whole_numbers(episodes, "--episodes")
     device = resolve_device(device)

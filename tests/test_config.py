@@ -10,28 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from slotssm.config import (
-    BOUNCING_PRESETS,
-    BCBRecipe,
-    BouncingRecipe,
-    DataConfig,
-    Mamba2Config,
-    MambaConfig,
+from generators.bcb import BCBRecipe
+from generators.bouncing_recipe import BOUNCING_PRESETS, BouncingRecipe, bouncing_fields
+from slotssm.config import RecipeData, RunConfig
+from slotssm.documents import load, override, parse_assignments, read_toml
+from slotssm.errors import InputError
+from slotssm.experiments.presets import preset
+from slotssm.layers import Mamba2Config, MambaConfig, S4DConfig, S5Config
+from slotssm.models import (
     OCSlotSSMConfig,
     RIMConfig,
-    RunConfig,
-    S4DConfig,
-    S5Config,
     SingleStateSSMConfig,
     SlotRNNConfig,
     SlotTransformerConfig,
     SplitSSMConfig,
     TransformerConfig,
-    bouncing_fields,
 )
-from slotssm.documents import load, override, parse_assignments, read_toml
-from slotssm.errors import InputError
-from slotssm.presets import preset
 
 RECALL = {
     "data": {"recipe": {"kind": "bcb"}},
@@ -97,7 +91,7 @@ def test_every_field_is_explained(run: RunConfig) -> None:
 
 
 def test_empty_splits_are_left_out() -> None:
-    config = DataConfig(recipe=BCBRecipe(), num_train=3, num_val=0, num_test=1)
+    config = RecipeData(recipe=BCBRecipe(), num_train=3, num_val=0, num_test=1)
     assert config.num_episodes == {"train": 3, "test": 1}
 
 
@@ -194,12 +188,14 @@ def test_assignments_carry_any_json_value(path: list[str], value: object) -> Non
 
 @pytest.mark.parametrize("assignment", ["train.num_steps", "=3", ""])
 def test_malformed_assignments_are_refused(assignment: str) -> None:
-    with pytest.raises(InputError, match=r"--set .*: expected KEY\.PATH=VALUE, for example train\.num_steps=100"):
+    with pytest.raises(
+        InputError, match=r"`assignments` .*: expected KEY\.PATH=VALUE, for example train\.num_steps=100"
+    ):
         parse_assignments([assignment])
 
 
 def test_a_value_has_no_keys_below_it() -> None:
-    with pytest.raises(InputError, match=r"--set a\.b=2: a was set to a value before"):
+    with pytest.raises(InputError, match=r"`assignments` a\.b=2: a was set to a value before"):
         parse_assignments(["a=1", "a.b=2"])
 
 
@@ -462,13 +458,13 @@ def test_toml_changes_a_run(tmp_path: Path, run: RunConfig) -> None:
 @pytest.mark.parametrize("content", [b"train = ", b"[train\n", b"\xff\xfe", b"a = 1\na = 2\n"])
 def test_bad_toml_is_refused_with_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.toml").write_bytes(content)
-    with pytest.raises(InputError, match=r"--config .*bad\.toml is not readable TOML: ") as caught:
+    with pytest.raises(InputError, match=r"configuration file .*bad\.toml is not readable TOML: ") as caught:
         read_toml(tmp_path / "bad.toml")
     assert "\n" not in str(caught.value)
 
 
 def test_missing_toml_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--config .*none\.toml does not exist"):
+    with pytest.raises(InputError, match=r"configuration file .*none\.toml does not exist"):
         read_toml(tmp_path / "none.toml")
     with pytest.raises(InputError, match=r"is not readable TOML: .*Is a directory"):
         read_toml(tmp_path)

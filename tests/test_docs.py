@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from slotssm_cli.main import app
+from slotssm_cli.commands import app
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -24,17 +24,18 @@ def blocks(language: str) -> list[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def example_data(tmp_path_factory):
     """The files that the pages speak of."""
+    from generators.bcb import BCBRecipe
     from generators.writer import generate
-    from slotssm.config import BCBRecipe, DataConfig
+    from slotssm.config import RecipeData
     from slotssm.documents import override
     from slotssm.experiments.datasets import ensure_own_data
+    from slotssm.experiments.presets import preset
     from slotssm.experiments.session import start_run
-    from slotssm.presets import preset
     from slotssm.training.run import RunDirectory
 
     folder = tmp_path_factory.mktemp("docs")
     counts = {"num_train": 2, "num_val": 1, "num_test": 1}
-    generate(DataConfig(recipe=BCBRecipe(), **counts), folder / "data" / "bcb-earliest-80.h5", workers=1)
+    generate(RecipeData(recipe=BCBRecipe(), **counts), folder / "data" / "bcb-earliest-80.h5", workers=1)
     config = override(preset("tiny-oc"), {"train": {"num_steps": 2}}, "the pages")
     start_run(config, ensure_own_data(config, folder / "data"), RunDirectory(folder / "runs" / "tiny-oc"), "cpu", print)
     return folder

@@ -1,14 +1,21 @@
 """How a run is trained, and the whole run."""
 
-import math
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
-from slotssm.config.models import ModelConfig
-from slotssm.config.recipes import BCBRecipe, BouncingRecipe, DataConfig, FileRecipe
-from slotssm.config.tasks import PredictConfig, RecallConfig, ReconstructConfig, TaskConfig
+from slotssm.config.data import AnyData
+from slotssm.config.entries import AnyModel, AnyTask
 from slotssm.documents import Config
+
+
+class InitialConfig(Config):
+    """Weights that training starts from; the optimiser starts afresh."""
+
+    run: str = Field(min_length=1)
+    """Folder of a run, whose last checkpoint is taken, or of one checkpoint."""
+    parts: tuple[str, ...] = ()
+    """Parts of the task to take (`encoder`, `model`, `decoder`, ...); empty takes all. The others start afresh."""
 
 
 class TrainConfig(Config):
@@ -19,21 +26,40 @@ class TrainConfig(Config):
     batch_size: int = Field(16, ge=1)
     """Episodes (or clips) a step, over all processes."""
     clip_len: int = Field(0, ge=0)
-    """Frames of a random clip of each episode; 0 takes whole episodes."""
+    """Frames of a clip of each episode; 0 takes whole episodes."""
+    clip_stride: int = Field(1, ge=1)
+    """Every so many-th frame of a contiguous clip is taken."""
+    clips: Literal["contiguous", "segments"] = "contiguous"
+    """A clip is `clip_len` frames from a random start on, or one random frame of each of `clip_len` equal segments."""
     learning_rate: float = Field(1e-3, gt=0)
     """Peak learning rate of AdamW."""
+    part_learning_rates: dict[str, PositiveFloat] = {}
+    """Peak learning rate of a part of the task (`encoder`, `model`, `decoder`, ...) where it is another."""
+    frozen_parts: tuple[str, ...] = ()
+    """Parts of the task whose weights stay as they are."""
     warmup_steps: int = Field(100, ge=0)
     """Steps of linear warm-up; 0 is off."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """After the warm-up: down to a tenth of the peak along a cosine, or constant."""
     weight_decay: float = Field(0.0, ge=0)
-    """AdamW's weight decay on the weights of linear maps and convolutions, and on nothing else; 0 is off."""
+    """AdamW's weight decay on matrices of linear maps, convolutions and recurrent cells, and on nothing else; 0 is
+    off."""
     grad_clip_norm: float = Field(1.0, ge=0)
     """Gradients are scaled down to this norm; 0 is off."""
-    initial_run: str = ""
-    """Folder of a run whose last weights training starts from; empty starts afresh. The optimiser starts afresh."""
+    accumulation_steps: int = Field(1, ge=1)
+    """Parts of a batch whose gradients are computed one after the other, which takes less memory."""
+    initial: InitialConfig | None = None
+    """Weights of another run to start from; None starts afresh."""
     precision: Literal["no", "bf16"] = "no"
-    """Mixed precision of the forward pass; no is float32."""
+    """Mixed precision of training and validation; no is float32."""
+    tf32: bool = False
+    """Whether a GPU that has it may round the factors of float32 matrix products to TF32."""
+    compile: bool = False
+    """Whether the task goes through `torch.compile`, which takes minutes before the first step."""
+    checkpoint_activations: bool = False
+    """Whether activations of layers are computed again in the backward pass, which takes less memory and more time."""
+    ema_decay: float = Field(0.0, ge=0, lt=1)
+    """Decay of a moving average of the weights, which is validated, saved and evaluated in their place; 0 is off."""
     log_every_steps: int = Field(10, ge=1)
     """Steps between two lines of metrics.jsonl."""
     checkpoint_every_steps: int = Field(500, ge=1)
@@ -45,6 +71,20 @@ class TrainConfig(Config):
     num_eval_episodes: int = Field(32, ge=1)
     """At most this many episodes of `val` are used while training."""
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.batch_size % self.accumulation_steps:
+            raise ValueError(
+                f"accumulation_steps {self.accumulation_steps} does not divide batch_size {self.batch_size}"
+            )
+        if self.clips == "segments" and not self.clip_len:
+            raise ValueError("clips 'segments' needs clip_len, the number of segments")
+        if self.clips == "segments" and self.clip_stride > 1:
+            raise ValueError("clip_stride is for contiguous clips; with clips 'segments' it must be 1")
+        if both := set(self.frozen_parts) & set(self.part_learning_rates):
+            raise ValueError(f"part_learning_rates names {', '.join(sorted(both))}, which frozen_parts freezes")
+        return self
+
 
 class RunConfig(Config):
     """A complete experiment: data, task, model and training."""
@@ -53,76 +93,11 @@ class RunConfig(Config):
     """Name of the experiment; part of the default run directory."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of the weights, the batches and dropout; the data has its own."""
-    data: DataConfig
-    task: TaskConfig
-    model: ModelConfig
+    data: AnyData
+    """The data set: a recipe with counts and seed, or a file."""
+    task: AnyTask
+    """What the model is trained to do."""
+    model: AnyModel
+    """The sequence model over slots."""
     train: TrainConfig = TrainConfig()
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.train.clip_len > self.data.recipe.num_frames:
-            raise ValueError(
-                f"train.clip_len {self.train.clip_len} exceeds the {self.data.recipe.num_frames} frames of an episode"
-            )
-        if isinstance(self.task, RecallConfig):
-            _check_recall(self.task, self)
-        elif isinstance(self.task, PredictConfig):
-            _check_predict(self.task, self)
-        else:
-            _check_reconstruct(self.task, self)
-        return self
-
-
-def _check_recall(task: RecallConfig, run: RunConfig) -> None:
-    recipe = run.data.recipe
-    if not isinstance(recipe, BCBRecipe):
-        raise ValueError(f"task 'recall' needs data of kind 'bcb', not '{recipe.kind}'")
-    stages = [("data.recipe.patches_per_side", recipe.patches_per_side)]
-    stages += [("task.curriculum", patches) for patches, _ in task.curriculum]
-    for name, patches in stages:
-        if recipe.size_px % patches or recipe.size_px // patches % task.piece_px:
-            raise ValueError(
-                f"task.piece_px {task.piece_px} does not divide the patch of {recipe.size_px / patches:g} px "
-                f"({recipe.size_px} px in {patches} patches a side, {name})"
-            )
-    taken = sum(num_steps for _, num_steps in task.curriculum)
-    if taken >= run.train.num_steps:
-        raise ValueError(
-            f"task.curriculum takes {taken} steps and leaves none of train.num_steps {run.train.num_steps}"
-        )
-    if run.train.clip_len:
-        raise ValueError("task 'recall' reads whole episodes: train.clip_len must be 0")
-
-
-def _check_predict(task: PredictConfig, run: RunConfig) -> None:
-    recipe = run.data.recipe
-    if recipe.size_px % task.piece_px:
-        raise ValueError(f"task.piece_px {task.piece_px} does not divide the frame of {recipe.size_px} px")
-    if task.num_context >= recipe.num_frames:
-        raise ValueError(f"task.num_context {task.num_context} leaves nothing to predict of {recipe.num_frames} frames")
-    if min(run.train.clip_len or recipe.num_frames, recipe.num_frames) < 2:
-        raise ValueError("task 'predict' needs clips of at least 2 frames: train.clip_len is too small")
-    if isinstance(recipe, FileRecipe):
-        if task.loss == "ce":
-            raise ValueError(
-                "task.loss 'ce' needs the colours of a generated data set; take 'mse' for videos of a file"
-            )
-        return
-    if task.loss != "mse" and isinstance(recipe, BouncingRecipe) and not recipe.has_flat_colors:
-        raise ValueError(
-            f"task.loss '{task.loss}' needs objects of plain colours on black, without backgrounds, textures and "
-            "lighting; take 'mse'"
-        )
-    if task.loss == "bce" and set(recipe.paints) != {"white"}:
-        raise ValueError("task.loss 'bce' is for white objects on black; take 'mse' or 'ce' for coloured ones")
-
-
-def _check_reconstruct(task: ReconstructConfig, run: RunConfig) -> None:
-    upsampling = 2 ** len(task.decoder_channels) if task.decoder == "convolutions" else task.decoder_piece_px
-    factor = math.lcm(task.encoder_downsample, upsampling)
-    if task.encoder_downsample & (task.encoder_downsample - 1):
-        raise ValueError(f"task.encoder_downsample {task.encoder_downsample} is no power of two")
-    if 2 ** len(task.encoder_channels) < task.encoder_downsample:
-        raise ValueError("task.encoder_downsample needs one encoder convolution for each halving")
-    if run.data.recipe.size_px % factor:
-        raise ValueError(f"size_px {run.data.recipe.size_px} must be a multiple of {factor} for this task")
+    """How it is trained."""

@@ -1,6 +1,6 @@
 """Every metric by name: what it needs of truth and prediction, and how it is computed for a few episodes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -17,17 +17,20 @@ from slotssm.metrics.pixels import SSIM_WINDOW_PX, nearest_classes
 
 @dataclass(frozen=True)
 class Truth:
-    """The truth of consecutive episodes; fields that no metric asked for are None.
+    """The truth of consecutive episodes.
 
     Attributes:
-        frames: uint8 [E, T, H, W, 3].
-        masks: uint8 [E, T, H, W].
-        palette: uint8 [C, 3] of a Blinking Color Balls file.
+        fields: what metrics asked for, by name: `frames` uint8 [E, T, H, W, 3], `masks` uint8 [E, T, H, W], ...
+        palette: uint8 [C, 3] where every pixel is one of these colours.
+        rule: rule of Blinking Color Balls; empty for other data.
     """
 
-    frames: np.ndarray | None
-    masks: np.ndarray | None
-    palette: np.ndarray | None
+    fields: Mapping[str, np.ndarray]
+    palette: np.ndarray | None = None
+    rule: str = ""
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.fields[name]
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Batch:
     @cached_property
     def tables(self) -> list[Tables]:
         """Contingency tables of the masks, counted once for all metrics and conventions."""
-        return metrics.contingency(self.truth.masks, self.predicted.masks)
+        return metrics.contingency(self.truth["masks"], self.predicted["masks"])
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,8 @@ class Metric:
     """One metric.
 
     Attributes:
-        truth: fields of `Truth` that it reads.
-        predicted: fields of `Predicted` that it reads.
+        truth: fields of the truth that it reads.
+        predicted: outputs that it reads.
         options: scoring options that change it, or turn it into another metric.
         score: computes it; None for what needs all episodes at once (`slotssm.evaluation.probes`).
         min_side_px: smallest frames that it is defined on.
@@ -107,8 +110,7 @@ def _mbo(batch: Batch, options: ScoringOptions) -> Part:
 
 
 def _slots_used(batch: Batch, options: ScoringOptions) -> Part:
-    masks, num_slots = batch.predicted.masks, batch.predicted.num_slots
-    assert masks is not None
+    masks, num_slots = batch.predicted["masks"], batch.predicted.num_slots
     if num_slots is None:
         # labels that occur nowhere are not known to be slots
         counts = [np.unique(video, return_counts=True)[1] for video in masks]
@@ -126,8 +128,7 @@ def _conclude_usage(details: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _mask_entropy(batch: Batch, options: ScoringOptions) -> Part:
-    soft = batch.predicted.soft
-    assert soft is not None
+    soft = batch.predicted["soft"]
     known = metrics.are_weights(soft)
     values = np.full(len(soft), np.nan)
     values[known] = metrics.mask_entropy(soft[known])
@@ -160,15 +161,14 @@ def _frames(batch: Batch, score: Callable[[np.ndarray, np.ndarray], np.ndarray])
         batch: with frames.
         score: maps true and predicted frames [E, T', H, W, 3] to scores [E, T'].
     """
-    truth, predicted = batch.truth, batch.predicted
-    assert truth.frames is not None and predicted.frames is not None
-    num_context = truth.frames.shape[1] - predicted.frames.shape[1]
-    actual = truth.frames[:, max(num_context, 0) :]
-    steps = score(actual, predicted.frames)
+    frames, predicted = batch.truth["frames"], batch.predicted["frames"]
+    num_context = frames.shape[1] - predicted.shape[1]
+    actual = frames[:, max(num_context, 0) :]
+    steps = score(actual, predicted)
     details: dict[str, np.ndarray] = {}
     if num_context > 0 and not _is_target(batch):
         details["per_step"] = steps
-        context = truth.frames[:, :num_context]
+        context = frames[:, :num_context]
         for name, frame in (("repeat_last_frame", context[:, -1:]), ("mean_frame", context.mean(1, keepdims=True))):
             baseline = score(actual, np.broadcast_to(frame / 255, actual.shape))
             details |= {name: baseline.mean(axis=1), f"{name}_per_step": baseline}
@@ -177,20 +177,18 @@ def _frames(batch: Batch, score: Callable[[np.ndarray, np.ndarray], np.ndarray])
 
 def _is_target(batch: Batch) -> bool:
     """Whether the one predicted frame is the target of Blinking Color Balls, which no context frame resembles."""
-    assert batch.predicted.frames is not None
-    return batch.truth.palette is not None and batch.predicted.frames.shape[1] == 1
+    return bool(batch.truth.rule) and batch.predicted["frames"].shape[1] == 1
 
 
 def _target_classes(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-    truth, predicted = batch.truth, batch.predicted
-    assert truth.frames is not None and predicted.frames is not None and truth.palette is not None
-    actual, found = truth.frames.shape[2:], predicted.frames.shape[2:]
-    if actual != found:
-        raise InputError(f"target frames of shape {actual} and predicted frames of shape {found} cannot be compared")
-    return (
-        nearest_classes(truth.frames[:, -1], truth.palette),
-        nearest_classes(predicted.frames[:, -1], truth.palette),
-    )
+    truth, predicted, palette = batch.truth["frames"], batch.predicted["frames"], batch.truth.palette
+    assert palette is not None
+    if truth.shape[2:] != predicted.shape[2:]:
+        raise InputError(
+            f"target frames of shape {truth.shape[2:]} and predicted frames of shape {predicted.shape[2:]} cannot be "
+            "compared"
+        )
+    return nearest_classes(truth[:, -1], palette), nearest_classes(predicted[:, -1], palette)
 
 
 def _color_accuracy(batch: Batch, options: ScoringOptions) -> Part:
@@ -206,10 +204,9 @@ def _white_floor(batch: Batch, options: ScoringOptions) -> Part:
 
 
 def _floor(truth: Truth) -> Part:
-    assert truth.frames is not None and truth.palette is not None
-    return Part(
-        _by_episode(metrics.white_ball_floor(nearest_classes(truth.frames[:, -1], truth.palette), truth.palette))
-    )
+    assert truth.palette is not None
+    classes = nearest_classes(truth["frames"][:, -1], truth.palette)
+    return Part(_by_episode(metrics.white_ball_floor(classes, truth.palette)))
 
 
 def _by_episode(values: np.ndarray, unit: str = "episode") -> Scores:
@@ -218,9 +215,11 @@ def _by_episode(values: np.ndarray, unit: str = "episode") -> Scores:
     return Scores(values[known], np.flatnonzero(known), int((~known).sum()), unit)
 
 
+RULE = "rule"
+"""Stands among what a metric needs of the truth for: these are Blinking Color Balls."""
 _SEGMENTATION = ("masks",), ("masks",)
 _FRAMES = ("frames",), ("frames",)
-_TARGET = ("frames", "palette"), ("frames",)
+_TARGET = ("frames", RULE), ("frames",)
 
 METRICS: dict[str, Metric] = {
     "fg-ari": Metric(*_SEGMENTATION, (*_UNITS, "empty", "include_background"), _fg_ari, follows_objects=True),
@@ -235,7 +234,7 @@ METRICS: dict[str, Metric] = {
     "ssim": Metric(*_FRAMES, (), _ssim, SSIM_WINDOW_PX),
     "color-accuracy": Metric(*_TARGET, (), _color_accuracy),
     "position-iou": Metric(*_TARGET, (), _position_iou),
-    "white-floor": Metric(("frames", "palette"), (), (), _white_floor),
+    "white-floor": Metric(("frames", RULE), (), (), _white_floor),
     "probe": Metric(
         ("masks", "objects"),
         ("masks", "slots"),

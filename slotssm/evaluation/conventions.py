@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
+from slotssm.documents import nearest
 from slotssm.errors import InputError
 from slotssm.evaluation.options import ScoringOptions
 
@@ -33,16 +33,13 @@ def check_conventions(names: Sequence[str], options: ScoringOptions) -> None:
     """Refuse unknown names, and options beside them that they state themselves."""
     for name in names:
         if name != ALL and name not in CONVENTIONS:
-            near = get_close_matches(name, [*CONVENTIONS, ALL], n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join([ALL, *CONVENTIONS])}"
-            raise InputError(f"--conventions {name} is unknown; {hint}")
+            raise InputError(f"`conventions` {name} is unknown; {nearest(name, [*CONVENTIONS, ALL])}")
     if names:
         stated = ("per_frame", "include_background", "empty", "skip_frames", "clip_len", "matching", "average")
         mine, usual = options.chosen(*stated), ScoringOptions().chosen(*stated)
         for name in stated:
             if mine[name] != usual[name]:
-                option = name.replace("_", "-")
-                raise InputError(f"--conventions state their own options; leave out --{option}, or --conventions")
+                raise InputError(f"`conventions` state their own options; leave out `{name}`, or `conventions`")
 
 
 def spread(options: ScoringOptions, changes: Sequence[str]) -> dict[str, ScoringOptions]:

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 
 from slotssm.data.episodes import EpisodeFile
+from slotssm.documents import nearest
 from slotssm.errors import InputError
-from slotssm.evaluation.catalog import METRICS, Batch, Metric, Part, Truth
+from slotssm.evaluation.catalog import METRICS, RULE, Batch, Metric, Part, Truth
 from slotssm.evaluation.conventions import ALL, check_conventions, spread
 from slotssm.evaluation.options import ScoringOptions
 from slotssm.evaluation.probes import ProbeScore, Probing
@@ -17,6 +17,7 @@ from slotssm.evaluation.sources import Source
 from slotssm.metrics import Scores
 
 BATCH_EPISODES = 16
+"""Episodes that are predicted and scored at a time, at most."""
 SEGMENTATION = tuple(name for name, metric in METRICS.items() if "per_frame" in metric.options)
 """Metrics that conventions change."""
 
@@ -117,6 +118,7 @@ def evaluate(
     options: ScoringOptions | None = None,
     num_episodes: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    batch_episodes: int = BATCH_EPISODES,
 ) -> Report:
     """Compute metrics over a split.
 
@@ -128,6 +130,7 @@ def evaluate(
         options: conventions.
         num_episodes: only the first so many; None takes all.
         on_progress: told of episodes done and in all.
+        batch_episodes: how many are predicted at a time.
 
     Raises:
         InputError: unknown metric or split, or one that the data or the predictions cannot serve.
@@ -142,20 +145,20 @@ def evaluate(
     if total == 0:
         raise InputError(f"{truth.path} has no episodes in split {split!r}")
     needed = {name for line in lines for name in line.metric.truth}
-    also = {name for line in lines for name in line.metric.predicted}
+    asked = {name for line in lines for name in line.metric.predicted}
     probing = Probing(source, truth, split, options) if any(line.name == "probe" for line in lines) else None
     to_do = total + (probing.num_fit_episodes if probing else 0)
-    for first in range(0, total, BATCH_EPISODES):
+    for first in range(0, total, batch_episodes):
         on_progress(first, to_do)
-        last = min(first + BATCH_EPISODES, total)
+        last = min(first + batch_episodes, total)
         actual = _truth(truth, split, first, last, needed)
-        predicted = source.predict(truth, split, first, last, also)
+        predicted = source.predict(truth, split, first, last, asked)
         batch = Batch(actual, predicted)
         for line in lines:
             if line.metric.score is not None:
                 line.parts.append(_shifted(line.metric.score(batch, line.options), first))
-        if probing and actual.masks is not None:
-            probing.add(first, actual.masks, predicted)
+        if probing:
+            probing.add(first, actual["masks"], predicted)
     # the last episode is done when the probes are fitted
     probed = probing.scores(lambda done: on_progress(min(total + done, to_do - 1), to_do)) if probing else []
     on_progress(to_do, to_do)
@@ -166,6 +169,11 @@ def evaluate(
         else:
             results += [_probe_result(line.name, score) for score in probed]
     return Report(str(truth.path), split, total, results, left_out)
+
+
+def possible_metrics(source: Source, truth: EpisodeFile, split: str) -> list[str]:
+    """Names of the metrics that predictions and data can serve."""
+    return [name for name, metric in METRICS.items() if not _missing(metric, source, truth, split)]
 
 
 def ids_change(truth: EpisodeFile, split: str) -> bool:
@@ -208,18 +216,16 @@ def _choose(
             )
     for name in names:
         if name not in METRICS:
-            near = get_close_matches(name, METRICS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(METRICS)}"
-            raise InputError(f"--metric {name} is unknown; {hint}")
+            raise InputError(f"`metric` {name} is unknown; {nearest(name, METRICS)}")
         missing = possible[name] or ("" if lines[name] else _follows(name, truth, options))
         if missing:
             raise InputError(
-                f"--metric {name} cannot be computed: {missing}; possible here: {', '.join(served) or 'none'}"
+                f"`metric` {name} cannot be computed: {missing}; possible here: {', '.join(served) or 'none'}"
             )
     chosen = dict.fromkeys(names if options.conventions else (_scored_as(name, options) for name in names))
     for name in (name for name in chosen if forbidden[name]):
         if ALL not in options.conventions:
-            raise InputError(f"--conventions {','.join(forbidden[name])}: {_follows(name, truth, options)}")
+            raise InputError(f"`conventions` {','.join(forbidden[name])}: {_follows(name, truth, options)}")
         left_out[f"{name}@{','.join(forbidden[name])}"] = _follows(name, truth, options)
     found = list({(line.name, line.convention): line for name in chosen for line in lines[name]}.values())
     _refuse_ignored(found, source, options)
@@ -248,7 +254,7 @@ def _refuse_ignored(lines: Sequence[_Line], source: Source, options: ScoringOpti
             with_it = [other for other, metric in METRICS.items() if name in metric.options]
             remedy = f", or score {' or '.join(with_it)}" if with_it else ""
             scored = ", ".join(dict.fromkeys(line.name for line in lines))
-            raise InputError(f"--{name.replace('_', '-')} changes nothing of {scored} here; leave it out{remedy}")
+            raise InputError(f"`{name}` changes nothing of {scored} here; leave it out{remedy}")
 
 
 def _lines(name: str, options: ScoringOptions, loose: bool) -> tuple[list[_Line], list[str]]:
@@ -267,16 +273,16 @@ def _follows(name: str, truth: EpisodeFile, options: ScoringOptions) -> str:
     """Why ids that change from frame to frame forbid the metric, in words."""
     reason = f"ids in {truth.path} name objects within a frame only (ids = per-frame)"
     if name in SEGMENTATION:
-        return f"{reason}; " + ("take per-frame or slotformer" if options.conventions else "pass --per-frame")
-    return f"{reason}, and {name} follows objects over time; only scores with --per-frame can be computed"
+        return f"{reason}; " + ("take per-frame or slotformer" if options.conventions else "score with `per_frame`")
+    return f"{reason}, and {name} follows objects over time; only scores with `per_frame` can be computed"
 
 
 def _missing(metric: Metric, source: Source, truth: EpisodeFile, split: str) -> str:
     """What the metric lacks, in words; empty if nothing."""
     for name in metric.truth:
-        if name == "palette":
-            if not {"rule", "palette"} <= truth.attrs.keys():
-                return f"{truth.path} is not a Blinking Color Balls file (no attributes 'rule' and 'palette')"
+        if name == RULE:
+            if RULE not in truth.attrs or "palette" not in truth.attrs:
+                return f"{truth.path} is not a file of Blinking Color Balls (it has no rule and palette)"
         elif not truth.has(split, name):
             return f"{truth.path} has no {split}/{name}"
     for name in metric.predicted:
@@ -292,11 +298,10 @@ def _missing(metric: Metric, source: Source, truth: EpisodeFile, split: str) -> 
 
 
 def _truth(truth: EpisodeFile, split: str, first: int, last: int, needed: set[str]) -> Truth:
-    def read(name: str) -> np.ndarray | None:
-        return truth.read(split, name, slice(first, last)) if name in needed else None
-
+    names = (name for name in needed if truth.has(split, name) and name not in (RULE, "objects"))
+    fields = {name: truth.read(split, name, slice(first, last)) for name in names}
     palette = np.asarray(truth.attrs["palette"]) if "palette" in truth.attrs else None
-    return Truth(read("frames"), read("masks"), palette)
+    return Truth(fields, palette, str(truth.attrs.get(RULE, "")))
 
 
 def _shifted(part: Part, first: int) -> Part:

@@ -43,9 +43,9 @@ class ScoringOptions:
 
     def __post_init__(self) -> None:
         if self.per_frame and self.clip_len:
-            raise InputError("--per-frame and --clip-len exclude each other")
+            raise InputError("`per_frame` and `clip_len` exclude each other")
         if self.skip_frames < 0 or self.clip_len < 0:
-            raise InputError("--skip-frames and --clip-len must not be negative")
+            raise InputError("`skip_frames` and `clip_len` must not be negative")
         for name, allowed in (
             ("empty", ("skip", "one")),
             ("matching", ("hungarian", "overlap")),
@@ -54,8 +54,7 @@ class ScoringOptions:
             ("probe", ("linear", "mlp")),
         ):
             if getattr(self, name) not in allowed:
-                option = name.replace("_", "-")
-                raise InputError(f"--{option} {getattr(self, name)} must be one of {', '.join(allowed)}")
+                raise InputError(f"`{name}` {getattr(self, name)} must be one of {', '.join(allowed)}")
 
     def chosen(self, *names: str) -> dict[str, Any]:
         """The named options as keyword arguments."""

@@ -91,7 +91,7 @@ def read_scores(path: Path) -> ScoreFile:
     """
     document = read_json(path)
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise InputError(f"{path} is no score file; write one with slotssm eval --out F.json")
+        raise InputError(f"{path} is not a score file; write one with `out`")
     if document.get("format_version") != FORMAT_VERSION:
         raise InputError(
             f"{path} has format version {document.get('format_version')!r}; this program reads version "
@@ -124,7 +124,7 @@ def read_scores(path: Path) -> ScoreFile:
         )
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
-        raise InputError(f"{path} is damaged ({reason}); score again with slotssm eval --out") from None
+        raise InputError(f"{path} is damaged ({reason}); score again") from None
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ def compare(first: Path, second: Path, names: Sequence[str] = (), seed: int = SE
     left_out = dict.fromkeys([*a.others, *b.others], "has no values of single episodes")
     for name in names:
         if not any(_is_named(name, each) for each in [*there, *left_out]):
-            raise InputError(f"--metric {name} is in neither file; there are {', '.join(there) or 'none'}")
+            raise InputError(f"`metric` {name} is in neither file; there are {', '.join(there) or 'none'}")
     for name in there:
         if names and not any(_is_named(wanted, name) for wanted in names):
             continue

@@ -10,7 +10,7 @@ from slotssm.evaluation.sources import TaskSource
 from slotssm.metrics import hard_masks, match
 from slotssm.plotting import Column, colorize, overlay, pale, slot_colors, storyboard
 from slotssm.plotting.colors import object_colors
-from slotssm.tasks import Predict, Prediction, Recall, Task
+from slotssm.tasks import Outputs, Task
 
 FIRST_EPISODES = 3
 """Episodes that are shown unless others are asked for."""
@@ -30,26 +30,40 @@ def draw_data(truth: EpisodeFile, split: str, episodes: Sequence[int] | None = N
 
 
 def draw_predictions(task: Task, truth: EpisodeFile, split: str, episodes: Sequence[int] | None = None) -> np.ndarray:
-    """Input, truth, prediction and slots of some episodes (the first few by default), uint8 [T, H, W, 3]."""
+    """Input, truth, prediction and slots of some episodes (the first few by default), uint8 [T, H, W, 3].
+
+    What is drawn depends on the outputs that the task gives: masks with what every slot paints; one predicted frame
+    beside its context; a roll-out over the truth; or reconstructions.
+    """
     episodes = _chosen(truth, split, episodes)
     source = TaskSource(task)
-    draw = _recall_row if isinstance(task, Recall) else _rollout_row if isinstance(task, Predict) else _slots_row
-    rows = [draw(source.run(truth, split, index, index + 1), truth, split, index) for index in episodes]
+    rows = [_row(source.run(truth, split, index, index + 1), truth, split, index) for index in episodes]
     return storyboard(rows, max(len(column.frames) for row in rows for column in row))
 
 
-def _recall_row(prediction: Prediction, truth: EpisodeFile, split: str, index: int) -> list[Column]:
+def _row(outputs: Outputs, truth: EpisodeFile, split: str, index: int) -> list[Column]:
+    """The columns of one episode."""
     frames = truth.read(split, "frames", index)
+    if "masks" in outputs:
+        return _slots_row(outputs, truth, split, index)
+    if "frames" not in outputs:
+        return [Column(f"input {index}", frames)]
+    predicted = _predicted(outputs)
+    if len(predicted) == 1 < len(frames):
+        return _target_row(predicted, frames, index)
+    return _rollout_row(predicted, frames, index)
+
+
+def _target_row(predicted: np.ndarray, frames: np.ndarray, index: int) -> list[Column]:
     return [
         Column(f"context {index}", frames[:-1]),
         Column("target", frames[-1:]),
-        Column("prediction", _predicted(prediction)),
+        Column("prediction", predicted),
     ]
 
 
-def _rollout_row(prediction: Prediction, truth: EpisodeFile, split: str, index: int) -> list[Column]:
+def _rollout_row(predicted: np.ndarray, frames: np.ndarray, index: int) -> list[Column]:
     """While frames are given they are pale; then the roll-out, and where it meets the truth."""
-    frames, predicted = truth.read(split, "frames", index), _predicted(prediction)
     num_context = len(frames) - len(predicted)
     context, actual = frames[:num_context], frames[num_context:]
     return [
@@ -59,37 +73,41 @@ def _rollout_row(prediction: Prediction, truth: EpisodeFile, split: str, index: 
     ]
 
 
-def _slots_row(prediction: Prediction, truth: EpisodeFile, split: str, index: int) -> list[Column]:
-    assert prediction.masks is not None
-    assert prediction.slot_frames is not None
-    soft = prediction.masks[0].cpu().numpy()
+def _slots_row(outputs: Outputs, truth: EpisodeFile, split: str, index: int) -> list[Column]:
+    soft = outputs["masks"][0].float().cpu().numpy()
     labels, num_slots = hard_masks(soft), soft.shape[1]
     colors = slot_colors(num_slots)
     row = [Column(f"input {index}", truth.read(split, "frames", index))]
     if truth.has(split, "masks"):
         masks = truth.read(split, "masks", index)
         row.append(Column("truth", _true_masks(masks, match(masks, labels, num_slots), num_slots)))
-    row.append(Column("reconstruction", _predicted(prediction)))
+    if "frames" in outputs:
+        row.append(Column("reconstruction", _predicted(outputs)))
     row.append(Column("masks", colorize(labels, colors)))
-    painted = prediction.slot_frames[0].permute(0, 1, 3, 4, 2).cpu().numpy()
+    return row + _painted(outputs, soft, colors) if "slot_frames" in outputs else row
+
+
+def _painted(outputs: Outputs, soft: np.ndarray, colors: np.ndarray) -> list[Column]:
+    """What the slots paint: all of them in their colours, then each one alone."""
+    painted = outputs["slot_frames"][0].permute(0, 1, 3, 4, 2).float().cpu().numpy()
     # how brightly each slot paints, in its colour: on black, where any slot may hold the mask, nothing shows
     brightness = soft * painted.max(axis=-1).clip(0, 1)
-    row.append(Column("painted by", as_bytes(np.einsum("tkhw,kc->thwc", brightness, colors / 255))))
-    for k in range(num_slots):
+    columns = [Column("painted by", as_bytes(np.einsum("tkhw,kc->thwc", brightness, colors / 255)))]
+    for k in range(len(colors)):
         # what the slot paints, where it paints; elsewhere the paper shows through
         alpha = soft[:, k, :, :, None]
         shown = alpha * painted[:, k] + (1 - alpha) * 0.93
         red, green, blue = (int(part) for part in colors[k])
-        row.append(Column(f"slot {k}", as_bytes(shown), (red, green, blue)))
-    return row
+        columns.append(Column(f"slot {k}", as_bytes(shown), (red, green, blue)))
+    return columns
 
 
 def _true_masks(masks: np.ndarray, slots: dict[int, int], num_slots: int) -> np.ndarray:
     return colorize(masks, object_colors(np.unique(masks), slots, num_slots))
 
 
-def _predicted(prediction: Prediction) -> np.ndarray:
-    return as_bytes(prediction.frames[0].permute(0, 2, 3, 1).float().cpu().numpy())
+def _predicted(outputs: Outputs) -> np.ndarray:
+    return as_bytes(outputs["frames"][0].permute(0, 2, 3, 1).float().cpu().numpy())
 
 
 def as_bytes(pixels: np.ndarray) -> np.ndarray:
@@ -103,5 +121,5 @@ def _chosen(truth: EpisodeFile, split: str, episodes: Sequence[int] | None) -> S
     count = truth.num_episodes(split)
     for index in episodes or ():
         if not 0 <= index < count:
-            raise InputError(f"--episodes {index}: split {split} of {truth.path} has episodes 0 to {count - 1}")
+            raise InputError(f"`episodes` {index}: split {split} of {truth.path} has episodes 0 to {count - 1}")
     return range(min(FIRST_EPISODES, count)) if episodes is None else episodes

@@ -107,11 +107,11 @@ class Probing:
     def _check_fit_split(self) -> None:
         if self._fit_split not in self._truth.splits:
             there = ", ".join(self._truth.splits)
-            raise InputError(f"--probe-split {self._fit_split}: {self._truth.path} has no such split; it has {there}")
+            raise InputError(f"`probe_split` {self._fit_split}: {self._truth.path} has no such split; it has {there}")
         names = [found.name for found in self.properties]
         if find_properties(self._truth, self._fit_split, names) != self.properties:
             raise InputError(
-                f"--probe-split {self._fit_split}: {self._truth.path} has other kinds, units or categories of "
+                f"`probe_split` {self._fit_split}: {self._truth.path} has other kinds, units or categories of "
                 f"properties there than in {self._split}"
             )
 
@@ -121,7 +121,7 @@ class Probing:
             on_progress(first)
             last = min(first + BATCH_EPISODES, self.num_fit_episodes)
             masks = self._truth.read(self._fit_split, "masks", slice(first, last))
-            predicted = self._source.predict(self._truth, self._fit_split, first, last, also={"slots"})
+            predicted = self._source.predict(self._truth, self._fit_split, first, last, {"masks", "slots"})
             parts.append(gather_rows(self._truth, self._fit_split, first, self.properties, masks, predicted))
         return SlotRows.join(parts)
 

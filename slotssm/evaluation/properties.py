@@ -3,12 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Literal
 
 import numpy as np
 
 from slotssm.data.episodes import EpisodeFile
+from slotssm.documents import nearest
 from slotssm.errors import InputError
 from slotssm.evaluation.sources import Predicted
 from slotssm.metrics import match
@@ -90,9 +90,7 @@ def find_properties(truth: EpisodeFile, split: str, names: Sequence[str] = ()) -
     there = [name.removeprefix(GROUP) for name in truth.fields(split) if name.startswith(GROUP)]
     for name in names:
         if name not in there:
-            near = get_close_matches(name, there, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(there) or 'none'}"
-            raise InputError(f"--properties {name}: {truth.path} has no {split}/{GROUP}{name}; {hint}")
+            raise InputError(f"`properties` {name}: {truth.path} has no {split}/{GROUP}{name}; {nearest(name, there)}")
     chosen = list(dict.fromkeys(names)) or [name for name in there if name != VISIBLE]
     if not chosen:
         raise InputError(f"{truth.path} has no property of objects to probe in {split}/objects")
@@ -128,10 +126,10 @@ def _property(truth: EpisodeFile, split: str, name: str) -> Property:
     if kind not in ("categorical", "numeric"):
         raise InputError(f"{place} is of kind {kind!r}; it must be categorical or numeric")
     if kind == "numeric" and dataset.dtype.kind not in "iufb":
-        raise InputError(f"{place} is said to be numeric and holds {dataset.dtype}; choose others with --properties")
+        raise InputError(f"{place} is said to be numeric and holds {dataset.dtype}; choose others with `properties`")
     num_columns = math.prod(dataset.shape[3 if _has_time(truth, split, name) else 2 :])
     if num_columns == 0 or (kind == "categorical" and num_columns > 1):
-        raise InputError(f"{place} is {kind} and has {num_columns} columns; choose others with --properties")
+        raise InputError(f"{place} is {kind} and has {num_columns} columns; choose others with `properties`")
     categories = tuple(truth.categories(split, GROUP + name)) if "categories" in attrs else ()
     return Property(name, kind, str(attrs.get("unit", "")), categories)
 
@@ -155,23 +153,22 @@ def gather_rows(
     Raises:
         InputError: masks, slots and properties do not belong together.
     """
-    assert predicted.masks is not None and predicted.slots is not None
     where = slice(first, first + len(masks))
     values = {found.name: _values(truth, split, found, where, masks.shape[1]) for found in properties}
     num_objects = next(iter(values.values())).shape[2]
     _check(truth, split, masks, predicted, num_objects)
     visible = _visible(truth, split, where, masks, num_objects)
-    num_slots = predicted.slots.shape[2]
+    num_slots = predicted["slots"].shape[2]
     parts = []
     for episode in range(len(masks)):
         present = visible[episode].any(axis=0)
-        pairs = match(masks[episode], predicted.masks[episode], num_slots)
+        pairs = match(masks[episode], predicted["masks"][episode], num_slots)
         matched = np.array([name - 1 for name in pairs if present[name - 1]], int)
         slot = np.array([pairs[index + 1] for index in matched], int)
         step, pair = np.nonzero(visible[episode][:, matched])
         parts.append(
             SlotRows(
-                predicted.slots[episode][step, slot[pair]].astype(np.float32, copy=False),
+                predicted["slots"][episode][step, slot[pair]].astype(np.float32, copy=False),
                 np.full(len(step), first + episode),
                 {name: array[episode][step, matched[pair]] for name, array in values.items()},
                 int(visible[episode].sum()),
@@ -203,10 +200,10 @@ def _visible(truth: EpisodeFile, split: str, where: slice, masks: np.ndarray, nu
 
 
 def _check(truth: EpisodeFile, split: str, masks: np.ndarray, predicted: Predicted, num_objects: int) -> None:
-    assert predicted.masks is not None and predicted.slots is not None
-    labels, num_slots = predicted.masks, predicted.slots.shape[2]
-    if predicted.slots.shape[1] != masks.shape[1]:
-        raise InputError(f"slots of {predicted.slots.shape[1]} frames cannot be probed with {masks.shape[1]} frames")
+    labels, slots = predicted["masks"], predicted["slots"]
+    num_slots = slots.shape[2]
+    if slots.shape[1] != masks.shape[1]:
+        raise InputError(f"slots of {slots.shape[1]} frames cannot be probed with {masks.shape[1]} frames")
     if labels.size and (labels.min() < 0 or labels.max() >= num_slots):
         raise InputError(
             f"predicted masks have labels from {labels.min()} to {labels.max()} and there are {num_slots} slots; "

@@ -1,7 +1,7 @@
 """Where predictions come from: a trained task, or a file that anybody's model wrote."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,42 +10,47 @@ import torch
 
 from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError, SlotSSMError
-from slotssm.layers import InvertedAttention, SlotAttention
 from slotssm.metrics import are_weights, hard_masks, resize_labels
-from slotssm.tasks import Prediction, Task
+from slotssm.tasks import Outputs, Task
+
+EVERYTHING = frozenset({"masks", "frames", "slots", "soft", "depth", "logits"})
+"""All outputs that can be asked for."""
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """Predictions for consecutive episodes; what a source does not give is None.
+    """Outputs for consecutive episodes, by name.
 
     Attributes:
-        masks: integer [E, T, H, W] at the truth's resolution.
-        frames: [E, T', H, W, 3], uint8 or floats in [0, 1]; they belong to the last T' frames of the truth.
-        slots: float32 [E, T, K, D], finite; the masks' labels are their numbers. None unless asked for.
-        soft: [E, T, K, h, w] the weights behind the masks, at their own resolution; they sum to 1 over K. None
-            unless asked for.
+        outputs: what was asked for and is given, as arrays:
+            `masks` integer [E, T, H, W] at the truth's resolution;
+            `soft` [E, T, K, h, w] the weights behind the masks, at their own resolution, sum 1 over K;
+            `frames` [E, T', H, W, 3], uint8 or floats in [0, 1], which belong to the last T' frames of the truth;
+            `slots` float32 [E, T, K, D], finite, whose numbers the masks' labels are;
+            others as the task gives them.
         num_slots: K where the masks were soft; labels alone do not tell which slots own nothing.
     """
 
-    masks: np.ndarray | None
-    frames: np.ndarray | None
-    slots: np.ndarray | None = None
-    soft: np.ndarray | None = None
+    outputs: Mapping[str, np.ndarray]
     num_slots: int | None = None
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.outputs[name]
 
 
 class Source(ABC):
     """Gives predictions for episodes of one split, in order."""
 
     provides: frozenset[str]
-    """Which fields of `Predicted` are given."""
+    """Names of the outputs that can be asked for."""
     mask_source: str
     """What the masks are: `decoder`, `attention` or `file`."""
 
     @abstractmethod
-    def predict(self, truth: EpisodeFile, split: str, first: int, last: int, also: Container[str] = ()) -> Predicted:
-        """Predictions for episodes `first` to `last` (exclusive); `slots` and `soft` only if `also` asks for them."""
+    def predict(
+        self, truth: EpisodeFile, split: str, first: int, last: int, names: Container[str] = EVERYTHING
+    ) -> Predicted:
+        """The named outputs for episodes `first` to `last` (exclusive), as far as they are given."""
 
 
 class TaskSource(Source):
@@ -58,28 +63,36 @@ class TaskSource(Source):
 
     def __init__(self, task: Task, mask_source: str = "decoder") -> None:
         self.task, self.mask_source = task, mask_source
-        assigns_tokens = any(isinstance(part, InvertedAttention | SlotAttention) for part in task.modules())
-        has_masks = task.has_masks and (mask_source == "decoder" or assigns_tokens)
-        # without masks nothing says which object a slot is about
-        self.provides = frozenset({"frames", "masks", "slots", "soft"} if has_masks else {"frames"})
+        self._masks = "masks" if mask_source == "decoder" else "attention"
+        provides = set(task.outputs) - {"masks", "attention", "slots"}
+        if self._masks in task.outputs:
+            # without masks nothing says which object a slot is about
+            provides |= {"masks", "soft", "slots"}
+        self.provides = frozenset(provides)
 
-    def predict(self, truth: EpisodeFile, split: str, first: int, last: int, also: Container[str] = ()) -> Predicted:
-        """Predictions of the task."""
-        prediction = self.run(truth, split, first, last)
-        soft = prediction.masks if self.mask_source == "decoder" else prediction.attention
-        height, width = truth.dataset(split, "frames").shape[2:4]
-        if not all(torch.isfinite(values).all() for values in (prediction.frames, prediction.slots)):
+    def predict(
+        self, truth: EpisodeFile, split: str, first: int, last: int, names: Container[str] = EVERYTHING
+    ) -> Predicted:
+        """Outputs of the task."""
+        outputs = self.run(truth, split, first, last)
+        if not all(torch.isfinite(value).all() for value in outputs.values()):
             raise SlotSSMError("the model predicts values that are not finite numbers; its weights are damaged")
-        return Predicted(
-            masks=None if soft is None else resize_labels(hard_masks(soft), (height, width)),
-            frames=prediction.frames.permute(0, 1, 3, 4, 2).float().cpu().numpy(),
-            slots=prediction.slots.float().cpu().numpy() if "slots" in also else None,
-            soft=soft.float().cpu().numpy() if "soft" in also and soft is not None else None,
-            num_slots=None if soft is None else soft.shape[2],
-        )
+        wanted = [name for name in outputs if name in names and name in self.provides and name != "masks"]
+        arrays = {name: outputs[name].float().cpu().numpy() for name in wanted}
+        if "frames" in arrays:
+            arrays["frames"] = np.moveaxis(arrays["frames"], 2, -1)
+        if self._masks not in outputs:
+            return Predicted(arrays)
+        soft = outputs[self._masks]
+        if "masks" in names:
+            size = truth.size(split, "frames", "height"), truth.size(split, "frames", "width")
+            arrays["masks"] = resize_labels(hard_masks(soft), size)
+        if "soft" in names:
+            arrays["soft"] = soft.float().cpu().numpy()
+        return Predicted(arrays, soft.shape[2])
 
-    def run(self, truth: EpisodeFile, split: str, first: int, last: int) -> Prediction:
-        """The task's typed prediction, as pictures need it."""
+    def run(self, truth: EpisodeFile, split: str, first: int, last: int) -> Outputs:
+        """The task's named outputs as tensors, as pictures need them."""
         frames = truth.read(split, "frames", slice(first, last))
         device = next(self.task.parameters()).device
         training = self.task.training
@@ -113,7 +126,9 @@ class FileSource(Source):
         self.provides = frozenset(provided | ({"soft"} if self._holds_weights(split) else set()))
         self.num_episodes = self._file.num_episodes(split)
 
-    def predict(self, truth: EpisodeFile, split: str, first: int, last: int, also: Container[str] = ()) -> Predicted:
+    def predict(
+        self, truth: EpisodeFile, split: str, first: int, last: int, names: Container[str] = EVERYTHING
+    ) -> Predicted:
         """Predictions as stored; masks of another size are resized to the truth's."""
         num_episodes = self._file.num_episodes(split)
         if num_episodes != truth.num_episodes(split):
@@ -121,19 +136,20 @@ class FileSource(Source):
                 f"{self.path} has {num_episodes} episodes in {split}, {truth.path} has {truth.num_episodes(split)}"
             )
         where = slice(first, last)
-        stored = self._file.read(split, "masks", where) if "masks" in self.provides else None
-        masks = None if stored is None else self._labels(stored, truth, split)
-        frames = self._file.read(split, "frames", where) if "frames" in self.provides else None
-        if frames is not None:
-            self._check_frames(frames, split)
-        soft = stored if stored is not None and stored.ndim == 5 else None
-        return Predicted(
-            masks,
-            frames,
-            self._slots(split, where) if "slots" in also else None,
-            soft if "soft" in also else None,
-            None if soft is None else soft.shape[2],
-        )
+        arrays: dict[str, np.ndarray] = {}
+        stored = None
+        if "masks" in self.provides and ("masks" in names or "soft" in names):
+            stored = self._file.read(split, "masks", where)
+            arrays["masks"] = self._labels(stored, truth, split)
+        if "frames" in self.provides and "frames" in names:
+            arrays["frames"] = self._file.read(split, "frames", where)
+            self._check_frames(arrays["frames"], split)
+        if "slots" in self.provides and "slots" in names:
+            arrays["slots"] = self._slots(split, where)
+        is_soft = stored is not None and stored.ndim == 5
+        if stored is not None and is_soft and "soft" in names:
+            arrays["soft"] = stored
+        return Predicted(arrays, stored.shape[2] if stored is not None and is_soft else None)
 
     def _holds_weights(self, split: str) -> bool:
         """Whether the masks are soft and those of the first episode sum to 1, which logits do not."""

@@ -8,7 +8,7 @@ from slotssm.evaluation.sources import TaskSource
 from slotssm.metrics import hard_masks, match
 from slotssm.plotting import colorize, slot_colors
 from slotssm.plotting.colors import object_colors
-from slotssm.tasks import Predict, Reconstruct, Task
+from slotssm.tasks import Outputs, Task
 
 NUM_EPISODES = 8
 """Episodes of a strip whose task predicts one frame."""
@@ -27,26 +27,29 @@ def draw_strip(task: Task, truth: EpisodeFile, split: str) -> np.ndarray:
     Returns:
         uint8 [2 H, n (W + 1), 3]; of reconstructions [4 H, n (W + 1), 3].
     """
-    if isinstance(task, Reconstruct):
-        return _segmentation_strip(task, truth, split)
-    num_episodes = 1 if isinstance(task, Predict) else min(NUM_EPISODES, truth.num_episodes(split))
-    predicted = TaskSource(task).run(truth, split, 0, num_episodes).frames
-    frames = predicted.permute(0, 1, 3, 4, 2).float().cpu().numpy()
-    true = truth.read(split, "frames", slice(0, num_episodes))[:, -frames.shape[1] :]
-    if isinstance(task, Predict):
-        frames, true = frames[0, EVERY_STEPS - 1 :: EVERY_STEPS], true[0, EVERY_STEPS - 1 :: EVERY_STEPS]
-    else:
-        frames, true = frames[:, 0], true[:, 0]
+    first = TaskSource(task).run(truth, split, 0, 1)
+    if "masks" in first:
+        return _segmentation_strip(first, truth, split)
+    frames = _pixels(first)[0]
+    if len(frames) > 1:
+        true = truth.read(split, "frames", 0)[-len(frames) :]
+        return np.concatenate([_row(part[EVERY_STEPS - 1 :: EVERY_STEPS]) for part in (true, as_bytes(frames))])
+    num_episodes = min(NUM_EPISODES, truth.num_episodes(split))
+    frames = _pixels(TaskSource(task).run(truth, split, 0, num_episodes))[:, 0]
+    true = truth.read(split, "frames", slice(0, num_episodes))[:, -1]
     return np.concatenate([_row(true), _row(as_bytes(frames))])
 
 
-def _segmentation_strip(task: Reconstruct, truth: EpisodeFile, split: str) -> np.ndarray:
+def _pixels(outputs: Outputs) -> np.ndarray:
+    """Predicted frames, float [E, T', H, W, 3]."""
+    return outputs["frames"].permute(0, 1, 3, 4, 2).float().cpu().numpy()
+
+
+def _segmentation_strip(outputs: Outputs, truth: EpisodeFile, split: str) -> np.ndarray:
     """Frames and masks of the first episode, above reconstructions and what the slots own."""
-    prediction = TaskSource(task).run(truth, split, 0, 1)
-    assert prediction.masks is not None
-    labels, num_slots = hard_masks(prediction.masks[0]), prediction.masks.shape[2]
+    labels, num_slots = hard_masks(outputs["masks"][0]), outputs["masks"].shape[2]
     frames, masks = truth.read(split, "frames", 0), truth.read(split, "masks", 0)
-    painted = prediction.frames[0].permute(0, 2, 3, 1).float().cpu().numpy()
+    painted = _pixels(outputs)[0]
     colors = object_colors(np.unique(masks), match(masks, labels, num_slots), num_slots)
     shown = (frames, colorize(masks, colors), as_bytes(painted), colorize(labels, slot_colors(num_slots)))
     return np.concatenate([_row(part[::EVERY_STEPS]) for part in shown])

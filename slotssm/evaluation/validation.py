@@ -5,29 +5,40 @@ from pathlib import Path
 import numpy as np
 
 from slotssm.data.episodes import EpisodeFile
-from slotssm.evaluation.evaluate import evaluate, ids_change
+from slotssm.evaluation.evaluate import BATCH_EPISODES, evaluate, ids_change, possible_metrics
 from slotssm.evaluation.options import ScoringOptions
 from slotssm.evaluation.sources import TaskSource
-from slotssm.tasks import Recall, Reconstruct, Task
+from slotssm.tasks import Task
 
 MEAN_IMAGE = "mse-mean-image"
 """Name of the error of painting the mean image."""
 
 
-def validate(task: Task, data: Path, split: str, num_episodes: int) -> dict[str, float]:
+def validate(task: Task, data: Path, split: str, num_episodes: int, batch_episodes: int) -> dict[str, float]:
     """Metric names to values over the first episodes of a split; what cannot be scored is left out.
 
     Errors come with those that a model must beat: of roll-outs with that of repeating the last context frame, of
     reconstructions with that of painting the mean image. Segmentation is scored per video, and per frame where ids in
     the true masks name objects within a frame only.
+
+    Args:
+        task: what is validated.
+        data: episode file.
+        split: which split.
+        num_episodes: at most so many episodes, from the first on.
+        batch_episodes: how many are predicted at a time.
     """
-    names = ["mse"] + (["color-accuracy", "position-iou"] if isinstance(task, Recall) else [])
     with EpisodeFile(data) as truth:
-        if task.has_masks and truth.has(split, "masks"):
-            names += ["fg-ari", "miou"]
-        options = ScoringOptions(per_frame=ids_change(truth, split))
-        report = evaluate(TaskSource(task), truth, split, names, options, num_episodes)
-        floors = {MEAN_IMAGE: mean_image_error(truth, split, num_episodes)} if isinstance(task, Reconstruct) else {}
+        source, options = TaskSource(task), ScoringOptions(per_frame=ids_change(truth, split))
+        possible = possible_metrics(source, truth, split)
+        names = [name for name in task.validated if name in possible]
+        if not names:
+            return {}
+        batch_episodes = min(batch_episodes, BATCH_EPISODES)
+        report = evaluate(source, truth, split, names, options, num_episodes, batch_episodes=batch_episodes)
+        floors = {}
+        if task.is_collapsed_at_mean_image:
+            floors = {MEAN_IMAGE: mean_image_error(truth, split, num_episodes)}
     baselines = {
         f"{result.metric}-repeat-last-frame": result.details["repeat_last_frame"]
         for result in report.results

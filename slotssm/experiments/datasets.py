@@ -1,21 +1,43 @@
-"""The data set of a run: the one it was told to use, or its preset's own, generated once and found again."""
+"""The data set of a run: the file that it names, or its recipe's, generated once and found again."""
 
 import hashlib
 import json
 import time
 from pathlib import Path
 
-from generators.catalog import GENERATORS
-from generators.writer import ProgressCallback, generate, recipe_of
-from slotssm.config import DataConfig, FileRecipe, Recipe, RunConfig
-from slotssm.data.episodes import SPLITS, EpisodeFile
+import generators  # noqa: F401  registers the generators of recipes
+from generators.writer import ProgressCallback, generate
+from slotssm.config import DataConfig, FileData, RunConfig
+from slotssm.data.contents import known_content_hash
+from slotssm.data.episodes import EpisodeFile
+from slotssm.data.generator import generator_of
+from slotssm.data.spec import DataSpec, read_spec, spec_from_layout
 from slotssm.errors import BusyError, InputError
 
 DATA = Path("data")
 
 
+def spec_of(data: DataConfig) -> DataSpec:
+    """What is known of a data set, from the file or, without making any episode, from the recipe."""
+    if isinstance(data, FileData):
+        return spec_of_file(Path(data.path))
+    generator = generator_of(data.recipe)
+    return spec_from_layout(generator.layout(), generator.attributes())
+
+
+def spec_of_file(path: Path) -> DataSpec:
+    """What is known of an episode file."""
+    with EpisodeFile(path) as episodes:
+        return read_spec(episodes)
+
+
 def own_data_path(config: RunConfig, folder: Path = DATA) -> Path:
-    """Where the data set of a configuration lies: its name carries recipe, counts and seed as a fingerprint."""
+    """Where the data set of a configuration lies.
+
+    The name of a generated one carries recipe, counts and seed as a fingerprint.
+    """
+    if isinstance(config.data, FileData):
+        return Path(config.data.path)
     content = json.dumps(config.data.model_dump(mode="json"), sort_keys=True)
     return folder / f"{config.name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}.h5"
 
@@ -23,16 +45,17 @@ def own_data_path(config: RunConfig, folder: Path = DATA) -> Path:
 def ensure_own_data(
     config: RunConfig, folder: Path = DATA, on_progress: ProgressCallback = lambda done, total: None
 ) -> Path:
-    """Generate the data set of a configuration unless it is there.
+    """The file of a configuration's data set; a generated one is made unless it is there.
 
     An interrupted generation is continued; one that another process is at work on is waited for.
 
     Raises:
-        InputError: the data come from elsewhere and cannot be generated.
+        InputError: the file that the configuration names is missing, or is another one.
     """
-    if isinstance(config.data.recipe, FileRecipe):
-        raise InputError(f"the videos of {config.name} cannot be generated: pass their file with --data")
     path = own_data_path(config, folder)
+    if isinstance(config.data, FileData):
+        check_is_named(config.data)
+        return path
     while not path.exists():
         try:
             generate(config.data, path, resume=True, on_progress=on_progress)
@@ -44,23 +67,13 @@ def ensure_own_data(
     return path
 
 
-def recorded_data(data: Path) -> DataConfig:
-    """Recipe, seed and counts of an existing file; of one from elsewhere its shape stands in for the recipe."""
-    with EpisodeFile(data) as episodes:
-        counts = {f"num_{split}": 0 for split in SPLITS}
-        counts |= {f"num_{split}": episodes.num_episodes(split) for split in episodes.splits}
-        generated = episodes.attrs.get("generator") in GENERATORS
-        recipe: Recipe = recipe_of(episodes) if generated else _shape_of(episodes)
-        return DataConfig(recipe=recipe, seed=int(episodes.attrs["seed"]) if generated else 0, **counts)
+def file_data(path: Path, **counts: int | None) -> FileData:
+    """The configuration of an existing file, with its content hash."""
+    return FileData(path=str(path.resolve()), sha256=known_content_hash(path), **counts)
 
 
-def _shape_of(episodes: EpisodeFile) -> FileRecipe:
-    shapes = {episodes.dataset(split, "frames").shape[1:4] for split in episodes.splits}
-    num_frames, height, width = next(iter(shapes))
-    if len(shapes) > 1:
-        raise InputError(f"{episodes.path}: frames of different splits have different shapes; import them again")
-    if height != width:
-        raise InputError(
-            f"{episodes.path} has frames of {width} x {height} px; models read square ones: import them with --size"
-        )
-    return FileRecipe(source=str(episodes.attrs.get("generator", "")), num_frames=num_frames, size_px=height)
+def check_is_named(data: FileData) -> None:
+    """Refuse a file whose content is not what the configuration says."""
+    path = Path(data.path)
+    if data.sha256 and known_content_hash(path) != data.sha256:
+        raise InputError(f"{path} is not the data set that data.sha256 names: its content hash differs")

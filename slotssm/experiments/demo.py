@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slotssm.evaluation import Report, ScoringOptions
-from slotssm.experiments.datasets import ensure_own_data
+from slotssm.experiments.datasets import ensure_own_data, spec_of
 from slotssm.experiments.drawing import draw_run
+from slotssm.experiments.presets import preset
 from slotssm.experiments.session import evaluate_run, resume_run, start_run
-from slotssm.presets import preset
 from slotssm.training.run import RunDirectory
 from slotssm.training.trainer import StepReport
 
@@ -44,13 +44,13 @@ def run_demo(
     on_evaluate: Callable[[int, int], None] = lambda done, total: None,
 ) -> DemoResult:
     """Generate, train, evaluate and draw in `folder`; what is done already is not done again."""
-    config = preset(preset_name).model_copy(update={"seed": seed})
+    config = preset(preset_name).replace(seed=seed)
     data = ensure_own_data(config, folder / "data", on_generate)
     run = RunDirectory(folder / "runs" / f"{config.name}-seed{seed}")
     if run.record.exists():
         resume_run(run, "auto", on_step)
     else:
-        start_run(config, data, run, "auto", on_step)
+        start_run(config, spec_of(config.data), data, run, "auto", on_step)
     report = evaluate_run(run, None, "test", (), ScoringOptions(), "cpu", on_evaluate)
     animation, curves = draw_run(run, None, "test", EPISODES, run.figures / "slots.gif", force=True)
     return DemoResult(run.path, data, report, animation, curves)

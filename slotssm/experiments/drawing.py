@@ -35,7 +35,7 @@ def draw_run(
         refuse_existing(curves, force)
     task, config, _ = load_run(run, device)
     with EpisodeFile(data or run.data()) as truth:
-        check_fits(config, truth)
+        check_fits(config, run.description().spec, truth)
         frames = draw_predictions(task, truth, split, episodes)
     lines = read_lines(run.metrics)
     make_folder(target.parent)
@@ -60,6 +60,6 @@ def _target(out: Path, force: bool) -> Path:
     """The file to write, which is never overwritten without `force`."""
     check_suffix(out)
     if out.is_dir():
-        raise InputError(f"--out {out} is a folder; name a .gif, .mp4 or .png in it")
+        raise InputError(f"`out` {out} is a folder; name a .gif, .mp4 or .png in it")
     refuse_existing(out, force)
     return out

@@ -4,24 +4,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slotssm.config import RunConfig
+from slotssm.config import FileData, RunConfig
+from slotssm.data.spec import DataSpec
 from slotssm.documents import load, merged, parse_assignments, read_toml
 from slotssm.errors import InputError
-from slotssm.experiments.datasets import own_data_path, recorded_data
-from slotssm.presets import PRESETS, preset
-from slotssm.tasks import build_task
+from slotssm.experiments.datasets import file_data, own_data_path, spec_of
+from slotssm.experiments.presets import PRESETS, preset
+from slotssm.tasks import build_task, check_run
 from slotssm.training.run import RunDirectory
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line said.
+    """What was asked for.
 
     Attributes:
         preset: name, or None.
         file: TOML file, or None.
         assignments: `key.path=value` texts.
-        data: existing episode file, whose recipe replaces the preset's; or None.
+        data: existing episode file, which replaces the preset's data; or None.
         seed: of the run, or None.
     """
 
@@ -32,41 +33,51 @@ class Request:
     seed: int | None = None
 
 
-def resolve(request: Request, base: RunConfig | None = None) -> RunConfig:
-    """The run that is asked for; `base` stands in for the preset if none is named."""
+def resolve(request: Request, base: RunConfig | None = None) -> tuple[RunConfig, DataSpec]:
+    """The run that is asked for, and what is known of its data; `base` stands in for the preset if none is named.
+
+    Raises:
+        InputError: something asked for is unknown or does not go together.
+    """
     if request.preset is None and request.file is None and base is None:
-        raise InputError(f"name what to train: --preset {'|'.join(PRESETS)}, or --config FILE")
+        raise InputError(f"name what to train: `preset` {'|'.join(PRESETS)}, or a `config` file")
     start = preset(request.preset) if request.preset else base
     document: dict[str, Any] = start.model_dump(mode="json") if start else {}
     if request.file is not None:
         document = merged(document, read_toml(request.file))
-        load(RunConfig, _with_data(document, request), f"--config {request.file}")
-    changes = parse_assignments(request.assignments)
-    if request.data is not None and "data" in changes:
-        raise InputError("--set data.* and --data exclude each other: the recipe of an existing file is fixed")
-    document = merged(document, changes)
+    if request.data is not None:
+        document = {**document, "data": file_data(request.data).model_dump(mode="json")}
+    if request.file is not None:
+        load(RunConfig, document, str(request.file))
+    document = merged(document, parse_assignments(request.assignments))
     if request.seed is not None:
         document["seed"] = request.seed
-    source = "--set" if request.assignments else "configuration"
-    return load(RunConfig, _with_data(document, request), source)
-
-
-def _with_data(document: dict[str, Any], request: Request) -> dict[str, Any]:
-    if request.data is None:
-        return document
-    return {**document, "data": recorded_data(request.data).model_dump(mode="json")}
+    config = load(RunConfig, document, "`assignments`" if request.assignments else "configuration")
+    if isinstance(config.data, FileData):
+        named = file_data(Path(config.data.path), num_train=config.data.num_train, num_val=config.data.num_val)
+        if config.data.sha256 not in ("", named.sha256):
+            raise InputError(f"{named.path} is not the data set that data.sha256 names: its content hash differs")
+        config = config.replace(data=named)
+    spec = spec_of(config.data)
+    check_run(config, spec)
+    return config, spec
 
 
 def check_same(request: Request, run: RunDirectory) -> None:
     """Refuse to resume a run under a configuration other than its own.
 
-    Repeating the command that began the run is fine, and so is naming nothing but the run.
+    Repeating the command that started the run is fine, and so is naming nothing but the run.
     """
     recorded = run.config()
-    asked = resolve(request, recorded)
+    if request.data is not None and isinstance(recorded.data, FileData):
+        # a file that has moved is compared by its content when training goes on
+        recorded = recorded.replace(data=recorded.data.replace(path=str(request.data.resolve())))
+    elif request.data is not None:
+        request = Request(request.preset, request.file, request.assignments, None, request.seed)
+    asked, _ = resolve(request, recorded)
     fault = _first_difference(recorded.model_dump(mode="json"), asked.model_dump(mode="json"), "")
     if fault:
-        raise InputError(f"{run.path} was begun with another configuration: {fault}; resume without options")
+        raise InputError(f"{run.path} was started with another configuration: {fault}; resume without options")
 
 
 def _first_difference(ours: Any, theirs: Any, path: str) -> str:
@@ -76,9 +87,9 @@ def _first_difference(ours: Any, theirs: Any, path: str) -> str:
     return "" if ours == theirs else f"{path.lstrip('.')} is {ours!r} there and {theirs!r} here"
 
 
-def plan(config: RunConfig, data: Path | None) -> dict[str, Any]:
+def plan(config: RunConfig, spec: DataSpec, data: Path | None = None) -> dict[str, Any]:
     """What a training run would do: data, sizes of the model's parts, steps."""
-    task = build_task(config)
+    task = build_task(config, spec)
     path = data or own_data_path(config)
     parameters = {
         name: sum(parameter.numel() for parameter in part.parameters()) for name, part in task.named_children()

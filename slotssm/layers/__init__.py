@@ -4,11 +4,13 @@ from slotssm.layers.attention import Attention, InvertedAttention, MLPBlock, Que
 from slotssm.layers.causal_attention import CausalSlotAttention, KeyValueState
 from slotssm.layers.decoders import PieceDecoder, SpatialBroadcastDecoder, convolution_painter, piece_painter
 from slotssm.layers.encoders import CNNEncoder, PieceTokenizer
-from slotssm.layers.mamba import Mamba, MambaState
-from slotssm.layers.mamba2 import Mamba2, Mamba2State
+from slotssm.layers.mamba import Mamba, MambaConfig, MambaState
+from slotssm.layers.mamba2 import Mamba2, Mamba2Config, Mamba2State
+from slotssm.layers.parameters import count_unused_parameters, decayed_parameters
+from slotssm.layers.reader import Reader
 from slotssm.layers.rim import RIM, RIMState
-from slotssm.layers.s4d import S4D, S4DState
-from slotssm.layers.s5 import S5, S5State
+from slotssm.layers.s4d import S4D, S4DConfig, S4DState
+from slotssm.layers.s5 import S5, S5Config, S5State
 from slotssm.layers.slot_attention import SlotAttention
 from slotssm.layers.slot_rnn import SlotGRU, SlotGRUState
 from slotssm.layers.slots import JoiningEncoder, SlotEncoder, SlotMixer, SlotSplitter
@@ -28,13 +30,18 @@ __all__ = [
     "MLPBlock",
     "Mamba",
     "Mamba2",
+    "Mamba2Config",
     "Mamba2State",
+    "MambaConfig",
     "MambaState",
     "PieceDecoder",
     "PieceTokenizer",
     "QueryBlock",
     "RIMState",
+    "Reader",
+    "S4DConfig",
     "S4DState",
+    "S5Config",
     "S5State",
     "SlotAttention",
     "SlotEncoder",
@@ -46,5 +53,7 @@ __all__ = [
     "TimeMixer",
     "TimeMixerState",
     "convolution_painter",
+    "count_unused_parameters",
+    "decayed_parameters",
     "piece_painter",
 ]

@@ -6,6 +6,9 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from slotssm.errors import InputError
+from slotssm.layers.inputs import check_input
+
 
 class Attention(nn.Module):
     """Multi-head attention block: x + Attn(LN(x), context).
@@ -45,6 +48,17 @@ class Attention(nn.Module):
         k, v = rearrange(self.key_value(source), "b m (two h d) -> two b h m d", two=2, h=self.num_heads)
         y = F.scaled_dot_product_attention(q, k, v)
         return x + self.dropout(self.out(rearrange(y, "b h q d -> b q (h d)")))
+
+    def count_unused_parameters(self, num_keys: int) -> int:
+        """Parameters that cannot change the output: with one key those of queries and keys, and a norm for them alone.
+
+        Args:
+            num_keys: Q of x, or M of the context.
+        """
+        if num_keys > 1:
+            return 0
+        dim = self.query.in_features
+        return 2 * dim * dim + (2 * dim if self.context_norm is not None else 0)
 
 
 class MLPBlock(nn.Module):
@@ -87,23 +101,30 @@ class QueryBlock(nn.Module):
         self.mlp = MLPBlock(dim, mlp_ratio, dropout)
 
     def forward(self, queries: Float[Tensor, "B2 Q D"], context: Float[Tensor, "B M D"]) -> Float[Tensor, "B Q D"]:
-        """Update the queries of each context; one set of queries (B2 = 1) is taken for all contexts."""
+        """Update the queries of each context; one set of queries (B2 = 1) may serve all contexts."""
         if self.training and self.dropout > 0:
-            queries = queries.expand(context.shape[0], -1, -1)  # each with a mask of its own
+            queries = queries.expand(context.shape[0], -1, -1)  # each context with a dropout mask of its own
         mixed = self.self_attention(queries).expand(context.shape[0], -1, -1)
         return self.mlp(self.cross_attention(mixed, context))
+
+    def count_unused_parameters(self, num_queries: int, num_context: int) -> int:
+        """Parameters that cannot change the output for Q queries and M elements of the context."""
+        own = self.self_attention.count_unused_parameters(num_queries)
+        return own + self.cross_attention.count_unused_parameters(num_context)
 
 
 class InvertedAttention(nn.Module):
     """Slots compete for tokens: softmax over the slots, then a weighted mean over the tokens (paper, section 5.1).
 
-    One head. A[k, m] = softmax over k of q_k·k_m / sqrt(D); each row is divided by its sum over the tokens; the
-    output is A V. The residual connection and the norms are our choice, as in the released code.
+    One head. A[k, m] = softmax over k of q_k·k_m / sqrt(D); each slot's shares are divided by their sum over the
+    tokens; the output is A V. The residual connection and the norms are our choice, as in the released code.
 
     Args:
         dim: width D of slots and tokens.
-        eps: added to the row sums, so that a slot without tokens gets zero instead of a quotient of zeros.
+        eps: added to the sums over the tokens, so that a slot without tokens gets zero and not the quotient 0 / 0.
     """
+
+    gives_attention = True
 
     def __init__(self, dim: int, eps: float = 1e-6) -> None:
         super().__init__()
@@ -115,24 +136,44 @@ class InvertedAttention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(
-        self, slots: Float[Tensor, "B K D"], tokens: Float[Tensor, "B M D"]
+        self, slots: Float[Tensor, "B K D"] | None, tokens: Float[Tensor, "B M D"]
     ) -> tuple[Float[Tensor, "B K D"], Float[Tensor, "B K M"]]:
-        """Returns the updated slots and the attention before renormalisation, which sums to 1 over the slots."""
+        """Update the slots of each step by its tokens.
+
+        Args:
+            slots: of the layer below, or learned queries.
+            tokens: inputs of the step.
+
+        Returns:
+            The slots, and the attention before renormalisation, which sums to 1 over the slots.
+
+        Raises:
+            InputError: no slots, or slots or tokens of another shape, width or dtype.
+        """
+        if slots is None:
+            raise InputError("inverted attention updates slots: a first layer with it needs learned queries")
+        check_input(self, slots, "B, K", self.query.in_features)
+        check_input(self, tokens, "B, M", self.query.in_features)
         keys, values = self.key_value(self.token_norm(tokens)).chunk(2, dim=-1)
-        won, attention = compete(self.query(self.norm(slots)), keys, values, self.eps)
-        return slots + self.out(won), attention
+        updates, attention = compete(self.query(self.norm(slots)), keys, values, self.eps)
+        return slots + self.out(updates), attention
+
+    def count_unused_parameters(self, num_slots: int) -> int:
+        """Parameters that cannot change the output: the queries' common part, and all of queries and keys for K = 1."""
+        dim = self.query.in_features
+        return dim if num_slots > 1 else 2 * dim * dim + 2 * dim
 
 
 def compete(
     queries: Float[Tensor, "B K D"], keys: Float[Tensor, "B M D"], values: Float[Tensor, "B M D"], eps: float
 ) -> tuple[Float[Tensor, "B K D"], Float[Tensor, "B K M"]]:
-    """Attention A with a softmax over the queries, and for each query the mean of the values weighted by its row of A.
+    """Attention A with a softmax over the queries, and for each query the mean of the values weighted by its shares.
 
     Args:
         queries: one for each slot.
         keys: one for each token.
         values: one for each token.
-        eps: added to the row sums.
+        eps: added to the sums over the keys.
     """
     attention = torch.softmax(queries @ keys.transpose(1, 2) * queries.shape[-1] ** -0.5, dim=1)
     return attention / (attention.sum(dim=-1, keepdim=True) + eps) @ values, attention

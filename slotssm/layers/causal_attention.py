@@ -9,12 +9,14 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-CHUNK_ROWS = 192
-"""Least number of queries of one call of the fused attention: fewer leave its tiles small, more waste masked keys."""
+from slotssm.layers.inputs import check_input
+
+CHUNK_QUERIES = 192
+"""Queries of one call of the fused attention, at least: fewer make its tiles small, more compute masked scores."""
 
 
 class KeyValueState(NamedTuple):
-    """What causal attention remembers between two calls: everything, N slots so far (H heads of width D / H).
+    """Keys and values of all N slots so far, in H heads of width D / H: a cache that grows with every step.
 
     Attributes:
         keys: [B, H, N, D / H] in the order of time.
@@ -28,8 +30,8 @@ class KeyValueState(NamedTuple):
 class CausalSlotAttention(nn.Module):
     """Full attention over all slots of all steps up to each one's own: the paper's SlotTransformer.
 
-    Causal over time, not over slots: those of one step see each other. With one slot it is the causal attention of
-    an ordinary Transformer. Norm and residual connection are the caller's.
+    Causal over time, not over slots: those of one step attend to each other. With one slot it is the causal attention
+    of an ordinary Transformer. Norm and residual connection are left to the caller.
 
     Args:
         dim: width D of slots.
@@ -53,17 +55,23 @@ class CausalSlotAttention(nn.Module):
     def forward(
         self, slots: Float[Tensor, "B T K D"], state: KeyValueState | None = None
     ) -> tuple[Float[Tensor, "B T K D"], KeyValueState]:
-        """A whole sequence in parallel, continuing from `state`; returns the outputs and the new state."""
-        rows = slots.flatten(1, 2)
-        q = rearrange(self.query(rows), "b n (h d) -> b h n d", h=self.num_heads)
-        k, v = rearrange(self.key_value(rows), "b n (two h d) -> two b h n d", two=2, h=self.num_heads)
+        """A whole sequence in parallel, continuing from `state`; returns the outputs and the new state.
+
+        Raises:
+            InputError: slots of another shape, width or dtype.
+        """
+        check_input(self, slots, "B, T, K", self.query.in_features)
+        flat = slots.flatten(1, 2)
+        q = rearrange(self.query(flat), "b n (h d) -> b h n d", h=self.num_heads)
+        k, v = rearrange(self.key_value(flat), "b n (two h d) -> two b h n d", two=2, h=self.num_heads)
         if state is not None:
             k, v = torch.cat([state.keys.to(k.dtype), k], dim=2), torch.cat([state.values.to(v.dtype), v], dim=2)
         y = self.dropout(self.out(block_causal_attention(q, k, v, slots.shape[2])))
         return y.view(slots.shape), KeyValueState(k, v)
 
     def step(self, slots: Float[Tensor, "B K D"], state: KeyValueState) -> tuple[Float[Tensor, "B K D"], KeyValueState]:
-        """One step; returns the output and the new state."""
+        """One step; returns the output and the new state; errors as in `forward`."""
+        check_input(self, slots, "B, K", self.query.in_features)
         y, state = self(slots[:, None], state)
         return y[:, 0], state
 
@@ -71,45 +79,45 @@ class CausalSlotAttention(nn.Module):
 def block_causal_attention(
     q: Float[Tensor, "B H Q W"], k: Float[Tensor, "B H N W"], v: Float[Tensor, "B H N W"], block: int
 ) -> Float[Tensor, "B Q H*W"]:
-    """Softmax attention in which a block of rows sees the keys up to its own end; heads are joined again.
+    """Softmax attention in which the queries of a block attend to all keys up to the block's end; heads are joined.
 
-    The queries are walked over in chunks, each with the keys up to its end and a mask as large as that, so that
-    neither the scores nor a mask of all pairs is ever held.
+    The queries are processed in chunks, each with the keys up to its end and a mask for those alone, so that neither
+    the scores nor a mask of all pairs is ever in memory.
 
     Args:
         q: queries, whole blocks, which belong to the last Q keys.
         k: keys.
         v: values.
-        block: rows that see each other, K slots of one step.
+        block: queries of a block, K slots of one step.
     """
-    num_rows = q.shape[2]
-    past = k.shape[2] - num_rows
-    if num_rows <= block or (block == 1 and past == 0):
-        return _joined(F.scaled_dot_product_attention(q, k, v, is_causal=num_rows > block))
+    num_queries = q.shape[2]
+    past = k.shape[2] - num_queries
+    if num_queries <= block or (block == 1 and past == 0):
+        return _joined(F.scaled_dot_product_attention(q, k, v, is_causal=num_queries > block))
     # kernels of GPUs want slices of a mask to begin at multiples of 16
-    chunk = math.ceil(CHUNK_ROWS / (16 * block)) * 16 * block
-    starts = range(0, num_rows, chunk)
-    mask = _block_causal_mask(min(chunk, num_rows), past + starts[-1], block, q)
+    chunk = math.ceil(CHUNK_QUERIES / (16 * block)) * 16 * block
+    starts = range(0, num_queries, chunk)
+    mask = _block_causal_mask(min(chunk, num_queries), past + starts[-1], block, q)
     outputs = []
     for start in starts:
-        rows, before = min(chunk, num_rows - start), past + start
-        # all masks are pieces of one: a chunk that begins later sees more of what came before
-        first, end = starts[-1] - start, before + rows
-        visible = mask[:rows, first : first + end]
-        queries = q[:, :, start : start + rows]
+        length, before = min(chunk, num_queries - start), past + start
+        # the mask of every chunk is a part of the last one's, which has most keys before it
+        first, end = starts[-1] - start, before + length
+        visible = mask[:length, first : first + end]
+        queries = q[:, :, start : start + length]
         outputs.append(
             _joined(F.scaled_dot_product_attention(queries, k[:, :, :end], v[:, :, :end], attn_mask=visible))
         )
     return torch.cat(outputs, dim=1)
 
 
-def _block_causal_mask(num_rows: int, before: int, block: int, like: Tensor) -> Tensor:
-    """[rows, before + rows] of 0 and -inf: all keys `before` the rows are visible, and blocks up to a row's own.
+def _block_causal_mask(num_queries: int, before: int, block: int, like: Tensor) -> Tensor:
+    """[Q, before + Q] of 0 and -inf: visible are the keys `before` the queries and the blocks up to a query's own.
 
     Numbers rather than booleans, which torch would turn into numbers at each use and keep for the backward pass.
     """
-    step = torch.arange(num_rows, device=like.device) // block
-    mask = like.new_zeros(num_rows, before + num_rows)
+    step = torch.arange(num_queries, device=like.device) // block
+    mask = like.new_zeros(num_queries, before + num_queries)
     mask[:, before:].masked_fill_(step[None] > step[:, None], float("-inf"))
     return mask
 

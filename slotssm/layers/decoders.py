@@ -8,14 +8,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slotssm.layers.attention import QueryBlock
-from slotssm.layers.positions import sincos_grid
+from slotssm.layers.checkpointing import checkpointed
+from slotssm.layers.inputs import check_input
+from slotssm.layers.positions import divided, sincos_grid
 
 
 class PieceDecoder(nn.Module):
     """Transformer decoder: position queries attend to each other and to the slots (paper, appendix C).
 
     Args:
-        image_size: side of the frame in pixels.
+        height: of the frame in pixels.
+        width: of the frame in pixels.
         piece_px: side of the square that each query paints.
         num_channels: values a pixel, for example classes.
         dim: width D.
@@ -23,13 +26,23 @@ class PieceDecoder(nn.Module):
         num_heads: heads of the attentions.
         mlp_ratio: hidden width of the MLPs as a multiple of `dim`.
         dropout: in every block; 0 is off.
+
+    Raises:
+        InputError: the frame does not consist of whole pieces.
+
+    Attributes:
+        grid: rows and columns of pieces of a frame.
+        checkpoint_activations: in training, compute the layers once more in the backward pass instead of storing what
+            happens inside of them.
     """
 
     queries: Tensor
+    checkpoint_activations: bool = False
 
     def __init__(
         self,
-        image_size: int,
+        height: int,
+        width: int,
         piece_px: int,
         num_channels: int,
         dim: int,
@@ -39,18 +52,28 @@ class PieceDecoder(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.side, self.piece_px = image_size // piece_px, piece_px
-        self.register_buffer("queries", sincos_grid(self.side, self.side, dim), persistent=False)
+        self.grid, self.piece_px = divided(height, width, piece_px, "pieces"), piece_px
+        self.register_buffer("queries", sincos_grid(*self.grid, dim), persistent=False)
         self.layers = nn.ModuleList(QueryBlock(dim, num_heads, mlp_ratio, dropout) for _ in range(num_layers))
         self.head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, num_channels * piece_px**2))
 
     def forward(self, slots: Float[Tensor, "B K D"]) -> Float[Tensor, "B C H W"]:
-        """Values of every pixel."""
+        """Values of every pixel.
+
+        Raises:
+            InputError: slots of another shape, width or dtype.
+        """
+        check_input(self, slots, "B, K", self.queries.shape[1])
         x = self.queries[None]
         for layer in self.layers:
-            x = layer(x, slots)
+            x = checkpointed(self, layer, x, slots)
         s = self.piece_px
-        return rearrange(self.head(x), "b (y x) (c s z) -> b c (y s) (x z)", y=self.side, s=s, z=s)
+        return rearrange(self.head(x), "b (y x) (c s z) -> b c (y s) (x z)", y=self.grid[0], s=s, z=s)
+
+    def count_unused_parameters(self, num_slots: int) -> int:
+        """Parameters that cannot change the output for K slots."""
+        blocks = [layer for layer in self.layers if isinstance(layer, QueryBlock)]
+        return sum(block.count_unused_parameters(len(self.queries), num_slots) for block in blocks)
 
 
 class SpatialBroadcastDecoder(nn.Module):
@@ -60,27 +83,45 @@ class SpatialBroadcastDecoder(nn.Module):
     into four channels at full size: red, green, blue and the alpha logit.
 
     Args:
-        image_size: side of the frame in pixels.
+        height: H of the frame in pixels.
+        width: W of the frame in pixels.
         dim: width D of the slots.
-        painter: maps [B, D, g, g] to [B, 4, H, W]; see `convolution_painter` and `piece_painter`.
-        upsampling: H / g.
+        painter: maps [B, D, h, w] to [B, 4, H, W]; see `convolution_painter` and `piece_painter`.
+        upsampling: H / h = W / w.
+
+    Raises:
+        InputError: `upsampling` does not divide the frame.
+
+    Attributes:
+        grid: rows h and columns w of the grid.
+        checkpoint_activations: in training, run the painter once more in the backward pass instead of storing what
+            happens inside of it.
     """
 
     positions: Tensor
+    checkpoint_activations: bool = False
 
-    def __init__(self, image_size: int, dim: int, painter: nn.Module, upsampling: int) -> None:
+    def __init__(self, height: int, width: int, dim: int, painter: nn.Module, upsampling: int) -> None:
         super().__init__()
-        self.grid_size = image_size // upsampling
-        self.register_buffer("positions", sincos_grid(self.grid_size, self.grid_size, dim), persistent=False)
+        self.grid = divided(height, width, upsampling, "cells")
+        self.register_buffer("positions", sincos_grid(*self.grid, dim), persistent=False)
         self.painter = painter
 
     def forward(
         self, slots: Float[Tensor, "B K D"]
     ) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B K 3 H W"], Float[Tensor, "B K H W"]]:
-        """Returns the blended image, the image of every slot, and the masks, which sum to 1 over the slots."""
+        """Decode every slot and blend the images.
+
+        Returns:
+            The blended image, the image of every slot, and the masks, which sum to 1 over the slots.
+
+        Raises:
+            InputError: slots of another shape, width or dtype.
+        """
+        check_input(self, slots, "B, K", self.positions.shape[1])
         batch = slots.shape[0]
         cells = rearrange(slots, "b k d -> (b k) 1 d") + self.positions
-        painted = self.painter(rearrange(cells, "n (y x) d -> n d y x", y=self.grid_size))
+        painted = checkpointed(self, self.painter, rearrange(cells, "n (y x) d -> n d y x", y=self.grid[0]))
         images, logits = rearrange(painted, "(b k) c h w -> b k c h w", b=batch).split([3, 1], dim=2)
         masks = torch.softmax(logits[:, :, 0], dim=1)
         return torch.einsum("bkchw,bkhw->bchw", images, masks), images, masks

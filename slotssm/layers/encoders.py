@@ -5,7 +5,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slotssm.layers.positions import sincos, sincos_grid
+from slotssm.errors import InputError
+from slotssm.layers.positions import divided, sincos, sincos_grid
 
 
 class PieceTokenizer(nn.Module):
@@ -15,19 +16,27 @@ class PieceTokenizer(nn.Module):
     number of the frame (sine-cosine; the last two are our choice), then an MLP.
 
     Args:
-        image_size: side of the frame in pixels.
-        patches_per_side: P.
+        height: of the frame in pixels.
+        width: of the frame in pixels.
+        patches_per_side: P; a frame is cut into P · P patches of H/P · W/P pixels.
         piece_px: side of a piece in pixels.
         dim: width D of the tokens.
+
+    Raises:
+        InputError: patches do not consist of whole pieces.
+
+    Attributes:
+        grid: rows and columns of pieces of a frame.
     """
 
     positions: Tensor
 
-    def __init__(self, image_size: int, patches_per_side: int, piece_px: int, dim: int) -> None:
+    def __init__(self, height: int, width: int, patches_per_side: int, piece_px: int, dim: int) -> None:
         super().__init__()
         self.patches_per_side, self.piece_px, self.dim = patches_per_side, piece_px, dim
-        side = image_size // piece_px
-        self.register_buffer("positions", sincos_grid(side, side, dim), persistent=False)
+        self.grid = divided(height, width, piece_px, "pieces")
+        self._grid_of_patch(patches_per_side)
+        self.register_buffer("positions", sincos_grid(*self.grid, dim), persistent=False)
         self.embed = nn.Linear(3 * piece_px**2, dim)
         self.mlp = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
 
@@ -40,44 +49,92 @@ class PieceTokenizer(nn.Module):
             frames: pixels in [0, 1].
             first_frame: number of the first frame within its episode.
             patches_per_side: another P than the usual one; the weights serve every P.
+
+        Raises:
+            InputError: frames of another size, shape or dtype, or patches that do not consist of whole pieces.
         """
         s, patches = self.piece_px, patches_per_side or self.patches_per_side
+        rows, columns = self._grid_of_patch(patches)
+        check_frames(frames, self.grid, s)
         pieces = rearrange(frames, "b t c (y s) (x z) -> b t (y x) (c s z)", s=s, z=s)
         time = torch.arange(first_frame, first_frame + frames.shape[1], device=frames.device)
         tokens = self.embed(pieces) + self.positions + sincos(time, self.dim)[:, None]
-        side = frames.shape[-1] // s // patches
         # from raster order to one step a patch
-        return self.mlp(rearrange(tokens, "b t (p i q j) d -> b (t p q) (i j) d", p=patches, i=side, q=patches, j=side))
+        return self.mlp(
+            rearrange(tokens, "b t (p i q j) d -> b (t p q) (i j) d", p=patches, i=rows, q=patches, j=columns)
+        )
+
+    def _grid_of_patch(self, patches_per_side: int) -> tuple[int, int]:
+        """Rows and columns of pieces of one patch."""
+        rows, columns = self.grid
+        if rows % patches_per_side or columns % patches_per_side:
+            s, p = self.piece_px, patches_per_side
+            raise InputError(
+                f"{p} x {p} patches of a frame of {rows * s} x {columns * s} pixels (height x width) do not consist of "
+                f"whole pieces of {s} x {s} pixels"
+            )
+        return rows // patches_per_side, columns // patches_per_side
 
 
 class CNNEncoder(nn.Module):
     """A small CNN per frame plus a position embedding; every cell of its last grid is a token.
 
     Args:
-        image_size: side of the frame in pixels.
+        height: of the frame in pixels.
+        width: of the frame in pixels.
         channels: of the 3 x 3 convolutions.
-        downsample: factor between pixels and tokens per side, a power of two; strides come first.
+        downsample: factor between pixels and tokens along both sides, a power of two; strides come first.
         dim: width D of the tokens.
+
+    Raises:
+        InputError: `downsample` does not divide the frame, or the convolutions cannot have so many strides of 2.
+
+    Attributes:
+        grid: rows and columns of tokens of a frame.
     """
 
     positions: Tensor
 
-    def __init__(self, image_size: int, channels: tuple[int, ...], downsample: int, dim: int) -> None:
+    def __init__(self, height: int, width: int, channels: tuple[int, ...], downsample: int, dim: int) -> None:
         super().__init__()
-        self.grid_size = image_size // downsample
+        if downsample not in [2**strides for strides in range(len(channels) + 1)]:
+            raise InputError(
+                f"{len(channels)} convolutions with strides of 1 or 2 cannot reduce a frame by a factor of {downsample}"
+            )
+        self.downsample, self.grid = downsample, divided(height, width, downsample, "cells")
         convolutions: list[nn.Module] = []
         for before, after in zip((3, *channels), channels, strict=False):
             stride = 2 if downsample > 1 else 1
             downsample //= stride
             convolutions += [nn.Conv2d(before, after, 3, stride, padding=1), nn.ReLU()]
         self.cnn = nn.Sequential(*convolutions)
-        self.register_buffer("positions", sincos_grid(self.grid_size, self.grid_size, dim), persistent=False)
+        self.register_buffer("positions", sincos_grid(*self.grid, dim), persistent=False)
         self.project = nn.Linear(channels[-1], dim)
         self.mlp = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))
 
     def forward(self, frames: Float[Tensor, "B T 3 H W"]) -> Float[Tensor, "B T M D"]:
-        """Tokens of every frame, row by row."""
+        """Tokens of every frame, row by row.
+
+        Raises:
+            InputError: frames of another size, shape or dtype.
+        """
+        check_frames(frames, self.grid, self.downsample)
         batch = frames.shape[0]
         features = self.cnn(rearrange(frames, "b t c h w -> (b t) c h w"))
         tokens = self.project(rearrange(features, "n c h w -> n (h w) c")) + self.positions
         return rearrange(self.mlp(tokens), "(b t) m d -> b t m d", b=batch)
+
+
+def check_frames(frames: Tensor, grid: tuple[int, int], cell_px: int) -> None:
+    """Refuse what is not a batch of videos in floating point, of the size of the grid.
+
+    Raises:
+        InputError: another shape, size or dtype.
+    """
+    height, width = (cells * cell_px for cells in grid)
+    if frames.ndim != 5 or frames.shape[2:] != (3, height, width) or not frames.is_floating_point():
+        dtype = str(frames.dtype).removeprefix("torch.")
+        raise InputError(
+            f"frames must be floating-point numbers of shape [B, T, 3, {height}, {width}] (height before width), not "
+            f"{dtype} of shape {list(frames.shape)}"
+        )

@@ -1,16 +1,20 @@
 """The Mamba (v1) block: parameter names, shapes and initial values of `mamba_ssm.Mamba`."""
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
+from slotssm.config import TimeMixerConfig
+from slotssm.layers.inputs import check_input
 from slotssm.layers.step_sizes import draw_step_sizes, inverse_softplus
 from slotssm.ops import selective_scan, selective_scan_step
 from slotssm.ops.convolution import causal_convolve
+from slotssm.registry import register_time_mixer
 
 
 class MambaState(NamedTuple):
@@ -25,6 +29,24 @@ class MambaState(NamedTuple):
     ssm: Tensor
 
 
+class MambaConfig(TimeMixerConfig):
+    """Time mixer: one Mamba (v1) block, its weights shared by all slots."""
+
+    kind: Literal["mamba"] = "mamba"
+    d_state: int = Field(16, ge=1)
+    """N: state size of each inner channel."""
+    d_conv: int = Field(4, ge=1)
+    """Width of the causal depthwise convolution in steps."""
+    expand: float = Field(2.0, gt=0)
+    """Inner width E = int(expand * slot_dim)."""
+
+    def check_width(self, slot_dim: int) -> None:
+        """Refuse an inner width without a channel."""
+        if int(self.expand * slot_dim) < 1:
+            raise ValueError("time_mixer.expand must leave at least one channel of slot_dim")
+
+
+@register_time_mixer("mamba", MambaConfig)
 class Mamba(nn.Module):
     """Selective state space block (Gu & Dao 2023, figure 3).
 
@@ -79,7 +101,12 @@ class Mamba(nn.Module):
     def forward(
         self, u: Float[Tensor, "B L D"], state: MambaState | None = None
     ) -> tuple[Float[Tensor, "B L D"], MambaState]:
-        """A whole sequence in parallel, continuing from `state`; returns the outputs and the new state."""
+        """A whole sequence in parallel, continuing from `state`; returns the outputs and the new state.
+
+        Raises:
+            InputError: `u` has another shape, width or dtype.
+        """
+        check_input(self, u, "B, L", self.d_model)
         x, z = self.in_proj(u).chunk(2, dim=-1)
         past = x.new_zeros(u.shape[0], self.d_inner, self.d_conv) if state is None else state.conv
         x, conv = causal_convolve(x, past, self.conv1d.weight[:, 0], self.conv_bias)
@@ -112,7 +139,8 @@ class Mamba(nn.Module):
         return self.conv1d.bias
 
     def step(self, u: Float[Tensor, "B D"], state: MambaState) -> tuple[Float[Tensor, "B D"], MambaState]:
-        """One step; returns the output and the new state."""
+        """One step; returns the output and the new state; errors as in `forward`."""
+        check_input(self, u, "B", self.d_model)
         x, z = self.in_proj(u).chunk(2, dim=-1)
         conv = torch.cat([state.conv[:, :, 1:], x[..., None]], dim=-1)
         x = F.silu((conv * self.conv1d.weight[:, 0]).sum(-1) + self.conv_bias)

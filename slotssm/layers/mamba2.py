@@ -1,17 +1,21 @@
 """The Mamba-2 block: parameter names, shapes and initial values of `mamba_ssm.Mamba2`."""
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
+from slotssm.config import TimeMixerConfig
 from slotssm.errors import InputError
+from slotssm.layers.inputs import check_input
 from slotssm.layers.step_sizes import draw_step_sizes, inverse_softplus
 from slotssm.ops.convolution import causal_convolve
 from slotssm.ops.ssd import ssd, ssd_step
+from slotssm.registry import register_time_mixer
 
 
 class Mamba2State(NamedTuple):
@@ -48,6 +52,35 @@ class GatedRMSNorm(nn.Module):
         return ((gated * scale).flatten(-2) * self.weight).to(y.dtype)
 
 
+class Mamba2Config(TimeMixerConfig):
+    """Time mixer: one Mamba-2 block, its weights shared by all slots."""
+
+    kind: Literal["mamba2"] = "mamba2"
+    d_state: int = Field(64, ge=1)
+    """N: state size of each inner channel."""
+    d_conv: int = Field(4, ge=1)
+    """Width of the causal depthwise convolution in steps."""
+    expand: float = Field(2.0, gt=0)
+    """Inner width E = int(expand * slot_dim)."""
+    headdim: int = Field(16, ge=1)
+    """Channels of a head, which share one decay; divides the inner width."""
+    ngroups: int = Field(1, ge=1)
+    """Groups of heads that share their input and output maps; divides the number of heads."""
+    chunk_size: int = Field(32, ge=1)
+    """Steps that the scan takes as one matrix: a matter of speed and memory, not of the result."""
+
+    def check_width(self, slot_dim: int) -> None:
+        """Refuse an inner width without a channel, or one that heads and groups do not divide."""
+        inner = int(self.expand * slot_dim)
+        if inner < 1:
+            raise ValueError("time_mixer.expand must leave at least one channel of slot_dim")
+        if inner % self.headdim:
+            raise ValueError(f"time_mixer.headdim {self.headdim} does not divide expand * slot_dim = {inner}")
+        if (heads := inner // self.headdim) % self.ngroups:
+            raise ValueError(f"time_mixer.ngroups {self.ngroups} does not divide the {heads} heads of Mamba-2")
+
+
+@register_time_mixer("mamba2", Mamba2Config)
 class Mamba2(nn.Module):
     """State space block with one decay for each head (Dao & Gu 2024, section 7 and figure 6).
 
@@ -115,7 +148,12 @@ class Mamba2(nn.Module):
     def forward(
         self, u: Float[Tensor, "B L D"], state: Mamba2State | None = None
     ) -> tuple[Float[Tensor, "B L D"], Mamba2State]:
-        """A whole sequence in parallel, continuing from `state`; returns the outputs and the new state."""
+        """A whole sequence in parallel, continuing from `state`; returns the outputs and the new state.
+
+        Raises:
+            InputError: `u` has another shape, width or dtype.
+        """
+        check_input(self, u, "B, L", self.d_model)
         if state is None:
             state = self.initial_state(u.shape[0])
         z, x, B, C, dt, conv = self._read(u, state.conv)
@@ -133,7 +171,8 @@ class Mamba2(nn.Module):
         return self._write(y, z), Mamba2State(conv, ssm)
 
     def step(self, u: Float[Tensor, "B D"], state: Mamba2State) -> tuple[Float[Tensor, "B D"], Mamba2State]:
-        """One step; returns the output and the new state."""
+        """One step; returns the output and the new state; errors as in `forward`."""
+        check_input(self, u, "B", self.d_model)
         *inputs, conv = self._read(u[:, None], state.conv)
         z, x, B, C, dt = (tensor[:, 0] for tensor in inputs)
         y, ssm = ssd_step(state.ssm, x, dt, self._decay_rates, B, C, D=self.D)

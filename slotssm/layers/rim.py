@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slotssm.errors import InputError
+from slotssm.layers.inputs import check_input
 from slotssm.layers.slot_rnn import gru_update
 
 
@@ -22,7 +23,7 @@ class RIMState(NamedTuple):
 
 
 class RIM(nn.Module):
-    """K recurrent units, of which the A that the input concerns most are active at each step (Goyal et al. 2019).
+    """K recurrent units, of which the A that attend most to the input are active at each step (Goyal et al. 2019).
 
     A step of arXiv 1909.10893, section 2:
 
@@ -41,11 +42,11 @@ class RIM(nn.Module):
     From its authors' code (anirudh9119/RIMs): one head and keys of 64 channels in the input attention; maps to
     queries, keys and values without biases, which gives the null token the score and the value 0; dropout of what
     was read; in the communication, σ(gate) · tanh(map) of the heads in place of the heads themselves, which bounds
-    a step's update, with maps that the units share; states that begin as zeros.
+    a step's update, with maps that the units share; initial states of zeros.
 
     Ours: values of the tokens have width D and heads width D / heads; torch's usual initial values; among units with
-    equal attention on the null token those with lower numbers are active, as at the first step, where zeros ask for
-    nothing.
+    equal attention on the null token those with lower numbers are active, as at the first step, where the queries of
+    all units are zero.
 
     Args:
         dim: width D of tokens and hidden states.
@@ -55,6 +56,8 @@ class RIM(nn.Module):
         input_key_dim: width of queries and keys of the input attention.
         dropout: of what is read from the tokens and from other units; 0 is off.
     """
+
+    weight_matrices = ("weight_ih", "weight_hh", "input_query", "query_key_value")
 
     def __init__(
         self,
@@ -79,13 +82,18 @@ class RIM(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def initial_state(self, batch_size: int, num_slots: int | None = None) -> RIMState:
-        """The state before anything was seen: zeros; it has the units, however many slots are read."""
+        """The state before anything was seen: zeros, one for each unit, however many slots the units read."""
         return RIMState(self.weight_hh.new_zeros(batch_size, self.num_units, self.dim))
 
     def forward(
         self, tokens: Float[Tensor, "B T M D"], state: RIMState | None = None
     ) -> tuple[Float[Tensor, "B T K D"], RIMState]:
-        """A whole sequence, continuing from `state`; returns the hidden states and the new state."""
+        """A whole sequence, continuing from `state`; returns the hidden states and the new state.
+
+        Raises:
+            InputError: tokens of another shape, width or dtype.
+        """
+        check_input(self, tokens, "B, T, M", self.dim)
         if state is None:
             state = self.initial_state(tokens.shape[0])
         keys, values = self._map_tokens(tokens)
@@ -100,9 +108,14 @@ class RIM(nn.Module):
         return torch.stack(outputs, dim=1), RIMState(outputs[-1])
 
     def step(self, tokens: Float[Tensor, "B M D"], state: RIMState) -> tuple[Float[Tensor, "B K D"], RIMState]:
-        """One step; returns the hidden states and the new state."""
+        """One step; returns the hidden states and the new state; errors as in `forward`."""
+        check_input(self, tokens, "B, M", self.dim)
         hidden = self._advance(*self._map_tokens(tokens), state.hidden.transpose(0, 1)).transpose(0, 1)
         return hidden, RIMState(hidden)
+
+    def count_unused_parameters(self, num_slots: int) -> int:
+        """Parameters that cannot change the output: a single unit's queries and keys to itself."""
+        return 2 * self.dim * self.dim if self.num_units == 1 else 0
 
     def _map_tokens(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Keys [..., E, 1 + M], divided by sqrt(E), and values [..., 1 + M, D], those of the null token first."""
@@ -137,5 +150,5 @@ class RIM(nn.Module):
 
 
 def _drawn(dim: int, *shape: int) -> nn.Parameter:
-    """Uniform within 1 / sqrt(D), as torch's linear maps and recurrent cells begin."""
+    """Uniform within ± 1 / sqrt(D), as torch initialises recurrent cells."""
     return nn.Parameter(torch.empty(shape).uniform_(-(dim**-0.5), dim**-0.5))

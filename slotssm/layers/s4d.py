@@ -1,15 +1,17 @@
 """S4D: a diagonal complex state space model for each channel, which does not depend on its input."""
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slotssm.layers.step_sizes import draw_step_sizes
+from slotssm.layers.inputs import check_input
+from slotssm.layers.step_sizes import TimeInvariantConfig, draw_step_sizes
 from slotssm.ops.diagonal import diagonal_scan, diagonal_step
+from slotssm.registry import register_time_mixer
 
 
 class S4DState(NamedTuple):
@@ -22,6 +24,13 @@ class S4DState(NamedTuple):
     ssm: Tensor
 
 
+class S4DConfig(TimeInvariantConfig):
+    """Time mixer: one S4D block, a state space model for each channel; its weights shared by all slots."""
+
+    kind: Literal["s4d"] = "s4d"
+
+
+@register_time_mixer("s4d", S4DConfig)
 class S4D(nn.Module):
     """The minimal S4D block (Gu et al. 2022, arXiv 2206.11893; its authors' `models/s4/s4d.py`).
 
@@ -56,14 +65,20 @@ class S4D(nn.Module):
     def forward(
         self, u: Float[Tensor, "B L D"], state: S4DState | None = None
     ) -> tuple[Float[Tensor, "B L D"], S4DState]:
-        """A whole sequence in parallel, continuing from `state`; returns the outputs and the new state."""
+        """A whole sequence in parallel, continuing from `state`; returns the outputs and the new state.
+
+        Raises:
+            InputError: `u` has another shape, width or dtype.
+        """
+        check_input(self, u, "B, L", self.d_model)
         if state is None:
             state = self.initial_state(u.shape[0])
         y, ssm = diagonal_scan(u, *self._system(), initial_state=state.ssm)
         return self._write(y, u), S4DState(ssm)
 
     def step(self, u: Float[Tensor, "B D"], state: S4DState) -> tuple[Float[Tensor, "B D"], S4DState]:
-        """One step; returns the output and the new state."""
+        """One step; returns the output and the new state; errors as in `forward`."""
+        check_input(self, u, "B", self.d_model)
         y, ssm = diagonal_step(state.ssm, u, *self._system())
         return self._write(y, u), S4DState(ssm)
 

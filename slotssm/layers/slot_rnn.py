@@ -8,6 +8,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from slotssm.layers.inputs import check_input
 from slotssm.layers.slots import SlotMixer
 
 
@@ -24,7 +25,7 @@ class SlotGRUState(NamedTuple):
 class SlotGRU(nn.Module):
     """h_t = SlotMixer(GRU(slot_t, h_{t-1})) with one GRU for all slots: the recurrence of the paper's SlotRNN.
 
-    The mixed state is the output, and what the next step starts from.
+    The mixed state is both the output and what the next step starts from.
 
     Args:
         dim: width D of slots and states.
@@ -45,11 +46,16 @@ class SlotGRU(nn.Module):
     def forward(
         self, slots: Float[Tensor, "B T K D"], state: SlotGRUState | None = None
     ) -> tuple[Float[Tensor, "B T K D"], SlotGRUState]:
-        """A whole sequence, continuing from `state`; returns the outputs and the new state."""
+        """A whole sequence, continuing from `state`; returns the outputs and the new state.
+
+        Raises:
+            InputError: slots of another shape, width or dtype.
+        """
+        check_input(self, slots, "B, T, K", self.gru.input_size)
         batch_size, _, num_slots, _ = slots.shape
         if state is None:
             state = self.initial_state(batch_size, num_slots)
-        # rows of slots rather than slots of batch elements save the maps of every step some reshaping
+        # batch and slots in one axis, so that no step has to reshape its inputs
         gates, candidates = self._map_inputs(rearrange(slots, "b t k d -> t (b k) d"))
         hidden, joint = state.hidden.flatten(0, 1), self._joint_map()
         outputs = []
@@ -61,7 +67,8 @@ class SlotGRU(nn.Module):
         return torch.stack(outputs, dim=1), SlotGRUState(outputs[-1])
 
     def step(self, slots: Float[Tensor, "B K D"], state: SlotGRUState) -> tuple[Float[Tensor, "B K D"], SlotGRUState]:
-        """One step; returns the output and the new state."""
+        """One step; returns the output and the new state; errors as in `forward`."""
+        check_input(self, slots, "B, K", self.gru.input_size)
         inputs = self._map_inputs(slots.flatten(0, 1))
         hidden = self._advance(*inputs, state.hidden.flatten(0, 1), slots.shape[1], self._joint_map()).view(slots.shape)
         return hidden, SlotGRUState(hidden)

@@ -5,13 +5,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slotssm.layers.attention import Attention, MLPBlock, QueryBlock
+from slotssm.layers.inputs import check_input
 
 
 class SlotEncoder(nn.Module):
     """CLS Transformer: learnable CLS tokens query the tokens of one step (paper, section 4.1).
 
     Each layer is self-attention over the CLS tokens, cross-attention to the tokens and an MLP; a linear map
-    to the slots follows.
+    to the slots follows. It is the reader of a first layer: slots from below are not read.
 
     Args:
         num_slots: K, one CLS token each.
@@ -22,6 +23,8 @@ class SlotEncoder(nn.Module):
         dropout: in every block; 0 is off.
     """
 
+    gives_attention = False
+
     def __init__(
         self, num_slots: int, dim: int, num_layers: int, num_heads: int, mlp_ratio: float, dropout: float = 0.0
     ) -> None:
@@ -30,12 +33,24 @@ class SlotEncoder(nn.Module):
         self.layers = nn.ModuleList(QueryBlock(dim, num_heads, mlp_ratio, dropout) for _ in range(num_layers))
         self.to_slots = nn.Linear(dim, dim)
 
-    def forward(self, tokens: Float[Tensor, "B M D"]) -> Float[Tensor, "B K D"]:
-        """Summarise the tokens of each step in K slots."""
-        slots = self.cls[None]
+    def forward(
+        self, slots: Float[Tensor, "B K2 D"] | None, tokens: Float[Tensor, "B M D"]
+    ) -> tuple[Float[Tensor, "B K D"], None]:
+        """Summarise the tokens of each step in K slots; `slots` are not read, and there is no attention to return.
+
+        Raises:
+            InputError: tokens of another shape, width or dtype.
+        """
+        check_input(self, tokens, "B, M", self.cls.shape[1])
+        queries = self.cls[None]
         for layer in self.layers:
-            slots = layer(slots, tokens)
-        return self.to_slots(slots)
+            queries = layer(queries, tokens)
+        return self.to_slots(queries), None
+
+    def count_unused_parameters(self, num_slots: int) -> int:
+        """Parameters that cannot change the output, which depends on the encoder's own K and not on `num_slots`."""
+        blocks = [layer for layer in self.layers if isinstance(layer, QueryBlock)]
+        return sum(block.self_attention.count_unused_parameters(len(self.cls)) for block in blocks)
 
 
 class SlotMixer(nn.Module):
@@ -54,7 +69,12 @@ class SlotMixer(nn.Module):
         self.mlp = MLPBlock(dim, mlp_ratio, dropout)
 
     def forward(self, slots: Float[Tensor, "B K D"]) -> Float[Tensor, "B K D"]:
-        """Let the slots of each step exchange information."""
+        """Let the slots of each step exchange information.
+
+        Raises:
+            InputError: slots of another shape, width or dtype.
+        """
+        check_input(self, slots, "B, K", self.attention.query.in_features)
         return self.mlp(self.attention(slots))
 
 
@@ -67,14 +87,18 @@ class JoiningEncoder(nn.Module):
         dim: width D of slots and of the one vector.
     """
 
+    gives_attention = False
+
     def __init__(self, encoder: SlotEncoder, num_slots: int, dim: int) -> None:
         super().__init__()
         self.encoder = encoder
         self.join = nn.Linear(num_slots * dim, dim)
 
-    def forward(self, tokens: Float[Tensor, "B M D"]) -> Float[Tensor, "B 1 D"]:
-        """Summarise the tokens of each step in one vector."""
-        return self.join(self.encoder(tokens).flatten(1))[:, None]
+    def forward(
+        self, slots: Float[Tensor, "B K D"] | None, tokens: Float[Tensor, "B M D"]
+    ) -> tuple[Float[Tensor, "B 1 D"], None]:
+        """Summarise the tokens of each step in one vector; `slots` are not read, and there is no attention."""
+        return self.join(self.encoder(slots, tokens)[0].flatten(1))[:, None], None
 
 
 class SlotSplitter(nn.Module):

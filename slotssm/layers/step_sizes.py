@@ -4,7 +4,27 @@ import math
 
 import torch
 from jaxtyping import Float
+from pydantic import Field, model_validator
 from torch import Tensor
+
+from slotssm.config import TimeMixerConfig
+
+
+class TimeInvariantConfig(TimeMixerConfig):
+    """What S4D and S5 have in common: a diagonal complex state space model that does not depend on its input."""
+
+    d_state: int = Field(64, ge=2, multiple_of=2)
+    """N: state size of each channel (S4D) or of all together (S5), in conjugate pairs."""
+    dt_min: float = Field(1e-3, gt=0)
+    """Smallest initial step size; at first a state fades by exp(-dt / 2) a step."""
+    dt_max: float = Field(1e-1, gt=0)
+    """Largest initial step size; they are drawn log-uniformly."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "TimeInvariantConfig":
+        if self.dt_min > self.dt_max:
+            raise ValueError(f"dt_min {self.dt_min:g} exceeds dt_max {self.dt_max:g}")
+        return self
 
 
 def draw_step_sizes(count: int, dt_min: float, dt_max: float) -> Float[Tensor, " count"]:

@@ -11,7 +11,7 @@ TimeMixerState = tuple[Tensor, ...]
 
 @runtime_checkable
 class TimeMixer(Protocol):
-    """A causal map of sequences to sequences that can go on from a state, with the same numbers in any chunking."""
+    """A causal map of sequences to sequences that can go on from a state, with the same results in any chunking."""
 
     def initial_state(self, batch_size: int) -> TimeMixerState:
         """The state before anything was seen."""
@@ -25,7 +25,7 @@ class TimeMixer(Protocol):
 
 @runtime_checkable
 class JointTimeMixer(Protocol):
-    """A causal map of the steps of K slots that mixes them too; otherwise as `TimeMixer`."""
+    """A causal map of sequences of K slots that mixes steps and slots at once; otherwise as `TimeMixer`."""
 
     def initial_state(self, batch_size: int, num_slots: int) -> TimeMixerState:
         """The state before anything was seen."""

@@ -1,80 +1,44 @@
-"""The composition that every model is a row of: (token reader → time mixer → slot mixer) × layers.
+"""Models that are a stack of layers: (token reader → time mixer → slot mixer) × layers.
 
 Tokens are [B, T, M, D], slots [B, T, K, D]. Readers and slot mixers work on every step alone, so time is folded
 into the batch for them. A time mixer works on every slot alone (`SlotLayer`: slots are folded into the batch) or
 on all slots together (`JointSlotLayer`).
 """
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slotssm.layers import (
-    InvertedAttention,
-    JoiningEncoder,
-    JointTimeMixer,
-    MLPBlock,
-    SlotEncoder,
-    SlotMixer,
-    TimeMixer,
-    TimeMixerState,
-)
-
-Reader = SlotEncoder | JoiningEncoder | InvertedAttention
+from slotssm.errors import InputError
+from slotssm.layers import JointTimeMixer, Reader, TimeMixer, TimeMixerState, count_unused_parameters
+from slotssm.layers.checkpointing import checkpointed
+from slotssm.layers.inputs import check_input
+from slotssm.models.model import ModelOutput, ModelState, SlotModel
+from slotssm.models.pieces import in_pieces
 
 
-PIECE_BYTES = 2 << 20
-"""Slots of one layer in a piece of a long sequence: about what a core's cache holds."""
-
-
-class ModelState(NamedTuple):
-    """What a model remembers between two calls.
-
-    Attributes:
-        layers: state of every layer's time mixer.
-        num_steps: steps seen so far.
-    """
-
-    layers: tuple[TimeMixerState, ...]
-    num_steps: int
-
-
-@dataclass(frozen=True)
-class ModelOutput:
-    """What a model returns.
-
-    Attributes:
-        slots: [B, T, K, D] after the last layer.
-        attention: [B, T, K, M] of the last reader that inverts attention (sums to 1 over K), or None.
-        state: continue with it in the next `forward` or `step`.
-    """
-
-    slots: Float[Tensor, "B T K D"]
-    attention: Float[Tensor, "B T K M"] | None
-    state: ModelState
-
-
-class SlotLayer(nn.Module):
-    """One layer: an optional reader, the time mixer with its pre-norm and residual, the slot mixer.
+class Layer(nn.Module, ABC):
+    """One layer: an optional reader, the time mixer with its pre-norm, the slot mixer.
 
     Args:
         dim: width D.
-        reader: `SlotEncoder` (or `JoiningEncoder`) makes slots from tokens, `InvertedAttention` updates the slots
-            below from tokens, None passes them on.
-        time_mixer: runs over the steps of each slot; all slots share its weights.
+        reader: makes slots from the tokens, or updates the slots below by them; None passes those on.
+        time_mixer: runs over the steps.
         slot_mixer: runs over the slots of each step; None leaves it out.
     """
+
+    time_mixer: TimeMixer | JointTimeMixer
 
     def __init__(
         self,
         dim: int,
         reader: Reader | None,
         time_mixer: TimeMixer | JointTimeMixer,
-        slot_mixer: SlotMixer | MLPBlock | None,
+        slot_mixer: nn.Module | None,
     ) -> None:
         super().__init__()
         self.reader = reader
@@ -82,14 +46,88 @@ class SlotLayer(nn.Module):
         self.time_mixer = time_mixer
         self.slot_mixer = slot_mixer
 
+    def forward(
+        self,
+        slots: Float[Tensor, "B T K D"] | None,
+        tokens: Float[Tensor, "B T M D"],
+        state: TimeMixerState | None = None,
+    ) -> tuple[Float[Tensor, "B T K2 D"], Float[Tensor, "B T K2 M"] | None, TimeMixerState]:
+        """Run over T steps in parallel.
+
+        Args:
+            slots: of the layer below; None if there is none.
+            tokens: inputs of every step.
+            state: what an earlier call returned; None starts afresh.
+
+        Returns:
+            The slots, the reader's attention if it gives any, and the new state.
+        """
+        steps = tokens.shape[1]
+        below = None if slots is None else rearrange(slots, "b t k d -> (b t) k d")
+        read, attention = self.read(below, rearrange(tokens, "b t m d -> (b t) m d"))
+        mixed, state = self.mix_time(rearrange(read, "(b t) k d -> b t k d", t=steps, b=len(tokens)), state)
+        slots = self.mix_slots(rearrange(mixed, "b t k d -> (b t) k d"))
+        if attention is not None:
+            attention = rearrange(attention, "(b t) k m -> b t k m", t=steps, b=len(tokens))
+        return rearrange(slots, "(b t) k d -> b t k d", t=steps, b=len(tokens)), attention, state
+
+    def step(
+        self, slots: Float[Tensor, "B K D"] | None, tokens: Float[Tensor, "B M D"], state: TimeMixerState
+    ) -> tuple[Float[Tensor, "B K2 D"], Float[Tensor, "B K2 M"] | None, TimeMixerState]:
+        """Run one step; otherwise as `forward`."""
+        read, attention = self.read(slots, tokens)
+        mixed, state = self.mix_time_step(read, state)
+        return self.mix_slots(mixed), attention, state
+
     def read(
         self, slots: Float[Tensor, "BT K D"] | None, tokens: Float[Tensor, "BT M D"]
     ) -> tuple[Float[Tensor, "BT K2 D"], Float[Tensor, "BT K2 M"] | None]:
-        """Slots of each step from the slots below and the tokens."""
-        if isinstance(self.reader, SlotEncoder | JoiningEncoder):
-            return self.reader(tokens), None
-        assert slots is not None, "a layer without a slot encoder needs slots from below"
-        return self.reader(slots, tokens) if self.reader is not None else (slots, None)
+        """Slots of each step from the slots below and the tokens, and the attention if the reader gives it.
+
+        Raises:
+            InputError: there is neither a reader nor a layer below.
+        """
+        if self.reader is not None:
+            return self.reader(slots, tokens)
+        if slots is None:
+            raise InputError("the first layer of a stack needs a reader, or learned queries as the slots below")
+        return slots, None
+
+    def mix_slots(self, slots: Float[Tensor, "BT K D"]) -> Float[Tensor, "BT K D"]:
+        """Run the slot mixer over every step."""
+        return slots if self.slot_mixer is None else self.slot_mixer(slots)
+
+    @abstractmethod
+    def mix_time(
+        self, slots: Float[Tensor, "B T K D"], state: TimeMixerState | None
+    ) -> tuple[Float[Tensor, "B T K2 D"], TimeMixerState]:
+        """Run the time mixer over all steps in one call."""
+
+    @abstractmethod
+    def mix_time_step(
+        self, slots: Float[Tensor, "B K D"], state: TimeMixerState
+    ) -> tuple[Float[Tensor, "B K2 D"], TimeMixerState]:
+        """Advance the time mixer by one step."""
+
+    @abstractmethod
+    def initial_state(self, batch_size: int, num_slots: int) -> TimeMixerState:
+        """State of the time mixer before the first step."""
+
+
+class SlotLayer(Layer):
+    """A layer whose time mixer runs over the steps of each slot alone, with a residual connection.
+
+    Args:
+        dim: width D.
+        reader: as in `Layer`.
+        time_mixer: runs over the steps of each slot; all slots share its weights.
+        slot_mixer: as in `Layer`.
+    """
+
+    time_mixer: TimeMixer
+
+    def __init__(self, dim: int, reader: Reader | None, time_mixer: TimeMixer, slot_mixer: nn.Module | None) -> None:
+        super().__init__(dim, reader, time_mixer, slot_mixer)
 
     def mix_time(
         self, slots: Float[Tensor, "B T K D"], state: TimeMixerState | None
@@ -106,33 +144,30 @@ class SlotLayer(nn.Module):
         mixed, state = self.time_mixer.step(rearrange(self.time_norm(slots), "b k d -> (b k) d"), state)
         return slots + rearrange(mixed, "(b k) d -> b k d", b=slots.shape[0]), state
 
-    def mix_slots(self, slots: Float[Tensor, "BT K D"]) -> Float[Tensor, "BT K D"]:
-        """Run the slot mixer over every step."""
-        return slots if self.slot_mixer is None else self.slot_mixer(slots)
-
     def initial_state(self, batch_size: int, num_slots: int) -> TimeMixerState:
         """State of the time mixer before the first step."""
-        assert isinstance(self.time_mixer, TimeMixer)
         return self.time_mixer.initial_state(batch_size * num_slots)
 
 
-class JointSlotLayer(SlotLayer):
+class JointSlotLayer(Layer):
     """A layer whose time mixer sees all slots together, as attention over slots and steps or a recurrence does.
 
     Args:
         dim: width D.
-        reader: as in `SlotLayer`.
+        reader: as in `Layer`.
         time_mixer: runs over the steps of all slots.
-        slot_mixer: as in `SlotLayer`.
-        residual: add the slots below to what the time mixer gives; without it the layer's slots are its states.
+        slot_mixer: as in `Layer`.
+        residual: add the time mixer's input to its output; without it, what the time mixer gives are the slots.
     """
+
+    time_mixer: JointTimeMixer
 
     def __init__(
         self,
         dim: int,
         reader: Reader | None,
         time_mixer: JointTimeMixer,
-        slot_mixer: SlotMixer | MLPBlock | None,
+        slot_mixer: nn.Module | None,
         residual: bool = True,
     ) -> None:
         super().__init__(dim, reader, time_mixer, slot_mixer)
@@ -140,26 +175,28 @@ class JointSlotLayer(SlotLayer):
 
     def mix_time(
         self, slots: Float[Tensor, "B T K D"], state: TimeMixerState | None
-    ) -> tuple[Float[Tensor, "B T K D"], TimeMixerState]:
+    ) -> tuple[Float[Tensor, "B T K2 D"], TimeMixerState]:
         """Run the time mixer over all slots, all steps in one call."""
         mixed, state = self.time_mixer(self.time_norm(slots), state)
         return slots + mixed if self.residual else mixed, state
 
     def mix_time_step(
         self, slots: Float[Tensor, "B K D"], state: TimeMixerState
-    ) -> tuple[Float[Tensor, "B K D"], TimeMixerState]:
+    ) -> tuple[Float[Tensor, "B K2 D"], TimeMixerState]:
         """Advance the time mixer by one step."""
         mixed, state = self.time_mixer.step(self.time_norm(slots), state)
         return slots + mixed if self.residual else mixed, state
 
     def initial_state(self, batch_size: int, num_slots: int) -> TimeMixerState:
         """State of the time mixer before the first step."""
-        assert isinstance(self.time_mixer, JointTimeMixer)
         return self.time_mixer.initial_state(batch_size, num_slots)
 
 
-class SlotSequenceModel(nn.Module):
-    """A stack of `SlotLayer`.
+class SlotSequenceModel(SlotModel):
+    """A stack of layers with the same number of slots in each.
+
+    The paper lets the number of slots differ between layers (section 4.3); here all layers have the same K. Its
+    attention is that of the last reader that gives any.
 
     Args:
         layers: the stack; without a slot encoder in the first layer, `queries` are its slots.
@@ -167,74 +204,73 @@ class SlotSequenceModel(nn.Module):
         dim: width D.
         learned_queries: whether to learn K queries as the slots below the first layer.
         splitter: turns the last layer's slots into others, as the monolithic vector of Split SSM into K slots.
+        num_states: slots of the layers where `splitter` makes another number of them; None is `num_slots`.
     """
 
     def __init__(
         self,
-        layers: list[SlotLayer],
+        layers: Sequence[Layer],
         num_slots: int,
         dim: int,
         learned_queries: bool = False,
         splitter: nn.Module | None = None,
+        num_states: int | None = None,
     ) -> None:
-        super().__init__()
-        self.num_slots = num_slots
+        super().__init__(num_slots, dim)
+        self.num_states = num_states or num_slots
         self.layers = nn.ModuleList(layers)
-        self.queries = nn.Parameter(torch.randn(num_slots, dim)) if learned_queries else None
+        self.queries = nn.Parameter(torch.randn(self.num_states, dim)) if learned_queries else None
         self.splitter = splitter
+        self.gives_attention = any(layer.reader is not None and layer.reader.gives_attention for layer in layers)
 
     def forward(self, tokens: Float[Tensor, "B T M D"], state: ModelState | None = None) -> ModelOutput:
-        """Run over T steps in parallel; on a CPU without gradients piece by piece, which is faster and takes less room.
+        """Run over T steps in parallel; on a CPU without gradients in pieces, which is faster and takes less memory.
 
         Args:
             tokens: inputs of every step.
             state: what an earlier call returned; None starts afresh.
+
+        Raises:
+            InputError: tokens of another shape, width or dtype.
         """
-        batch, steps, width = tokens.shape[0], tokens.shape[1], tokens.shape[3]
-        piece = max(1, PIECE_BYTES // max(1, batch * self.num_slots * width * tokens.element_size()))
-        if torch.is_grad_enabled() or tokens.device.type != "cpu" or steps <= piece:
-            return self._run(tokens, state)
-        outputs = []
-        for part in tokens.split(piece, dim=1):
-            outputs.append(self._run(part, state))
-            state = outputs[-1].state
-        attention = [output.attention for output in outputs if output.attention is not None]
-        return ModelOutput(
-            slots=torch.cat([output.slots for output in outputs], dim=1),
-            attention=torch.cat(attention, dim=1) if attention else None,
-            state=outputs[-1].state,
-        )
+        check_input(self, tokens, "B, T, M", self.slot_dim)
+        return in_pieces(self._run, tokens, state, self.num_states)
 
     def _run(self, tokens: Float[Tensor, "B T M D"], state: ModelState | None) -> ModelOutput:
         batch, steps = tokens.shape[:2]
-        flat = rearrange(tokens, "b t m d -> (b t) m d")
-        slots = self._start(flat.shape[0])
+        slots = self._start(batch * steps)
+        slots = None if slots is None else rearrange(slots, "(b t) k d -> b t k d", b=batch, t=steps)
         attention, states = None, []
-        for index, layer in enumerate(self._layers):
-            slots, read = layer.read(slots, flat)
+        for index, layer in enumerate(self.layers):
+            layer_state = state.layers[index] if state is not None else None
+            slots, read, layer_state = checkpointed(self, layer, slots, tokens, layer_state)
             attention = read if read is not None else attention
-            unfolded = rearrange(slots, "(b t) k d -> b t k d", b=batch, t=steps)
-            mixed, layer_state = layer.mix_time(unfolded, state.layers[index] if state is not None else None)
             states.append(layer_state)
-            slots = layer.mix_slots(rearrange(mixed, "b t k d -> (b t) k d"))
         return ModelOutput(
-            slots=rearrange(self._split(slots), "(b t) k d -> b t k d", b=batch, t=steps),
-            attention=None if attention is None else rearrange(attention, "(b t) k m -> b t k m", b=batch, t=steps),
+            slots=rearrange(self._split(rearrange(slots, "b t k d -> (b t) k d")), "(b t) k d -> b t k d", t=steps),
+            attention=attention,
             state=ModelState(tuple(states), steps + (state.num_steps if state is not None else 0)),
         )
 
     def step(self, tokens: Float[Tensor, "B M D"], state: ModelState | None = None) -> ModelOutput:
-        """Run one step, in constant memory if the time mixer's state is constant; the result has T = 1."""
+        """Run one step, in constant memory if the time mixer's state is constant; the result has T = 1.
+
+        Args:
+            tokens: inputs of the step.
+            state: what an earlier call returned; None starts afresh.
+
+        Raises:
+            InputError: tokens of another shape, width or dtype.
+        """
+        check_input(self, tokens, "B, M", self.slot_dim)
         if state is None:
             state = self.initial_state(tokens.shape[0])
         slots = self._start(tokens.shape[0])
         attention, states = None, []
         for layer, layer_state in zip(self._layers, state.layers, strict=True):
-            slots, read = layer.read(slots, tokens)
+            slots, read, layer_state = layer.step(slots, tokens, layer_state)
             attention = read if read is not None else attention
-            slots, layer_state = layer.mix_time_step(slots, layer_state)
             states.append(layer_state)
-            slots = layer.mix_slots(slots)
         return ModelOutput(
             slots=self._split(slots)[:, None],
             attention=None if attention is None else attention[:, None],
@@ -243,15 +279,19 @@ class SlotSequenceModel(nn.Module):
 
     def initial_state(self, batch_size: int) -> ModelState:
         """The state before the first step."""
-        return ModelState(tuple(layer.initial_state(batch_size, self.num_slots) for layer in self._layers), 0)
+        return ModelState(tuple(layer.initial_state(batch_size, self.num_states) for layer in self._layers), 0)
+
+    def count_unused_parameters(self, num_slots: int) -> int:
+        """Parameters that cannot change the output; of the layers' slots there are `num_states`."""
+        return sum(count_unused_parameters(part, self.num_states) for part in self.children())
 
     @property
-    def _layers(self) -> list[SlotLayer]:
+    def _layers(self) -> list[Layer]:
         return list(self.layers)  # type: ignore[arg-type]
 
     def _start(self, batch: int) -> Tensor | None:
         return None if self.queries is None else self.queries.expand(batch, -1, -1)
 
     def _split(self, slots: Tensor | None) -> Tensor:
-        assert slots is not None
+        assert slots is not None, "a stack has at least one layer"
         return slots if self.splitter is None else self.splitter(slots)

@@ -1,14 +1,35 @@
 """SAVi, the baseline of object-centric learning: a recurrence over slots that reads the tokens of every step."""
 
-from typing import NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
-from slotssm.config import SAViConfig
 from slotssm.layers import SlotAttention, SlotMixer
-from slotssm.models.composition import ModelOutput, ModelState, SlotSequenceModel
+from slotssm.layers.checkpointing import checkpointed
+from slotssm.layers.inputs import check_input
+from slotssm.models.model import ModelOutput, ModelState, SlotModel
+from slotssm.models.pieces import in_pieces
+from slotssm.models.stacks import SequenceModelConfig
+from slotssm.registry import register_model
+
+
+class SAViConfig(SequenceModelConfig):
+    """SAVi: slot attention corrects the slots by every frame, a Transformer block predicts them (Kipf et al. 2022)."""
+
+    kind: Literal["savi"] = "savi"
+    num_layers: int = Field(1, ge=1)
+    """Transformer blocks of the predictor."""
+    num_iterations: int = Field(1, ge=1)
+    """Corrections by one frame, with the same weights."""
+    not_shared: ClassVar[frozenset[str]] = frozenset({"num_layers"})
+
+    @property
+    def num_layer_mlps(self) -> int:
+        """The corrector has one too."""
+        return self.num_layers + 1
 
 
 class SAViState(NamedTuple):
@@ -21,41 +42,49 @@ class SAViState(NamedTuple):
     predicted: Tensor
 
 
-class SAVi(SlotSequenceModel):
+@register_model("savi", SAViConfig)
+class SAVi(SlotModel):
     """Slot Attention for Video without conditioning (Kipf et al. 2022, 2111.12594; used in the paper, section 7.3).
 
-    In every step the corrector (slot attention) reads the tokens into the slots, which are the output, and the
-    predictor (Transformer blocks over the slots) makes of them the start of the next step. The start of the first
-    step is learned. As in the implementation of STEVE (2205.14065), norms stand before the predictor's blocks, and the
-    corrector has an MLP, which SAVi's own small model has not.
+    In every step the corrector (slot attention) updates the slots by the tokens, which gives the output, and the
+    predictor (Transformer blocks over the slots) makes of them the slots that the next step starts from. Those of the
+    first step are learned. As in the implementation of STEVE (2205.14065), norms stand before the predictor's blocks,
+    and the corrector has an MLP, which SAVi's own small model does not have.
+
+    Unlike a state space model's, the slots of one step depend on the mixed ones of the step before, so that steps are
+    taken one after the other and the model is not a stack of layers.
     """
 
+    gives_attention = True
+
     def __init__(self, config: SAViConfig) -> None:
-        super().__init__([], config.num_slots, config.slot_dim, learned_queries=True)
-        ratio = config.layer_mlp_ratio or config.mlp_ratio
+        super().__init__(config.num_slots, config.slot_dim)
+        self.queries = nn.Parameter(torch.randn(config.num_slots, config.slot_dim))
+        ratio = config.layer_mlp_width
         self.corrector = SlotAttention(config.slot_dim, config.num_iterations, ratio, config.dropout)
         self.predictor = nn.Sequential(
             *(SlotMixer(config.slot_dim, config.num_heads, ratio, config.dropout) for _ in range(config.num_layers))
         )
 
-    def initial_state(self, batch_size: int) -> ModelState:
-        """The learned slots before the first step."""
-        start = self._start(batch_size)
-        assert start is not None
-        return ModelState((SAViState(start),), 0)
+    def forward(self, tokens: Float[Tensor, "B T M D"], state: ModelState | None = None) -> ModelOutput:
+        """Run over T steps, one after the other.
 
-    def step(self, tokens: Float[Tensor, "B M D"], state: ModelState | None = None) -> ModelOutput:
-        """Run one step; the result has T = 1."""
-        return self._run(tokens[:, None], state)
+        Args:
+            tokens: inputs of every step.
+            state: what an earlier call returned; None starts afresh.
+
+        Raises:
+            InputError: tokens of another shape, width or dtype.
+        """
+        check_input(self, tokens, "B, T, M", self.slot_dim)
+        return in_pieces(self._run, tokens, state, self.num_slots)
 
     def _run(self, tokens: Float[Tensor, "B T M D"], state: ModelState | None) -> ModelOutput:
-        """Step after step: unlike a state space model's, the slots of one step depend on the mixed ones before."""
         if state is None:
             state = self.initial_state(tokens.shape[0])
         predicted, slots, attention = state.layers[0][0], [], []
-        for read in self.corrector.read(tokens).unbind(1):
-            corrected, shares = self.corrector(predicted, read)
-            predicted = self.predictor(corrected)
+        for keys_values in self.corrector.map_tokens(tokens).unbind(1):
+            corrected, shares, predicted = checkpointed(self, self._advance, predicted, keys_values)
             slots.append(corrected)
             attention.append(shares)
         return ModelOutput(
@@ -63,3 +92,17 @@ class SAVi(SlotSequenceModel):
             attention=torch.stack(attention, dim=1),
             state=ModelState((SAViState(predicted),), state.num_steps + tokens.shape[1]),
         )
+
+    def step(self, tokens: Float[Tensor, "B M D"], state: ModelState | None = None) -> ModelOutput:
+        """Run one step; the result has T = 1; errors as in `forward`."""
+        check_input(self, tokens, "B, M", self.slot_dim)
+        return self(tokens[:, None], state)
+
+    def initial_state(self, batch_size: int) -> ModelState:
+        """The learned slots before the first step."""
+        return ModelState((SAViState(self.queries.expand(batch_size, -1, -1)),), 0)
+
+    def _advance(self, predicted: Tensor, keys_values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The corrected slots, their shares in the tokens, and the slots predicted for the next step."""
+        corrected, shares = self.corrector(predicted, keys_values)
+        return corrected, shares, self.predictor(corrected)

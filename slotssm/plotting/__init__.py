@@ -1,6 +1,7 @@
 """Figures and animations from arrays."""
 
 from slotssm.plotting.animation import check_suffix, read_picture, write_animation
+from slotssm.plotting.backend import new_figure, save_figure
 from slotssm.plotting.colors import colorize, overlay, pale, slot_colors
 from slotssm.plotting.comparisons import Bar, Curve, write_bars, write_lines
 from slotssm.plotting.curves import write_curves
@@ -13,9 +14,11 @@ __all__ = [
     "check_suffix",
     "colorize",
     "label_rows",
+    "new_figure",
     "overlay",
     "pale",
     "read_picture",
+    "save_figure",
     "slot_colors",
     "storyboard",
     "write_animation",

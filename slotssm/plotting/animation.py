@@ -1,9 +1,13 @@
 """Write frames as GIF, MP4 or PNG."""
 
+import errno
+import os
+import shutil
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
+from imageio_ffmpeg import count_frames_and_secs
 
 from slotssm.errors import InputError
 from slotssm.files import atomic, write_bytes
@@ -12,11 +16,14 @@ SUFFIXES = (".gif", ".mp4", ".png")
 STRIP_FRAMES = 6
 """Frames of a PNG strip, spread over the video."""
 
+FULL_BELOW_BYTES = 2**16
+"""A disk with less room than this is why an encoder failed."""
+
 
 def check_suffix(path: Path) -> None:
     """Refuse a file name whose suffix names no known format."""
     if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"--out {path} must end in {', '.join(SUFFIXES)}")
+        raise InputError(f"`out` {path} must end in {', '.join(SUFFIXES)}")
 
 
 def write_animation(frames: np.ndarray, path: Path, frames_per_s: float = 6.0) -> None:
@@ -29,8 +36,7 @@ def write_animation(frames: np.ndarray, path: Path, frames_per_s: float = 6.0) -
     """
     check_suffix(path)
     if path.suffix.lower() == ".mp4":
-        with atomic(path) as temporary:
-            iio.imwrite(temporary, frames, plugin="FFMPEG", fps=frames_per_s, codec="libx264", macro_block_size=2)
+        _write_mp4(frames, path, frames_per_s)
     elif path.suffix.lower() == ".gif":
         pause_ms = 1000 / frames_per_s
         encoded = iio.imwrite("<bytes>", frames, plugin="pillow", extension=".gif", duration=pause_ms, loop=0)
@@ -39,6 +45,28 @@ def write_animation(frames: np.ndarray, path: Path, frames_per_s: float = 6.0) -
         chosen = np.unique(np.linspace(0, len(frames) - 1, min(STRIP_FRAMES, len(frames))).round().astype(int))
         strip = np.concatenate(list(frames[chosen]))
         write_bytes(path, iio.imwrite("<bytes>", strip, plugin="pillow", extension=".png"))
+
+
+def _write_mp4(frames: np.ndarray, path: Path, frames_per_s: float) -> None:
+    with atomic(path) as temporary:
+        try:
+            iio.imwrite(
+                temporary,
+                frames,
+                plugin="FFMPEG",
+                fps=frames_per_s,
+                codec="libx264",
+                macro_block_size=2,
+                ffmpeg_log_level="quiet",
+            )
+            num_written = count_frames_and_secs(temporary)[0]
+        except (OSError, RuntimeError):
+            num_written = 0
+        # imageio does not look at the encoder's exit code, and what a full disk leaves is no video
+        if num_written != len(frames):
+            is_full = shutil.disk_usage(temporary.parent).free < FULL_BELOW_BYTES
+            number = errno.ENOSPC if is_full else errno.EIO
+            raise OSError(number, os.strerror(number), str(temporary))
 
 
 def read_picture(path: Path) -> np.ndarray:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from slotssm.files import atomic
+from slotssm.plotting.backend import new_figure, save_figure
 from slotssm.plotting.colors import slot_colors
 
 _KNOWN = (
@@ -91,7 +91,7 @@ def write_bars(
     """
     groups, series = list(dict.fromkeys(b.group for b in bars)), list(dict.fromkeys(b.series for b in bars))
     width = 0.82 / max(1, len(series))
-    figure = Figure(figsize=(max(6.0, 2.5 + 0.34 * len(groups) * len(series)), 3.8), layout="constrained")
+    figure = new_figure(max(6.0, 2.5 + 0.34 * len(groups) * len(series)), 3.8)
     axis = figure.subplots()
     for bar in bars:
         x = groups.index(bar.group) + (series.index(bar.series) - (len(series) - 1) / 2) * width
@@ -112,7 +112,7 @@ def write_bars(
     axis.set_title(title)
     axis.grid(axis="y", alpha=0.3)
     _legend_once(figure, axis)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def write_lines(
@@ -135,7 +135,7 @@ def write_lines(
         log_x: whether the horizontal axis is logarithmic.
         log_y: whether the vertical axis is logarithmic.
     """
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = new_figure(6.4, 4.2)
     axis = figure.subplots()
     # references share a colour, and so need styles of their own
     styles = itertools.cycle(("dashed", "dotted", "dashdot"))
@@ -171,15 +171,10 @@ def write_lines(
     axis.set_title(title)
     axis.grid(alpha=0.3)
     _legend_once(figure, axis)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _legend_once(figure: Figure, axis: Axes) -> None:
     handles, labels = axis.get_legend_handles_labels()
     known = {label: handle for handle, label in zip(handles, labels, strict=True) if label}
     figure.legend(known.values(), known.keys(), fontsize=8, loc="outside right upper")
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=110)

@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
-from slotssm.files import atomic
+from slotssm.plotting.backend import new_figure, save_figure
 
 HIDDEN = ("step", "split", "learning_rate", "grad_norm")
 BASELINE = "-repeat-last-frame"
@@ -23,7 +21,7 @@ def write_curves(lines: Sequence[dict[str, Any]], path: Path, title: str) -> Non
     """
     shown = [name for line in lines for name in line if name not in HIDDEN and not name.endswith(BASELINE)]
     names = list(dict.fromkeys(shown))
-    figure = Figure(figsize=(4.2 * max(1, len(names)), 3.2), layout="constrained")
+    figure = new_figure(4.2 * max(1, len(names)), 3.2)
     axes = figure.subplots(1, max(1, len(names)), squeeze=False)[0]
     for name, axis in zip(names, axes, strict=False):
         for split, style in (("train", {"alpha": 0.8}), ("val", {"marker": "o", "markersize": 3})):
@@ -40,5 +38,4 @@ def write_curves(lines: Sequence[dict[str, Any]], path: Path, title: str) -> Non
         if name == "loss" or "mse" in name:
             axis.set_yscale("log")
     figure.suptitle(title)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+    save_figure(figure, path)

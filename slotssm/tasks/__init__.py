@@ -1,9 +1,60 @@
-"""What a model is trained to do: objective, head and prediction."""
+"""What a model is trained to do: objective, head and named outputs.
 
-from slotssm.tasks.predict import Predict
-from slotssm.tasks.recall import Recall
-from slotssm.tasks.reconstruct import Reconstruct
-from slotssm.tasks.rows import build_task
-from slotssm.tasks.task import Batch, Prediction, Task
+Every module of this room registers its task when it is imported, which happens here.
+"""
 
-__all__ = ["Batch", "Predict", "Prediction", "Recall", "Reconstruct", "Task", "build_task"]
+from importlib import import_module
+from pkgutil import iter_modules
+
+from slotssm.config import RunConfig
+from slotssm.data.spec import DataSpec
+from slotssm.errors import InputError
+from slotssm.models import build_model
+from slotssm.registry import TASKS
+from slotssm.tasks.outputs import OUTPUTS, Outputs
+from slotssm.tasks.predict import Predict, PredictConfig
+from slotssm.tasks.recall import Recall, RecallConfig
+from slotssm.tasks.reconstruct import Reconstruct, ReconstructConfig
+from slotssm.tasks.task import Batch, Task
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
+
+
+def check_run(run: RunConfig, data: DataSpec) -> None:
+    """Refuse a run that its data cannot serve.
+
+    Raises:
+        InputError: names the key, what is wrong and the remedy.
+    """
+    train = run.train
+    taken = train.clip_len if train.clips == "segments" else (train.clip_len - 1) * train.clip_stride + 1
+    if train.clip_len and taken > data.num_frames:
+        stride = f" at train.clip_stride {train.clip_stride}" if train.clip_stride > 1 else ""
+        raise InputError(
+            f"train.clip_len {train.clip_len}{stride} exceeds the {data.num_frames} frames of an episode; take less"
+        )
+    TASKS[run.task.kind].code.check(run, data)
+
+
+def build_task(run: RunConfig, data: DataSpec) -> Task:
+    """The task that a run describes, with freshly initialised weights (from torch's global generator)."""
+    check_run(run, data)
+    task: Task = TASKS[run.task.kind].code(run.task, build_model(run.model), run.model, data)
+    return task
+
+
+__all__ = [
+    "OUTPUTS",
+    "Batch",
+    "Outputs",
+    "Predict",
+    "PredictConfig",
+    "Recall",
+    "RecallConfig",
+    "Reconstruct",
+    "ReconstructConfig",
+    "Task",
+    "build_task",
+    "check_run",
+]

@@ -1,18 +1,47 @@
 """Predict the next frame, and roll out by reading one's own predictions (paper, section 7.1)."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, UInt8
+from pydantic import Field
 from torch import Tensor
 
-from slotssm.config import RGB, PredictConfig, SequenceModelConfig
+from slotssm.config import ModelConfig, RunConfig, TaskConfig
+from slotssm.data.spec import DataSpec
 from slotssm.errors import InputError
 from slotssm.layers import PieceDecoder, PieceTokenizer
-from slotssm.models import ModelOutput, ModelState, SlotSequenceModel
-from slotssm.tasks.task import Batch, Prediction, Task, as_pixels, nearest_classes
+from slotssm.models import ModelOutput, ModelState, SlotModel
+from slotssm.registry import register_task
+from slotssm.tasks.outputs import Outputs
+from slotssm.tasks.task import Batch, Task, as_pixels, check_pieces, nearest_classes
+
+BLACK_AND_WHITE = ((0, 0, 0), (255, 255, 255))
 
 
+class PredictConfig(TaskConfig):
+    """Predict the next frame from all frames so far; roll out by reading one's own predictions (section 7.1)."""
+
+    kind: Literal["predict"] = "predict"
+    piece_px: int = Field(4, ge=1)
+    """Side of the square pieces of a frame, one token each; also of the decoder's pieces."""
+    num_decoder_layers: int = Field(3, ge=1)
+    """Layers of the Transformer decoder: self-attention, cross-attention to the slots, MLP."""
+    loss: Literal["bce", "mse", "ce"] = "bce"
+    """`bce`: binary cross-entropy, for white objects on black; `mse`: squared error of RGB; `ce`: cross-entropy
+    over the palette of the data."""
+    num_context: int = Field(10, ge=1)
+    """Frames that are given before a roll-out; it goes on to the end of the episode."""
+    feedback: Literal["mean", "mode"] = "mean"
+    """What a roll-out reads of its own predictions: expected pixels, or the most likely ones (`bce` and `ce`)."""
+    max_first_frame: int = Field(0, ge=0)
+    """While training, frames are numbered from a random start up to this, so that a roll-out that is longer
+    than a training clip meets no frame number that was never seen; 0 always starts at 0."""
+
+
+@register_task("predict", PredictConfig)
 class Predict(Task):
     """Tokens of whole frames → slots of every step → Transformer decoder → the next frame.
 
@@ -24,36 +53,60 @@ class Predict(Task):
         config: pieces, decoder, loss, roll-out.
         model: the sequence model over slots; one step is one frame.
         model_config: its configuration, which the decoder shares.
-        image_size: side of the frame in pixels.
-        palette: RGB of every pixel class of the loss `ce`; class 0 is the background.
+        data: size of the frames, and their palette for the loss `ce`.
     """
 
+    outputs = frozenset({"slots", "frames"})
     palette: Tensor
 
     def __init__(
         self,
         config: PredictConfig,
-        model: SlotSequenceModel,
-        model_config: SequenceModelConfig,
-        image_size: int,
-        palette: list[RGB],
+        model: SlotModel,
+        model_config: ModelConfig,
+        data: DataSpec,
     ) -> None:
         super().__init__()
         dim = model_config.slot_dim
         self.config = config
-        self.tokenizer = PieceTokenizer(image_size, 1, config.piece_px, dim)
+        self.encoder = PieceTokenizer(data.height, data.width, 1, config.piece_px, dim)
         self.model = model
         self.decoder = PieceDecoder(
-            image_size,
+            data.height,
+            data.width,
             config.piece_px,
-            {"bce": 1, "mse": 3, "ce": len(palette)}[config.loss],
+            {"bce": 1, "mse": 3, "ce": len(data.palette)}[config.loss],
             dim,
             config.num_decoder_layers,
             model_config.num_heads,
             model_config.mlp_ratio,
             model_config.dropout,
         )
-        self.register_buffer("palette", torch.tensor(palette, dtype=torch.uint8), persistent=False)
+        self.register_buffer("palette", torch.tensor(data.palette, dtype=torch.uint8), persistent=False)
+
+    @classmethod
+    def check(cls, run: RunConfig, data: DataSpec) -> None:
+        """Refuse pieces that do not fit, a context that leaves nothing, and a loss that the pixels are not made for."""
+        task = run.task
+        assert isinstance(task, PredictConfig)
+        check_pieces(task.piece_px, data)
+        if task.num_context >= data.num_frames:
+            raise InputError(
+                f"task.num_context {task.num_context} leaves nothing to predict of {data.num_frames} frames; take less"
+            )
+        if (run.train.clip_len or data.num_frames) < 2:
+            raise InputError("task 'predict' needs clips of at least 2 frames: train.clip_len is too small")
+        if task.loss == "ce" and not data.palette:
+            raise InputError(
+                "task.loss 'ce' needs pixels of a few known colours, which these data do not have; take 'mse'"
+            )
+        if task.loss == "bce" and data.palette != BLACK_AND_WHITE and data.palette:
+            raise InputError("task.loss 'bce' is for white objects on black; take 'mse' or 'ce' for coloured ones")
+        if task.loss == "bce" and not data.palette and run.data_is_generated:
+            raise InputError(
+                "task.loss 'bce' needs objects of plain white on black, without backgrounds, textures and lighting; "
+                "take 'mse'"
+            )
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of every frame but the first, predicted from the true frames before it (teacher forcing).
@@ -62,20 +115,22 @@ class Predict(Task):
         """
         frames = batch["frames"]
         pixels = as_pixels(frames)
-        slots = self.model(self.tokenizer(pixels[:, :-1], self._first_frame())).slots
+        slots = self.model(self.encoder(pixels[:, :-1], self._first_frame())).slots
         values = self.decoder(rearrange(slots, "b t k d -> (b t) k d"))
         loss = self._loss(values, rearrange(frames[:, 1:], "b t h w c -> (b t) h w c"))
         with torch.no_grad():
             error = F.mse_loss(self._shown(values), rearrange(pixels[:, 1:], "b t c h w -> (b t) c h w"))
         return loss, {"one-step-mse": error}
 
-    def predict(self, frames: UInt8[Tensor, "B T H W 3"], state: ModelState | None = None) -> Prediction:
+    def predict(self, frames: UInt8[Tensor, "B T H W 3"], state: ModelState | None = None) -> Outputs:
         """One step ahead: for every given frame the prediction of the frame after it, for episodes or streams."""
         output = self._read(as_pixels(frames), state)
         shown = self._shown(self.decoder(rearrange(output.slots, "b t k d -> (b t) k d")))
-        return _prediction(output.slots, rearrange(shown, "(b t) c h w -> b t c h w", b=len(frames)), output.state)
+        return Outputs(
+            output.state, slots=output.slots, frames=rearrange(shown, "(b t) c h w -> b t c h w", b=len(frames))
+        )
 
-    def predict_episode(self, frames: UInt8[Tensor, "B T H W 3"]) -> Prediction:
+    def predict_episode(self, frames: UInt8[Tensor, "B T H W 3"]) -> Outputs:
         """The roll-out from the first `num_context` frames to the end of the episode.
 
         Raises:
@@ -86,9 +141,7 @@ class Predict(Task):
             raise InputError(f"task.num_context {num_context} leaves nothing to predict of {num_frames} frames")
         return self.roll_out(frames[:, :num_context], num_frames - num_context)
 
-    def roll_out(
-        self, context: UInt8[Tensor, "B T H W 3"], num_steps: int, state: ModelState | None = None
-    ) -> Prediction:
+    def roll_out(self, context: UInt8[Tensor, "B T H W 3"], num_steps: int, state: ModelState | None = None) -> Outputs:
         """Read the context in parallel, then one's own predictions one by one, never going back to what was read.
 
         Args:
@@ -104,19 +157,19 @@ class Predict(Task):
         values = self.decoder(output.slots[:, -1])
         slots, shown = [output.slots[:, -1]], [self._shown(values)]
         for _ in range(num_steps - 1):
-            tokens = self.tokenizer(self._fed_back(values)[:, None], output.state.num_steps)
+            tokens = self.encoder(self._fed_back(values)[:, None], output.state.num_steps)
             output = self.model.step(tokens[:, 0], output.state)
             values = self.decoder(output.slots[:, 0])
             slots.append(output.slots[:, 0])
             shown.append(self._shown(values))
-        return _prediction(torch.stack(slots, 1), torch.stack(shown, 1), output.state)
+        return Outputs(output.state, slots=torch.stack(slots, 1), frames=torch.stack(shown, 1))
 
     def _first_frame(self) -> int:
         """Number of a clip's first frame: random in training, from the generator that every step seeds."""
         return int(torch.randint(self.config.max_first_frame + 1, ())) if self.training else 0
 
     def _read(self, pixels: Float[Tensor, "B T 3 H W"], state: ModelState | None) -> ModelOutput:
-        return self.model(self.tokenizer(pixels, state.num_steps if state is not None else 0), state)
+        return self.model(self.encoder(pixels, state.num_steps if state is not None else 0), state)
 
     def _loss(self, values: Float[Tensor, "N C H W"], target: UInt8[Tensor, "N H W 3"]) -> Tensor:
         if self.config.loss == "ce":
@@ -146,7 +199,3 @@ class Predict(Task):
             # the mode of a bell curve is its mean
             return values.clamp(0, 1)
         return rearrange(self.palette[values.argmax(1)].to(values.dtype) / 255, "n h w c -> n c h w")
-
-
-def _prediction(slots: Float[Tensor, "B T K D"], frames: Float[Tensor, "B T 3 H W"], state: ModelState) -> Prediction:
-    return Prediction(slots, masks=None, attention=None, frames=frames, slot_frames=None, state=state)

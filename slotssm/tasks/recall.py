@@ -1,17 +1,43 @@
 """Recall which colour each ball got (paper, section 7.2): the target frame from the slots of the last step."""
 
+from itertools import pairwise
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Int, UInt8
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from slotssm.config import RGB, RecallConfig, SequenceModelConfig
+from slotssm.config import ModelConfig, RunConfig, TaskConfig
+from slotssm.data.spec import DataSpec
+from slotssm.errors import InputError
 from slotssm.layers import PieceDecoder, PieceTokenizer
-from slotssm.models import ModelOutput, ModelState, SlotSequenceModel
-from slotssm.tasks.task import Batch, Prediction, Task, as_pixels, nearest_classes
+from slotssm.models import ModelOutput, ModelState, SlotModel
+from slotssm.registry import register_task
+from slotssm.tasks.outputs import Outputs
+from slotssm.tasks.task import Batch, Task, as_pixels, check_pieces, nearest_classes
 
 
+class RecallConfig(TaskConfig):
+    """Recall colours: predict the whole target frame from the slots of the last step (paper, section 7.2)."""
+
+    kind: Literal["recall"] = "recall"
+    piece_px: int = Field(4, ge=1)
+    """Side of the pieces that a patch is cut into, one token each; also of the decoder's pieces."""
+    patches_per_side: int | None = Field(None, ge=1)
+    """P: each context frame is read as P x P patches, one a step; None reads as the data suggest."""
+    num_decoder_layers: int = Field(3, ge=1)
+    """Layers of the Transformer decoder: self-attention, cross-attention to the slots, MLP."""
+    targets: Literal["last", "prefix"] = "last"
+    """What training asks for: the target after the last context frame (the paper's protocol), or after every
+    context frame the next frame, coloured by the rule so far, which learns much sooner."""
+    curriculum: tuple[tuple[PositiveInt, PositiveInt], ...] = ()
+    """Stages before the data's own patches: (patches per side, optimiser steps) each; empty is off."""
+
+
+@register_task("recall", RecallConfig)
 class Recall(Task):
     """Patch tokens → slots; the last step's slots → Transformer decoder → pixel classes; cross-entropy.
 
@@ -22,46 +48,77 @@ class Recall(Task):
         config: size of the pieces, depth of the decoder, aids.
         model: the sequence model over slots.
         model_config: its configuration, which the decoder shares.
-        image_size: side of the frame in pixels.
-        patches_per_side: P.
-        palette: RGB of every pixel class; class 0 is the background.
-        rule: `earliest` or `frequent`, for prefix targets.
+        data: size of the frames, their palette, the rule by which the target is coloured, and P unless the
+            configuration says it.
     """
 
+    outputs = frozenset({"slots", "frames", "classes"})
+    validated = ("mse", "color-accuracy", "position-iou")
     palette: Tensor
 
     def __init__(
         self,
         config: RecallConfig,
-        model: SlotSequenceModel,
-        model_config: SequenceModelConfig,
-        image_size: int,
-        patches_per_side: int,
-        palette: list[RGB],
-        rule: str,
+        model: SlotModel,
+        model_config: ModelConfig,
+        data: DataSpec,
     ) -> None:
         super().__init__()
         dim = model_config.slot_dim
-        self.config, self.rule, self._patches = config, rule, patches_per_side
+        patches_per_side = _patches_per_side(config, data)
+        self.config, self.rule, self._patches = config, data.rule, patches_per_side
         if config.targets == "prefix":
             self.fields = ("frames", "masks", "objects/color")
-        self.tokenizer = PieceTokenizer(image_size, patches_per_side, config.piece_px, dim)
+        self.encoder = PieceTokenizer(data.height, data.width, patches_per_side, config.piece_px, dim)
         self.model = model
         self.decoder = PieceDecoder(
-            image_size,
+            data.height,
+            data.width,
             config.piece_px,
-            len(palette),
+            len(data.palette),
             dim,
             config.num_decoder_layers,
             model_config.num_heads,
             model_config.mlp_ratio,
             model_config.dropout,
         )
-        self.register_buffer("palette", torch.tensor(palette, dtype=torch.uint8), persistent=False)
+        self.register_buffer("palette", torch.tensor(data.palette, dtype=torch.uint8), persistent=False)
+
+    @classmethod
+    def check(cls, run: RunConfig, data: DataSpec) -> None:
+        """Refuse data without a rule, patches and pieces that do not fit, and a curriculum that is too long."""
+        task = run.task
+        assert isinstance(task, RecallConfig)
+        if not data.rule or not data.palette:
+            raise InputError("task 'recall' needs data of Blinking Color Balls (generator 'bcb'), and these are others")
+        check_pieces(task.piece_px, data)
+        stages = [("task.patches_per_side", _patches_per_side(task, data))]
+        stages += [("task.curriculum", patches) for patches, _ in task.curriculum]
+        for name, patches in stages:
+            for side in (data.height, data.width):
+                if side % patches or side // patches % task.piece_px:
+                    raise InputError(
+                        f"task.piece_px {task.piece_px} does not divide the patch of {side / patches:g} px "
+                        f"({side} px in {patches} patches a side, {name})"
+                    )
+        taken = sum(num_steps for _, num_steps in task.curriculum)
+        if taken >= run.train.num_steps:
+            raise InputError(
+                f"task.curriculum takes {taken} steps and leaves none of train.num_steps {run.train.num_steps}"
+            )
+        if run.train.clip_len:
+            raise InputError("task 'recall' reads whole episodes: train.clip_len must be 0")
+
+    def stages(self, num_steps: int) -> list[tuple[int, int]]:
+        """Those of the curriculum, and the rest."""
+        edges = [0]
+        for _, steps in self.config.curriculum:
+            edges.append(min(edges[-1] + steps, num_steps))
+        return [(first, last) for first, last in pairwise([*edges, num_steps]) if last > first]
 
     def begin_step(self, step: int) -> None:
         """Take the patches of the curriculum's stage."""
-        self._patches = self.tokenizer.patches_per_side
+        self._patches = self.encoder.patches_per_side
         for patches, num_steps in self.config.curriculum:
             if step < num_steps:
                 self._patches = patches
@@ -70,7 +127,7 @@ class Recall(Task):
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Pixel-wise cross-entropy of the targets, and the share of the last one's ball pixels that are right."""
-        frames, patches = batch["frames"], self._patches if self.training else self.tokenizer.patches_per_side
+        frames, patches = batch["frames"], self._patches if self.training else self.encoder.patches_per_side
         slots = self._read(frames[:, :-1], None, patches).slots
         if self.config.targets == "prefix":
             slots = slots[:, patches**2 - 1 :: patches**2]
@@ -83,31 +140,33 @@ class Recall(Task):
         hits = ((last == targets[:, -1]) & balls).sum() / balls.sum().clamp(min=1)
         return F.cross_entropy(logits, rearrange(targets, "b t h w -> (b t) h w")), {"color-accuracy": hits}
 
-    def predict(self, frames: UInt8[Tensor, "B T H W 3"], state: ModelState | None = None) -> Prediction:
+    def predict(self, frames: UInt8[Tensor, "B T H W 3"], state: ModelState | None = None) -> Outputs:
         """The target rendered by argmax, from context frames; `frames` must not hold the target itself."""
-        output = self._read(frames, state, self.tokenizer.patches_per_side)
+        output = self._read(frames, state, self.encoder.patches_per_side)
         classes = self.decoder(output.slots[:, -1]).argmax(dim=1)
         rendered = self.palette[classes].to(output.slots.dtype) / 255
-        return Prediction(
+        return Outputs(
+            output.state,
             slots=output.slots,
-            masks=None,
-            attention=None,
             frames=rearrange(rendered, "b h w c -> b 1 c h w"),
-            slot_frames=None,
-            state=output.state,
+            classes=classes[:, None],
         )
 
-    def predict_episode(self, frames: UInt8[Tensor, "B T H W 3"]) -> Prediction:
+    def predict_episode(self, frames: UInt8[Tensor, "B T H W 3"]) -> Outputs:
         """The prediction from all frames but the target."""
         return self.predict(frames[:, :-1])
 
     def _read(self, context: UInt8[Tensor, "B T H W 3"], state: ModelState | None, patches: int) -> ModelOutput:
         first_frame = state.num_steps // patches**2 if state is not None else 0
-        return self.model(self.tokenizer(as_pixels(context), first_frame, patches), state)
+        return self.model(self.encoder(as_pixels(context), first_frame, patches), state)
 
     def classes(self, frame: UInt8[Tensor, "B H W 3"]) -> Int[Tensor, "B H W"]:
         """Pixel classes of a stored frame: the nearest colour of the palette."""
         return nearest_classes(frame, self.palette)
+
+
+def _patches_per_side(config: RecallConfig, data: DataSpec) -> int:
+    return config.patches_per_side or data.patches_per_side or 1
 
 
 def prefix_targets(

@@ -1,38 +1,89 @@
 """Reconstruct every frame from its slots (paper, section 5.2); objects are to be found on the way."""
 
+import math
+from typing import Literal
+
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import UInt8
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from slotssm.config import ReconstructConfig
+from slotssm.config import ModelConfig, RunConfig, TaskConfig
+from slotssm.data.spec import DataSpec
+from slotssm.errors import InputError
 from slotssm.layers import CNNEncoder, SpatialBroadcastDecoder, convolution_painter, piece_painter
-from slotssm.models import ModelState, SlotSequenceModel
-from slotssm.tasks.task import Batch, Prediction, Task, as_pixels
+from slotssm.models import ModelState, SlotModel
+from slotssm.registry import register_task
+from slotssm.tasks.outputs import Outputs
+from slotssm.tasks.task import Batch, Task, as_pixels
 
 
+class ReconstructConfig(TaskConfig):
+    """Reconstruct every frame from its slots: CNN tokens, spatial broadcast decoder, mean squared error."""
+
+    kind: Literal["reconstruct"] = "reconstruct"
+    encoder_channels: tuple[PositiveInt, ...] = Field((32, 32, 32), min_length=1)
+    """Channels of the frame encoder's convolutions (3 x 3)."""
+    encoder_downsample: int = Field(2, ge=1)
+    """Factor between pixels and tokens per side, a power of two: strided convolutions come first."""
+    decoder: Literal["convolutions", "pieces"] = "convolutions"
+    """How the broadcast slot becomes an image: strided transposed convolutions, or an MLP in every cell of a
+    grid that paints a square piece, which trains faster on a CPU."""
+    decoder_channels: tuple[PositiveInt, ...] = Field((32, 32), min_length=1)
+    """Channels of the transposed convolutions (4 x 4, each doubling the side), or widths of the MLP."""
+    decoder_piece_px: int = Field(4, ge=1)
+    """Side of the piece that each cell paints with `decoder = "pieces"`."""
+
+    @property
+    def decoder_upsampling(self) -> int:
+        """Factor between the grid of the broadcast slots and pixels per side."""
+        return 2 ** len(self.decoder_channels) if self.decoder == "convolutions" else self.decoder_piece_px
+
+
+@register_task("reconstruct", ReconstructConfig)
 class Reconstruct(Task):
     """CNN tokens → slots → spatial broadcast decoder; mean squared error.
 
     Args:
         config: encoder and decoder.
         model: the sequence model over slots.
-        image_size: side of the frame in pixels.
-        dim: width D of tokens and slots.
+        model_config: its configuration.
+        data: size of the frames.
     """
 
-    has_masks = True
+    validated = ("mse", "fg-ari", "miou")
+    is_collapsed_at_mean_image = True
 
-    def __init__(self, config: ReconstructConfig, model: SlotSequenceModel, image_size: int, dim: int) -> None:
+    def __init__(self, config: ReconstructConfig, model: SlotModel, model_config: ModelConfig, data: DataSpec) -> None:
         super().__init__()
-        self.encoder = CNNEncoder(image_size, config.encoder_channels, config.encoder_downsample, dim)
+        dim = model_config.slot_dim
+        self.encoder = CNNEncoder(data.height, data.width, config.encoder_channels, config.encoder_downsample, dim)
         self.model = model
         if config.decoder == "convolutions":
-            painter, upsampling = convolution_painter(dim, config.decoder_channels), 2 ** len(config.decoder_channels)
+            painter = convolution_painter(dim, config.decoder_channels)
         else:
             painter = piece_painter(dim, config.decoder_channels, config.decoder_piece_px)
-            upsampling = config.decoder_piece_px
-        self.decoder = SpatialBroadcastDecoder(image_size, dim, painter, upsampling)
+        self.decoder = SpatialBroadcastDecoder(data.height, data.width, dim, painter, config.decoder_upsampling)
+        self.outputs = frozenset({"slots", "masks", "frames", "slot_frames"})
+        if model.gives_attention:
+            self.outputs |= {"attention"}
+
+    @classmethod
+    def check(cls, run: RunConfig, data: DataSpec) -> None:
+        """Refuse frames that encoder and decoder cannot halve as often as they must."""
+        task = run.task
+        assert isinstance(task, ReconstructConfig)
+        if task.encoder_downsample & (task.encoder_downsample - 1):
+            raise InputError(f"task.encoder_downsample {task.encoder_downsample} is not a power of two")
+        if 2 ** len(task.encoder_channels) < task.encoder_downsample:
+            raise InputError("task.encoder_downsample needs one encoder convolution for each halving")
+        factor = math.lcm(task.encoder_downsample, task.decoder_upsampling)
+        if data.height % factor or data.width % factor:
+            raise InputError(
+                f"frames of {data.width} x {data.height} px must have sides that are multiples of {factor} for "
+                "task.encoder_downsample and the decoder"
+            )
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean squared error over all pixels and channels in [0, 1]."""
@@ -41,17 +92,18 @@ class Reconstruct(Task):
         blended, _, _ = self.decoder(rearrange(slots, "b t k d -> (b t) k d"))
         return F.mse_loss(blended, rearrange(pixels, "b t c h w -> (b t) c h w")), {}
 
-    def predict(self, frames: UInt8[Tensor, "B T H W 3"], state: ModelState | None = None) -> Prediction:
+    def predict(self, frames: UInt8[Tensor, "B T H W 3"], state: ModelState | None = None) -> Outputs:
         """Reconstructions, and which slot painted which pixel."""
         output = self.model(self.encoder(as_pixels(frames)), state)
         blended, images, masks = self.decoder(rearrange(output.slots, "b t k d -> (b t) k d"))
-        steps, grid = frames.shape[1], self.encoder.grid_size
-        attention = output.attention
-        return Prediction(
+        steps, attention = frames.shape[1], output.attention
+        if attention is not None:
+            attention = rearrange(attention, "b t k (h w) -> b t k h w", h=self.encoder.grid[0])
+        return Outputs(
+            output.state,
             slots=output.slots,
             masks=rearrange(masks, "(b t) k h w -> b t k h w", t=steps),
-            attention=None if attention is None else rearrange(attention, "b t k (h w) -> b t k h w", h=grid),
+            attention=attention,
             frames=rearrange(blended, "(b t) c h w -> b t c h w", t=steps),
             slot_frames=rearrange(images, "(b t) k c h w -> b t k c h w", t=steps),
-            state=output.state,
         )

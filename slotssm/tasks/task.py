@@ -1,51 +1,48 @@
-"""The interface of a task: a model with its encoder and head, its loss and its typed prediction."""
+"""The interface of a task: a model with its encoder and head, its loss and its named outputs."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
+from slotssm.config import RunConfig
+from slotssm.data.spec import DataSpec
+from slotssm.errors import InputError
 from slotssm.models import ModelState
+from slotssm.tasks.outputs import Outputs
 
 Batch = dict[str, Tensor]
 """Field names of the episode file to tensors with a leading batch axis."""
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What a task makes of videos; fields that it does not produce are None.
-
-    Attributes:
-        slots: [B, T, K, D].
-        masks: [B, T, K, H, W] the decoder's alphas, sum 1 over K.
-        attention: [B, T, K, h, w] the encoder's attention on its grid of tokens, sum 1 over K.
-        frames: [B, T', 3, H, W] in [0, 1]: reconstructions (T' = T), the predicted target (T' = 1), or predictions
-            of frames to come (T' = T, one for each step of the slots).
-        slot_frames: [B, T, K, 3, H, W] what each slot paints.
-        state: continue a stream with it.
-    """
-
-    slots: Float[Tensor, "B T K D"]
-    masks: Float[Tensor, "B T K H W"] | None
-    attention: Float[Tensor, "B T K h w"] | None
-    frames: Float[Tensor, "B T2 3 H W"]
-    slot_frames: Float[Tensor, "B T K 3 H W"] | None
-    state: ModelState
-
-
 class Task(nn.Module, ABC):
-    """Base of the tasks.
+    """Base of the tasks; one is made from (config, model, model_config, data specification).
 
-    `forward` is the loss, so that wrappers for several processes see the computation that they must follow.
+    `forward` is the loss, so that wrappers for several processes see the computation that they must follow. The
+    children of the module are the parts that training can take from another run, freeze, or give a learning rate of
+    their own: `model`, and by custom `encoder` (from frames to tokens) and `decoder` or `head` (from slots to what is
+    asked).
     """
 
     fields: tuple[str, ...] = ("frames",)
     """Fields of the episode file that the loss reads."""
-    has_masks: bool = False
-    """Whether predictions say which slot owns which pixel."""
+    outputs: frozenset[str] = frozenset({"slots"})
+    """Names of what `predict` gives; see `slotssm.tasks.OUTPUTS`."""
+    validated: ClassVar[tuple[str, ...]] = ("mse",)
+    """Metrics that are logged while training, as far as data and outputs serve them."""
+    is_collapsed_at_mean_image: ClassVar[bool] = False
+    """Whether an error near that of painting the mean image says that the model sees nothing."""
+
+    @classmethod
+    def check(cls, run: RunConfig, data: DataSpec) -> None:
+        """Refuse a run whose data, task and training do not go together, before anything is built.
+
+        Raises:
+            InputError: names the key, what is wrong and the remedy.
+        """
 
     def begin_step(self, step: int) -> None:
         """Told of every optimiser step before its loss, for tasks that change while they are trained.
@@ -54,17 +51,29 @@ class Task(nn.Module, ABC):
             step: counted from 0; what the task does may depend on nothing else, so that a run resumes exactly.
         """
 
+    def stages(self, num_steps: int) -> list[tuple[int, int]]:
+        """Ranges (first step, last step exclusive) of a training whose steps cost the same."""
+        return [(0, num_steps)]
+
     @abstractmethod
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss (scalar) and further scalars to log."""
 
     @abstractmethod
-    def predict(self, frames: UInt8[Tensor, "B T H W 3"], state: ModelState | None = None) -> Prediction:
-        """Prediction for whole episodes, or for the next part of a stream."""
+    def predict(self, frames: UInt8[Tensor, "B T H W 3"], state: ModelState | None = None) -> Outputs:
+        """Outputs for whole episodes, or for the next part of a stream."""
 
-    def predict_episode(self, frames: UInt8[Tensor, "B T H W 3"]) -> Prediction:
-        """Prediction for whole episodes from what the task may see of them; it belongs to their last frames."""
+    def predict_episode(self, frames: UInt8[Tensor, "B T H W 3"]) -> Outputs:
+        """Outputs for whole episodes from what the task may see of them; `frames` belong to their last ones."""
         return self.predict(frames)
+
+
+def check_pieces(piece_px: int, data: DataSpec) -> None:
+    """Refuse pieces that frames cannot be cut into."""
+    if data.height % piece_px or data.width % piece_px:
+        raise InputError(
+            f"task.piece_px {piece_px} does not divide the frame of {data.width} x {data.height} px; take a divisor"
+        )
 
 
 def as_pixels(frames: UInt8[Tensor, "B T H W 3"]) -> Float[Tensor, "B T 3 H W"]:

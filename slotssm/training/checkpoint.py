@@ -2,8 +2,9 @@
 
 import json
 import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,58 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from slotssm.config import RunConfig
+from slotssm.data.spec import DataSpec
 from slotssm.documents import load
 from slotssm.errors import InputError
 from slotssm.files import explained, make_folder, read_json, sync, write_text
+from slotssm.plugins import needed_plugins, refuse_missing
 from slotssm.tasks import Task, build_task
 
 MODEL, CONFIG = "model.safetensors", "config.json"
 TRAINER, TRAINER_STATE = "trainer.safetensors", "trainer.json"
+_RAW = "weights."
+"""Prefix of the weights that go on being trained, where the saved model is their moving average."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a run is: enough to build its task again without its data.
+
+    Attributes:
+        config: the run.
+        spec: what is known of its data.
+    """
+
+    config: RunConfig
+    spec: DataSpec
+
+    def document(self) -> dict[str, Any]:
+        """As JSON, with the plugins that are needed to read it."""
+        return {
+            "config": self.config.model_dump(mode="json"),
+            "data_spec": self.spec.model_dump(mode="json"),
+            "plugins": needed_plugins(self.config),
+        }
+
+    @classmethod
+    def read(cls, document: Any, source: Path) -> "Description":
+        """From JSON.
+
+        Args:
+            document: what `document` made.
+            source: the file, for messages.
+
+        Raises:
+            InputError: it is damaged, or needs a plugin that is not loaded.
+        """
+        if not isinstance(document, dict):
+            raise InputError(f"{source} is damaged: it holds no table")
+        for name in ("config", "data_spec"):
+            if name not in document:
+                raise InputError(f"{source} is damaged: it has no {name}")
+        refuse_missing(document.get("plugins"), source)
+        config = load(RunConfig, document["config"], str(source))
+        return cls(config, load(DataSpec, document["data_spec"], str(source)))
 
 
 @dataclass(frozen=True)
@@ -30,17 +76,34 @@ class TrainerState:
     Attributes:
         step: optimiser steps taken.
         optimizer: `exp_avg.<parameter>` and so on to tensors.
+        weights: the weights that are trained, where the checkpoint's model is their moving average; else empty.
     """
 
     step: int
     optimizer: dict[str, Tensor]
+    weights: dict[str, Tensor]
 
 
-def save(folder: Path, config: RunConfig, task: nn.Module, state: TrainerState, keep: int) -> Path:
+def save(
+    folder: Path,
+    description: Description,
+    task: nn.Module,
+    state: TrainerState,
+    average: Mapping[str, Tensor],
+    keep: int,
+) -> Path:
     """Write `folder`/step-<8 digits> and point `folder`/last to it.
 
     The checkpoint is built under a temporary name, flushed and renamed; older ones beyond `keep` are removed
     only afterwards.
+
+    Args:
+        folder: of all checkpoints of the run.
+        description: what the run is.
+        task: whose weights are saved.
+        state: of the trainer.
+        average: weights to save in place of those of the task, by name.
+        keep: how many of the newest checkpoints stay.
 
     Returns:
         The checkpoint's folder.
@@ -51,10 +114,9 @@ def save(folder: Path, config: RunConfig, task: nn.Module, state: TrainerState, 
     for left in folder.glob(".step-*"):  # of a process that was killed while it saved
         shutil.rmtree(left, ignore_errors=True)
     with explained(target):
-        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         try:
-            _write(temporary, config, task, state)
+            _write(temporary, description, {**task.state_dict(), **average}, state)
             if target.exists():
                 # moved aside first: at every moment one whole checkpoint of this step exists
                 aside = temporary.with_suffix(".old")
@@ -67,46 +129,62 @@ def save(folder: Path, config: RunConfig, task: nn.Module, state: TrainerState, 
             shutil.rmtree(temporary, ignore_errors=True)
         sync(folder)
     write_text(folder / "last", target.name + "\n")
-    for old in _complete(folder)[:-keep]:
+    for old in complete_checkpoints(folder)[:-keep]:
         if old != target:
-            shutil.rmtree(old)
+            shutil.rmtree(old, ignore_errors=True)
     return target
 
 
-def _write(folder: Path, config: RunConfig, task: nn.Module, state: TrainerState) -> None:
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in task.state_dict().items()}
-    optimizer = {name: tensor.detach().cpu().contiguous() for name, tensor in state.optimizer.items()}
+def _write(folder: Path, description: Description, weights: Mapping[str, Tensor], state: TrainerState) -> None:
+    trainer = state.optimizer | {_RAW + name: value for name, value in state.weights.items()}
     try:
-        save_file(weights, folder / MODEL)
-        save_file(optimizer, folder / TRAINER)
+        for name, tensors in ((MODEL, weights), (TRAINER, trainer)):
+            save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, folder / name)
     except SafetensorError as error:
         raise OSError(str(error)) from None
-    (folder / CONFIG).write_text(json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
-    (folder / TRAINER_STATE).write_text(json.dumps({"step": state.step}) + "\n")
+    document = json.dumps(description.document(), indent=2, allow_nan=False)
+    (folder / CONFIG).write_text(document + "\n", encoding="utf-8")
+    (folder / TRAINER_STATE).write_text(json.dumps({"step": state.step}) + "\n", encoding="utf-8")
     for file in folder.iterdir():
         sync(file)
     sync(folder)
 
 
-def _complete(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints of a run, oldest first: they get their names when they are complete."""
+    found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name) and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def latest(folder: Path) -> Path | None:
-    """The checkpoint that `last` names, else the newest one; None if there is none."""
-    pointer = folder / "last"
-    if pointer.exists() and (found := folder / pointer.read_text().strip()).is_dir():
-        return found
-    checkpoints = _complete(folder)
+    """The newest checkpoint of a run; None if there is none.
+
+    This alone decides what a run has; the file `last` tells people and scripts, and may lag behind after a kill.
+    """
+    checkpoints = complete_checkpoints(folder)
     return checkpoints[-1] if checkpoints else None
 
 
-def load_task(folder: Path, device: str = "cpu") -> tuple[Task, RunConfig]:
+def folder_of(path: Path) -> Path:
+    """The checkpoint that a path names: itself, or the newest one of a run.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if (path / MODEL).exists():
+        return path
+    found = latest(path / "checkpoints")
+    if found is None:
+        raise InputError(f"{path} is neither a checkpoint nor a run with one")
+    return found
+
+
+def load_task(folder: Path, device: str = "cpu") -> tuple[Task, Description]:
     """Rebuild the task of a checkpoint with its weights, in eval mode."""
-    config = load(RunConfig, read_json(folder / CONFIG), str(folder / CONFIG))
-    task = build_task(config)
+    description = Description.read(read_json(folder / CONFIG), folder / CONFIG)
+    task = build_task(description.config, description.spec)
     load_weights(task, folder)
-    return task.to(device).eval(), config
+    return task.to(device).eval(), description
 
 
 def load_weights(task: nn.Module, folder: Path) -> None:
@@ -116,31 +194,78 @@ def load_weights(task: nn.Module, folder: Path) -> None:
         InputError: the file is missing or damaged, or belongs to another architecture.
     """
     weights = _read(folder / MODEL)
-    expected = task.state_dict()
-    faults = _differences({name: tuple(tensor.shape) for name, tensor in expected.items()}, weights)
+    _refuse_differences(task.state_dict(), weights, folder)
+    task.load_state_dict(weights, strict=True)
+
+
+def load_parts(task: nn.Module, folder: Path, parts: Sequence[str]) -> str:
+    """Load the weights of some parts of a task from a checkpoint, perhaps of another task.
+
+    Args:
+        task: gets the weights.
+        folder: the checkpoint.
+        parts: names of children of the task, each taken strictly; empty takes all.
+
+    Returns:
+        What was taken and what starts afresh, in words.
+
+    Raises:
+        InputError: the task or the checkpoint lacks a part, or it is of another architecture.
+    """
+    own = [name for name, _ in task.named_children()]
+    weights = _read(folder / MODEL)
+    if not parts:
+        _refuse_differences(task.state_dict(), weights, folder)
+        task.load_state_dict(weights, strict=True)
+        return f"took all weights from {folder}"
+    there = list(dict.fromkeys(name.split(".", 1)[0] for name in weights))
+    for part in parts:
+        if part not in own:
+            raise InputError(f"train.initial.parts names {part}; the parts of this task are {', '.join(own)}")
+        if part not in there:
+            raise InputError(f"train.initial.parts names {part}; {folder} has {', '.join(there)}")
+    chosen = {name: value for name, value in weights.items() if name.split(".", 1)[0] in parts}
+    expected = {name: value for name, value in task.state_dict().items() if name.split(".", 1)[0] in parts}
+    _refuse_differences(expected, chosen, folder)
+    task.load_state_dict(chosen, strict=False)
+    afresh = [name for name in own if name not in parts]
+    return f"took {', '.join(parts)} from {folder}; {', '.join(afresh) or 'nothing'} starts afresh"
+
+
+def _refuse_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], folder: Path) -> None:
+    faults = [f"{name} is missing" for name in expected if name not in found]
+    faults += [f"{name} is unknown" for name in found if name not in expected]
+    faults += [
+        f"{name} has shape {tuple(found[name].shape)}, expected {tuple(value.shape)}"
+        for name, value in expected.items()
+        if name in found and found[name].shape != value.shape
+    ]
+    faults += [
+        f"{name} is {found[name].dtype}, expected {value.dtype}"
+        for name, value in expected.items()
+        if name in found and found[name].dtype != value.dtype
+    ]
     if faults:
         raise InputError(
             f"{folder} holds another architecture: {faults[0]}"
             + (f" (and {len(faults) - 1} more)" if len(faults) > 1 else "")
             + "; load it with the configuration that it was trained with"
         )
-    task.load_state_dict(weights, strict=True)
-
-
-def _differences(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Tensor]) -> list[str]:
-    faults = [f"{name} is missing" for name in expected if name not in found]
-    faults += [f"{name} is unknown" for name in found if name not in expected]
-    faults += [
-        f"{name} has shape {tuple(found[name].shape)}, expected {shape}"
-        for name, shape in expected.items()
-        if name in found and tuple(found[name].shape) != shape
-    ]
-    return faults
 
 
 def load_trainer(folder: Path) -> TrainerState:
-    """The trainer's part of a checkpoint."""
-    return TrainerState(int(read_json(folder / TRAINER_STATE)["step"]), _read(folder / TRAINER))
+    """The trainer's part of a checkpoint.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    document = read_json(folder / TRAINER_STATE)
+    step = document.get("step") if isinstance(document, dict) else None
+    if not isinstance(step, int) or step < 0:
+        raise InputError(f"{folder / TRAINER_STATE} is damaged: it does not say the step")
+    tensors = _read(folder / TRAINER)
+    weights = {name.removeprefix(_RAW): value for name, value in tensors.items() if name.startswith(_RAW)}
+    return TrainerState(step, {name: v for name, v in tensors.items() if not name.startswith(_RAW)}, weights)
 
 
 def _read(file: Path) -> dict[str, Tensor]:
@@ -148,27 +273,51 @@ def _read(file: Path) -> dict[str, Tensor]:
         raise InputError(f"{file} does not exist")
     try:
         return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{file} is damaged: {error}") from None
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise InputError(f"{file} is damaged: {str(error).splitlines()[0]}") from None
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, task: nn.Module) -> dict[str, Tensor]:
-    """State of an optimiser by parameter name."""
+def trainer_state(
+    step: int, task: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor]
+) -> TrainerState:
+    """What `restore` needs to go on."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in task.named_parameters()}
-    return {
+    moments = {
         f"{key}.{names[parameter]}": value
         for parameter, entries in optimizer.state.items()
         for key, value in entries.items()
     }
+    weights = {name: value for name, value in task.named_parameters() if name in average}
+    return TrainerState(step, moments, {name: value.detach() for name, value in weights.items()})
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, task: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` took; a parameter without state has not been stepped yet."""
+def restore(
+    task: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: Mapping[str, Tensor],
+    state: TrainerState,
+    folder: Path,
+) -> None:
+    """Put back what `save` kept: weights, their moving average, and the optimiser's state.
+
+    Raises:
+        InputError: the checkpoint is damaged, or belongs to another configuration.
+    """
+    load_weights(task, folder)
     parameters = dict(task.named_parameters())
-    for full_name, value in tensors.items():
-        key, name = full_name.split(".", 1)
+    if set(state.weights) != set(average):
+        raise InputError(f"{folder / TRAINER} is damaged: it lacks the weights beside their moving average")
+    with torch.no_grad():
+        for name, value in average.items():
+            value.copy_(parameters[name])
+        _refuse_differences({name: parameters[name] for name in average}, state.weights, folder)
+        for name, value in state.weights.items():
+            parameters[name].copy_(value)
+    for full_name, value in state.optimizer.items():
+        key, _, name = full_name.partition(".")
         if name not in parameters:
-            raise InputError(f"the optimiser's state names an unknown parameter {name}")
+            raise InputError(f"{folder / TRAINER} is damaged: it has a state of an unknown parameter {name!r}")
+        if key != "step" and value.shape != parameters[name].shape:
+            raise InputError(f"{folder / TRAINER} is damaged: {full_name} has shape {tuple(value.shape)}")
         entries: dict[str, Any] = optimizer.state[parameters[name]]
-        # step counters stay on the CPU, as torch keeps them
-        entries[key] = value.clone() if key == "step" else value.to(parameters[name].device, copy=True)
+        entries[key] = value.to(parameters[name].device, copy=True)

@@ -1,6 +1,8 @@
 """The run directory: what a run is, what it logged, and where its checkpoints lie (layout: docs/data-format.md)."""
 
 import json
+import logging
+import os
 import platform
 import shutil
 import subprocess
@@ -12,10 +14,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from slotssm.config import RunConfig
-from slotssm.documents import load
 from slotssm.errors import InputError
 from slotssm.files import explained, make_folder, read_json, write_json, write_text
+from slotssm.training.checkpoint import Description, latest
 
 RUNS = Path("runs")
 
@@ -64,32 +68,55 @@ class RunDirectory:
         """eval/<split>.json."""
         return self.path / "eval" / f"{split}.json"
 
-    def create(self, config: RunConfig, data: Path, fingerprint: str, device: str, argv: list[str]) -> None:
-        """Make the folder and save what the run is, before its first step."""
+    def create(self, description: Description, data: Path, fingerprint: str, device: str) -> None:
+        """Make the folder and save what the run is, before its first step.
+
+        Args:
+            description: configuration, and what is known of the data.
+            data: the episode file.
+            fingerprint: its content hash.
+            device: where it is trained.
+        """
         make_folder(self.path)
         write_json(
             self.record,
             {
                 "created": time.time(),
-                "config": config.model_dump(mode="json"),
+                **description.document(),
                 "data": str(data.resolve()),
                 "data_sha256": fingerprint,
                 "device": device,
-                "argv": argv,
+                "processor": processor(),
+                "threads": torch.get_num_threads(),
+                "argv": list(sys.argv),
                 "versions": _versions(),
                 "git_commit": _git_commit(),
             },
         )
 
     def read(self) -> dict[str, Any]:
-        """The content of run.json."""
+        """The content of run.json.
+
+        Raises:
+            InputError: it is missing or damaged.
+        """
         if not self.record.exists():
-            raise InputError(f"{self.path} is no run directory: it has no run.json")
-        return read_json(self.record)
+            raise InputError(f"{self.path} is not a run directory: it has no run.json")
+        document = read_json(self.record)
+        if not isinstance(document, dict):
+            raise InputError(f"{self.record} is damaged: it holds no table")
+        for name, kind in (("created", (int, float)), ("data", str), ("data_sha256", str), ("config", dict)):
+            if not isinstance(document.get(name), kind):
+                raise InputError(f"{self.record} is damaged: {name} is missing or of another type")
+        return document
+
+    def description(self) -> Description:
+        """Configuration of the run, and what is known of its data."""
+        return Description.read(self.read(), self.record)
 
     def config(self) -> RunConfig:
         """The resolved configuration of the run."""
-        return load(RunConfig, self.read()["config"], str(self.record))
+        return self.description().config
 
     def data(self) -> Path:
         """The data set that the run was trained on."""
@@ -97,27 +124,43 @@ class RunDirectory:
 
     def append(self, file: Path, line: dict[str, Any]) -> None:
         """Add one line to metrics.jsonl or timing.jsonl and hand it to the operating system."""
-        with explained(file), file.open("a") as stream:
-            stream.write(json.dumps(line, allow_nan=False) + "\n")
+        text = json.dumps(line, allow_nan=False) + "\n"
+        with explained(file), file.open("a", encoding="utf-8") as stream:
+            stream.write(text)
 
-    def is_empty(self) -> bool:
-        """Whether the folder is absent or holds nothing but the lock."""
-        return not self.path.exists() or all(path == self.lock for path in self.path.iterdir())
+    def is_free(self) -> bool:
+        """Whether a run may start here: the folder is absent, empty, or holds what a killed start left behind.
+
+        A run exists from the moment on at which run.json does; starting one removes run.json first and writes it
+        before anything else.
+        """
+        if self.record.exists() or not self.path.is_dir():
+            return not self.path.exists()
+        own = {self.lock, self.metrics, self.timing, *self._folders}
+        return all(path in own or _is_temporary(path) for path in self.path.iterdir())
 
     def is_complete(self) -> bool:
-        """Whether the checkpoint of the last step is there."""
-        if not self.record.exists():
+        """Whether the last step is saved."""
+        newest = latest(self.checkpoints)
+        if not self.record.exists() or newest is None:
             return False
-        num_steps = self.config().train.num_steps
-        return (self.checkpoints / f"step-{num_steps:08d}").is_dir()
+        return newest.name == f"step-{self.config().train.num_steps:08d}"
 
     def clear(self) -> None:
-        """Remove what belongs to a run, and nothing else."""
-        for folder in (self.checkpoints, self.figures, self.path / "eval"):
+        """Remove what belongs to a run, and nothing else; run.json first, so that no half of a run is left."""
+        self.record.unlink(missing_ok=True)
+        for folder in self._folders:
             if folder.exists():
                 shutil.rmtree(folder)
-        for file in (self.metrics, self.timing, self.record):
+        for file in (self.metrics, self.timing):
             file.unlink(missing_ok=True)
+        for path in self.path.iterdir():
+            if _is_temporary(path):
+                path.unlink(missing_ok=True)
+
+    @property
+    def _folders(self) -> tuple[Path, ...]:
+        return self.checkpoints, self.figures, self.path / "eval"
 
     def forget_after(self, step: int) -> None:
         """Drop logged lines beyond `step`: the steps will be taken again."""
@@ -127,15 +170,35 @@ class RunDirectory:
                 write_text(file, "".join(line + "\n" for line in kept))
 
 
+def _is_temporary(path: Path) -> bool:
+    """Whether a path is a file that was being written when its process was killed."""
+    return path.name.startswith(".") and ".partial" in path.name
+
+
 def read_lines(file: Path) -> list[dict[str, Any]]:
-    """Lines of a .jsonl file; a last line cut short by a kill is left out."""
-    return list(_complete_lines(file.read_text())) if file.exists() else []
+    """Lines of a .jsonl file with their step; a last line cut short by a kill is left out.
+
+    Raises:
+        InputError: another line is damaged.
+    """
+    return list(_complete_lines(file)) if file.exists() else []
 
 
-def _complete_lines(text: str) -> Iterator[dict[str, Any]]:
-    for line in text.splitlines(keepends=True):
-        if line.endswith("\n"):
-            yield json.loads(line)
+def _complete_lines(file: Path) -> Iterator[dict[str, Any]]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read: {error}") from None
+    for number, line in enumerate(text.splitlines(keepends=True), 1):
+        if not line.endswith("\n"):
+            continue
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict) or not isinstance(found.get("step"), int):
+            raise InputError(f"{file} is damaged at line {number}; remove that line")
+        yield found
 
 
 def next_run(name: str, parent: Path = RUNS) -> RunDirectory:
@@ -159,16 +222,33 @@ def reserve_run(name: str, parent: Path = RUNS) -> RunDirectory:
 
 
 def newest_run(parent: Path = RUNS) -> RunDirectory:
-    """The run that was begun last."""
-    runs = [RunDirectory(path.parent) for path in parent.glob("*/run.json")]
-    if not runs:
-        raise InputError(f"no run in {parent.resolve()}; train one first (slotssm train), or name its folder")
-    return max(runs, key=lambda run: run.read()["created"])
+    """The run that was started last; runs that cannot be read are passed over with a note."""
+    started: dict[float, RunDirectory] = {}
+    for path in sorted(parent.glob("*/run.json")):
+        run = RunDirectory(path.parent)
+        try:
+            started[run.read()["created"]] = run
+        except InputError as error:
+            logging.getLogger("slotssm").warning("passed over: %s", error)
+    if not started:
+        raise InputError(f"no run in {parent.resolve()}; train one first, or name its folder")
+    return started[max(started)]
+
+
+def processor() -> dict[str, Any]:
+    """Name of the processor, the vector instructions that torch uses of it, and the number of cores."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        name = names[0] if names else name
+    return {"name": name, "instructions": torch.backends.cpu.get_cpu_capability(), "cores": os.cpu_count()}
 
 
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for name in ("slotssm", "torch", "numpy", "numba", "h5py", "accelerate", "pymunk"):
+    for name in ("slotssm", "torch", "numpy", "numba", "h5py", "pymunk"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -187,8 +267,3 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return result.stdout.strip() or None if result.returncode == 0 else None
-
-
-def command_line() -> list[str]:
-    """How this program was called."""
-    return list(sys.argv)

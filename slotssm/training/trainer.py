@@ -2,23 +2,27 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import set_seed
-from torch import nn
+from torch import Tensor
 
-from slotssm.config import RunConfig, TrainConfig
-from slotssm.data.batches import EpisodeBatches
-from slotssm.errors import InputError, Interrupted, SlotSSMError
+from slotssm.config import FileData, RunConfig
+from slotssm.data.clips import Clips
+from slotssm.data.episodes import EpisodeFile
+from slotssm.data.loader import Loader
+from slotssm.data.spec import DataSpec
+from slotssm.errors import Interrupted, SlotSSMError
 from slotssm.evaluation.validation import MEAN_IMAGE, validate
 from slotssm.interrupts import StopRequest, stop_requests
-from slotssm.tasks import Task, build_task
+from slotssm.tasks import Batch, build_task
 from slotssm.training import checkpoint
+from slotssm.training.device import mixed_precision, numerics, refuse_several_processes, resolve_device
+from slotssm.training.optimization import build_optimizer, clip_gradients, schedule
 from slotssm.training.run import RunDirectory
 
 COLLAPSE_FROM = 0.25
@@ -44,78 +48,77 @@ class StepReport:
     message: str = ""
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> torch.Tensor:
-    """Scale the gradients in place so that their norm is at most `max_norm`, as `clip_grad_norm_` of torch does.
-
-    Torch sums squares in the gradients' own precision, which overflows at a norm of 2e19: a recurrent model whose
-    gradient explodes over a long sequence would stop there although every gradient is finite and clipping is meant for
-    it. Such a norm is taken again from gradients divided by the largest; other norms are torch's, bit by bit.
-
-    Returns:
-        The norm before clipping, a scalar; not finite only if a gradient is not (or the norm leaves the range).
-    """
-    parameters = list(parameters)
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    if torch.isinf(norm):
-        largest = torch.stack([gradient.abs().max() for gradient in gradients]).max()
-        if torch.isfinite(largest):
-            norm = largest * torch.nn.utils.get_total_norm([gradient / largest for gradient in gradients])
-    torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
-    return norm
-
-
 class Trainer:
     """Trains one run in its directory.
 
     Args:
         config: the run.
+        spec: what is known of the data.
         data: episode file.
         run: run directory, created already.
         device: `auto`, `cpu`, `cuda`, ...
-        on_step: told of every step.
+        on_step: told of every step, and of what happens between steps.
     """
 
     def __init__(
         self,
         config: RunConfig,
+        spec: DataSpec,
         data: Path,
         run: RunDirectory,
         device: str = "auto",
         on_step: Callable[[StepReport], None] = lambda report: None,
     ) -> None:
-        self.config, self.data, self.run, self.on_step = config, data, run, on_step
-        wanted = resolve_device(device)
-        self.accelerator = Accelerator(cpu=wanted == "cpu", mixed_precision=config.train.precision)
-        if self.accelerator.device.type != wanted:
-            raise InputError(f"--device {device}: this process already uses {self.accelerator.device.type}")
-        if self.accelerator.num_processes > 1:
-            raise InputError("a run is trained by one process; start one run on each GPU instead of a distributed job")
-        # the same kernels at every repetition, so that a GPU resumes exactly where its kernels allow it
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-        set_seed(config.seed)
-        self.task = build_task(config)
-        self.optimizer = build_optimizer(self.task, config.train)
-        self.batches = EpisodeBatches(
-            data, "train", self.task.fields, config.train.batch_size, config.train.clip_len, config.seed
+        refuse_several_processes()
+        self.config, self.spec, self.data, self.run, self.on_step = config, spec, data, run, on_step
+        self.device = resolve_device(device)
+        train = config.train
+        torch.manual_seed(config.seed)
+        self.task = build_task(config, spec).to(self.device)
+        for module in self.task.modules():
+            if hasattr(module, "checkpoint_activations"):
+                module.checkpoint_activations = train.checkpoint_activations
+        self.optimizer = build_optimizer(self.task, train)
+        self.loader = Loader(
+            data,
+            "train",
+            self.task.fields,
+            batch_size=train.batch_size,
+            clips=Clips(train.clips, train.clip_len, train.clip_stride) if train.clip_len else Clips(),
+            seed=config.seed,
+            num_episodes=config.data.num_train if isinstance(config.data, FileData) else None,
+            pin=self.device == "cuda",
         )
-        self.wrapped, self._prepared_optimizer = self.accelerator.prepare(self.task, self.optimizer)
+        self.loss: Callable[[Batch], tuple[Tensor, dict[str, Tensor]]] = self.task
+        if train.compile:
+            self.loss = torch.compile(self.task)
+        self.average: dict[str, Tensor] = {}
+        if train.ema_decay:
+            self.average = {name: value.detach().clone() for name, value in self.task.named_parameters()}
+        with EpisodeFile(data) as episodes:
+            self._has_val = "val" in episodes.splits
         self.step = 0
+        self._first_bad_step = torch.full((), math.inf, device=self.device)
         self._saved_step: int | None = None
         self._warned = False
 
     def load_initial_weights(self) -> None:
-        """Take the last weights of `train.initial_run`, if it is set."""
-        if self.config.train.initial_run:
-            checkpoint.load_weights(self.task, _last_checkpoint(Path(self.config.train.initial_run)))
+        """Take the weights that `train.initial` names, if it is set, and say what was taken."""
+        initial = self.config.train.initial
+        if initial is None:
+            return
+        message = checkpoint.load_parts(self.task, checkpoint.folder_of(Path(initial.run)), initial.parts)
+        for name, parameter in self.task.named_parameters():
+            if name in self.average:
+                self.average[name].copy_(parameter.detach())
+        self.on_step(StepReport(self.step, self.config.train.num_steps, {}, message))
 
     def resume(self) -> bool:
         """Continue from the last checkpoint; False if the run has none yet, and starts as it would have started."""
         folder = checkpoint.latest(self.run.checkpoints)
         if folder is not None:
-            checkpoint.load_weights(self.task, folder)
             state = checkpoint.load_trainer(folder)
-            checkpoint.restore_optimizer(self.optimizer, self.task, state.optimizer)
+            checkpoint.restore(self.task, self.optimizer, self.average, state, folder)
             self.step = self._saved_step = state.step
         else:
             self.load_initial_weights()
@@ -127,22 +130,23 @@ class Trainer:
 
         Raises:
             Interrupted: SIGINT or SIGTERM arrived; the state is saved.
-            SlotSSMError: loss or gradient is not finite; the last good checkpoint stays.
+            SlotSSMError: loss or gradient was not finite; such a step is left out, and no checkpoint is made after it.
         """
         train = self.config.train
         values: dict[str, float] = {}
         logged, logged_step = time.perf_counter(), self.step
-        with stop_requests() as stop:
+        with (
+            stop_requests() as stop,
+            numerics(train, self.device),
+            closing(self.loader),
+            closing(self.loader.batches(self.step)) as batches,
+        ):
             while self.step < train.num_steps:
-                values |= self._take_step()
+                scalars = self._take_step(next(batches)[1])
                 if self.step % train.log_every_steps == 0 or self.step == train.num_steps:
-                    self.run.append(self.run.metrics, {"step": self.step, "split": "train", **values})
+                    values = self._log(scalars)
                     now = time.perf_counter()
-                    seconds, num_steps = now - logged, self.step - logged_step
-                    self.run.append(
-                        self.run.timing,
-                        {"step": self.step, "seconds": round(seconds, 3), "steps_per_s": round(num_steps / seconds, 3)},
-                    )
+                    self._log_timing(now - logged, self.step - logged_step)
                     logged, logged_step = now, self.step
                 self.on_step(StepReport(self.step, train.num_steps, values))
                 self._maybe_validate()
@@ -151,126 +155,161 @@ class Trainer:
                 self._maybe_stop(stop)
         return values
 
-    def _take_step(self) -> dict[str, float]:
-        """One optimiser step; the randomness of dropout depends on (seed, step) alone."""
-        seed = np.random.SeedSequence(self.config.seed, spawn_key=(2, self.step)).generate_state(1)[0]
-        torch.manual_seed(int(seed))
-        train = self.config.train
-        batch = {name: tensor.to(self.accelerator.device) for name, tensor in self.batches.batch(self.step).items()}
-        rate = learning_rate(train, self.step)
-        for group in self._prepared_optimizer.param_groups:
-            group["lr"] = rate
-        self.wrapped.train()
-        self.task.begin_step(self.step)
-        loss, extra = self.wrapped(batch)
-        value = self._finite("loss", loss.detach())
-        self._prepared_optimizer.zero_grad()
-        self.accelerator.backward(loss)
-        self.accelerator.unscale_gradients()
-        norm = self._finite(
-            "gradient's norm", clip_gradients(self.wrapped.parameters(), train.grad_clip_norm or math.inf)
-        )
-        self._prepared_optimizer.step()
-        self.step += 1
-        values = {"loss": value, "learning_rate": rate, "grad_norm": norm}
-        return values | {name: float(scalar) for name, scalar in extra.items()}
+    def _take_step(self, batch: Batch) -> dict[str, Tensor]:
+        """One optimiser step; the randomness of dropout depends on (seed, step) alone.
 
-    def _finite(self, name: str, scalar: torch.Tensor) -> float:
-        """The value, checked before it can reach the weights."""
-        value = float(scalar)
-        if not math.isfinite(value):
+        Nothing here waits for the device. A step whose loss or gradient is not finite changes no weight, and is noted.
+        """
+        train = self.config.train
+        share = schedule(train, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * share
+        self._begin(self.step)
+        self.optimizer.zero_grad()
+        scalars: dict[str, Tensor] = {}
+        for part in _parts(self._to_device(batch), train.accumulation_steps):
+            with mixed_precision(train, self.device):
+                loss, extra = self.loss(part)
+            (loss / train.accumulation_steps).backward()
+            for name, value in {"loss": loss, **extra}.items():
+                value = value.detach() / train.accumulation_steps
+                scalars[name] = scalars[name] + value if name in scalars else value
+        trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        scalars["grad_norm"] = clip_gradients(trained, train.grad_clip_norm or math.inf)
+        is_finite = torch.isfinite(scalars["loss"]) & torch.isfinite(scalars["grad_norm"])
+        # torch's fused kernel takes no step, not even of its counters, where this is 1
+        self.optimizer.found_inf = (~is_finite).to(torch.float32)  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self.step += 1
+        bad_step = torch.where(is_finite, math.inf, float(self.step))
+        self._first_bad_step = torch.minimum(self._first_bad_step, bad_step)
+        self._average_weights()
+        return scalars
+
+    def _begin(self, step: int) -> None:
+        seed = np.random.SeedSequence(self.config.seed, spawn_key=(2, step)).generate_state(1)[0]
+        torch.manual_seed(int(seed))
+        self.task.train()
+        self.task.begin_step(step)
+
+    def _to_device(self, batch: Batch) -> Batch:
+        return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+
+    def _average_weights(self) -> None:
+        if self.average:
+            parameters = [parameter.detach() for parameter in self.task.parameters()]
+            torch._foreach_lerp_(list(self.average.values()), parameters, 1 - self.config.train.ema_decay)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """While this context lasts, the weights are their moving average, if there is one."""
+        kept = {name: self.task.get_parameter(name).detach().clone() for name in self.average}
+        for name, value in self.average.items():
+            self.task.get_parameter(name).data.copy_(value)
+        try:
+            yield
+        finally:
+            for name, value in kept.items():
+                self.task.get_parameter(name).data.copy_(value)
+
+    def _log(self, scalars: dict[str, Tensor]) -> dict[str, float]:
+        self._refuse_bad_steps()
+        values = {name: float(scalar) for name, scalar in scalars.items() if torch.isfinite(scalar)}
+        rate = self.config.train.learning_rate * schedule(self.config.train, self.step - 1)
+        values = {"loss": values.pop("loss"), "learning_rate": rate, "grad_norm": values.pop("grad_norm"), **values}
+        self.run.append(self.run.metrics, {"step": self.step, "split": "train", **values})
+        return values
+
+    def _log_timing(self, seconds: float, num_steps: int) -> None:
+        self.run.append(
+            self.run.timing,
+            {"step": self.step, "seconds": round(seconds, 3), "steps_per_s": round(num_steps / seconds, 3)},
+        )
+
+    def _refuse_bad_steps(self) -> None:
+        """Stop at a loss or gradient that was not finite since the last look."""
+        bad = float(self._first_bad_step)
+        if math.isfinite(bad):
             raise SlotSSMError(
-                f"the {name} became {value} at step {self.step + 1}; the last checkpoint is kept. "
+                f"loss or gradient was not finite at step {bad:.0f}; the last checkpoint is kept. "
                 "A lower train.learning_rate or train.grad_clip_norm may help"
             )
-        return value
+
+    def _refuse_exploded(self) -> None:
+        """Stop before weights are saved with which the next loss would not be finite."""
+        self._begin(self.step)
+        with torch.no_grad(), mixed_precision(self.config.train, self.device):
+            loss, _ = self.task(self._to_device(self.loader.batch(self.step)))
+        if not math.isfinite(float(loss)):
+            raise SlotSSMError(
+                f"the weights exploded by step {self.step}: the next loss is {float(loss)}; the last checkpoint is "
+                "kept. A lower train.learning_rate or train.grad_clip_norm may help"
+            )
 
     def _maybe_validate(self) -> None:
         train = self.config.train
         due = train.eval_every_steps and (self.step % train.eval_every_steps == 0 or self.step == train.num_steps)
-        if not due or not self.config.data.num_val:
+        count = self.config.data.num_val
+        if not due or count == 0 or not self._has_val:
             return
-        scores = validate(self.task, self.data, "val", train.num_eval_episodes)
+        most = train.num_eval_episodes if count is None else min(train.num_eval_episodes, count)
+        # what was trained with gradients fits without them
+        fitting = train.batch_size // train.accumulation_steps * (train.clip_len or self.spec.num_frames)
+        with self._averaged(), mixed_precision(train, self.device):
+            scores = validate(self.task, self.data, "val", most, max(1, fitting // self.spec.num_frames))
+        if not scores:
+            return
         self.run.append(self.run.metrics, {"step": self.step, "split": "val", **scores})
         shown = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
         self.on_step(StepReport(self.step, train.num_steps, {}, f"step {self.step}: val {shown}"))
-        floor = scores.get(MEAN_IMAGE, 0.0)
-        late = self.step >= COLLAPSE_FROM * train.num_steps
-        if late and not self._warned and scores["mse"] > COLLAPSE_ABOVE * floor > 0:
-            self._warned = True
-            warning = (
-                f"warning: collapse? after {self.step} of {train.num_steps} steps the error {scores['mse']:.4g} is "
-                f"not clearly below {floor:.4g}, that of painting the mean image; a lower train.learning_rate, more "
-                "steps, or another seed may help"
-            )
-            self.on_step(StepReport(self.step, train.num_steps, {}, warning))
+        self._maybe_warn(scores)
+
+    def _maybe_warn(self, scores: dict[str, float]) -> None:
+        num_steps, floor = self.config.train.num_steps, scores.get(MEAN_IMAGE, 0.0)
+        if (
+            self._warned
+            or self.step < COLLAPSE_FROM * num_steps
+            or not scores.get("mse", 0) > COLLAPSE_ABOVE * floor > 0
+        ):
+            return
+        self._warned = True
+        warning = (
+            f"warning: collapse? after {self.step} of {num_steps} steps the error {scores['mse']:.4g} is not clearly "
+            f"below {floor:.4g}, that of painting the mean image; a lower train.learning_rate, more steps, or another "
+            "seed may help"
+        )
+        self.on_step(StepReport(self.step, num_steps, {}, warning))
 
     def _maybe_stop(self, stop: StopRequest) -> None:
         if stop and self.step < self.config.train.num_steps:
             self.save()
             raise Interrupted(
                 f"{stop.signal_name}: saved step {self.step} of {self.config.train.num_steps} in {self.run.path}; "
-                f"slotssm train --resume --out {self.run.path} continues"
+                f"train it again with `resume` to continue"
             )
 
     def save(self) -> None:
-        """Write a checkpoint of this step, unless it is the last one written."""
+        """Write a checkpoint of this step, unless it is the last one written.
+
+        Raises:
+            SlotSSMError: the weights, or a step since the last look, are not good.
+        """
         if self._saved_step == self.step:
             return
-        state = checkpoint.TrainerState(self.step, checkpoint.optimizer_tensors(self.optimizer, self.task))
-        checkpoint.save(self.run.checkpoints, self.config, self.task, state, self.config.train.keep_checkpoints)
+        self._refuse_bad_steps()
+        self._refuse_exploded()
+        checkpoint.save(
+            self.run.checkpoints,
+            checkpoint.Description(self.config, self.spec),
+            self.task,
+            checkpoint.trainer_state(self.step, self.task, self.optimizer, self.average),
+            self.average,
+            self.config.train.keep_checkpoints,
+        )
         self._saved_step = self.step
 
 
-def build_optimizer(task: Task, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW, with weight decay on the weights of linear maps and convolutions only.
-
-    Biases, norms, learned starts of slots and all that is the dynamics of a state space have none, as in Mamba.
-    """
-
-    def decays(name: str, parameter: nn.Parameter) -> bool:
-        return parameter.ndim > 1 and name.endswith("weight")
-
-    named = list(task.named_parameters())
-    groups = [
-        {"params": [p for n, p in named if decays(n, p)], "weight_decay": config.weight_decay},
-        {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate)
-
-
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Learning rate of a step, counted from 0: linear warm-up, then constant or a cosine to a tenth."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    if config.schedule == "constant":
-        return config.learning_rate
-    progress = (step - config.warmup_steps) / max(1, config.num_steps - config.warmup_steps)
-    return config.learning_rate * (0.55 + 0.45 * math.cos(math.pi * progress))
-
-
-def _last_checkpoint(folder: Path) -> Path:
-    found = checkpoint.latest(RunDirectory(folder).checkpoints)
-    if found is None:
-        raise InputError(f"train.initial_run {folder} is no run with a checkpoint")
-    return found
-
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
-
-
-def resolve_device(device: str) -> str:
-    """`auto` takes a GPU if torch sees one; CUDA_VISIBLE_DEVICES chooses among several.
-
-    Raises:
-        InputError: the device is unknown or absent.
-    """
-    if device not in DEVICES:
-        raise InputError(f"--device {device} is not available: it must be one of {', '.join(DEVICES)}")
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if (device == "cuda" and not torch.cuda.is_available()) or (
-        device == "mps" and not torch.backends.mps.is_available()
-    ):
-        raise InputError(f"--device {device} is not available: torch sees no such device")
-    return device
+def _parts(batch: Batch, count: int) -> list[Batch]:
+    """The batch in `count` parts of the same size."""
+    chunks = {name: tensor.chunk(count) for name, tensor in batch.items()}
+    return [{name: chunks[name][index] for name in batch} for index in range(count)]

@@ -1,5 +1,6 @@
 """Run the command line in this process, and make tiny runs once."""
 
+import signal
 import sys
 from dataclasses import dataclass
 
@@ -26,8 +27,14 @@ def slotssm(monkeypatch, capsys):
     def call(*arguments) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["slotssm", *map(str, arguments)])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main()
+        # the program leaves signals to nobody when it ends, and this process goes on
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            with pytest.raises(SystemExit) as stop:
+                main()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         captured = capsys.readouterr()
         return Outcome(stop.value.code or 0, captured.out, captured.err)
 
@@ -39,8 +46,8 @@ def lived_in(tmp_path_factory):
     """A folder in which both tiny presets were trained for a few steps."""
     from slotssm.documents import override, parse_assignments
     from slotssm.experiments.datasets import ensure_own_data
+    from slotssm.experiments.presets import preset
     from slotssm.experiments.session import start_run
-    from slotssm.presets import preset
     from slotssm.training.run import RunDirectory
 
     folder = tmp_path_factory.mktemp("lived-in")

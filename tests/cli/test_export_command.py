@@ -13,8 +13,10 @@ import h5py
 import numpy as np
 import pytest
 
+from generators.bcb import BCBRecipe
+from generators.bouncing_recipe import BouncingRecipe
 from generators.writer import generate
-from slotssm.config import BCBRecipe, BouncingRecipe, DataConfig
+from slotssm.config import RecipeData
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "using-the-data.md"
 FORMS = ["webdataset", "folder", "numpy", "zarr"]
@@ -23,7 +25,7 @@ FORMS = ["webdataset", "folder", "numpy", "zarr"]
 @pytest.fixture
 def data(workplace):
     """The file that the page speaks of, in an empty current folder."""
-    config = DataConfig(recipe=BCBRecipe(), num_train=3, num_val=2, num_test=0)
+    config = RecipeData(recipe=BCBRecipe(), num_train=3, num_val=2, num_test=0)
     generate(config, workplace / "data" / "bcb-earliest-80.h5", workers=1)
     return Path("data/bcb-earliest-80.h5")
 
@@ -107,7 +109,7 @@ def test_files_that_are_no_episode_files(slotssm, workplace):
 def test_a_signal_to_the_whole_group_leaves_nothing(workplace, environment, number):
     """Ctrl-C in a terminal, which the video encoder hears too."""
     recipe = BouncingRecipe(num_frames=10, size_px=32, radii_px=(3.0, 4.0))
-    generate(DataConfig(recipe=recipe, num_train=2000, num_val=0, num_test=0), workplace / "d.h5", workers=1)
+    generate(RecipeData(recipe=recipe, num_train=2000, num_val=0, num_test=0), workplace / "d.h5", workers=1)
     command = [sys.executable, "-m", "slotssm_cli.main", "export", "d.h5", "--to", "folder", "--frames-as", "mp4"]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 60

@@ -6,7 +6,7 @@ import h5py
 import pytest
 from test_refusals import refused
 
-from slotssm.config import BouncingRecipe, bouncing_fields
+from generators.bouncing_recipe import BouncingRecipe, bouncing_fields
 
 FEW = ("--train", 0, "--val", 0, "--test", 2, "--frames", 4, "--out", "d.h5")
 
@@ -58,6 +58,20 @@ def test_default_names_are_those_of_the_presets(slotssm, workplace):
     outcome = slotssm("generate", "bouncing", "--preset", "hard", "--test", 2, "--frames", 2, "--dry-run", "--json")
     assert json.loads(outcome.out)["path"] == "data/hard.h5"
     assert not list(workplace.iterdir())
+
+
+def test_repeating_a_finished_command_with_resume_is_no_error(slotssm, workplace):
+    command = ("generate", "bcb", "--len", 80, "--size", 32, "--train", 2, "--val", 0, "--test", 0, "--out", "d.h5")
+    first = slotssm(*command, "--json")
+    assert "frames/s" in first.err
+    before = (workplace / "d.h5").stat().st_mtime_ns
+    again = slotssm(*command, "--resume", "--json")
+    assert (again.code, again.err) == (0, "d.h5 is complete already\n")
+    facts = [{k: v for k, v in json.loads(one.out).items() if k != "seconds"} for one in (first, again)]
+    assert facts[0] == facts[1]
+    refused(slotssm(*command, "--resume", "--seed", 1), "d.h5 exists already", "other settings", "force")
+    refused(slotssm(*command), "d.h5 exists already")
+    assert (workplace / "d.h5").stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from generators.bouncing_recipe import BouncingRecipe
 from generators.writer import generate
-from slotssm.config import BouncingRecipe, DataConfig
+from slotssm.config import RecipeData
 from slotssm.data import batches
 from slotssm.data.batches import EpisodeBatches
 from slotssm.data.episodes import EpisodeFile
@@ -17,7 +18,7 @@ from slotssm.errors import InputError
 def data(tmp_path_factory):
     path = tmp_path_factory.mktemp("batches") / "data.h5"
     recipe = BouncingRecipe(num_frames=7, size_px=16, min_objects=1, max_objects=1, radii_px=(2, 3))
-    generate(DataConfig(recipe=recipe, num_train=10, num_val=0, num_test=0), path, workers=1)
+    generate(RecipeData(recipe=recipe, num_train=10, num_val=0, num_test=0), path, workers=1)
     return path
 
 

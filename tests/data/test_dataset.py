@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from generators.bouncing_recipe import BouncingRecipe
 from generators.writer import generate
-from slotssm.config import BouncingRecipe, DataConfig
+from slotssm.config import RecipeData
 from slotssm.data import EpisodeDataset
 from slotssm.errors import InputError
 
@@ -22,7 +23,7 @@ IN_TIME = ("frames", "masks", "objects/position", "objects/visible")
 def data(tmp_path_factory):
     path = tmp_path_factory.mktemp("dataset") / "data.h5"
     recipe = BouncingRecipe(num_frames=T, size_px=SIZE, min_objects=1, max_objects=N, radii_px=(2.0, 3.0))
-    generate(DataConfig(recipe=recipe, seed=1, num_train=E, num_val=2, num_test=0), path, workers=1)
+    generate(RecipeData(recipe=recipe, seed=1, num_train=E, num_val=2, num_test=0), path, workers=1)
     return path
 
 

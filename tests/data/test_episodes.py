@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from generators.bcb import BCBRecipe
+from generators.bouncing_recipe import BouncingRecipe
 from generators.writer import generate
-from slotssm.config import BCBRecipe, BouncingRecipe, DataConfig
+from slotssm.config import RecipeData
 from slotssm.data import layout as module
 from slotssm.data.contents import content_hash, summarize
 from slotssm.data.episodes import (
@@ -34,7 +36,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A generated file; tests that damage it work on a copy."""
     path = tmp_path_factory.mktemp("good") / "good.h5"
     recipe = BouncingRecipe(num_frames=T, size_px=SIZE, min_objects=1, max_objects=N, radii_px=(2.0, 3.0))
-    generate(DataConfig(recipe=recipe, seed=0, num_train=E, num_val=2, num_test=0), path, workers=1)
+    generate(RecipeData(recipe=recipe, seed=0, num_train=E, num_val=2, num_test=0), path, workers=1)
     return path
 
 
@@ -122,7 +124,7 @@ def test_every_property_says_what_it_is(good: Path) -> None:
     ids=["bcb", "several chunks an episode", "large frames"],
 )
 def test_a_chunk_holds_whole_frames_of_one_episode(tmp_path: Path, recipe: BCBRecipe | BouncingRecipe) -> None:
-    generate(DataConfig(recipe=recipe, num_train=2, num_val=0, num_test=0), tmp_path / "d.h5", workers=1)
+    generate(RecipeData(recipe=recipe, num_train=2, num_val=0, num_test=0), tmp_path / "d.h5", workers=1)
     with h5py.File(tmp_path / "d.h5") as file:
         for name in ("frames", "masks"):
             dataset = file[f"train/{name}"]

@@ -24,8 +24,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from generators.bouncing_recipe import BouncingRecipe
 from generators.writer import generate
-from slotssm.config import BouncingRecipe, DataConfig
+from slotssm.config import RecipeData
 from slotssm.data.episodes import PICTURE, EpisodeFile, EpisodeWriter, Field, categorical, numeric
 from slotssm.data.exporters import FORMS, estimate, export, zarr_store
 from slotssm.data.exporters.selection import as_ranges
@@ -224,7 +225,7 @@ def test_properties_can_be_read_back_exactly(exports, truth):
 
 def test_objects_that_only_pad_an_episode_are_left_out(tmp_path):
     recipe = BouncingRecipe(num_frames=2, size_px=32, min_objects=0, max_objects=3, radii_px=(3.0, 4.0))
-    generate(DataConfig(recipe=recipe, num_train=12, num_val=0, num_test=0), tmp_path / "d.h5", workers=1)
+    generate(RecipeData(recipe=recipe, num_train=12, num_val=0, num_test=0), tmp_path / "d.h5", workers=1)
     export(tmp_path / "d.h5", "folder", tmp_path / "pictures")
     with EpisodeFile(tmp_path / "d.h5") as truth:
         expected = (truth.read("train", "objects/radius") > 0).sum(1)
@@ -427,7 +428,7 @@ def test_what_a_form_cannot_hold_is_refused(tmp_path):
 def test_force_replaces_exports_and_nothing_else(data, tmp_path):
     out = tmp_path / "out"
     export(data, "numpy", out)
-    with pytest.raises(InputError, match="exists already; pass --force"):
+    with pytest.raises(InputError, match="exists already; `force` overwrites it"):
         export(data, "zarr", out)
     assert (out / "train" / "frames.npy").exists()
     export(data, "zarr", out, force=True)
@@ -500,9 +501,6 @@ def test_a_full_disk_is_one_line(data, tmp_path):
     )
     command = [sys.executable, "-c", code, str(data), str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert (
-        done.stdout.splitlines()
-        == [f"cannot write {tmp_path}/out: File too large; free some space or choose another --out"] * 4
-    )
+    assert done.stdout.splitlines() == [f"cannot write {tmp_path}/out: File too large; choose another `out`"] * 4
     assert done.stderr == ""
     assert list(tmp_path.iterdir()) == []

@@ -6,12 +6,15 @@ import h5py
 import numpy as np
 import pytest
 
-from generators.catalog import GENERATORS
+from generators.bcb import BCBRecipe
+from generators.bouncing_recipe import BouncingRecipe
 from generators.writer import generate
-from slotssm.config import BCBRecipe, BouncingRecipe, DataConfig
+from slotssm.config import RecipeData
 from slotssm.data.episodes import PICTURE, EpisodeFile, EpisodeWriter, Field, categorical, label, numeric
+from slotssm.data.generator import generator_of
 from slotssm.data.spec import FieldSpec, read_spec, spec_from_layout
 from slotssm.errors import InputError
+from slotssm.registry import GENERATORS
 
 RECIPES = {
     "bcb": BCBRecipe(num_frames=3, patches_per_side=2, size_px=32, num_balls=2, num_colors=3, rule="frequent"),
@@ -54,9 +57,9 @@ def write(path: Path, fields: dict[str, Field], *splits: str, **attrs: object) -
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_and_file_give_the_same_specification(tmp_path: Path, name: str) -> None:
     recipe = RECIPES[name]
-    generate(DataConfig(recipe=recipe, num_train=2, num_val=1, num_test=0), tmp_path / "d.h5", workers=1)
-    generator = GENERATORS[recipe.kind]
-    expected = spec_from_layout(generator.layout(recipe), generator.attributes(recipe))
+    generate(RecipeData(recipe=recipe, num_train=2, num_val=1, num_test=0), tmp_path / "d.h5", workers=1)
+    generator = generator_of(recipe)
+    expected = spec_from_layout(generator.layout(), generator.attributes())
     with EpisodeFile(tmp_path / "d.h5") as episodes:
         assert read_spec(episodes) == read_spec(episodes, "val") == expected
     assert (expected.num_frames, expected.height, expected.width, expected.num_channels) == (
@@ -66,13 +69,13 @@ def test_recipe_and_file_give_the_same_specification(tmp_path: Path, name: str) 
 
 
 def test_every_kind_of_recipe_is_tried() -> None:
-    assert {recipe.kind for recipe in RECIPES.values()} == set(GENERATORS)
+    assert {recipe.kind for recipe in RECIPES.values()} == set(GENERATORS.entries())
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_pixel_has_a_colour_of_the_palette_if_there_is_one(tmp_path: Path, name: str) -> None:
     recipe = RECIPES[name]
-    generate(DataConfig(recipe=recipe, num_train=3, num_val=0, num_test=0), tmp_path / "d.h5", workers=1)
+    generate(RecipeData(recipe=recipe, num_train=3, num_val=0, num_test=0), tmp_path / "d.h5", workers=1)
     with h5py.File(tmp_path / "d.h5") as file, EpisodeFile(tmp_path / "d.h5") as episodes:
         spec = read_spec(episodes)
         assert (spec.rule, spec.patches_per_side) == (("frequent", 2) if recipe.kind == "bcb" else ("", None))

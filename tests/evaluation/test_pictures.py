@@ -1,15 +1,18 @@
 import numpy as np
 import pytest
 import torch
+from own_task import own_task
 from truth_files import random_masks, write_truth
 
-from slotssm.config import BouncingRecipe, DataConfig, PredictConfig, RunConfig, SlotSSMConfig
+from generators.bouncing_recipe import BouncingRecipe
+from slotssm.config import RecipeData, RunConfig
 from slotssm.data.episodes import EpisodeFile
 from slotssm.evaluation import TaskSource
 from slotssm.evaluation.pictures import draw_data, draw_predictions
+from slotssm.experiments.presets import preset
+from slotssm.models import SlotSSMConfig
 from slotssm.plotting import overlay, pale
-from slotssm.presets import preset
-from slotssm.tasks import build_task
+from slotssm.tasks import PredictConfig
 
 EPISODES, FRAMES, CONTEXT, SIZE, ZOOM = 2, 6, 2, 16, 6
 
@@ -33,7 +36,7 @@ def tiles(board: np.ndarray, frame: int, row: int) -> list[np.ndarray]:
 def test_rollouts_are_drawn_beside_the_truth_and_over_it(videos):
     recipe = BouncingRecipe(num_frames=FRAMES, size_px=SIZE, colors=("white",), radii_px=(2.0, 2.5), max_objects=3)
     model = SlotSSMConfig(num_slots=3, slot_dim=16, num_layers=1, num_heads=2, num_encoder_layers=1)
-    task = build_task(RunConfig(data=DataConfig(recipe=recipe), task=PredictConfig(num_context=CONTEXT), model=model))
+    task = own_task(RunConfig(data=RecipeData(recipe=recipe), task=PredictConfig(num_context=CONTEXT), model=model))
     with torch.no_grad():
         # far from grey everywhere
         task.decoder.head[1].weight *= 20
@@ -74,7 +77,7 @@ def test_pale_frames_keep_their_differences():
 
 def test_other_tasks_show_what_they_see_and_what_they_make(videos):
     for name, num_frames, columns in (("tiny-bcb", FRAMES - 1, 3), ("tiny-oc", FRAMES, 5 + 3)):
-        board = draw_predictions(build_task(preset(name)), videos, "test", [1])
+        board = draw_predictions(own_task(preset(name)), videos, "test", [1])
         assert len(board) == num_frames
         shown = tiles(board, 2, 0)
         assert len(shown) == columns

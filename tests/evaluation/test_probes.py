@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from own_task import own_task
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, mean_squared_error, r2_score
@@ -21,8 +22,7 @@ from slotssm.errors import InputError, SlotSSMError
 from slotssm.evaluation import FileSource, ScoringOptions, TaskSource, evaluate, probes
 from slotssm.evaluation.probes import probe
 from slotssm.evaluation.properties import Property, SlotRows, find_properties
-from slotssm.presets import preset
-from slotssm.tasks import build_task
+from slotssm.experiments.presets import preset
 
 VIDEOS, FRAMES, OBJECTS, SLOTS, WIDTH, SIZE = 14, 4, 3, 5, 8, 9
 COLORS = ["red", "green", "blue"]
@@ -581,7 +581,7 @@ def with_frames(tmp_path):
 
 
 def test_a_tasks_slots_are_those_of_its_masks(with_frames, tmp_path):
-    task = build_task(preset("tiny-oc"))
+    task = own_task(preset("tiny-oc"))
     source = TaskSource(task)
     with torch.inference_mode():
         prediction = task.eval().predict(torch.from_numpy(with_frames.read("test", "frames")))
@@ -601,12 +601,12 @@ def test_a_tasks_slots_are_those_of_its_masks(with_frames, tmp_path):
 
 
 def test_probes_are_fitted_only_when_asked_for(with_frames):
-    source = TaskSource(build_task(preset("tiny-oc")))
+    source = TaskSource(own_task(preset("tiny-oc")))
     assert "probe" not in {result.metric for result in evaluate(source, with_frames, "test").results}
 
 
 def test_slots_of_damaged_weights_are_refused(with_frames):
-    task = build_task(preset("tiny-oc"))
+    task = own_task(preset("tiny-oc"))
     with torch.no_grad():
         next(task.model.parameters()).fill_(torch.nan)
     with pytest.raises(SlotSSMError, match="not finite"):

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from own_task import own_task
 from truth_files import PALETTE, write_truth
 
 from slotssm.data.episodes import EpisodeFile
 from slotssm.evaluation.strips import draw_strip
+from slotssm.experiments.presets import preset
 from slotssm.metrics import hard_masks
 from slotssm.plotting import slot_colors
-from slotssm.presets import preset
-from slotssm.tasks import build_task
 
 SIZE = 16
 FRAMES = {"tiny-bcb": 6, "tiny-oc": 5, "tiny-balls": 8}
@@ -22,7 +22,7 @@ def strip_of(name, tmp_path, num_episodes):
     """The task, the frames of its episodes, and both halves of the strip as pictures without their borders."""
     generator = np.random.default_rng(0)
     frames = PALETTE[generator.integers(0, 7, (num_episodes, FRAMES[name], SIZE, SIZE))]
-    task = build_task(preset(name))
+    task = own_task(preset(name))
     with EpisodeFile(write_truth(tmp_path / f"{name}.h5", palette=True, frames=frames)) as truth:
         strip = draw_strip(task, truth, "test")
     assert strip.dtype == np.uint8
@@ -59,7 +59,7 @@ def test_predict_shows_every_other_frame_of_one_roll_out(tmp_path):
 def test_reconstruct_shows_every_other_frame_of_one_episode_and_its_masks(tmp_path):
     generator = np.random.default_rng(0)
     frames = generator.integers(0, 256, (3, 5, SIZE, SIZE, 3), dtype=np.uint8)
-    task = build_task(preset("tiny-oc")).eval()
+    task = own_task(preset("tiny-oc")).eval()
     with torch.inference_mode():
         prediction = task.predict(torch.from_numpy(frames[:1]))
     # true objects that are the slots, but for their numbers: object 2 is what slot 0 owns, and so on
@@ -79,7 +79,7 @@ def test_reconstruct_shows_every_other_frame_of_one_episode_and_its_masks(tmp_pa
 
 
 def test_a_strip_leaves_the_task_as_it_was(tmp_path):
-    task = build_task(preset("tiny-bcb")).train()
+    task = own_task(preset("tiny-bcb")).train()
     frames = np.zeros((2, 6, SIZE, SIZE, 3), np.uint8)
     with EpisodeFile(write_truth(tmp_path / "t.h5", palette=True, frames=frames)) as truth:
         draw_strip(task, truth, "test")

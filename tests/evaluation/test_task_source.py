@@ -2,25 +2,28 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from own_task import own_task
 from truth_files import PALETTE, loosen, random_masks, write_truth
 
+from generators.bouncing_recipe import BouncingRecipe
 from slotssm import metrics
-from slotssm.config import BouncingRecipe, DataConfig, PredictConfig, RunConfig, SlotSSMConfig
+from slotssm.config import RecipeData, RunConfig
 from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
 from slotssm.evaluation import ScoringOptions, TaskSource, evaluate
 from slotssm.evaluation.validation import validate
-from slotssm.experiments.matched import with_model
+from slotssm.experiments.presets import preset
+from slotssm.experiments.reproductions.matched import with_model
 from slotssm.layers import SlotAttention
-from slotssm.presets import preset
-from slotssm.tasks import build_task
+from slotssm.models import SlotSSMConfig
+from slotssm.tasks import PredictConfig
 
 EPISODES, SIZE = 3, 16
 
 
 @pytest.fixture
 def reconstruct():
-    return build_task(preset("tiny-oc"))
+    return own_task(preset("tiny-oc"))
 
 
 @pytest.fixture
@@ -33,7 +36,7 @@ def shapes(tmp_path):
 
 @pytest.fixture
 def recall():
-    return build_task(preset("tiny-bcb"))
+    return own_task(preset("tiny-bcb"))
 
 
 def ball_frames(target: int) -> np.ndarray:
@@ -69,7 +72,7 @@ def test_attention_masks_are_another_source_at_the_truths_resolution(reconstruct
 
 
 def test_savi_has_attention_to_score(shapes):
-    task = build_task(with_model(preset("tiny-oc"), "savi"))
+    task = own_task(with_model(preset("tiny-oc"), "savi"))
     assert any(isinstance(part, SlotAttention) for part in task.modules())
     attention = TaskSource(task).run(shapes, "test", 0, EPISODES).attention.argmax(2).numpy()
     masks = attention.repeat(SIZE // attention.shape[-2], 2).repeat(SIZE // attention.shape[-1], 3)
@@ -107,7 +110,7 @@ def test_soft_masks_are_given_only_when_asked_for(reconstruct, shapes):
 
 def test_attention_of_a_model_without_any_is_refused(shapes):
     model = SlotSSMConfig(num_slots=3, slot_dim=16, num_layers=1, num_heads=2, num_encoder_layers=1)
-    task = build_task(preset("tiny-oc").model_copy(update={"model": model}))
+    task = own_task(preset("tiny-oc").model_copy(update={"model": model}))
     assert evaluate(TaskSource(task), shapes, "test", ["fg-ari"]).results[0].num_units == EPISODES
     with pytest.raises(InputError, match="the predictions have no masks"):
         evaluate(TaskSource(task, "attention"), shapes, "test", ["fg-ari"])
@@ -116,7 +119,7 @@ def test_attention_of_a_model_without_any_is_refused(shapes):
 @pytest.mark.parametrize("training", [True, False])
 def test_scoring_runs_in_eval_mode_and_leaves_the_mode_as_it_was(shapes, training):
     run = preset("tiny-oc")
-    task = build_task(run.model_copy(update={"model": run.model.model_copy(update={"dropout": 0.5})}))
+    task = own_task(run.model_copy(update={"model": run.model.model_copy(update={"dropout": 0.5})}))
     task.train(training)
     source = TaskSource(task)
     one, other = (source.predict(shapes, "test", 0, 2).frames for _ in range(2))
@@ -169,7 +172,7 @@ def predict():
     recipe = BouncingRecipe(num_frames=FRAMES, size_px=SIZE, colors=("white",), radii_px=(2.0, 2.5), max_objects=3)
     model = SlotSSMConfig(num_slots=3, slot_dim=16, num_layers=2, num_heads=2, num_encoder_layers=1)
     task = PredictConfig(num_context=CONTEXT, num_decoder_layers=1, max_first_frame=9)
-    return build_task(RunConfig(data=DataConfig(recipe=recipe), task=task, model=model))
+    return own_task(RunConfig(data=RecipeData(recipe=recipe), task=task, model=model))
 
 
 def white_frames(changed_from: int = FRAMES) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from slotssm.config import PAINTS
+from generators.paints import PAINTS
 from slotssm.data.episodes import EpisodeFile
 from slotssm.evaluation import FileSource, ScoringOptions, evaluate
 

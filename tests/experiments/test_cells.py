@@ -9,19 +9,29 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 
+from slotssm.config import FileData
 from slotssm.documents import override
 from slotssm.errors import BusyError, InputError, Interrupted, SlotSSMError
-from slotssm.experiments.cells import Listener, TrainingCell, picture_path, read_record, record_path, run_cell
-from slotssm.experiments.comparison import Table, compare
-from slotssm.experiments.experiment import Choice, Experiment
-from slotssm.experiments.reproduce import reproduce
+from slotssm.experiments.presets import preset
+from slotssm.experiments.reproductions import cells as cells_module
+from slotssm.experiments.reproductions.cells import (
+    Listener,
+    TrainingCell,
+    picture_path,
+    read_record,
+    record_path,
+    run_cell,
+)
+from slotssm.experiments.reproductions.comparison import Table, compare
+from slotssm.experiments.reproductions.experiment import Choice, Experiment
+from slotssm.experiments.reproductions.reproduce import reproduce
 from slotssm.experiments.session import load_run
 from slotssm.files import exclusive
 from slotssm.plotting import read_picture
-from slotssm.presets import preset
 from slotssm.training.run import RunDirectory, read_lines
 
 NOBODY = Listener()
+NO_MEMORY = "out of memory (2.5 GiB were free before)"
 
 
 @dataclass(frozen=True)
@@ -105,7 +115,7 @@ def test_a_record_of_another_configuration_is_refused(tmp_path):
     before = record_path(cell, tmp_path).read_bytes()
     other = replace(cell, config={"width": 16})
     for look in (lambda: run_cell(other, tmp_path, "cpu", NOBODY), lambda: read_record(other, tmp_path)):
-        with pytest.raises(InputError, match=r"stub\.json was made with another configuration.*--out.*remove the file"):
+        with pytest.raises(InputError, match=r"stub\.json was made with another configuration.*`out`.*remove the file"):
             look()
     assert len(cell.measured) == 1
     assert record_path(cell, tmp_path).read_bytes() == before
@@ -123,18 +133,25 @@ def test_a_damaged_record_is_named(tmp_path):
     ("error", "failed"),
     [
         (SlotSSMError("the loss became nan at step 3"), "not converged: the loss became nan at step 3"),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "out of memory"),
-        (RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory"),
-        (MemoryError(), "out of memory"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), NO_MEMORY),
+        (RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory: you tried"), NO_MEMORY),
+        (MemoryError(), NO_MEMORY),
     ],
 )
-def test_what_does_not_converge_or_fit_is_recorded_as_failed_and_not_tried_again(tmp_path, error, failed):
+def test_what_does_not_converge_or_fit_is_recorded_as_failed_and_tried_again_on_request(
+    tmp_path, error, failed, monkeypatch
+):
+    monkeypatch.setattr(cells_module, "free_memory", lambda device: 5 << 29)
     cell = Stub(error)
     record = run_cell(cell, tmp_path, "cpu", NOBODY)
     assert (record["failed"], record["values"]) == (failed, {})
     assert run_cell(cell, tmp_path, "cpu", NOBODY) == record
     assert len(cell.measured) == 1
     assert files(tmp_path) == ["cells/stub.json"]
+    assert run_cell(cell, tmp_path, "cpu", NOBODY, retry_failed=True)["failed"] == failed
+    assert len(cell.measured) == 2
+    better = run_cell(Stub({"values": {"mse": 1.0}}), tmp_path, "cpu", NOBODY, retry_failed=True)
+    assert (better["failed"], better["values"]) == (None, {"mse": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -178,8 +195,9 @@ def test_numbers_that_json_does_not_have_leave_no_record_behind(tmp_path):
 def tiny(name, start=None, patches=1, **train):
     """A cell of a few steps on a few episodes."""
     steps = {"num_steps": 4, "batch_size": 4, "checkpoint_every_steps": 2, "log_every_steps": 1, "eval_every_steps": 0}
-    data = {"recipe": {"patches_per_side": patches}, "num_train": 16, "num_val": 0, "num_test": 3}
-    config = override(preset("tiny-bcb"), {"data": data, "train": steps | train}, "test")
+    data = {"num_train": 16, "num_val": 0, "num_test": 3}
+    changes = {"data": data, "task": {"patches_per_side": patches}, "train": steps | train}
+    config = override(preset("tiny-bcb"), changes, "test")
     return TrainingCell(name, "slotssm", {"patches": patches}, config, ("mse", "white-floor"), start)
 
 
@@ -198,7 +216,11 @@ def weights(cell, folder):
 
 
 def counting(steps):
-    return Listener(on_step=lambda report: steps.append((report.step, report.num_steps)))
+    def on_step(report):
+        if not report.message:
+            steps.append((report.step, report.num_steps))
+
+    return Listener(on_step=on_step)
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +283,8 @@ def test_a_chain_that_was_stopped_ends_as_if_it_had_not_been(whole, tmp_path, st
     steps = []
 
     def stop(report):
-        steps.append(report.step)
+        if not report.message:
+            steps.append(report.step)
         if len(steps) == stopped:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -281,7 +304,7 @@ def test_a_run_of_another_configuration_is_refused(tmp_path):
     cell = tiny("first")
     run_cell(cell, tmp_path, "cpu", NOBODY)
     record_path(cell, tmp_path).unlink()
-    with pytest.raises(InputError, match="runs/first was begun with another configuration; remove it, or choose"):
+    with pytest.raises(InputError, match="runs/first was started with another configuration; remove it, or choose"):
         run_cell(tiny("first", batch_size=5), tmp_path, "cpu", NOBODY)
 
 
@@ -361,7 +384,8 @@ def test_a_chain_goes_on_however_its_folder_is_spelt(whole, tmp_path, monkeypatc
     steps = []
 
     def stop(report):
-        steps.append(report.step)
+        if not report.message:
+            steps.append(report.step)
         if len(steps) == 5:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -371,14 +395,22 @@ def test_a_chain_goes_on_however_its_folder_is_spelt(whole, tmp_path, monkeypatc
     assert run_cell(second, relative.resolve(), "cpu", NOBODY)["values"] == whole[1]["values"]
 
 
-def test_a_record_from_before_a_field_existed_still_counts():
+def test_a_record_without_a_field_means_its_default():
     first, second = pair()
-    older = second.fingerprint()
-    del older["train"]["initial_run"], older["start"]["model"]["layer_mlp_ratio"]
-    assert second.agrees(older)
+    shorter = second.fingerprint()
+    del shorter["train"]["ema_decay"], shorter["start"]["model"]["layer_mlp_ratio"]
+    assert second.agrees(shorter)
     assert not second.agrees(first.fingerprint())
     assert not first.agrees(second.fingerprint())
-    assert not second.agrees({**older, "seed": 99})
-    assert not second.agrees({**older, "a field of tomorrow": 1})
-    older["start"]["train"]["num_steps"] += 1
-    assert not second.agrees(older)
+
+
+def test_a_data_file_counts_by_its_content_and_not_by_its_place():
+    config = tiny("first").config
+
+    def cell(path, sha256):
+        return TrainingCell("a", "slotssm", {}, config.replace(data=FileData(path=path, sha256=sha256)))
+
+    recorded = cell("there/a.h5", "1").fingerprint()
+    assert cell("here/b.h5", "1").agrees(recorded)
+    assert not cell("there/a.h5", "2").agrees(recorded)
+    assert not tiny("first").agrees(recorded)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slotssm.experiments.comparison import Summary, Table, compare
+from slotssm.experiments.reproductions.comparison import Summary, Table, compare
 from slotssm.metrics.scores import bootstrap_interval
 
 SETTING = {"length": 20, "balls": 2}

@@ -5,15 +5,14 @@ import sys
 
 import pytest
 
-from generators.writer import generate
-from slotssm.config import BCBRecipe, DataConfig, FileRecipe
+from slotssm.config import FileData
 from slotssm.data.contents import content_hash
 from slotssm.data.episodes import EpisodeWriter, standard_layout
 from slotssm.documents import override
 from slotssm.errors import BusyError, InputError
-from slotssm.experiments.datasets import ensure_own_data, own_data_path, recorded_data
+from slotssm.experiments.datasets import ensure_own_data, file_data, own_data_path, spec_of, spec_of_file
+from slotssm.experiments.presets import preset
 from slotssm.files import exclusive
-from slotssm.presets import preset
 
 
 def test_own_data_is_made_once(tmp_path):
@@ -21,7 +20,7 @@ def test_own_data_is_made_once(tmp_path):
     path = ensure_own_data(config, tmp_path)
     written = path.stat().st_mtime_ns
     assert ensure_own_data(config, tmp_path).stat().st_mtime_ns == written
-    assert recorded_data(path) == config.data
+    assert spec_of_file(path) == spec_of(config.data)
 
 
 def test_the_name_follows_everything_that_decides_the_content(tmp_path):
@@ -37,7 +36,7 @@ def test_runs_that_start_together_share_one_generation(tmp_path, environment):
     code = (
         "import sys; from pathlib import Path\n"
         "from slotssm.experiments.datasets import ensure_own_data\n"
-        "from slotssm.presets import preset\n"
+        "from slotssm.experiments.presets import preset\n"
         "if __name__ == '__main__': ensure_own_data(preset('cpu-oc'), Path(sys.argv[1]))\n"
     )
     script = tmp_path / "make.py"
@@ -63,24 +62,26 @@ def from_elsewhere(path, height, width):
         return path
 
 
-def test_files_from_elsewhere_are_known_by_their_shape(tmp_path):
-    data = recorded_data(from_elsewhere(tmp_path / "a.h5", 8, 8))
-    assert data == DataConfig(
-        recipe=FileRecipe(source="movi", num_frames=2, size_px=8), num_train=3, num_val=0, num_test=1
-    )
-    config = override(preset("tiny-oc"), {"data": data.model_dump(mode="json"), "train": {"clip_len": 2}}, "test")
-    with pytest.raises(InputError, match=r"tiny-oc cannot be generated: pass their file with --data"):
+def test_files_from_elsewhere_are_named_with_their_content(tmp_path):
+    path = from_elsewhere(tmp_path / "a.h5", 8, 16)
+    data = file_data(path, num_train=2)
+    assert data == FileData(path=str(path), sha256=content_hash(path), num_train=2)
+    spec = spec_of(data)
+    assert (spec.num_frames, spec.height, spec.width) == (2, 8, 16)
+    config = preset("tiny-oc").replace(data=data)
+    assert own_data_path(config) == ensure_own_data(config, tmp_path / "elsewhere") == path
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_file_with_another_content_is_refused(tmp_path):
+    data = file_data(from_elsewhere(tmp_path / "a.h5", 8, 8))
+    config = preset("tiny-oc").replace(data=data)
+    from_elsewhere(tmp_path / "a.h5", 8, 16)
+    with pytest.raises(InputError, match=r"a\.h5 is not the data set that data\.sha256 names"):
         ensure_own_data(config, tmp_path)
-    with pytest.raises(InputError, match=r"data\.recipe\.kind 'file' cannot be generated"):
-        generate(data, tmp_path / "b.h5")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
 
 
-def test_frames_that_are_not_square_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"frames of 16 x 8 px; models read square ones: import them with --size"):
-        recorded_data(from_elsewhere(tmp_path / "a.h5", 8, 16))
-
-
-def test_recorded_recipe_is_typed(tmp_path):
-    path = ensure_own_data(preset("tiny-bcb"), tmp_path)
-    assert isinstance(recorded_data(path).recipe, BCBRecipe)
+def test_a_file_that_is_missing_is_named(tmp_path):
+    config = preset("tiny-oc").replace(data=FileData(path=str(tmp_path / "none.h5"), sha256="0"))
+    with pytest.raises(InputError, match=r"none\.h5 does not exist"):
+        ensure_own_data(config, tmp_path)

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slotssm.config import SlotSSMConfig
 from slotssm.errors import Interrupted, SlotSSMError
-from slotssm.experiments import efficiency, measurement
-from slotssm.experiments.cells import Listener, read_record, run_cell
-from slotssm.experiments.efficiency import QUANTITIES, Efficiency, EfficiencyCell, exponent
-from slotssm.experiments.experiment import Choice
-from slotssm.experiments.matched import MODELS, count_parameters, matched
-from slotssm.models import build_model
+from slotssm.experiments.measurement import efficiency as measurement
+from slotssm.experiments.reproductions import efficiency
+from slotssm.experiments.reproductions.cells import Listener, read_record, run_cell
+from slotssm.experiments.reproductions.efficiency import QUANTITIES, Efficiency, EfficiencyCell, exponent
+from slotssm.experiments.reproductions.experiment import Choice
+from slotssm.experiments.reproductions.matched import SEQUENCE_MODELS, count_parameters, matched
+from slotssm.models import SlotSSMConfig, build_model
 
 NOBODY = Listener()
 SMALL = SlotSSMConfig(num_slots=3, slot_dim=16, num_layers=2, num_heads=2, num_encoder_layers=1)
@@ -185,7 +185,7 @@ def brief(monkeypatch):
     monkeypatch.setattr(measurement, "STREAMED_STEPS", 2)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", SEQUENCE_MODELS)
 def test_every_model_is_timed_as_a_whole_and_step_by_step(brief, model):
     measured = measurement.measure(matched(SMALL, model), 6, 2, 1, 100.0, "cpu")
     assert set(measured["values"]) == {*QUANTITIES, "early_step_s"}

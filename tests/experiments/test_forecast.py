@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from slotssm import presets
 from slotssm.documents import override
-from slotssm.experiments import long_context
-from slotssm.experiments.cells import Listener, record_path, run_cell
-from slotssm.experiments.experiment import Choice
-from slotssm.experiments.forecast import BYTES_A_PARAMETER, forecast
-from slotssm.experiments.reproduce import EXPERIMENTS
+from slotssm.experiments import presets
+from slotssm.experiments.datasets import spec_of
+from slotssm.experiments.measurement.forecast import BYTES_A_PARAMETER, forecast
+from slotssm.experiments.reproductions import long_context
+from slotssm.experiments.reproductions.cells import Listener, record_path, run_cell
+from slotssm.experiments.reproductions.experiment import Choice
+from slotssm.experiments.reproductions.reproduce import EXPERIMENTS
 from slotssm.tasks import build_task
 
 
@@ -60,7 +61,7 @@ def test_done_and_missing_cells_are_told_apart(chain, nowhere, tmp_path):
 def test_costs_are_positive_and_sizes_are_those_of_the_task(chain, nowhere, tmp_path):
     plan = forecast(chain, tmp_path / "out")
     for cell, told in zip(chain, plan.cells, strict=True):
-        size = sum(parameter.numel() for parameter in build_task(cell.config).parameters())
+        size = sum(parameter.numel() for parameter in build_task(cell.config, spec_of(cell.config.data)).parameters())
         assert told.parameters == size
         assert told.disk_bytes == size * BYTES_A_PARAMETER
         assert told.seconds > 0

@@ -3,24 +3,27 @@
 import pytest
 import torch
 
-from slotssm.config import Mamba2Config, RIMConfig, RunConfig, S5Config, SlotSSMConfig
+from slotssm.config import RunConfig
 from slotssm.errors import InputError
-from slotssm.experiments.experiment import Choice
-from slotssm.experiments.matched import MODELS, count_parameters, matched, with_model
-from slotssm.experiments.reproduce import EXPERIMENTS
-from slotssm.models import build_model
-from slotssm.presets import preset
+from slotssm.experiments.datasets import spec_of
+from slotssm.experiments.presets import preset
+from slotssm.experiments.reproductions.experiment import Choice
+from slotssm.experiments.reproductions.matched import SEQUENCE_MODELS, count_parameters, matched, with_model
+from slotssm.experiments.reproductions.reproduce import EXPERIMENTS
+from slotssm.layers import Mamba2Config, S5Config
+from slotssm.models import RIMConfig, SlotSSMConfig, build_model
+from slotssm.registry import MODELS
 from slotssm.tasks import build_task
 
 PRESETS = ("cpu-bcb", "cpu-balls", "paper-bcb", "paper-balls")
-BASELINES = tuple(name for name in MODELS if name not in ("slotssm", "rim"))
+BASELINES = tuple(name for name in SEQUENCE_MODELS if name not in ("slotssm", "rim"))
 ONE_SLOT = ("single-state-ssm", "transformer")
 
 
 def sizes(run: RunConfig) -> tuple[int, int]:
     """Parameters of the whole task and of its sequence model, weight by weight."""
     with torch.device("meta"):
-        task = build_task(run)
+        task = build_task(run, spec_of(run.data))
     return tuple(sum(p.numel() for p in module.parameters()) for module in (task, task.model))
 
 
@@ -45,7 +48,7 @@ def test_no_other_width_of_the_layers_comes_nearer(run, name):
     assert hidden % 8 == 0
 
     def distance(width: float) -> int:
-        changed = config.model_copy(update={"layer_mlp_ratio": width / config.slot_dim})
+        changed = config.replace(layer_mlp_ratio=width / config.slot_dim)
         return abs(count_parameters(changed) - goal)
 
     assert distance(hidden) <= min(distance(width) for width in (hidden - 8, hidden + 8) if width > 0)
@@ -59,7 +62,7 @@ def test_size_follows_the_reference(name, mixer):
     assert count_parameters(config) == pytest.approx(count_parameters(reference), rel=0.01)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SEQUENCE_MODELS)
 def test_parameters_are_counted_without_making_them(name):
     config = matched(preset("tiny-bcb").model, name)
     assert count_parameters(config) == sum(p.numel() for p in build_model(config).parameters())
@@ -82,18 +85,18 @@ def test_savi_has_the_size_of_oc_slotssm(run):
 # --- all the rest -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SEQUENCE_MODELS)
 @pytest.mark.parametrize("run", [*PRESETS, "tiny-bcb", "tiny-balls"])
 def test_only_the_model_changes(run, name):
     before, after = preset(run), with_model(preset(run), name)
     assert after.model_dump(exclude={"model"}) == before.model_dump(exclude={"model"})
-    assert type(after.model) is MODELS[name]
+    assert type(after.model) is MODELS[name].config_class
     assert after.model.kind == name
     # a configuration that is made without its checks passes them
     assert RunConfig.model_validate(after.model_dump(mode="json")) == after
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SEQUENCE_MODELS)
 @pytest.mark.parametrize("run", PRESETS)
 def test_baselines_have_the_widths_depths_and_slots_of_slotssm(run, name):
     reference = preset(run).model
@@ -136,26 +139,26 @@ def test_rim_has_one_layer_and_two_thirds_of_its_units_active(num_slots, num_act
 # --- refusals ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SEQUENCE_MODELS)
 def test_a_run_of_a_baseline_is_refused(name):
     baseline = with_model(preset("tiny-bcb"), "transformer")
-    with pytest.raises(InputError, match=r"^tiny-bcb has a model of kind 'transformer'; .* 'slotssm' or 'oc-slotssm'$"):
+    with pytest.raises(InputError, match=r"^a model of kind 'transformer' has no '.*' of its size; baselines are matched"):
         with_model(baseline, name)
-    with pytest.raises(InputError, match=r"^tiny-oc has a model of kind 'savi'; "):
+    with pytest.raises(InputError, match=r"^a model of kind 'savi' has no "):
         with_model(with_model(preset("tiny-oc"), "savi"), name)
 
 
 @pytest.mark.parametrize(("run", "name"), [("tiny-oc", "slotssm"), ("tiny-oc", "rim"), ("tiny-bcb", "savi")])
 def test_models_are_compared_within_their_experiment(run, name):
-    with pytest.raises(KeyError):
+    with pytest.raises(InputError, match="of its size; baselines are matched"):
         with_model(preset(run), name)
 
 
 @pytest.mark.parametrize("name", ["single-state", "slot_transformer", ""])
 def test_names_that_no_baseline_has_are_unknown(name):
-    with pytest.raises(KeyError):
+    with pytest.raises(InputError, match=f"has no '{name}' of its size"):
         matched(preset("tiny-bcb").model, name)
     # experiments say so before, in words
     for experiment in EXPERIMENTS.values():
-        with pytest.raises(InputError, match=f"^--models {name} is unknown; .* compares .*slotssm, "):
+        with pytest.raises(InputError, match=f"^`models` {name} is unknown; .* compares .*slotssm, "):
             experiment.check(Choice(scale="cpu", models=(experiment.models[0], name)))

@@ -1,13 +1,13 @@
 """The object-centric comparison: its cells, its table, its figures; what it trains is tested through the command."""
 
 import pytest
+from own_task import own_task
 
-from slotssm.config import OCSlotSSMConfig, SAViConfig
-from slotssm.experiments.experiment import Choice
-from slotssm.experiments.matched import count_parameters
-from slotssm.experiments.object_centric import DATA, SCORED, SHOWN, ObjectCentric
-from slotssm.presets import preset
-from slotssm.tasks import build_task
+from slotssm.experiments.presets import preset
+from slotssm.experiments.reproductions.experiment import Choice
+from slotssm.experiments.reproductions.matched import count_parameters
+from slotssm.experiments.reproductions.object_centric import DATA, SCORED, SHOWN, ObjectCentric
+from slotssm.models import OCSlotSSMConfig, SAViConfig
 
 
 def record(data: str, model: str, seed: int, failed: str | None = None, **values: float):
@@ -44,7 +44,7 @@ def test_both_models_meet_the_same_data_and_training(scale):
 def test_presets_have_a_slot_for_every_object(name):
     config = preset(name)
     assert config.model.num_slots >= config.data.recipe.max_objects
-    assert build_task(config).has_masks
+    assert own_task(config).has_masks
 
 
 def test_a_choice_of_models_and_seeds_leaves_the_others_out():

@@ -10,16 +10,23 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from slotssm import presets
 from slotssm.config import RunConfig
 from slotssm.documents import override
 from slotssm.errors import InputError
-from slotssm.experiments import long_context, matched, paper_numbers
-from slotssm.experiments.cells import TrainingCell
-from slotssm.experiments.efficiency import EfficiencyCell
-from slotssm.experiments.experiment import Choice
-from slotssm.experiments.matched import MODELS, OBJECT_MODELS
-from slotssm.experiments.reproduce import EXPERIMENTS, chosen_cells, default_folder, experiment_of, reproduce
+from slotssm.experiments import presets
+from slotssm.experiments.datasets import own_data_path
+from slotssm.experiments.reproductions import long_context, matched, paper_numbers
+from slotssm.experiments.reproductions.cells import TrainingCell
+from slotssm.experiments.reproductions.efficiency import EfficiencyCell
+from slotssm.experiments.reproductions.experiment import Choice
+from slotssm.experiments.reproductions.matched import OBJECT_MODELS, SEQUENCE_MODELS
+from slotssm.experiments.reproductions.reproduce import (
+    EXPERIMENTS,
+    chosen_cells,
+    default_folder,
+    experiment_of,
+    reproduce,
+)
 from slotssm.plotting import read_picture
 
 SCALES = [(name, scale) for name, experiment in EXPERIMENTS.items() for scale in experiment.scales]
@@ -53,7 +60,7 @@ def cells_of(name, scale, **choice):
 
 
 def models_of(name):
-    return set(OBJECT_MODELS if name == "object-centric" else MODELS)
+    return set(OBJECT_MODELS if name == "object-centric" else SEQUENCE_MODELS)
 
 
 # --- what is compared -------------------------------------------------------------------------------------
@@ -130,13 +137,15 @@ def test_the_paper_scale_keeps_the_papers_protocol():
         task, recipe = cell.config.task, cell.config.data.recipe
         assert (task.targets, task.curriculum, cell.start) == ("last", (), None)
         assert (recipe.size_px, recipe.num_balls, recipe.num_colors) == (64, 4, 5)
-        settings.add((recipe.rule, recipe.num_frames, recipe.patches_per_side, cell.setting["length"]))
+        settings.add((recipe.rule, recipe.num_frames, task.patches_per_side, cell.setting["length"]))
     assert settings == {
         *(("earliest", 6, 4, 80), ("earliest", 6, 8, 320), ("earliest", 6, 16, 1280)),
         *(("frequent", 6, 4, 80), ("frequent", 6, 8, 320), ("frequent", 6, 16, 1280)),
         *(("frequent", 11, 4, 160), ("frequent", 11, 8, 640), ("frequent", 11, 16, 2560)),
     }
-    assert len(cells) == 9 * len(MODELS)
+    assert len(cells) == 9 * len(SEQUENCE_MODELS)
+    # patches are a matter of reading: three data sets serve nine settings
+    assert len({own_data_path(cell.config) for cell in cells}) == 3
     balls = cells_of("video-prediction", "paper")[0].config
     assert (balls.data.recipe.size_px, balls.data.recipe.num_frames, balls.task.num_context) == (64, 30, 10)
 
@@ -150,10 +159,11 @@ def test_a_chain_begins_with_whole_frames_and_makes_them_finer_step_by_step(scal
         before = known[cell.start.name]
         assert before.fingerprint() == cell.start.fingerprint()
         assert (before.model, before.seed) == (cell.model, cell.seed)
-        fine, coarse = cell.config.data.recipe, before.config.data.recipe
+        fine, coarse = cell.config.task, before.config.task
+        assert cell.config.data == before.config.data
         assert fine.patches_per_side > coarse.patches_per_side
         assert fine.patches_per_side % coarse.patches_per_side == 0
-        assert fine.model_copy(update={"patches_per_side": coarse.patches_per_side}) == coarse
+        assert fine.replace(patches_per_side=coarse.patches_per_side) == coarse
         assert before.start is not None or coarse.patches_per_side == 1
         assert cell.config.task.curriculum == before.config.task.curriculum == ()
 
@@ -170,7 +180,7 @@ def test_the_papers_numbers_are_positive_or_say_what_happened():
     assert all(value in ("OOM", "NC") or 0 < value < 0.1 for value in values)
     theirs = {(cell.setting["rule"], cell.setting["length"]) for cell in cells_of("long-context", "paper")}
     assert {(rule, length) for rule, length, _ in paper_numbers.LONG_CONTEXT} == theirs
-    assert {model for *_, model in paper_numbers.LONG_CONTEXT} < set(MODELS)
+    assert {model for *_, model in paper_numbers.LONG_CONTEXT} < set(SEQUENCE_MODELS)
     assert all(0.03 < floor < 0.05 for floor in paper_numbers.LONG_CONTEXT_FLOORS.values())
     for curve in paper_numbers.VIDEO_PREDICTION.values():
         assert len(curve) == len(paper_numbers.VIDEO_PREDICTION_STEPS)
@@ -207,12 +217,12 @@ def test_named_cells_are_run_in_the_order_of_their_names():
     ("name", "choice", "message"),
     [
         ("longcontext", Choice(), "experiment longcontext is unknown; there are long-context, video-prediction, obj"),
-        ("long-context", Choice("huge"), "--scale huge is unknown; long-context has cpu, paper, tiny"),
-        ("long-context", Choice(models=("slotsm",)), "--models slotsm is unknown; long-context compares slotssm, "),
-        ("video-prediction", Choice(models=("oc",)), "--models oc is unknown; video-prediction compares slotssm, "),
-        ("long-context", Choice("tiny", lengths=(80,)), r"--lengths 80 is not one of 5, 20 \(scale tiny\)"),
-        ("efficiency", Choice("tiny", lengths=(10, 80)), r"--lengths 80 is not one of 10, 20 \(scale tiny\)"),
-        ("video-prediction", Choice(lengths=(80,)), "--lengths: video-prediction has no sequence lengths"),
+        ("long-context", Choice("huge"), "`scale` huge is unknown; long-context has cpu, paper, tiny"),
+        ("long-context", Choice(models=("slotsm",)), "`models` slotsm is unknown; long-context compares slotssm, "),
+        ("video-prediction", Choice(models=("oc",)), "`models` oc is unknown; video-prediction compares slotssm, "),
+        ("long-context", Choice("tiny", lengths=(80,)), r"`lengths` 80 is not one of 5, 20 \(scale tiny\)"),
+        ("efficiency", Choice("tiny", lengths=(10, 80)), r"`lengths` 80 is not one of 10, 20 \(scale tiny\)"),
+        ("video-prediction", Choice(lengths=(80,)), "`lengths`: video-prediction has no sequence lengths"),
     ],
 )
 def test_what_an_experiment_does_not_have_is_refused_with_what_it_has(name, choice, message):
@@ -223,7 +233,7 @@ def test_what_an_experiment_does_not_have_is_refused_with_what_it_has(name, choi
 
 def test_an_unknown_cell_is_refused_with_one_that_exists():
     choice = Choice("tiny", ("rim",))
-    with pytest.raises(InputError, match="--cell rim-s1 is unknown; --dry-run lists the cells, for example rim-s0"):
+    with pytest.raises(InputError, match="`cell` rim-s1 is unknown; `dry_run` lists the cells, for example rim-s0"):
         chosen_cells(EXPERIMENTS["video-prediction"], choice, ["rim-s0", "rim-s1"])
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from generators import writer
-from slotssm.config import BCBRecipe, BouncingRecipe, DataConfig
+from generators.bcb import BCBRecipe
+from generators.bouncing_recipe import BouncingRecipe
+from slotssm.config import RecipeData
 
 RECIPES = {
     "bcb": BCBRecipe(num_frames=3, size_px=32, num_balls=2, radius_px=4.0),
@@ -17,20 +19,18 @@ class PowerCut(Exception):
     """Raised in the middle of a generation."""
 
 
-def small_config(kind: str = "bouncing", **counts: int) -> DataConfig:
-    return DataConfig(recipe=RECIPES[kind], seed=3, **{"num_train": 40, "num_val": 7, "num_test": 0, **counts})
+def small_config(kind: str = "bouncing", **counts: int) -> RecipeData:
+    return RecipeData(recipe=RECIPES[kind], seed=3, **{"num_train": 40, "num_val": 7, "num_test": 0, **counts})
 
 
-def cut_short(config: DataConfig, out: Path, num_shards: int) -> Path:
+def cut_short(config: RecipeData, out: Path, num_shards: int) -> Path:
     """Leave a generation after some of its shards; returns the folder of parts."""
-    reports = 0
+    parts = out.with_name(out.name + ".parts")
 
     def cut(done: int, total: int) -> None:
-        nonlocal reports
-        reports += 1
-        if reports > num_shards:
+        if len(list(parts.glob("*.h5"))) >= num_shards:
             raise PowerCut
 
     with pytest.raises(PowerCut):
         writer.generate(config, out, workers=1, on_progress=cut)
-    return out.with_name(out.name + ".parts")
+    return parts

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy.stats import chisquare
 
-from generators.bcb import recipe_for_length, target_colors
+from generators.bcb import BCBRecipe, recipe_for_length, target_colors
 from generators.catalog import make_episode
 from generators.writer import generate
-from slotssm.config import BCBRecipe, DataConfig
+from slotssm.config import RecipeData
 from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
 
@@ -54,7 +54,7 @@ def pixels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     rule, num_frames = request.param
     path = tmp_path_factory.mktemp("bcb") / "file.h5"
     recipe = BCBRecipe(rule=rule, num_frames=num_frames)
-    generate(DataConfig(recipe=recipe, num_train=NUM_EPISODES, num_val=0, num_test=0), path, workers=1)
+    generate(RecipeData(recipe=recipe, num_train=NUM_EPISODES, num_val=0, num_test=0), path, workers=1)
     with EpisodeFile(path) as episodes:
         frames, masks = episodes.read("train", "frames"), episodes.read("train", "masks")
     yield Pixels(rule, path, frames, masks, *measure(frames, masks))

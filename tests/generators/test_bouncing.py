@@ -8,9 +8,11 @@ from scipy.stats import chisquare, kstest
 from shape_oracle import margin
 
 from generators.bouncing import layout
+from generators.bouncing_recipe import BouncingRecipe, bouncing_fields
 from generators.catalog import make_episode
+from generators.limits import MIN_SPEED_PX_PER_FRAME
+from generators.paints import PAINTS
 from generators.rasterizer import SHAPES
-from slotssm.config import MIN_SPEED_PX_PER_FRAME, PAINTS, BouncingRecipe, bouncing_fields
 from slotssm.data.episodes import Episode
 
 WITHOUT_OBJECTS = ("frames", "masks", "background", "light", "camera")

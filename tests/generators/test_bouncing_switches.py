@@ -14,10 +14,11 @@ from pydantic import ValidationError
 from test_bouncing import check, num_objects, own_pixels
 
 from generators.bouncing import layout
+from generators.bouncing_recipe import BOUNCING_PRESETS, BouncingRecipe, bouncing_fields
 from generators.catalog import make_episode
 from generators.textures import TEXTURES
 from generators.writer import generate, verify
-from slotssm.config import BOUNCING_PRESETS, BouncingRecipe, DataConfig, bouncing_fields
+from slotssm.config import RecipeData
 from slotssm.data.episodes import EpisodeFile
 
 SWITCHES: dict[str, dict[str, Any]] = {
@@ -108,7 +109,7 @@ def test_episodes_of_earlier_recipes_are_bit_for_bit_what_they_were(name: str) -
     ],
 )
 def test_files_of_earlier_recipes_are_what_they_were(tmp_path: Path, fields: dict[str, Any], expected: str) -> None:
-    config = DataConfig(recipe=BouncingRecipe(**fields), seed=3, num_train=20, num_val=3, num_test=0)
+    config = RecipeData(recipe=BouncingRecipe(**fields), seed=3, num_train=20, num_val=3, num_test=0)
     generate(config, tmp_path / "d.h5", workers=1)
     found, names = hashlib.sha256(), []
     with h5py.File(tmp_path / "d.h5") as file:
@@ -296,7 +297,7 @@ def test_presets_scale_with_the_frame(preset: str) -> None:
 )
 def test_files_hold_every_switch_and_verify(tmp_path: Path, fields: dict[str, Any]) -> None:
     recipe = BouncingRecipe(**{"num_frames": 5, "size_px": 40, "max_objects": 3, "radii_px": (4, 6), **fields})
-    config = DataConfig(recipe=recipe, seed=5, num_train=3, num_val=0, num_test=1)
+    config = RecipeData(recipe=recipe, seed=5, num_train=3, num_val=0, num_test=1)
     generate(config, tmp_path / "d.h5", workers=1)
     found = verify(tmp_path / "d.h5", check_all=True)
     assert (found.num_checked, found.mismatches) == (4, [])

@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parent
 
 def command_surface() -> str:
     """Every command with its options: scripts depend on them."""
-    from slotssm_cli.main import app
+    from slotssm_cli.commands import app
 
     def walk(command, name):
         children = getattr(command, "commands", None)
@@ -26,7 +26,7 @@ def command_surface() -> str:
 def tiny_runs() -> dict[str, RunConfig]:
     """The tiny presets, and one of them with every other time mixer."""
     from slotssm.documents import override
-    from slotssm.presets import preset
+    from slotssm.experiments.presets import preset
 
     runs = {name: preset(name) for name in ("tiny-oc", "tiny-bcb")}
     for kind in ("mamba2", "s4d", "s5"):
@@ -36,14 +36,15 @@ def tiny_runs() -> dict[str, RunConfig]:
 
 def parameter_counts() -> str:
     """Parameters of the parts of every preset and tiny run."""
-    from slotssm.presets import PRESETS
+    from slotssm.experiments.datasets import spec_of
+    from slotssm.experiments.presets import PRESETS
     from slotssm.tasks import build_task
 
     lines = []
     for name, config in ({name: function() for name, function in PRESETS.items()} | tiny_runs()).items():
         parts = {
             part: sum(parameter.numel() for parameter in module.parameters())
-            for part, module in build_task(config).named_children()
+            for part, module in build_task(config, spec_of(config.data)).named_children()
         }
         lines.append(f"{name} " + " ".join(f"{part}={count}" for part, count in parts.items()))
     return "\n".join(lines) + "\n"
@@ -53,6 +54,7 @@ def first_losses() -> str:
     """Losses of the first steps of the tiny runs: a refactoring must not change them."""
     from generators.writer import generate
     from slotssm.documents import override
+    from slotssm.experiments.datasets import spec_of
     from slotssm.training.run import RunDirectory, read_lines
     from slotssm.training.trainer import Trainer
 
@@ -63,8 +65,8 @@ def first_losses() -> str:
         with tempfile.TemporaryDirectory() as folder:
             data, run = Path(folder) / "data.h5", RunDirectory(Path(folder) / "run")
             generate(config.data, data, workers=1)
-            run.create(config, data, "", "cpu", [])
-            Trainer(config, data, run, "cpu").train()
+            run.path.mkdir()
+            Trainer(config, spec_of(config.data), data, run, "cpu").train()
             losses = [line["loss"] for line in read_lines(run.metrics)]
         lines.append(f"{name} " + " ".join(f"{loss:.6f}" for loss in losses))
     return "\n".join(lines) + "\n"

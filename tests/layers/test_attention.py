@@ -184,16 +184,16 @@ def test_a_slot_without_tokens_stays_finite():
 
 def test_slot_encoder_gives_k_slots_whatever_the_number_of_tokens():
     encoder = moved(SlotEncoder(4, DIM, 2, HEADS, 2.0))
-    assert [encoder(normal(3, m, DIM)).shape for m in (1, 16)] == [(3, 4, DIM)] * 2
+    assert [encoder(None, normal(3, m, DIM))[0].shape for m in (1, 16)] == [(3, 4, DIM)] * 2
 
 
 def test_slot_encoder_permutes_with_its_cls_tokens():
     encoder = moved(SlotEncoder(4, DIM, 2, HEADS, 2.0))
     tokens, order = normal(3, 7, DIM), torch.tensor([2, 0, 3, 1])
-    slots = encoder(tokens)
+    slots = encoder(None, tokens)[0]
     assert not torch.allclose(slots, slots[:, order])
     encoder.cls.data = encoder.cls.data[order]
-    close(encoder(tokens), slots[:, order])
+    close(encoder(None, tokens)[0], slots[:, order])
 
 
 def test_slot_encoder_is_its_layers_and_a_linear_map():
@@ -205,7 +205,7 @@ def test_slot_encoder_is_its_layers_and_a_linear_map():
         slots = layer.self_attention(slots)
         slots = layer.cross_attention(slots, tokens)
         slots = slots + layer.mlp.net(slots)
-    close(encoder(tokens), slots @ encoder.to_slots.weight.T + encoder.to_slots.bias)
+    close(encoder(None, tokens)[0], slots @ encoder.to_slots.weight.T + encoder.to_slots.bias)
 
 
 def test_slot_mixer_permutes_with_the_slots():

@@ -104,7 +104,7 @@ def test_one_slot_is_the_attention_of_an_ordinary_transformer():
 @pytest.mark.parametrize("past", [0, 2])
 def test_gradients_are_those_of_finite_differences(monkeypatch, past):
     # two chunks of 16 steps, and keys of a state
-    monkeypatch.setattr(module, "CHUNK_ROWS", 1)
+    monkeypatch.setattr(module, "CHUNK_QUERIES", 1)
     block = build(2, 1)
     slots = random_slots(1, 18, 2, 2).requires_grad_()
     state = KeyValueState(*torch.randn(2, 1, 1, 2 * past, 2, dtype=torch.float64).requires_grad_().unbind())

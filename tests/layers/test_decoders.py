@@ -2,13 +2,15 @@ import pytest
 import torch
 from torch import nn
 
-from slotssm.layers import PieceDecoder, SpatialBroadcastDecoder, convolution_painter, piece_painter
+from slotssm.errors import InputError
+from slotssm.layers import PieceDecoder, PieceTokenizer, SpatialBroadcastDecoder, convolution_painter, piece_painter
 from slotssm.layers.positions import sincos_grid
 
 
 def piece_decoder(**changes) -> PieceDecoder:
     arguments = {
-        "image_size": 8,
+        "height": 8,
+        "width": 8,
         "piece_px": 4,
         "num_channels": 3,
         "dim": 8,
@@ -30,20 +32,37 @@ class NumberedPixels(nn.Module):
         return 10_000 * x + (100 * channels + pixels).flatten()
 
 
-def test_every_query_paints_its_own_square():
-    decoder = piece_decoder(image_size=12)
+@pytest.mark.parametrize(("height", "width"), [(12, 12), (12, 20), (24, 16)])
+def test_every_query_paints_its_own_square(height, width):
+    decoder, columns = piece_decoder(height=height, width=width), width // 4
+    assert decoder.grid == (height // 4, columns)
     decoder.layers = nn.ModuleList([])
-    decoder.queries, decoder.head = torch.arange(9.0)[:, None], NumberedPixels()
-    image = decoder(torch.zeros(1, 2, 8))[0]
+    decoder.queries, decoder.head = torch.arange(height / 4 * columns)[:, None], NumberedPixels()
+    image = decoder(torch.zeros(1, 2, 1))[0]
+    assert image.shape == (3, height, width)
     for channel in range(3):
-        for y in range(12):
-            for x in range(12):
-                query, pixel = 3 * (y // 4) + x // 4, 4 * (y % 4) + x % 4
+        for y in range(height):
+            for x in range(width):
+                query, pixel = columns * (y // 4) + x // 4, 4 * (y % 4) + x % 4
                 assert image[channel, y, x] == 10_000 * query + 100 * channel + pixel
 
 
 def test_queries_are_the_positions_of_the_pieces():
-    assert torch.equal(piece_decoder(image_size=12).queries, sincos_grid(3, 3, 8))
+    assert torch.equal(piece_decoder(height=12, width=12).queries, sincos_grid(3, 3, 8))
+    assert torch.equal(piece_decoder(height=96, width=64).queries, sincos_grid(24, 16, 8))
+
+
+def test_a_decoder_of_pieces_undoes_the_tokenizer_of_a_frame_that_is_not_square():
+    # linear maps that pass on what they get: a token is its piece, and a query paints what it is
+    tokenizer, decoder = PieceTokenizer(96, 64, 1, 2, 12), piece_decoder(height=96, width=64, piece_px=2, dim=12)
+    nn.init.eye_(tokenizer.embed.weight)
+    nn.init.zeros_(tokenizer.embed.bias)
+    tokenizer.mlp, tokenizer.positions = nn.Identity(), torch.zeros(48 * 32, 12)
+    decoder.layers, decoder.head = nn.ModuleList([]), nn.Identity()
+    frames = torch.rand(1, 1, 3, 96, 64)
+    time = torch.cat([torch.zeros(6), torch.ones(6)])  # sines and cosines of the number 0
+    decoder.queries = tokenizer(frames)[0, 0] - time
+    torch.testing.assert_close(decoder(torch.zeros(1, 2, 12)), frames[0])
 
 
 @pytest.mark.parametrize("piece", [1, 2, 4])
@@ -67,10 +86,13 @@ def test_batch_elements_are_decoded_alone():
 # --- spatial broadcast ------------------------------------------------------------------------------------
 
 
+def painter_of(kind: str) -> nn.Module:
+    return convolution_painter(8, (6, 4)) if kind == "convolutions" else piece_painter(8, (6, 5), 4)
+
+
 @pytest.fixture(params=["convolutions", "pieces"])
 def broadcast(request) -> SpatialBroadcastDecoder:
-    painter = convolution_painter(8, (6, 4)) if request.param == "convolutions" else piece_painter(8, (6, 5), 4)
-    return SpatialBroadcastDecoder(16, 8, painter, upsampling=4)
+    return SpatialBroadcastDecoder(16, 16, 8, painter_of(request.param), upsampling=4)
 
 
 def test_masks_sum_to_one_and_blend_the_images(broadcast):
@@ -91,6 +113,31 @@ def test_masks_are_a_softmax_of_the_fourth_channel(broadcast):
     logits = torch.stack([image[3] for image in painted])
     torch.testing.assert_close(images[0], torch.stack([image[:3] for image in painted]))
     torch.testing.assert_close(masks[0], torch.exp(logits) / torch.exp(logits).sum(0))
+
+
+@pytest.mark.parametrize("kind", ["convolutions", "pieces"])
+def test_transposed_kernels_and_positions_paint_transposed_frames(kind):
+    usual = SpatialBroadcastDecoder(96, 64, 8, painter_of(kind), upsampling=4)
+    other = SpatialBroadcastDecoder(64, 96, 8, painter_of(kind), upsampling=4)
+    assert (usual.grid, other.grid) == ((24, 16), (16, 24))
+    assert torch.equal(usual.positions, sincos_grid(24, 16, 8))
+    other.load_state_dict(usual.state_dict())
+    with torch.no_grad():
+        for parameter in other.parameters():
+            if parameter.ndim == 4:
+                parameter.copy_(parameter.transpose(2, 3).clone())
+    other.positions = usual.positions.view(24, 16, 8).transpose(0, 1).flatten(0, 1)
+    slots = torch.randn(2, 3, 8)
+    for ours, theirs in zip(other(slots), usual(slots), strict=True):
+        assert theirs.shape[-2:] == (96, 64)
+        torch.testing.assert_close(ours.transpose(-1, -2), theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_sizes_that_do_not_divide_are_refused():
+    with pytest.raises(InputError, match=r"a frame of 96 x 62 pixels .* whole pieces of 4 x 4 pixels"):
+        piece_decoder(height=96, width=62)
+    with pytest.raises(InputError, match=r"a frame of 94 x 64 pixels .* whole cells of 4 x 4 pixels"):
+        SpatialBroadcastDecoder(94, 64, 8, painter_of("pieces"), upsampling=4)
 
 
 def test_images_of_a_slot_do_not_depend_on_the_others(broadcast):

@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from slotssm.errors import InputError
 from slotssm.layers import CNNEncoder, PieceTokenizer
 from slotssm.layers.positions import sincos, sincos_grid
 
@@ -21,27 +22,89 @@ def influence(function, frames: torch.Tensor) -> torch.Tensor:
 # --- pieces -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (8, 16), (24, 8)])
 @pytest.mark.parametrize(("patches", "piece"), [(1, 4), (2, 4), (2, 2), (4, 2), (8, 1)])
-def test_each_piece_becomes_the_right_token_of_the_right_step(patches, piece):
-    size, frames = 8, 2
-    tokenizer = PieceTokenizer(size, patches, piece, 8)
-    seen = influence(tokenizer, torch.rand(1, frames, 3, size, size)) > 0
-    patch = size // patches
-    side = patch // piece
-    assert seen.shape[:2] == (frames * patches**2, side**2)
+def test_each_piece_becomes_the_right_token_of_the_right_step(height, width, patches, piece):
+    frames = 2
+    tokenizer = PieceTokenizer(height, width, patches, piece, 8)
+    seen = influence(tokenizer, torch.rand(1, frames, 3, height, width)) > 0
+    high, wide = height // patches, width // patches
+    assert seen.shape[:2] == (frames * patches**2, (high // piece) * (wide // piece))
     for frame in range(frames):
-        for y in range(size):
-            for x in range(size):
-                step = frame * patches**2 + (y // patch) * patches + x // patch
-                token = (y % patch) // piece * side + (x % patch) // piece
+        for y in range(height):
+            for x in range(width):
+                step = frame * patches**2 + (y // high) * patches + x // wide
+                token = (y % high) // piece * (wide // piece) + (x % wide) // piece
                 expected = torch.zeros(seen.shape[:2], dtype=torch.bool)
                 expected[step, token] = True
                 assert torch.equal(seen[:, :, frame, y, x], expected), (frame, y, x)
 
 
+def test_tokens_of_a_wide_frame_one_at_a_time():
+    height, width, patches, piece, dim = 96, 64, 2, 8, 16
+    tokenizer, frames = PieceTokenizer(height, width, patches, piece, dim), torch.rand(2, 3, 3, height, width)
+    tokens = tokenizer(frames, first_frame=4)
+    assert tokenizer.grid == (12, 8)
+    assert tokens.shape == (2, 3 * 4, 6 * 4, dim)
+    for t in range(3):
+        for step in range(4):
+            for token in range(6 * 4):
+                row, column = step // 2 * 6 + token // 4, step % 2 * 4 + token % 4
+                y, x = row * piece, column * piece
+                embedded = tokenizer.embed(frames[:, t, :, y : y + piece, x : x + piece].flatten(1))
+                place = [sincos(torch.tensor(i), dim // 2, period=100.0) for i in (row, column)]
+                expected = tokenizer.mlp(embedded + torch.cat(place) + sincos(torch.tensor(4 + t), dim))
+                torch.testing.assert_close(tokens[:, 4 * t + step, token], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("patches", [1, 2, 4])
+def test_a_transposed_frame_has_transposed_tokens(patches):
+    height, width, piece, dim = 16, 24, 2, 8
+    rows, columns = height // piece // patches, width // piece // patches
+    usual, other = (
+        PieceTokenizer(height, width, patches, piece, dim),
+        PieceTokenizer(width, height, patches, piece, dim),
+    )
+    other.load_state_dict(usual.state_dict())
+    with torch.no_grad():
+        other.embed.weight.copy_(usual.embed.weight.view(dim, 3, piece, piece).transpose(2, 3).flatten(1))
+    other.positions = usual.positions.view(*usual.grid, dim).transpose(0, 1).flatten(0, 1)
+    frames = torch.rand(2, 3, 3, height, width)
+    expected = usual(frames).unflatten(1, (3, patches, patches)).unflatten(4, (rows, columns))
+    found = other(frames.transpose(3, 4)).unflatten(1, (3, patches, patches)).unflatten(4, (columns, rows))
+    torch.testing.assert_close(found.transpose(2, 3).transpose(4, 5), expected)
+
+
+def test_sizes_that_do_not_divide_are_refused():
+    with pytest.raises(InputError, match=r"a frame of 64 x 90 pixels .* whole pieces of 4 x 4 pixels"):
+        PieceTokenizer(64, 90, 1, 4, 8)
+    with pytest.raises(InputError, match=r"3 x 3 patches of a frame of 96 x 64 pixels .* whole pieces of 4 x 4 pixels"):
+        PieceTokenizer(96, 64, 3, 4, 8)
+    with pytest.raises(InputError, match=r"5 x 5 patches"):
+        PieceTokenizer(96, 64, 2, 4, 8)(torch.rand(1, 1, 3, 96, 64), patches_per_side=5)
+    with pytest.raises(InputError, match=r"a frame of 2 x 64 pixels"):
+        PieceTokenizer(2, 64, 1, 4, 8)
+    with pytest.raises(InputError, match=r"a frame of 90 x 64 pixels .* whole cells of 4 x 4 pixels"):
+        CNNEncoder(90, 64, (4, 4), 4, 8)
+    for downsample in (3, 8):
+        with pytest.raises(InputError, match=f"2 convolutions .* factor of {downsample}"):
+            CNNEncoder(96, 48, (4, 4), downsample, 8)
+    with pytest.raises(InputError, match="multiple of 4, not 10"):
+        CNNEncoder(96, 64, (4, 4), 2, 10)
+
+
+@pytest.mark.parametrize("encoder", [PieceTokenizer(16, 8, 2, 4, 8), CNNEncoder(16, 8, (4,), 2, 8)])
+@pytest.mark.parametrize("shape", [(8, 16), (8, 8), (17, 8)])
+def test_frames_of_another_size_are_refused(encoder, shape):
+    with pytest.raises(
+        InputError, match=rf"\[B, T, 3, 16, 8\] .* not float32 of shape \[1, 2, 3, {shape[0]}, {shape[1]}\]"
+    ):
+        encoder(torch.rand(1, 2, 3, *shape))
+
+
 def test_position_is_that_of_the_piece_in_the_whole_frame():
     # a frame without content: what is left of a token is its place and time
-    tokenizer = PieceTokenizer(8, 2, 2, 16)
+    tokenizer = PieceTokenizer(8, 8, 2, 2, 16)
     tokenizer.mlp = torch.nn.Identity()
     tokenizer.embed.bias.data.zero_()
     tokens = tokenizer(torch.zeros(1, 2, 3, 8, 8), first_frame=5)[0]
@@ -55,7 +118,7 @@ def test_position_is_that_of_the_piece_in_the_whole_frame():
 
 
 def test_first_frame_continues_a_stream():
-    tokenizer = PieceTokenizer(8, 2, 2, 8)
+    tokenizer = PieceTokenizer(8, 8, 2, 2, 8)
     frames = torch.rand(2, 5, 3, 8, 8)
     parts = [tokenizer(frames[:, :3]), tokenizer(frames[:, 3:], first_frame=3)]
     torch.testing.assert_close(torch.cat(parts, 1), tokenizer(frames))
@@ -65,7 +128,7 @@ def test_first_frame_continues_a_stream():
 @pytest.mark.parametrize(("patches", "other"), [(1, 4), (4, 1), (2, 4), (4, 2), (2, 2)])
 def test_other_patches_rearrange_the_same_tokens(patches, other):
     size, piece, num_frames = 16, 2, 3
-    tokenizer, frames = PieceTokenizer(size, patches, piece, 8), torch.rand(2, num_frames, 3, size, size)
+    tokenizer, frames = PieceTokenizer(size, size, patches, piece, 8), torch.rand(2, num_frames, 3, size, size)
     usual, found = tokenizer(frames), tokenizer(frames, patches_per_side=other)
     pieces = size // piece
 
@@ -84,14 +147,14 @@ def test_other_patches_rearrange_the_same_tokens(patches, other):
     for key in before:
         torch.testing.assert_close(found[:, *after[key]], usual[:, *before[key]])
     # as if made for them, and nothing stays behind
-    made = PieceTokenizer(size, other, piece, 8)
+    made = PieceTokenizer(size, size, other, piece, 8)
     made.load_state_dict(tokenizer.state_dict())
     assert torch.equal(found, made(frames))
     assert torch.equal(tokenizer(frames), usual)
 
 
 def test_other_patches_go_on_from_the_first_frame_too():
-    tokenizer, frames = PieceTokenizer(8, 2, 2, 8), torch.rand(1, 5, 3, 8, 8)
+    tokenizer, frames = PieceTokenizer(8, 8, 2, 2, 8), torch.rand(1, 5, 3, 8, 8)
     parts = [tokenizer(frames[:, :3], 0, 4), tokenizer(frames[:, 3:], 3, 4)]
     torch.testing.assert_close(torch.cat(parts, 1), tokenizer(frames, patches_per_side=4))
 
@@ -99,34 +162,46 @@ def test_other_patches_go_on_from_the_first_frame_too():
 # --- CNN --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (16, 24)])
 @pytest.mark.parametrize(("channels", "downsample"), [((4,), 1), ((4,), 2), ((4, 6), 2), ((4, 6, 4), 4)])
-def test_cnn_tokens_lie_row_by_row_on_their_grid(channels, downsample):
-    size = 16
-    encoder = CNNEncoder(size, channels, downsample, 8)
+def test_cnn_tokens_lie_row_by_row_on_their_grid(height, width, channels, downsample):
+    encoder = CNNEncoder(height, width, channels, downsample, 8)
     # smooth activations instead of ReLU, so that no unit is dead by chance
     encoder.cnn = torch.nn.Sequential(*(torch.nn.Softplus() if i % 2 else layer for i, layer in enumerate(encoder.cnn)))
     encoder.mlp = torch.nn.Identity()
-    seen = influence(encoder, torch.rand(1, 2, 3, size, size))
-    grid = size // downsample
-    assert seen.shape[:2] == (2, grid**2)
-    rows = torch.arange(size).float()
+    seen = influence(encoder, torch.rand(1, 2, 3, height, width))
+    columns = width // downsample
+    assert encoder.grid == (height // downsample, columns)
+    assert seen.shape[:2] == (2, height // downsample * columns)
     for frame in range(2):
         assert not seen[frame, :, 1 - frame].any(), "tokens of a frame read another frame"
-        for token in range(grid**2):
+        for token in range(seen.shape[1]):
             reached = seen[frame, token, frame] > 0
             # the field of view is centred on the token's cell, but for the edges of the image
-            y, x = (token // grid + 0.5) * downsample - 0.5, (token % grid + 0.5) * downsample - 0.5
+            y, x = (token // columns + 0.5) * downsample - 0.5, (token % columns + 0.5) * downsample - 0.5
             field = len(channels) * 2 * downsample
-            for centre, axis in ((y, 1), (x, 0)):
-                lines = rows[reached.any(axis)]
+            for centre, axis, size in ((y, 1, height), (x, 0, width)):
+                lines = torch.arange(size).float()[reached.any(axis)]
                 assert lines.min() <= centre <= lines.max()
                 assert (lines - centre).abs().max() <= field
                 if field <= centre < size - field:
                     assert (lines.mean() - centre).abs() <= downsample
 
 
+def test_a_transposed_frame_has_transposed_cnn_tokens():
+    usual, other = CNNEncoder(96, 64, (4, 5), 2, 8), CNNEncoder(64, 96, (4, 5), 2, 8)
+    other.load_state_dict(usual.state_dict())
+    with torch.no_grad():
+        for index in (0, 2):
+            other.cnn[index].weight.copy_(usual.cnn[index].weight.transpose(2, 3))
+    other.positions = usual.positions.view(48, 32, 8).transpose(0, 1).flatten(0, 1)
+    frames = torch.rand(1, 2, 3, 96, 64)
+    found = other(frames.transpose(3, 4)).view(1, 2, 32, 48, 8).transpose(2, 3)
+    torch.testing.assert_close(found, usual(frames).view(1, 2, 48, 32, 8), rtol=1e-4, atol=1e-5)
+
+
 def test_cnn_tokens_know_their_place_and_not_their_time():
-    encoder = CNNEncoder(8, (4,), 1, 8)
+    encoder = CNNEncoder(8, 8, (4,), 1, 8)
     frames = torch.full((1, 2, 3, 8, 8), 0.5)
     tokens = encoder(frames)
     assert torch.equal(tokens[:, 0], tokens[:, 1])
@@ -136,7 +211,7 @@ def test_cnn_tokens_know_their_place_and_not_their_time():
 
 
 def test_cnn_is_torchs_convolution():
-    encoder = CNNEncoder(8, (4, 5), 2, 8)
+    encoder = CNNEncoder(8, 8, (4, 5), 2, 8)
     frames = torch.rand(1, 1, 3, 8, 8)
     first, _, second, _ = encoder.cnn
     features = F.relu(F.conv2d(frames[0], first.weight, first.bias, stride=2, padding=1))

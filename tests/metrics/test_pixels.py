@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from slotssm.config import PAINTS
+from generators.paints import PAINTS
 from slotssm.errors import InputError
 from slotssm.metrics import color_accuracy, position_iou, psnr, rollout_mse, squared_error, ssim, white_ball_floor
 from slotssm.metrics.pixels import nearest_classes

@@ -2,24 +2,23 @@
 
 import torch
 
-from slotssm.config import (
-    Mamba2Config,
-    MambaConfig,
+from slotssm.layers import Mamba2Config, MambaConfig, S4DConfig, S5Config
+from slotssm.models import (
+    ModelState,
     OCSlotSSMConfig,
     RIMConfig,
-    S4DConfig,
-    S5Config,
     SAViConfig,
     SequenceModelConfig,
     SingleStateSSMConfig,
+    SlotModel,
     SlotRNNConfig,
     SlotSSMConfig,
     SlotTransformerConfig,
     SplitSSMConfig,
     StateSpaceModelConfig,
     TransformerConfig,
+    build_model,
 )
-from slotssm.models import ModelState, SlotSequenceModel, build_model
 
 CONFIGS: dict[str, type[SequenceModelConfig]] = {
     "slotssm": SlotSSMConfig,
@@ -70,7 +69,7 @@ def config_of(kind: str, mixer: str = "mamba", **changes) -> SequenceModelConfig
     return CONFIGS[kind](**fields | changes)
 
 
-def build(kind: str, mixer: str = "mamba", **changes) -> SlotSequenceModel:
+def build(kind: str, mixer: str = "mamba", **changes) -> SlotModel:
     """A small model in float64 whose parameters have all left their initial values."""
     torch.manual_seed(3)
     model = build_model(config_of(kind, mixer, **changes)).double()
@@ -85,7 +84,7 @@ def random_tokens(batch: int = 2, steps: int = STEPS, seed: int = 0) -> torch.Te
     return torch.randn(batch, steps, TOKENS, DIM, generator=generator, dtype=torch.float64)
 
 
-def start_of(model: SlotSequenceModel) -> torch.nn.Parameter:
+def start_of(model: SlotModel) -> torch.nn.Parameter:
     """The learned vectors that tell the slots apart."""
     if model.queries is not None:
         return model.queries

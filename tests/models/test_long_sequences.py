@@ -4,12 +4,12 @@ import pytest
 import torch
 from model_cases import CASES, DIM, case_name, config_of, slots_of
 
-from slotssm.models import SlotSequenceModel, build_model, composition
+from slotssm.models import SlotModel, build_model, pieces
 
 STEPS, TOKENS = 2560, 2
 
 
-def untrained(kind: str, mixer: str) -> SlotSequenceModel:
+def untrained(kind: str, mixer: str) -> SlotModel:
     # a second layer of a recurrence takes as long as the first and shows nothing new
     changes = {"num_layers": 1} if kind in ("slot-rnn", "rim") else {}
     return build_model(config_of(kind, mixer, **changes))
@@ -48,11 +48,12 @@ def test_without_gradients_a_long_sequence_is_walked_over_in_pieces(case, monkey
     lengths = []
     run = model._run
     monkeypatch.setattr(model, "_run", lambda part, state: lengths.append(part.shape[1]) or run(part, state))
-    monkeypatch.setattr(composition, "PIECE_BYTES", 4 * 2 * model.num_slots * DIM * 16)
+    num_states = getattr(model, "num_states", model.num_slots)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 4 * 2 * num_states * DIM * 16)
     with torch.no_grad():
-        pieces = model(tokens)
+        parted = model(tokens)
     assert lengths == [16, 16, 16, 2]
-    torch.testing.assert_close(pieces.slots, whole.slots, rtol=1e-4, atol=1e-4)
-    assert pieces.state.num_steps == 50
+    torch.testing.assert_close(parted.slots, whole.slots, rtol=1e-4, atol=1e-4)
+    assert parted.state.num_steps == 50
     if whole.attention is not None:
-        torch.testing.assert_close(pieces.attention, whole.attention, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(parted.attention, whole.attention, rtol=1e-4, atol=1e-4)

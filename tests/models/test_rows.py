@@ -21,7 +21,6 @@ from model_cases import (
     slots_of,
 )
 
-from slotssm.config import SlotSSMConfig, SlotTransformerConfig
 from slotssm.layers import (
     RIM,
     S4D,
@@ -39,10 +38,12 @@ from slotssm.models import (
     RIMs,
     SAVi,
     SingleStateSSM,
+    SlotModel,
     SlotRNN,
-    SlotSequenceModel,
     SlotSSM,
+    SlotSSMConfig,
     SlotTransformer,
+    SlotTransformerConfig,
     SplitSSM,
     Transformer,
     build_model,
@@ -51,7 +52,7 @@ from slotssm.models import (
 
 def encoded(encoder: SlotEncoder, tokens: torch.Tensor) -> torch.Tensor:
     """Slots of every step, one step at a time."""
-    return torch.stack([encoder(tokens[:, t]) for t in range(tokens.shape[1])], 1)
+    return torch.stack([encoder(None, tokens[:, t])[0] for t in range(tokens.shape[1])], 1)
 
 
 def state_space_layer(layer, slots: torch.Tensor) -> torch.Tensor:
@@ -135,13 +136,24 @@ def test_transformers_attend_to_all_slots_of_all_steps_so_far(kind):
     assert model.layers[1].reader is None
 
 
-def test_slot_rnn_is_a_gru_with_the_slot_mixer_in_its_loop():
-    model, tokens = build("slot-rnn"), random_tokens()
+@pytest.mark.parametrize("residual", [True, False])
+def test_slot_rnn_is_a_gru_with_the_slot_mixer_in_its_loop(residual):
+    model, tokens = build("slot-rnn", residual=residual), random_tokens()
     slots = encoded(model.layers[0].reader, tokens)
     for layer in model.layers:
-        slots = slots + gru_loop(layer.time_mixer, layer.time_norm(slots))
+        states = gru_loop(layer.time_mixer, layer.time_norm(slots))
+        slots = slots + states if residual else states
         assert layer.slot_mixer is None
-    close(model(tokens).slots, slots)
+    output = model(tokens)
+    close(output.slots, slots)
+    close(output.state.layers[-1].hidden, states[:, -1])
+
+
+def test_slot_rnn_is_residual_unless_told_otherwise():
+    assert config_of("slot-rnn").residual
+    assert torch.equal(
+        build("slot-rnn")(random_tokens()).slots, build("slot-rnn", residual=True)(random_tokens()).slots
+    )
 
 
 def test_slots_of_rim_are_the_states_of_its_units():
@@ -225,7 +237,7 @@ def test_time_and_slots_are_mixed_together(kind):
     assert (moved[:, 2:] > 0).all()
 
 
-def moved_slots(model: SlotSequenceModel) -> torch.Tensor:
+def moved_slots(model: SlotModel) -> torch.Tensor:
     """How far a change of one slot in the third step moves every slot of every step, before slots are mixed."""
     slots = torch.randn(2, STEPS, SLOTS, DIM, dtype=torch.float64)
     changed = slots.clone()

@@ -3,21 +3,16 @@ import math
 
 import pytest
 import torch
+from own_task import own_task
 
-from slotssm.config import (
-    BCBRecipe,
-    BouncingRecipe,
-    DataConfig,
-    MambaConfig,
-    OCSlotSSMConfig,
-    PredictConfig,
-    RunConfig,
-    S5Config,
-    SlotSSMConfig,
-)
+from generators.bcb import BCBRecipe
+from generators.bouncing_recipe import BouncingRecipe
+from slotssm.config import RecipeData, RunConfig
 from slotssm.errors import InputError
-from slotssm.presets import preset
-from slotssm.tasks import Predict, build_task
+from slotssm.experiments.presets import preset
+from slotssm.layers import MambaConfig, S5Config
+from slotssm.models import OCSlotSSMConfig, SlotSSMConfig
+from slotssm.tasks import Predict, PredictConfig
 from slotssm.tasks.task import nearest_classes
 
 LOSSES = ("bce", "mse", "ce")
@@ -42,12 +37,12 @@ def tiny_run(loss: str = "bce", model=MODEL, **options) -> RunConfig:
         max_speed_px_per_frame=1.0,
     )
     task = PredictConfig(loss=loss, **{"num_context": CONTEXT, "num_decoder_layers": 1, **options})
-    return RunConfig(data=DataConfig(recipe=recipe), task=task, model=model)
+    return RunConfig(data=RecipeData(recipe=recipe), task=task, model=model)
 
 
 def tiny_task(loss: str = "bce", **options) -> Predict:
     """In eval mode, with biases and gains of the head that make predictions far from grey."""
-    task = build_task(tiny_run(loss, **options)).eval()
+    task = own_task(tiny_run(loss, **options)).eval()
     with torch.no_grad():
         task.decoder.head[1].weight *= 6
     return task
@@ -357,7 +352,7 @@ def test_streams_are_numbered_from_their_beginning_in_training_too():
 @pytest.mark.parametrize(("loss", "share"), [("bce", 0.2), ("ce", 0.2), ("mse", 0.8)])
 def test_one_batch_can_be_learned_by_heart(loss, share):
     torch.manual_seed(0)
-    task = build_task(tiny_run(loss))
+    task = own_task(tiny_run(loss))
     y, x = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
     frames = torch.zeros(2, 6, SIZE, SIZE, 3, dtype=torch.uint8)
     color = torch.tensor(PALETTES[loss][1], dtype=torch.uint8)
@@ -385,8 +380,8 @@ def test_one_batch_can_be_learned_by_heart(loss, share):
 @torch.no_grad()
 def test_blinking_balls_are_predicted_in_their_colours():
     recipe = BCBRecipe(num_frames=6, size_px=SIZE, num_balls=2, radius_px=2.0, speed_px_per_frame=1.0)
-    run = RunConfig(data=DataConfig(recipe=recipe), task=PredictConfig(loss="ce", num_context=4), model=MODEL)
-    task = build_task(run)
+    run = RunConfig(data=RecipeData(recipe=recipe), task=PredictConfig(loss="ce", num_context=4), model=MODEL)
+    task = own_task(run)
     assert task.palette.tolist() == [list(color) for color in recipe.palette]
     frames = torch.tensor(recipe.palette, dtype=torch.uint8)[torch.randint(0, 7, (2, 6, SIZE, SIZE))]
     # before training no colour is likelier than another by much
@@ -406,7 +401,7 @@ def test_classes_are_the_nearest_colours():
 @torch.no_grad()
 def test_other_tasks_see_of_an_episode_what_they_may():
     frames = torch.randint(0, 256, (2, 6, SIZE, SIZE, 3), dtype=torch.uint8)
-    recall, reconstruct = build_task(preset("tiny-bcb")).eval(), build_task(preset("tiny-oc")).eval()
+    recall, reconstruct = own_task(preset("tiny-bcb")).eval(), own_task(preset("tiny-oc")).eval()
     assert torch.equal(recall.predict_episode(frames).slots, recall.predict(frames[:, :-1]).slots)
     assert torch.equal(reconstruct.predict_episode(frames).frames, reconstruct.predict(frames).frames)
     assert (recall.has_masks, reconstruct.has_masks, tiny_task().has_masks) == (False, True, False)

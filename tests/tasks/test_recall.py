@@ -4,13 +4,14 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from own_task import own_task
 
-from generators.bcb import make_episode, target_colors
-from slotssm.config import PAINTS, BCBRecipe
+from generators.bcb import BCBRecipe, make_episode, target_colors
+from generators.paints import PAINTS
 from slotssm.documents import override
 from slotssm.errors import InputError
-from slotssm.presets import preset
-from slotssm.tasks import Recall, build_task
+from slotssm.experiments.presets import preset
+from slotssm.tasks import Recall
 from slotssm.tasks.recall import prefix_targets
 
 RULES = ("earliest", "frequent")
@@ -19,7 +20,7 @@ PALETTE = [(0, 0, 0), *list(PAINTS.values())[:6]]
 
 @pytest.fixture
 def task() -> Recall:
-    return build_task(preset("tiny-bcb")).eval()
+    return own_task(preset("tiny-bcb")).eval()
 
 
 def random_episodes(num: int, frames: int = 6, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -104,7 +105,7 @@ def test_classes_of_other_colours_are_the_nearest(task):
 
 def test_one_batch_can_be_learned_by_heart():
     torch.manual_seed(0)
-    task = build_task(preset("tiny-bcb"))
+    task = own_task(preset("tiny-bcb"))
     frames, _ = random_episodes(2)
     optimiser = torch.optim.Adam(task.parameters(), lr=1e-2)
     losses = []
@@ -121,7 +122,7 @@ def test_one_batch_can_be_learned_by_heart():
 def test_task_is_refused_without_its_data():
     run = preset("tiny-bcb").model_copy(update={"data": preset("tiny-oc").data})
     with pytest.raises(InputError, match="'recall' needs data of kind 'bcb', not 'bouncing'"):
-        build_task(run)
+        own_task(run)
 
 
 # --- targets after every frame ----------------------------------------------------------------------------
@@ -172,7 +173,7 @@ def test_prefix_targets_of_generated_episodes(num_frames, rule):
     for ours, masks, colors in zip(found, batch["masks"], batch["objects/color"], strict=True):
         assert torch.equal(ours, torch.from_numpy(classes_so_far(masks.numpy(), colors.numpy(), rule)))
     # the last of them is the target that the episode holds
-    task = build_task(override(preset("tiny-bcb"), {"data": {"recipe": {"num_colors": 2}}}, "test"))
+    task = own_task(override(preset("tiny-bcb"), {"data": {"recipe": {"num_colors": 2}}}, "test"))
     assert torch.equal(found[:, -1], task.classes(batch["frames"][:, -1]))
 
 
@@ -212,7 +213,7 @@ def test_prefix_targets_of_an_episode_do_not_depend_on_the_others(rule):
 @pytest.mark.parametrize("patches", [1, 2, 4])
 def test_prefix_loss_is_the_cross_entropy_of_every_next_frame(patches, rule):
     changes = {"task": {"targets": "prefix"}, "data": {"recipe": {"rule": rule, "patches_per_side": patches}}}
-    task, batch = build_task(override(preset("tiny-bcb"), changes, "test")).eval(), episodes(rule=rule)
+    task, batch = own_task(override(preset("tiny-bcb"), changes, "test")).eval(), episodes(rule=rule)
     assert set(task.fields) <= set(batch)
     frames, losses = batch["frames"], []
     expected = [
@@ -234,7 +235,7 @@ def test_prefix_loss_is_the_cross_entropy_of_every_next_frame(patches, rule):
 
 def test_prefix_targets_ask_for_masks_and_colours_and_the_papers_protocol_for_frames_alone(task):
     assert task.fields == ("frames",)
-    prefix = build_task(override(preset("tiny-bcb"), {"task": {"targets": "prefix"}}, "test"))
+    prefix = own_task(override(preset("tiny-bcb"), {"task": {"targets": "prefix"}}, "test"))
     assert prefix.fields == ("frames", "masks", "objects/color")
 
 
@@ -247,7 +248,7 @@ STAGES = {0: 1, 2: 1, 3: 4, 4: 4, 5: 2, 1000: 2}
 def with_patches(patches: int, **aids) -> Recall:
     changes = {"task": aids, "data": {"recipe": {"patches_per_side": patches}}}
     torch.manual_seed(1)
-    return build_task(override(preset("tiny-bcb"), changes, "test"))
+    return own_task(override(preset("tiny-bcb"), changes, "test"))
 
 
 @torch.no_grad()

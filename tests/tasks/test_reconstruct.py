@@ -1,15 +1,15 @@
 import pytest
 import torch
 
-from slotssm.config import SlotSSMConfig
-from slotssm.presets import preset
-from slotssm.tasks import Reconstruct, build_task
+from slotssm.experiments.presets import preset
+from slotssm.models import SlotSSMConfig
+from slotssm.tasks import Reconstruct
 from slotssm.tasks.task import as_pixels
 
 
 @pytest.fixture
 def task() -> Reconstruct:
-    return build_task(preset("tiny-oc")).eval()
+    return own_task(preset("tiny-oc")).eval()
 
 
 def random_frames(num: int = 2, frames: int = 5) -> torch.Tensor:
@@ -77,7 +77,7 @@ def test_frames_are_reconstructed_without_the_future(task):
 @torch.no_grad()
 def test_slotssm_reconstructs_too_without_attention_to_show():
     model = SlotSSMConfig(num_slots=3, slot_dim=16, num_layers=1, num_heads=2, num_encoder_layers=1)
-    task = build_task(preset("tiny-oc").model_copy(update={"model": model}))
+    task = own_task(preset("tiny-oc").model_copy(update={"model": model}))
     prediction = task.predict(random_frames())
     assert prediction.attention is None
     assert prediction.masks.shape == (2, 5, 3, 16, 16)
@@ -85,7 +85,7 @@ def test_slotssm_reconstructs_too_without_attention_to_show():
 
 def test_one_batch_can_be_learned_by_heart():
     torch.manual_seed(0)
-    task = build_task(preset("tiny-oc"))
+    task = own_task(preset("tiny-oc"))
     y, x = torch.meshgrid(torch.arange(16), torch.arange(16), indexing="ij")
     frames = torch.zeros(2, 3, 16, 16, 3, dtype=torch.uint8)
     for t in range(3):

@@ -192,13 +192,9 @@ def _move(temporary: Path, out: Path) -> None:
 
 
 def _flush(folder: Path) -> None:
-    """Force a folder to stable storage; for many small files one call for all is far quicker than one for each."""
-    if hasattr(os, "sync"):
-        os.sync()
-        return
-    for path in folder.rglob("*"):
-        if path.is_file():
-            sync(path)
+    """Force a folder to stable storage, and nothing of other programs."""
+    for path in [folder, *folder.rglob("*")]:
+        sync(path)
 
 
 def _measure(folder: Path) -> tuple[int, int]:

@@ -46,7 +46,7 @@ class Folders:
             for name in episode.keys() - {"frames", "masks"}:
                 if not name.startswith("objects/") and episode[name].ndim:
                     (folder / f"{name.replace('/', '.')}.npy").write_bytes(as_npy(episode[name]))
-            (folder / "properties.json").write_text(as_json(self._properties(split, number, episode)))
+            (folder / "properties.json").write_text(as_json(self._properties(split, number, episode)), encoding="utf-8")
             yield
 
     def _write_pictures(self, folder: Path, episode: Episode) -> None:
@@ -88,7 +88,7 @@ class Folders:
         document = self._selection.describe(FORM) | {"frames_as": self._frames_as}
         if self._frames_as == "mp4":
             document |= {"lossy": ["frames"], "frames_per_s": FRAMES_PER_S}
-        (self._folder / DESCRIPTION).write_text(as_json(document))
+        (self._folder / DESCRIPTION).write_text(as_json(document), encoding="utf-8")
 
 
 def _spelled(values: np.ndarray, categories: list[str] | None, name: str) -> np.ndarray:

@@ -191,7 +191,7 @@ def is_export(folder: Path) -> bool:
     """Whether a folder was made by an export, complete or damaged."""
     for name in ("dataset.json", ".zattrs"):
         try:
-            if json.loads((folder / name).read_text()).get("format") == FORMAT:
+            if json.loads((folder / name).read_text(encoding="utf-8")).get("format") == FORMAT:
                 return True
         except (OSError, ValueError, AttributeError):
             continue

@@ -188,6 +188,6 @@ def _lists(folder: Path) -> dict[str, dict[str, int | None]]:
         if not path.exists():
             continue
         with documented(str(path)):
-            lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
+            lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
             found[split] = {Path(words[0]).stem: int(words[1]) if labelled else None for words in lines}
     return found

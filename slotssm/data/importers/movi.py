@@ -295,7 +295,7 @@ def _promised_records(folder: Path, split: str) -> list[int] | None:
     if not path.exists():
         return None
     with documented(str(path)):
-        for entry in json.loads(path.read_text())["splits"]:
+        for entry in json.loads(path.read_text(encoding="utf-8"))["splits"]:
             if entry["name"] == split:
                 return [int(count) for count in entry["shardLengths"]]
     return None
@@ -308,7 +308,9 @@ def _label_names(shard: str, shards: dict[str, list[Path]]) -> dict[str, tuple[s
     for theirs, names in LABELS.items():
         path = folder / f"instances-{theirs}.labels.txt"
         if path.exists():
-            found[theirs] = tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
+            found[theirs] = tuple(
+                line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
+            )
         elif theirs == "shape_label" and Path(shard).name.startswith("movi_a-"):
             found[theirs] = names[:3]
         else:

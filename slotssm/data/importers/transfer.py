@@ -1,16 +1,13 @@
 """Write a source's episodes into an episode file: resumable, and complete or absent.
 
-Episodes are read one by one into parts (small episode files of consecutive episodes) in a folder beside the output;
-complete parts are then joined without recompression and the result is moved into place. A part that is there is not
-read again.
+`slotssm.data.sharding` writes it; what complete shards hold is not read again.
 """
 
 import json
-import os
-import shutil
+import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,24 +15,25 @@ from typing import Any
 
 import numpy as np
 
-from slotssm import __version__
-from slotssm.data.episodes import Episode, EpisodeFile, EpisodeWriter, Layout
+from slotssm.data.episodes import Episode, EpisodeFile, Layout
 from slotssm.data.importers.catalog import open_source
 from slotssm.data.importers.options import ImportOptions
 from slotssm.data.importers.source import Source, Survey
-from slotssm.errors import InputError, Interrupted
-from slotssm.files import atomic, exclusive, explained, make_folder, read_json, refuse_existing, write_json
-from slotssm.interrupts import StopRequest, stop_requests
+from slotssm.data.sharding import (
+    Contents,
+    DamagedSourceError,
+    ProgressCallback,
+    Shard,
+    Work,
+    shard_length,
+    write_episodes,
+)
+from slotssm.documents import load
+from slotssm.errors import InputError
 
-PART_BYTES = 64 << 20
-"""Uncompressed bytes of a part, roughly."""
-PART_EPISODES = 64
-"""Most episodes of a part."""
-PLAN, LOCK = "plan.json", "lock"
+SHARD_EPISODES = 64
+"""Most episodes of a shard: reading is slow, and an interruption loses the shard that it meets."""
 PACKAGES = ("slotssm", "numpy", "h5py", "pillow", "imageio")
-
-ProgressCallback = Callable[[int, int], None]
-"""Called with the episodes done and the episodes in all."""
 
 
 @dataclass(frozen=True)
@@ -49,28 +47,12 @@ class Imported:
     seconds: float
     notes: list[str]
     """What a person should know of the result."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """Consecutive episodes of one split."""
-
-    split: str
-    first: int
-    count: int
-
-    @property
-    def file_name(self) -> str:
-        """Name inside the folder of parts."""
-        return f"{self.split}-{self.first:08d}-{self.count}.h5"
-
-
-class DamagedSourceError(InputError):
-    """The source, not the output, is at fault: nothing of the import is kept."""
+    is_new: bool = True
+    """False if it was complete before."""
 
 
 def default_path(src: Path, kind: str) -> Path:
-    """Where an import goes without `--out`, for example data/movi-movi_a.h5."""
+    """Where an import goes unless it is told, for example data/movi-movi_a.h5."""
     found = src.resolve()
     return Path("data") / f"{kind}-{found.name if found.is_dir() else found.stem}.h5"
 
@@ -119,144 +101,41 @@ def import_data(
         Interrupted: SIGINT or SIGTERM arrived; `resume` continues.
     """
     started = time.perf_counter()
-    if out.is_dir():
-        raise InputError(f"{out} is a folder; choose a file for --out")
-    refuse_existing(out, force)
     with closing(open_source(src, options)) as source:
-        make_folder(out.parent)
-        parts = out.with_name(out.name + ".parts")
-        unfinished = parts.exists()
-        parts.mkdir(exist_ok=True)
-        try:
-            with exclusive(parts / LOCK):
-                refuse_existing(out, force)  # again: another process may just have finished it
-                plan = _plan(source)
-                survey = _known_survey(parts, plan, resume, force) if unfinished else None
-                with stop_requests() as stop:
-                    survey, layout = _surveyed(source, survey)
-                    write_json(parts / PLAN, plan | {"survey": survey})
-                    members = list(_parts(source, layout))
-                    _write_parts(source, survey, layout, members, parts, stop, on_progress)
-                    _join(source, survey, layout, members, parts, out)
-        except DamagedSourceError as error:
-            shutil.rmtree(parts, ignore_errors=True)
-            raise InputError(str(error)) from None
-        shutil.rmtree(parts, ignore_errors=True)
-        counts, num_frames = _counts(source), len(source.keys) * layout["frames"].shape[0]
-        seconds = time.perf_counter() - started
-        return Imported(out, counts, num_frames, out.stat().st_size, seconds, source.notes(survey))
-
-
-def _plan(source: Source) -> dict[str, Any]:
-    """What decides the content of the parts."""
-    options = source.options.model_dump(mode="json")
-    return {"options": options, "source": source.provenance(), "version": __version__}
-
-
-def _known_survey(parts: Path, plan: dict[str, Any], resume: bool, force: bool) -> Survey | None:
-    """Clear an unfinished import, or check that it may and can be continued, and give what it had found out."""
-    if force and not resume:
-        for part in parts.iterdir():
-            if part.name != LOCK:
-                part.unlink()
-        return None
-    if not resume:
-        raise InputError(f"{parts} holds an unfinished import; pass --resume to continue it or --force to start again")
-    if not (parts / PLAN).exists():
-        return None
-    began = read_json(parts / PLAN)
-    survey = began.pop("survey", None)
-    if began != plan:
-        raise InputError(
-            f"{parts} belongs to other options, another source or another version; repeat the command that began it, "
-            "or pass --force without --resume to start again"
+        work = Work(
+            name="import",
+            plan=_plan(options, source.provenance()),
+            num_episodes=_counts(source),
+            plan_of=_plan_of,
+            prepare=lambda found: _contents(source, found),
         )
-    return survey
+        is_new = write_episodes(work, out, resume, force, on_progress)
+        with EpisodeFile(out) as episodes:
+            survey = episodes.config["found"]
+            num_frames = sum(math.prod(episodes.dataset(split, "frames").shape[:2]) for split in work.num_episodes)
+        seconds = time.perf_counter() - started
+        notes = source.notes(survey)
+        return Imported(out, _counts(source), num_frames, out.stat().st_size, seconds, notes, is_new)
 
 
-def _surveyed(source: Source, survey: Survey | None) -> tuple[Survey, Layout]:
-    try:
+def _plan(options: ImportOptions, provenance: Any) -> dict[str, Any]:
+    """What decides the content of an episode, beside its split and index."""
+    return {"options": options.model_dump(mode="json"), "source": provenance}
+
+
+def _plan_of(episodes: EpisodeFile) -> dict[str, Any]:
+    """The plan of a finished import, from its root attributes."""
+    config = episodes.config
+    provenance = config.pop("source", None)
+    config.pop("found", None)
+    return _plan(load(ImportOptions, config, f"{episodes.path}, attribute config"), provenance)
+
+
+def _contents(source: Source, survey: Survey | None) -> Contents:
+    """Look at the source, unless an interrupted import has found out what there is."""
+    with _reading(source):
         survey = source.survey() if survey is None else survey
-        return survey, source.layout(survey)
-    except InputError as error:
-        raise DamagedSourceError(str(error)) from None
-
-
-def _counts(source: Source) -> dict[str, int]:
-    return {split: len(keys) for split, keys in source.splits.items()}
-
-
-def _parts(source: Source, layout: Layout) -> Iterator[Part]:
-    episode_bytes = sum(field.num_bytes for field in layout.values())
-    per_part = max(1, min(PART_EPISODES, PART_BYTES // episode_bytes))
-    for split, count in _counts(source).items():
-        for first in range(0, count, per_part):
-            yield Part(split, first, min(per_part, count - first))
-
-
-def _write_parts(
-    source: Source,
-    survey: Survey,
-    layout: Layout,
-    members: list[Part],
-    parts: Path,
-    stop: StopRequest,
-    on_progress: ProgressCallback,
-) -> None:
-    missing = [part for part in members if not _is_complete(parts / part.file_name, part)]
-    total = len(source.keys)
-    kept = total - sum(part.count for part in missing)
-    on_progress(kept, total)
-    for part in missing:
-        target = parts / part.file_name
-        temporary = parts / f"{target.name}.{os.getpid()}.partial"
-        try:
-            with explained(target), EpisodeWriter(temporary, {}, layout, {part.split: part.count}) as writer:
-                for row in range(part.count):
-                    if stop:
-                        raise Interrupted(
-                            f"{stop.signal_name}: {kept} of {total} episodes are kept; --resume continues"
-                        )
-                    key = source.splits[part.split][part.first + row]
-                    writer.write(part.split, row, [_checked(source, key, survey, layout)])
-                    on_progress(kept + row + 1, total)
-            with explained(target):
-                os.replace(temporary, target)
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-        kept += part.count
-
-
-def _checked(source: Source, key: Any, survey: Survey, layout: Layout) -> Episode:
-    """One episode that fits the layout."""
-    try:
-        episode = source.read(key, survey)
-    except InputError as error:
-        raise DamagedSourceError(str(error)) from None
-    for name, field in layout.items():
-        shape = np.shape(episode[name])
-        if shape != field.shape:
-            raise DamagedSourceError(
-                f"{source.path}: an episode has {name} of shape {list(shape)}, others {list(field.shape)}; "
-                "import it apart, or pass --size or --frames"
-            )
-    return episode
-
-
-def _is_complete(path: Path, part: Part) -> bool:
-    """Whether a part is there and whole; HDF5 notices a file that was cut short."""
-    if not path.exists():
-        return False
-    try:
-        with EpisodeFile(path, needs_format=False) as episodes:
-            return episodes.num_episodes(part.split) == part.count
-    except InputError:
-        return False
-
-
-def _join(source: Source, survey: Survey, layout: Layout, members: list[Part], parts: Path, out: Path) -> None:
-    """Copy all parts into one file."""
+        layout = source.layout(survey)
     config = {**source.options.model_dump(mode="json"), "source": source.provenance(), "found": survey}
     attrs = {
         "generator": source.options.kind,
@@ -264,7 +143,44 @@ def _join(source: Source, survey: Survey, layout: Layout, members: list[Part], p
         "seed": source.options.seed,
         "versions": json.dumps({name: version(name) for name in PACKAGES}),
     }
-    with atomic(out) as temporary, EpisodeWriter(temporary, attrs, layout, _counts(source)) as writer:
-        for part in members:
-            with EpisodeFile(parts / part.file_name) as episodes:
-                writer.copy(part.split, part.first, episodes)
+    return Contents(layout, attrs, _maker(source, survey, layout), shard_length(layout, SHARD_EPISODES), found=survey)
+
+
+def _maker(source: Source, survey: Survey, layout: Layout) -> Callable[[Shard], Iterator[Episode]]:
+    """Reads the episodes of a shard, one by one and in this process, since a source keeps files open."""
+
+    def make(shard: Shard) -> Iterator[Episode]:
+        for key in source.splits[shard.split][shard.first : shard.first + shard.count]:
+            yield _checked(source, key, survey, layout)
+
+    return make
+
+
+def _counts(source: Source) -> dict[str, int]:
+    return {split: len(keys) for split, keys in source.splits.items()}
+
+
+def _checked(source: Source, key: Any, survey: Survey, layout: Layout) -> Episode:
+    """One episode that fits the layout."""
+    with _reading(source):
+        episode = source.read(key, survey)
+    for name, field in layout.items():
+        shape = np.shape(episode[name])
+        if shape != field.shape:
+            raise DamagedSourceError(
+                f"{source.path}: an episode has {name} of shape {list(shape)}, others {list(field.shape)}; "
+                "import it apart, or pass `size` or `num_frames`"
+            )
+    return episode
+
+
+@contextmanager
+def _reading(source: Source) -> Iterator[None]:
+    """Tell a source that is damaged from one that cannot be read just now, whose import may be continued."""
+    try:
+        yield
+    except InputError as error:
+        raise DamagedSourceError(str(error)) from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"cannot read {error.filename or source.path}: {reason}; `resume` continues") from None

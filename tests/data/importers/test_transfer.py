@@ -1,5 +1,7 @@
 """How an import is written: complete or absent, resumable, and the same however it was interrupted."""
 
+import errno
+import itertools
 import json
 import os
 import signal
@@ -37,7 +39,7 @@ def source(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch):
-    monkeypatch.setattr(module, "PART_EPISODES", 2)
+    monkeypatch.setattr(module, "SHARD_EPISODES", 2)
 
 
 @pytest.fixture
@@ -69,7 +71,7 @@ def test_interrupted_and_resumed_reads_nothing_twice_but_the_part_that_was_cut(s
     import_data(source, whole, OPTIONS)
     assert len(reads) == NUM
     reads.clear()
-    with pytest.raises(Interrupted, match=r"SIGTERM: 4 of 12 episodes are kept; --resume continues"):
+    with pytest.raises(Interrupted, match=r"SIGTERM: 4 of 12 episodes are kept; `resume` continues"):
         import_data(source, out, OPTIONS, on_progress=interrupt_at(5))
     assert reads == [f"clip{i}" for i in range(5)]
     assert not out.exists()
@@ -85,10 +87,10 @@ def test_interrupted_and_resumed_reads_nothing_twice_but_the_part_that_was_cut(s
 def test_an_unfinished_import_is_continued_or_dropped_but_never_mixed(source, out, tmp_path):
     with pytest.raises(Interrupted):
         import_data(source, out, OPTIONS, on_progress=interrupt_at(5))
-    with pytest.raises(InputError, match="--resume to continue it or --force"):
+    with pytest.raises(InputError, match="`resume` continues it, `force`"):
         import_data(source, out, OPTIONS)
     other = OPTIONS.model_copy(update={"size": (8, 8)})
-    with pytest.raises(InputError, match="belongs to other options"):
+    with pytest.raises(InputError, match="begun with other settings"):
         import_data(source, out, other, resume=True)
     # another file in the source
     clip = source / "clip3" / "1.png"
@@ -100,6 +102,43 @@ def test_an_unfinished_import_is_continued_or_dropped_but_never_mixed(source, ou
         assert file["test/frames"].shape == (NUM, 3, 8, 8, 3)
     with pytest.raises(InputError, match="exists already"):
         import_data(source, out, OPTIONS)
+
+
+def test_resume_of_a_complete_import_gives_the_usual_result(source, out, reads):
+    first = import_data(source, out, OPTIONS)
+    before = out.stat().st_mtime_ns
+    reads.clear()
+    again = import_data(source, out, OPTIONS, resume=True)
+    assert (first.is_new, again.is_new) == (True, False)
+    for name in ("path", "num_episodes", "num_frames", "stored_bytes", "notes"):
+        assert getattr(again, name) == getattr(first, name)
+    assert out.stat().st_mtime_ns == before
+    assert not reads
+    for other in (OPTIONS.model_copy(update={"size": (8, 8)}), ImportOptions(kind="folder", val=2)):
+        with pytest.raises(InputError, match="exists already and was made from other settings or another source"):
+            import_data(source, out, other, resume=True)
+    (source / "clip3" / "1.png").write_bytes((source / "clip3" / "1.png").read_bytes() + b"more")
+    with pytest.raises(InputError, match="another source"):
+        import_data(source, out, OPTIONS, resume=True)
+    assert out.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("at", [1, 8])
+def test_a_source_that_cannot_be_read_just_now_is_not_called_damaged(source, out, monkeypatch, at):
+    """A network file system that fails costs nothing of what is written, and is not called a failure to write."""
+    read, number = folder_module.FolderSource.read, itertools.count(1)
+
+    def failing(self, key, survey):
+        if next(number) == at:
+            raise OSError(errno.EIO, "Input/output error", str(source / "clip7" / "0.png"))
+        return read(self, key, survey)
+
+    monkeypatch.setattr(folder_module.FolderSource, "read", failing)
+    with pytest.raises(InputError, match=r"cannot read .*clip7/0\.png: Input/output error; `resume` continues"):
+        import_data(source, out, OPTIONS)
+    told = []
+    import_data(source, out, OPTIONS, resume=True, on_progress=lambda done, total: told.append(done))
+    assert told[0] == 2 * ((at - 1) // 2)
 
 
 def test_a_resumed_import_that_meets_damage_leaves_nothing(source, out):
@@ -128,7 +167,7 @@ import sys
 from pathlib import Path
 from slotssm.data.importers import ImportOptions, import_data, transfer
 
-transfer.PART_EPISODES = 1
+transfer.SHARD_EPISODES = 1
 import_data(Path(sys.argv[1]), Path(sys.argv[2]), ImportOptions(kind="rnem"), resume=True)
 """
 
@@ -148,7 +187,7 @@ def test_killed_and_resumed_the_file_is_the_same(tmp_path, out):
     assert len(kept) >= 10
     # stopped once more, to see that what was kept is not written again
     with suppress(Interrupted):
-        module.PART_EPISODES = 1
+        module.SHARD_EPISODES = 1
         import_data(tmp_path / "balls.h5", out, ImportOptions(kind="rnem"), True, False, interrupt_at(len(kept) + 2))
     assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in kept.items())
     import_data(tmp_path / "balls.h5", out, ImportOptions(kind="rnem"), resume=True)

@@ -1,0 +1,133 @@
+"""Which episodes and which of their frames a draw takes: pure functions of seed, epoch and position.
+
+Streams of random numbers are told apart by their spawn key: (0, epoch) orders the episodes of an epoch,
+(1, epoch, position) chooses the frames of the episode at that position.
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+
+from slotssm.errors import InputError
+
+ClipKind = Literal["whole", "contiguous", "segments", "every"]
+
+
+@dataclass(frozen=True)
+class Clips:
+    """How frames are taken from an episode of T frames.
+
+    Use the constructors `whole`, `contiguous`, `segments` and `every`.
+
+    Attributes:
+        kind: `whole` takes all frames. `contiguous` takes frames at a fixed distance from a random first one.
+            `segments` cuts the episode into as many parts as frames are wanted, equally long up to rounding, and
+            takes a random frame of each, as is usual for CATER (50 segments of 6 frames). `every` takes the middle
+            frame of each of these parts, the same ones at every draw.
+        clip_len: frames of a clip; 0 if it is the whole episode.
+        stride: distance of neighbouring frames of a `contiguous` clip.
+    """
+
+    kind: ClipKind = "whole"
+    clip_len: int = 0
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind == "whole":
+            if self.clip_len or self.stride != 1:
+                raise InputError("whole episodes have neither a clip_len nor a stride")
+        elif self.clip_len < 1:
+            raise InputError(f"clip_len={self.clip_len}: a clip has at least one frame")
+        if self.stride < 1 or (self.stride > 1 and self.kind != "contiguous"):
+            raise InputError(f"stride={self.stride}: must be at least 1, and more than 1 needs contiguous clips")
+
+    @classmethod
+    def whole(cls) -> Self:
+        """All frames of an episode."""
+        return cls()
+
+    @classmethod
+    def contiguous(cls, clip_len: int, stride: int = 1) -> Self:
+        """Frames at a distance of `stride` from a random first one on; a `clip_len` of 0 takes whole episodes."""
+        return cls("contiguous", clip_len, stride) if clip_len else cls(stride=stride)
+
+    @classmethod
+    def segments(cls, num_segments: int) -> Self:
+        """One random frame of each of `num_segments` parts of an episode."""
+        return cls("segments", num_segments)
+
+    @classmethod
+    def every(cls, clip_len: int) -> Self:
+        """`clip_len` evenly spaced frames, always the same."""
+        return cls("every", clip_len)
+
+    @property
+    def span(self) -> int:
+        """Frames that an episode must have at least; 0 for whole episodes."""
+        return (self.clip_len - 1) * self.stride + 1 if self.clip_len else 0
+
+    def length(self, num_frames: int) -> int:
+        """Frames of a clip from an episode of `num_frames`."""
+        return self.clip_len or num_frames
+
+    def check(self, num_frames: int, source: object) -> None:
+        """Refuse episodes that are too short.
+
+        Args:
+            num_frames: T, frames of an episode.
+            source: where the episodes are from, for the message.
+
+        Raises:
+            InputError: a clip is longer than the episodes.
+        """
+        if self.span > num_frames:
+            wanted = f"clip_len {self.clip_len}"
+            wanted += f" with stride {self.stride} spans {self.span} frames and" if self.stride > 1 else ""
+            raise InputError(f"{wanted} exceeds the {num_frames} frames of the episodes in {source}")
+
+    def frames(self, num_frames: int, seed: int, epoch: int, position: int) -> np.ndarray:
+        """Frames of the clip at a position of an epoch.
+
+        Args:
+            num_frames: T, frames of the episode.
+            seed: of the draws.
+            epoch: passes over the data before this one.
+            position: place in the epoch.
+
+        Returns:
+            Ascending indices, int64 [`length(num_frames)`].
+        """
+        if self.kind == "whole":
+            return np.arange(num_frames)
+        if self.kind == "every":
+            edges = segment_edges(num_frames, self.clip_len)
+            return (edges[:-1] + edges[1:] - 1) // 2
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, epoch, position)))
+        if self.kind == "segments":
+            edges = segment_edges(num_frames, self.clip_len)
+            return rng.integers(edges[:-1], edges[1:])
+        return self.starting_at(int(rng.integers(num_frames - self.span + 1)))
+
+    def starting_at(self, first: int) -> np.ndarray:
+        """Frames of the `contiguous` clip that starts at this frame, int64 [clip_len]."""
+        return np.arange(first, first + self.span, self.stride)
+
+
+def segment_edges(num_frames: int, num_segments: int) -> np.ndarray:
+    """Cut `num_frames` frames into segments whose lengths differ by at most one.
+
+    Returns:
+        Edges, int64 [num_segments + 1]: segment n holds the frames from edge n up to, not including, edge n + 1.
+    """
+    return np.arange(num_segments + 1) * num_frames // num_segments
+
+
+@functools.lru_cache(maxsize=4)
+def episode_order(seed: int, epoch: int, num_episodes: int) -> np.ndarray:
+    """The order in which an epoch shows its episodes: a permutation, int64 [num_episodes], not to be written to."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, epoch)))
+    order = rng.permutation(num_episodes)
+    order.setflags(write=False)
+    return order

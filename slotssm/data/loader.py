@@ -1,0 +1,263 @@
+"""Training batches as a pure function of the step, prepared in the background."""
+
+import logging
+import math
+import os
+import weakref
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slotssm.data.clips import Clips, episode_order
+from slotssm.data.reader import RESIDENT_BYTES, Reader
+from slotssm.errors import InputError
+
+Batch = dict[str, Tensor]
+"""Field name to tensor [B, ...]."""
+
+PREFETCH = 4
+"""Batches that are prepared ahead of the one in use ..."""
+PREFETCH_BYTES = 256 << 20
+"""... as far as they take no more memory than this; always at least one."""
+MAX_WORKERS = 4
+"""Threads that `auto` takes at most."""
+
+
+class Loader:
+    """Training batches of one split.
+
+    Every epoch is a fresh permutation of the episodes; the step alone decides epoch, episodes and clips. Processes
+    that train together share out the rows of a batch: the parts of all ranks, one after the other, are the batch of a
+    single process.
+
+    A loader may be pickled and used after a fork. `close` it, or use it as a context manager, to stop its threads at
+    once; one that is forgotten stops them too.
+
+    Args:
+        path: episode file.
+        split: which split.
+        fields: datasets to read. Those with a time axis give their frames of the clip, the others all they have of an
+            episode. Types are those of the file, but uint16 becomes int32 and uint32 int64.
+        batch_size: episodes of a batch, over all processes.
+        clips: how frames are taken from an episode.
+        seed: of permutations and clips.
+        rank: number of this process, from 0.
+        num_processes: processes that share out every batch.
+        num_episodes: use only the first so many episodes of the split; None uses all.
+        workers: threads that read ahead; 0 reads when asked. `auto` leaves at least half of the cores to training.
+        prefetch: batches to read ahead, if they fit into `PREFETCH_BYTES`.
+        pin: give out page-locked memory, for copies to a GPU that do not wait.
+        resident_bytes: fields that fit into this together stay in memory once they were read.
+
+    Attributes:
+        num_episodes: episodes of an epoch.
+        num_frames: frames of an episode in the file.
+        clip_len: frames of a clip.
+        workers: threads that read ahead.
+        depth: batches that are read ahead.
+
+    Raises:
+        InputError: the file, the split or a field is missing or wrong, there are too few episodes or frames, or the
+            batch cannot be shared out equally.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        split: str,
+        fields: Sequence[str],
+        *,
+        batch_size: int,
+        clips: Clips,
+        seed: int,
+        rank: int = 0,
+        num_processes: int = 1,
+        num_episodes: int | None = None,
+        workers: int | Literal["auto"] = "auto",
+        prefetch: int = PREFETCH,
+        pin: bool = False,
+        resident_bytes: int = RESIDENT_BYTES,
+    ) -> None:
+        self._reader = Reader(path, split, fields, resident_bytes=resident_bytes)
+        self.num_frames = self._reader.num_frames
+        self.num_episodes = _count_episodes(self._reader.num_episodes, num_episodes, f"{path}: split {split!r}")
+        clips.check(self.num_frames, path)
+        self.clip_len = clips.length(self.num_frames)
+        if batch_size < 1 or batch_size % num_processes:
+            raise InputError(
+                f"a batch of {batch_size} episodes cannot be shared out equally by {num_processes} processes"
+            )
+        if not 0 <= rank < num_processes:
+            raise InputError(f"rank {rank} is not one of {num_processes} processes")
+        if workers != "auto" and workers < 0:
+            raise InputError(f"`workers` is {workers}, but must be at least 0")
+        self._batch_size, self._clips, self._seed = batch_size, clips, seed
+        self._num_rows = batch_size // num_processes
+        self._first_row = rank * self._num_rows
+        self.workers = _choose_workers(num_processes) if workers == "auto" else workers
+        shapes = {
+            name: (self._num_rows, *field.part_shape(self.clip_len)) for name, field in self._reader.fields.items()
+        }
+        dtypes = {name: torch.from_numpy(np.empty(0, field.dtype)).dtype for name, field in self._reader.fields.items()}
+        self._layout = {name: (shape, dtypes[name]) for name, shape in shapes.items()}
+        batch_bytes = sum(math.prod(shape) * dtype.itemsize for shape, dtype in self._layout.values())
+        self.depth = max(1, min(prefetch, PREFETCH_BYTES // max(1, batch_bytes)))
+        self._pin = pin and torch.cuda.is_available()
+        if pin and not self._pin:
+            logging.getLogger("slotssm").warning("batches are not page-locked: torch sees no GPU of CUDA")
+        self._iterators: weakref.WeakSet[_Ahead] = weakref.WeakSet()
+
+    def batch(self, step: int) -> Batch:
+        """The batch of an optimiser step, counted from 0, read now."""
+        batch = self._empty()
+        self._fill(batch, step, range(self._num_rows))
+        return batch
+
+    def batches(self, first_step: int = 0) -> Iterator[tuple[int, Batch]]:
+        """Steps and their batches from this step on, without end; the same as `batch` gives, but read ahead.
+
+        What goes wrong while reading is raised when its batch is asked for, and ends the iteration.
+        """
+        if not self.workers:
+            return ((step, self.batch(step)) for step in _count_from(first_step))
+        ahead = _Ahead(self, first_step)
+        self._iterators.add(ahead)
+        return ahead
+
+    def picks(self, step: int) -> list[tuple[int, np.ndarray]]:
+        """Episode and frames of every row of a batch."""
+        return [self._pick(step, row) for row in range(self._num_rows)]
+
+    def _pick(self, step: int, row: int) -> tuple[int, np.ndarray]:
+        draw = step * self._batch_size + self._first_row + row
+        epoch, position = divmod(draw, self.num_episodes)
+        episode = int(episode_order(self._seed, epoch, self.num_episodes)[position])
+        return episode, self._clips.frames(self.num_frames, self._seed, epoch, position)
+
+    def _empty(self) -> Batch:
+        """Memory of a batch."""
+        return {
+            name: torch.empty(shape, dtype=dtype, pin_memory=self._pin) for name, (shape, dtype) in self._layout.items()
+        }
+
+    def _fill(self, batch: Batch, step: int, rows: range) -> None:
+        """Read some rows of a batch, in any thread."""
+        for row in rows:
+            episode, frames = self._pick(step, row)
+            for name, tensor in batch.items():
+                self._reader.read(name, episode, frames, tensor[row].numpy())
+
+    def close(self) -> None:
+        """Stop all threads, close the file and free memory; the loader cannot be used any more."""
+        for ahead in list(self._iterators):
+            ahead.close()
+        self._reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_iterators": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._iterators = weakref.WeakSet()
+
+
+class _Ahead(Iterator[tuple[int, Batch]]):
+    """The batches from a step on, of which `loader.depth` are being read in threads.
+
+    After a fork the child starts threads of its own where the parent stood.
+    """
+
+    def __init__(self, loader: Loader, first_step: int) -> None:
+        self._loader, self._step = loader, first_step
+        self._pending: deque[tuple[Batch, list[Future[None]]]] = deque()
+        self._pool: ThreadPoolExecutor | None = None
+        self._stop: weakref.finalize | None = None
+        self._process = -1
+        self._closed = False
+        # rows that a thread reads at a time
+        self._stride = max(1, math.ceil(loader._num_rows / (4 * loader.workers)))
+
+    def __next__(self) -> tuple[int, Batch]:
+        if self._closed:
+            raise StopIteration
+        try:
+            if self._process != os.getpid():
+                self._start()
+            batch, futures = self._pending[0]
+            for future in futures:
+                future.result()
+            # no more than `depth` batches are held here at any time
+            self._pending.popleft()
+            step, self._step = self._step, self._step + 1
+            self._submit(step + self._loader.depth)
+        except BaseException:
+            # also Ctrl-C: the threads finish the rows that they are at
+            self.close()
+            raise
+        return step, batch
+
+    def _start(self) -> None:
+        if self._stop is not None:
+            self._stop.detach()
+        self._process = os.getpid()
+        # the file is opened here, so that no two threads do it
+        self._loader._reader.open()
+        self._pool = ThreadPoolExecutor(self._loader.workers, thread_name_prefix="slotssm-loader")
+        # for iterators that are forgotten; threads that are left over must not keep the interpreter from ending
+        self._stop = weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
+        self._pending.clear()
+        for step in range(self._step, self._step + self._loader.depth):
+            self._submit(step)
+
+    def _submit(self, step: int) -> None:
+        assert self._pool is not None
+        loader, batch = self._loader, self._loader._empty()
+        num_rows = loader._num_rows
+        parts = [range(row, min(row + self._stride, num_rows)) for row in range(0, num_rows, self._stride)]
+        self._pending.append((batch, [self._pool.submit(loader._fill, batch, step, rows) for rows in parts]))
+
+    def close(self) -> None:
+        """Stop the threads and wait for them."""
+        self._closed = True
+        self._pending.clear()
+        if self._stop is not None:
+            self._stop.detach()
+        if self._pool is not None and self._process == os.getpid():
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool = None
+
+
+def _count_from(first: int) -> Iterator[int]:
+    step = first
+    while True:
+        yield step
+        step += 1
+
+
+def _count_episodes(stored: int, wanted: int | None, source: str) -> int:
+    if stored == 0:
+        raise InputError(f"{source} has no episodes")
+    if wanted is not None and not 1 <= wanted <= stored:
+        raise InputError(f"{source} has {stored} episodes, but `num_episodes` is {wanted}")
+    return stored if wanted is None else wanted
+
+
+def _choose_workers(num_processes: int) -> int:
+    """A thread for every two cores of this process, at least 1 and at most `MAX_WORKERS`."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(MAX_WORKERS, cores // (2 * num_processes)))

@@ -1,0 +1,357 @@
+"""Reading parts of episodes, from any thread and in any process.
+
+HDF5 lets one thread in at a time, and h5py keeps Python's lock meanwhile. Datasets that lie as this package writes
+them (deflated chunks of whole frames of one episode) are therefore read past it: HDF5 says once where the chunks are,
+then they are read and inflated outside both locks. All other datasets are sliced by h5py, with equal results.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from slotssm.data.episodes import EpisodeFile
+from slotssm.errors import InputError
+
+try:
+    from isal import isal_zlib as deflate
+except ImportError:
+    import zlib as deflate  # type: ignore[no-redef]
+
+RESIDENT_BYTES = 2 << 30
+"""Fields stay in memory once they were read, the smallest first, as long as they fit into this together."""
+GROUP_BYTES = 1 << 20
+"""Resident fields that are sliced by h5py are read in groups of episodes of about this size."""
+DEFLATE = 1
+"""HDF5's number of the filter."""
+WIDENED = {np.dtype(np.uint16): np.dtype(np.int32), np.dtype(np.uint32): np.dtype(np.int64)}
+"""torch hardly computes with these, so they become the next wider type."""
+
+
+@dataclass(frozen=True)
+class StoredField:
+    """How a dataset lies in the file.
+
+    Attributes:
+        shape: with the axis of episodes.
+        stored: type in the file.
+        time_axis: index of the time axis in `shape`; None if there is none.
+    """
+
+    shape: tuple[int, ...]
+    stored: np.dtype
+    time_axis: int | None
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type that is given out: the stored one in native byte order; uint16 becomes int32, uint32 int64."""
+        native = self.stored.newbyteorder("=")
+        return WIDENED.get(native, native)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the whole dataset."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.stored.itemsize
+
+    def part_shape(self, num_frames: int) -> tuple[int, ...]:
+        """Shape of a part of one episode with this many frames."""
+        shape = list(self.shape)
+        if self.time_axis is not None:
+            shape[self.time_axis] = num_frames
+        return tuple(shape[1:])
+
+
+class Reader:
+    """Reads parts of the episodes of one split.
+
+    It may be used by several threads at once, pickled, and used after a fork: every process opens the file for itself
+    at its first read.
+
+    Args:
+        path: episode file; a relative path is resolved at once.
+        split: which split.
+        fields: datasets to read.
+        resident_bytes: how much may stay in memory. Nothing is read ahead of its first use.
+
+    Attributes:
+        num_episodes: episodes of the split.
+        num_frames: frames of an episode; 1 if no field has a time axis.
+        fields: datasets by name.
+
+    Raises:
+        InputError: the file, the split or a field is missing or wrong, or the fields differ in their number of frames.
+    """
+
+    def __init__(
+        self, path: str | Path, split: str, fields: Sequence[str], *, resident_bytes: int = RESIDENT_BYTES
+    ) -> None:
+        self.path, self.split = Path(os.path.abspath(path)), split
+        self._opened: _Opened | None = None
+        self._closed = False
+        with EpisodeFile(Path(path), needs_frames="frames" in fields) as file:
+            self.attrs = file.attrs
+            self.fields = {name: _stored(file, split, name) for name in fields}
+            self.num_episodes = file.num_episodes(split)
+            self.num_frames = self._count_frames(path)
+        self._resident_bytes = resident_bytes
+        self._resident = self._make_resident()
+
+    def _count_frames(self, path: str | Path) -> int:
+        lengths = {
+            name: field.shape[field.time_axis] for name, field in self.fields.items() if field.time_axis is not None
+        }
+        if len(set(lengths.values())) > 1:
+            raise InputError(f"{path}: fields of split {self.split} differ in their number of frames: {lengths}")
+        return next(iter(lengths.values()), 1)
+
+    def _make_resident(self) -> dict[str, "_Resident"]:
+        resident, left = {}, self._resident_bytes
+        for name, field in sorted(self.fields.items(), key=lambda item: item[1].num_bytes):
+            left -= field.num_bytes
+            if left >= 0:
+                resident[name] = _Resident(field)
+        return resident
+
+    def read(self, name: str, episode: int, frames: np.ndarray, out: np.ndarray) -> None:
+        """Read a part of one episode.
+
+        Args:
+            name: which field.
+            episode: which episode, from 0.
+            frames: ascending frames to take, int [T']; ignored by fields without a time axis.
+            out: written to, of shape `part_shape(T')`.
+
+        Raises:
+            InputError: the stored bytes are damaged.
+        """
+        opened = self._open()
+        if out.size == 0:
+            return
+        chunks = opened.chunks.get(name)
+        if chunks is None:
+            self._slice(opened, name, episode, frames, out)
+            return
+        for block, rows, places in _by_block(frames, chunks.num_frames):
+            out[rows] = self._block(opened, name, episode, block)[places]
+
+    def _block(self, opened: "_Opened", name: str, episode: int, block: int) -> np.ndarray:
+        """The frames of one chunk, without the padding of the last one."""
+        chunks = opened.chunks[name]
+        where = (episode, slice(block * chunks.num_frames, (block + 1) * chunks.num_frames))
+        resident = self._resident.get(name)
+        if resident is not None and (kept := resident.get(where, (episode, block))) is not None:
+            return kept
+        array = chunks.read(episode, block)
+        if array is None:
+            # a chunk that was never written, or one that is damaged, of which HDF5 says the truth
+            array = opened.file.read(self.split, name, where)
+        if resident is not None:
+            resident.put(where, (episode, block), array)
+        return array
+
+    def _slice(self, opened: "_Opened", name: str, episode: int, frames: np.ndarray, out: np.ndarray) -> None:
+        """What `read` does for datasets that lie in another way."""
+        field, resident = self.fields[name], self._resident.get(name)
+        if resident is not None:
+            group, rest = divmod(episode, resident.group)
+            where = (slice(group * resident.group, (group + 1) * resident.group),)
+            episodes = resident.get(where, (group,))
+            if episodes is None:
+                episodes = opened.file.read(self.split, name, where)
+                resident.put(where, (group,), episodes)
+            array, first = episodes[rest], 0
+        else:
+            first = int(frames[0]) if field.time_axis is not None else 0
+            before = (slice(None),) * ((field.time_axis or 1) - 1)
+            span = () if field.time_axis is None else (*before, slice(first, int(frames[-1]) + 1))
+            array = opened.file.read(self.split, name, (episode, *span))
+        if field.time_axis is not None:
+            array = np.take(array, frames - first, axis=field.time_axis - 1)
+        out[...] = array
+
+    def open(self) -> None:
+        """Open the file in this process, unless it is open."""
+        self._open()
+
+    def _open(self) -> "_Opened":
+        if self._closed:
+            raise ValueError(f"{self.path}: the reader is closed")
+        # HDF5 does not survive a fork: a child opens the file for itself. Two threads that do it at once do no harm
+        opened = self._opened
+        if opened is None or opened.process != os.getpid():
+            opened = self._opened = _Opened(self)
+        return opened
+
+    def close(self) -> None:
+        """Close the file and let go of what was read; no thread may be reading."""
+        self._closed = True
+        self._resident = {}
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": None, "_resident": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._resident = {} if self._closed else self._make_resident()
+
+
+class _Opened:
+    """The file as one process has it open."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.process = os.getpid()
+        self.file = EpisodeFile(reader.path, needs_frames=False)
+        self.chunks: dict[str, _Chunks] = {}
+        for name, field in reader.fields.items():
+            chunks = _Chunks.of(self.file.dataset(reader.split, name), field)
+            if chunks is not None:
+                self.chunks[name] = chunks
+
+    def close(self) -> None:
+        for chunks in self.chunks.values():
+            chunks.close()
+        self.file.close()
+
+
+class _Chunks:
+    """Where the chunks of a dataset are whose chunks hold whole frames of one episode, deflated and nothing else."""
+
+    def __init__(self, handle: int, field: StoredField, num_frames: int, index: np.ndarray) -> None:
+        self.num_frames = num_frames
+        """Frames in a chunk."""
+        self._field, self._index = field, index
+        # a descriptor of our own on the very file that HDF5 has open, whatever its path names by now
+        self._handle = os.dup(handle)
+        self._num_bytes = num_frames * int(np.prod(field.shape[2:], dtype=np.int64)) * field.stored.itemsize
+
+    @classmethod
+    def of(cls, dataset: Any, field: StoredField) -> "_Chunks | None":
+        """None if the dataset lies in another way, or this platform cannot read past HDF5."""
+        shape, chunks = field.shape, dataset.chunks
+        if not hasattr(os, "pread") or not hasattr(dataset.id, "chunk_iter") or field.time_axis != 1 or not chunks:
+            return None
+        if chunks[0] != 1 or chunks[2:] != shape[2:] or not _is_plain(dataset, field) or 0 in shape:
+            return None
+        # byte offset, stored bytes (0: never written), and whether the filter was left out
+        index = np.zeros((shape[0], -(-shape[1] // chunks[1]), 3), np.int64)
+
+        def note(chunk: Any) -> None:
+            episode, frame = chunk.chunk_offset[:2]
+            index[episode, frame // chunks[1]] = chunk.byte_offset, chunk.size, chunk.filter_mask & 1
+
+        try:
+            dataset.id.chunk_iter(note)
+            found = cls(dataset.file.id.get_vfd_handle(), field, chunks[1], index)
+        except (OSError, RuntimeError, ValueError, NotImplementedError):
+            return None
+        if not found._agrees(dataset):
+            found.close()
+            return None
+        return found
+
+    def _agrees(self, dataset: Any) -> bool:
+        """Whether HDF5 reads the same bytes of the first chunk, which it would not with an unusual driver."""
+        written = np.argwhere(self._index[..., 1])
+        if len(written) == 0:
+            return True
+        episode, block = (int(place) for place in written[0])
+        offset = (episode, block * self.num_frames, *(0 for _ in self._field.shape[2:]))
+        try:
+            return bytes(dataset.id.read_direct_chunk(offset)[1]) == self._raw(episode, block)
+        except (OSError, RuntimeError):
+            return False
+
+    def _raw(self, episode: int, block: int) -> bytes:
+        start, size, _ = self._index[episode, block].tolist()
+        return os.pread(self._handle, size, start)
+
+    def read(self, episode: int, block: int) -> np.ndarray | None:
+        """The frames of a chunk [n, ...]; None if it cannot be had, for whatever reason."""
+        try:
+            raw = self._raw(episode, block)
+            if len(raw) == 0:
+                return None
+            if not self._index[episode, block, 2]:
+                raw = deflate.decompress(raw, bufsize=self._num_bytes)
+        except (OSError, deflate.error):
+            return None
+        if len(raw) != self._num_bytes:
+            return None
+        shape = self._field.shape
+        frames = np.frombuffer(raw, self._field.stored).reshape(self.num_frames, *shape[2:])
+        return frames[: shape[1] - block * self.num_frames]
+
+    def close(self) -> None:
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+    def __del__(self) -> None:
+        # not set if `dup` failed
+        if getattr(self, "_handle", -1) >= 0:
+            self.close()
+
+
+class _Resident:
+    """A dataset that stays in memory, filled as it is read."""
+
+    def __init__(self, field: StoredField) -> None:
+        self.group = max(1, GROUP_BYTES * field.shape[0] // max(1, field.num_bytes))
+        """Episodes that are read at a time where the dataset is sliced by h5py."""
+        # the system hands out the memory when it is written to
+        self._array = np.empty(field.shape, field.stored)
+        self._filled: set[tuple[int, ...]] = set()
+
+    def get(self, where: tuple[Any, ...], key: tuple[int, ...]) -> np.ndarray | None:
+        """What was put there; None if nothing was."""
+        return self._array[where] if key in self._filled else None
+
+    def put(self, where: tuple[Any, ...], key: tuple[int, ...], values: np.ndarray) -> None:
+        """Keep values; two threads may keep the same ones."""
+        self._array[where] = values
+        self._filled.add(key)
+
+
+def _stored(file: EpisodeFile, split: str, name: str) -> StoredField:
+    dataset = file.dataset(split, name)
+    if dataset.dtype.kind not in "biuf":
+        raise InputError(f"{file.path}: {split}/{name} holds no numbers, so it cannot be a tensor")
+    return StoredField(dataset.shape, dataset.dtype, file.axis(split, name, "time"))
+
+
+def _is_plain(dataset: Any, field: StoredField) -> bool:
+    """Whether chunks are the values themselves, deflated, and only that."""
+    filters, stored = dataset.id.get_create_plist(), dataset.id.get_type()
+    if filters.get_nfilters() != 1 or filters.get_filter(0)[0] != DEFLATE:
+        return False
+    # numbers of fewer bits than they take are for HDF5 to unpack; so are booleans, which it knows as an enumeration
+    return field.stored.kind in "iuf" and stored.get_precision() == 8 * field.stored.itemsize == 8 * stored.get_size()
+
+
+def _by_block(frames: np.ndarray, num_frames: int) -> Iterator[tuple[int, slice, Any]]:
+    """Each chunk that holds some of the frames, which rows of the output they are, and their places in the chunk."""
+    blocks = frames // num_frames
+    edges = [0, *(np.flatnonzero(np.diff(blocks)) + 1).tolist(), len(frames)]
+    for first, last in zip(edges, edges[1:], strict=False):
+        if first == last:
+            continue
+        block = int(blocks[first])
+        places = frames[first:last] - block * num_frames
+        start, stop = int(places[0]), int(places[-1]) + 1
+        # a slice spares the copy that an array of indices makes
+        yield block, slice(first, last), slice(start, stop) if stop - start == len(places) else places

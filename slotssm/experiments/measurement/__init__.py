@@ -1,0 +1,1 @@
+"""What things cost on this machine, and what machine it is."""

@@ -1,0 +1,31 @@
+"""Where a number was measured."""
+
+import os
+import platform
+from typing import Any
+
+import psutil
+import torch
+
+from slotssm.training.device import resolve_device
+from slotssm.training.run import processor
+
+
+def free_memory(device: str) -> int:
+    """Bytes that are free on a GPU, or in the memory of this machine."""
+    if resolve_device(device) == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    return int(psutil.virtual_memory().available)
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores and threads of this process."""
+    found = {
+        "cpu": processor()["name"],
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": platform.system(),
+    }
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return {**found, "python": platform.python_version(), "torch": torch.__version__}

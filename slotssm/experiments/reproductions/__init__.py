@@ -1,0 +1,1 @@
+"""Reproductions: the paper's comparisons as cells that are trained, scored and recorded one by one."""

@@ -1,0 +1,251 @@
+"""Cells of a reproduction: one model in one setting with one seed, done once and recorded.
+
+The folder of a reproduction holds `cells/<cell>.json` (and a picture) for every cell that is done, which is all that
+its tables and figures are made from, `runs/<cell>/` while and after it is trained, and `data/`. A cell that was
+interrupted goes on from its last checkpoint; cells may be run by several processes or machines. A cell may start
+from the weights of another, which is then trained first.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from slotssm.config import FileData, InitialConfig, RunConfig
+from slotssm.data.episodes import EpisodeFile
+from slotssm.documents import load
+from slotssm.errors import InputError, Interrupted, SlotSSMError
+from slotssm.evaluation import ScoringOptions
+from slotssm.evaluation.strips import draw_strip
+from slotssm.experiments.datasets import ensure_own_data, spec_of
+from slotssm.experiments.measurement.provenance import free_memory, machine
+from slotssm.experiments.session import evaluate_run, load_run, resume_run, start_run
+from slotssm.files import make_folder, read_json, write_json
+from slotssm.plotting import write_animation
+from slotssm.training.run import RunDirectory, read_lines
+from slotssm.training.device import resolve_device
+from slotssm.training.trainer import StepReport
+
+Record = dict[str, Any]
+"""What is known of a cell that is done: see `run_cell`."""
+Setting = dict[str, int | str]
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who is told of progress.
+
+    Attributes:
+        on_generate: episodes made and in all.
+        on_step: every optimiser step.
+        on_evaluate: episodes scored and in all.
+    """
+
+    on_generate: Callable[[int, int], None] = lambda done, total: None
+    on_step: Callable[[StepReport], None] = lambda report: None
+    on_evaluate: Callable[[int, int], None] = lambda done, total: None
+
+
+class Cell(Protocol):
+    """Something that is measured once."""
+
+    @property
+    def name(self) -> str:
+        """File name; unique in its experiment."""
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+
+    @property
+    def setting(self) -> Setting:
+        """What is the same for all models beside it."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of weights and batches."""
+
+    def fingerprint(self) -> Any:
+        """JSON-ready description of all that decides the result."""
+
+    def agrees(self, recorded: Any) -> bool:
+        """Whether a recorded fingerprint means this cell: fields that it does not have are at their defaults."""
+
+    def measure(self, folder: Path, device: str, listener: Listener) -> Record:
+        """Do the work; returns `values` and more to record."""
+
+
+@dataclass(frozen=True)
+class TrainingCell:
+    """A run to train and to score.
+
+    Attributes:
+        name: of the cell.
+        model: name of the model.
+        setting: what is the same for all models beside it.
+        config: the run; its name is that of the data set, which cells share.
+        metrics: what to score on the test split.
+        start: cell whose last weights training starts from; None starts afresh.
+    """
+
+    name: str
+    model: str
+    setting: Setting
+    config: RunConfig
+    metrics: tuple[str, ...] = ()
+    start: "TrainingCell | None" = None
+
+    @property
+    def seed(self) -> int:
+        """Seed of weights and batches."""
+        return self.config.seed
+
+    def fingerprint(self) -> Any:
+        """The configuration, and that of the cell which it starts from."""
+        own = self.config.model_dump(mode="json")
+        return {**own, "start": self.start.fingerprint()} if self.start else own
+
+    def agrees(self, recorded: Any) -> bool:
+        """Whether a recorded fingerprint means this cell; of a data file the content counts, not where it lies."""
+        own = {name: value for name, value in recorded.items() if name != "start"}
+        start = recorded.get("start")
+        if (start is None) != (self.start is None) or (self.start is not None and not self.start.agrees(start)):
+            return False
+        try:
+            found = load(RunConfig, own, self.name)
+        except InputError:
+            return False
+        if isinstance(found.data, FileData) and isinstance(self.config.data, FileData):
+            found = found.replace(data=found.data.replace(path=self.config.data.path))
+        return found == self.config
+
+    def train(self, folder: Path, device: str, listener: Listener) -> tuple[RunDirectory, Path]:
+        """Train to the last step what is not trained yet; returns the run and its data.
+
+        Raises:
+            BusyError: another process trains it, or the cell that it starts from.
+        """
+        run, config = RunDirectory(folder / "runs" / self.name), self.config
+        if self.start is not None:
+            before, _ = self.start.train(folder, device, listener)
+            config = config.replace(train=config.train.replace(initial=InitialConfig(run=str(before.path))))
+        data = ensure_own_data(config, folder / "data", listener.on_generate)
+        if not run.record.exists():
+            start_run(config, spec_of(config.data), data, run, device, listener.on_step)
+        elif _without_start(run.config()) != _without_start(config):
+            raise InputError(f"{run.path} was started with another configuration; remove it, or choose another `out`")
+        elif not run.is_complete():
+            resume_run(run, device, listener.on_step, data)
+        return run, data
+
+    def measure(self, folder: Path, device: str, listener: Listener) -> Record:
+        """Train to the last step and score the test split."""
+        device = resolve_device(device)
+        run, data = self.train(folder, device, listener)
+        report = evaluate_run(run, data, "test", self.metrics, ScoringOptions(), device, listener.on_evaluate)
+        self._draw(run, data, folder, device)
+        made = run.read()
+        return {
+            "values": report.values(),
+            "results": report.document(None)["results"],
+            "num_episodes": report.num_episodes,
+            "starts_from": self.start.name if self.start else None,
+            "parameters": sum(p.numel() for p in load_run(run)[0].parameters()),
+            "training_s": round(sum(line.get("seconds", 0.0) for line in read_lines(run.timing)), 1),
+            "data_sha256": made["data_sha256"],
+            "versions": made["versions"],
+            "git_commit": made["git_commit"],
+            "device": made["device"],
+        }
+
+    def _draw(self, run: RunDirectory, data: Path, folder: Path, device: str) -> None:
+        with EpisodeFile(data) as truth:
+            picture = draw_strip(load_run(run, device)[0], truth, "test")
+        write_animation(picture[None], picture_path(self, folder))
+
+
+def record_path(cell: Cell, folder: Path) -> Path:
+    """Where a cell is recorded."""
+    return folder / "cells" / f"{cell.name}.json"
+
+
+def picture_path(cell: Cell, folder: Path) -> Path:
+    """Where the picture of a cell lies, if it has one: truth in the upper half, prediction in the lower."""
+    return folder / "cells" / f"{cell.name}.png"
+
+
+def read_record(cell: Cell, folder: Path) -> Record | None:
+    """What is recorded of a cell, None if it is not done yet.
+
+    Raises:
+        InputError: the record belongs to another configuration of the same name.
+    """
+    path = record_path(cell, folder)
+    if not path.exists():
+        return None
+    record: Record = read_json(path)
+    if not cell.agrees(record["config"]):
+        raise InputError(
+            f"{path} was made with another configuration than this version of the experiment has; "
+            "choose another `out`, or remove the file to measure it again"
+        )
+    return record
+
+
+def run_cell(cell: Cell, folder: Path, device: str, listener: Listener, retry_failed: bool = False) -> Record:
+    """Measure a cell and record it, or read what is recorded.
+
+    A run that does not converge to finite numbers, or does not fit into memory, is recorded as failed; of memory the
+    record says how much was free before, since another process may have had the rest.
+
+    Args:
+        cell: what to measure.
+        folder: of the reproduction.
+        device: where.
+        listener: told of progress.
+        retry_failed: measure again what is recorded as failed.
+
+    Raises:
+        BusyError: another process is at work on it.
+        Interrupted: a signal arrived; the same call continues.
+    """
+    done = read_record(cell, folder)
+    if done is not None and not (retry_failed and done["failed"]):
+        return done
+    memory = free_memory(device)
+    make_folder(folder / "cells")
+    try:
+        measured = {"failed": None, **cell.measure(folder, device, listener)}
+    except Interrupted as stop:
+        raise Interrupted(f"{str(stop).split(';')[0]}; the same command continues") from None
+    except SlotSSMError as error:
+        if error.exit_code != SlotSSMError.exit_code:
+            raise
+        measured = {"failed": f"not converged: {error}", "values": {}}
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        measured = {"failed": f"out of memory ({memory / 2**30:.1f} GiB were free before)", "values": {}}
+    record = {
+        "cell": cell.name,
+        "model": cell.model,
+        "setting": cell.setting,
+        "seed": cell.seed,
+        **measured,
+        "machine": machine(),
+        "config": cell.fingerprint(),
+    }
+    write_json(record_path(cell, folder), record)
+    return record
+
+
+def _without_start(config: RunConfig) -> RunConfig:
+    """The configuration without the folder of the run that it starts from, which may be spelt in several ways."""
+    return config.replace(train=config.train.replace(initial=None))
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    known = ("can't allocate memory", "OutOfMemoryError", "MemoryError")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in known)

@@ -1,0 +1,168 @@
+"""Many cells as one table: models side by side in every setting, averaged over seeds, beside the paper's figures."""
+
+import csv
+import io
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from slotssm.experiments.reproductions.cells import Record, Setting
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One metric of one model in one setting.
+
+    Attributes:
+        mean: over the seeds that gave a value; None if none did.
+        std: standard deviation over seeds (ddof = 1); None with fewer than two.
+        values: seed to value.
+        interval: of a single seed, the 95 % bootstrap interval over test episodes; None with several seeds.
+    """
+
+    mean: float | None
+    std: float | None
+    values: dict[int, float]
+    interval: tuple[float, float] | None
+
+    @property
+    def error(self) -> tuple[float, float]:
+        """Distances below and above the mean that a plot shows."""
+        if self.mean is None:
+            return 0.0, 0.0
+        if self.std is not None:
+            return self.std, self.std
+        low, high = self.interval or (self.mean, self.mean)
+        return max(0.0, self.mean - low), max(0.0, high - self.mean)
+
+    def __str__(self) -> str:
+        if self.mean is None:
+            return "–"
+        if self.std is not None:
+            return f"{self.mean:.4f} ± {self.std:.4f}"
+        return f"{self.mean:.4f}" + (f" [{self.interval[0]:.4f}, {self.interval[1]:.4f}]" if self.interval else "")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model in one setting.
+
+    Attributes:
+        model: its name.
+        setting: what is the same for all models.
+        parameters: of the whole task; None if every seed failed.
+        metrics: metric name to summary.
+        failed: seed to what went wrong.
+        paper: the paper's figure for the nearest setting, a number or NC or OOM; None if it has none.
+        records: what the row was made from.
+    """
+
+    model: str
+    setting: Setting
+    parameters: int | None
+    metrics: dict[str, Summary]
+    failed: dict[int, str]
+    paper: float | str | None = None
+    records: list[Record] = field(default_factory=list, repr=False)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "model": self.model,
+            "setting": self.setting,
+            "parameters": self.parameters,
+            "metrics": {
+                name: {
+                    "mean": found.mean,
+                    "std": found.std,
+                    "values": {str(seed): value for seed, value in found.values.items()},
+                    "interval": list(found.interval) if found.interval else None,
+                }
+                for name, found in self.metrics.items()
+            },
+            "failed": {str(seed): reason for seed, reason in self.failed.items()},
+            "paper": self.paper,
+            "cells": [record["cell"] for record in self.records],
+        }
+
+
+def compare(
+    records: Sequence[Record],
+    metrics: Sequence[str],
+    paper: Callable[[Setting, str], float | str | None] = lambda setting, model: None,
+) -> list[Row]:
+    """Average cells over their seeds; rows keep the order of the records."""
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    for record in records:
+        groups.setdefault((*sorted(record["setting"].items()), record["model"]), []).append(record)
+    return [_row(group, metrics, paper) for group in groups.values()]
+
+
+def _row(group: list[Record], metrics: Sequence[str], paper: Callable[[Setting, str], float | str | None]) -> Row:
+    first = group[0]
+    return Row(
+        model=first["model"],
+        setting=first["setting"],
+        parameters=next((record["parameters"] for record in group if record.get("parameters")), None),
+        metrics={name: _summary(group, name) for name in metrics},
+        failed={record["seed"]: record["failed"] for record in group if record["failed"]},
+        paper=paper(first["setting"], first["model"]),
+        records=group,
+    )
+
+
+def _name(result: dict[str, Any]) -> str:
+    """The metric of a result, and for probes the property."""
+    return f"{result['metric']}/{result['property']}" if "property" in result else str(result["metric"])
+
+
+def _summary(group: list[Record], metric: str) -> Summary:
+    values = {record["seed"]: record["values"][metric] for record in group if metric in record["values"]}
+    numbers = list(values.values())
+    interval = None
+    if len(values) == 1:
+        scored = [record for record in group if metric in record["values"]]
+        results = [result for record in scored for result in record.get("results", ()) if _name(result) == metric]
+        found = results[0]["interval"] if results else None
+        interval = (found[0], found[1]) if found else None
+    return Summary(
+        mean=statistics.fmean(numbers) if numbers else None,
+        std=statistics.stdev(numbers) if len(numbers) > 1 else None,
+        values=values,
+        interval=interval,
+    )
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text in rows and columns, and what one must know to read it.
+
+    Attributes:
+        title: one line.
+        columns: headings.
+        rows: cells as text.
+        notes: lines below.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    notes: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """Aligned with bars, as Markdown shows it too."""
+        widths = [max(len(row[i]) for row in (self.columns, *self.rows)) for i in range(len(self.columns))]
+
+        def line(row: Sequence[str]) -> str:
+            return "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+
+        ruler = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+        lines = [self.title, "", line(self.columns), ruler, *map(line, self.rows), "", *self.notes]
+        return "\n".join(lines).rstrip() + "\n"
+
+    def csv(self) -> str:
+        """Columns and rows, comma-separated."""
+        stream = io.StringIO()
+        csv.writer(stream, lineterminator="\n").writerows([self.columns, *self.rows])
+        return stream.getvalue()

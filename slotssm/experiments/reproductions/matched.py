@@ -1,0 +1,79 @@
+"""Baselines of the size of a SlotSSM or an OC-SlotSSM: the same widths, depths, encoder and decoder."""
+
+from functools import cache
+
+import torch
+from torch import nn
+
+from slotssm.config import ModelConfig, RunConfig
+from slotssm.errors import InputError
+from slotssm.models import SequenceModelConfig, build_model
+from slotssm.registry import MODELS
+
+SEQUENCE_MODELS = (
+    "slotssm",
+    "slot-transformer",
+    "single-state-ssm",
+    "split-ssm",
+    "transformer",
+    "slot-rnn",
+    "rim",
+)
+"""Models with a slot encoder, which the paper's sequence experiments compare."""
+OBJECT_MODELS = ("oc-slotssm", "savi")
+"""Models whose slots compete for the tokens, which the paper's object-centric experiments compare."""
+TOLERANCE = 0.1
+"""Models that are compared differ in size by no more than this share."""
+_UNIT = 8
+"""Hidden widths of MLPs are multiples of this."""
+
+
+def with_model(run: RunConfig, name: str) -> RunConfig:
+    """A run of SlotSSM or OC-SlotSSM with another model of the same size."""
+    return run.replace(model=matched(run.model, name))
+
+
+def matched(reference: ModelConfig, name: str) -> ModelConfig:
+    """The model of that name with as many parameters as the reference, as nearly as the layers' MLPs allow.
+
+    Width, slots, depth, heads, dropout and encoder are the reference's, the time mixer too where there is one; the
+    MLPs of the layers are made wider or narrower until the sizes agree. Three exceptions: models of one slot have
+    the same weights as with several, and so a smaller state; RIM has one layer, and weights of its own in every
+    unit, which makes it larger, as in the paper; SAVi has one block in its predictor, whatever the depth.
+
+    Raises:
+        InputError: the reference is not what the model is compared with, or MLPs of no width give the size.
+    """
+    compared = next((names for names in (SEQUENCE_MODELS, OBJECT_MODELS) if reference.kind == names[0]), None)
+    if compared is None or name not in compared:
+        raise InputError(
+            f"a model of kind '{reference.kind}' has no '{name}' of its size; baselines are matched to "
+            f"'{SEQUENCE_MODELS[0]}' ({', '.join(SEQUENCE_MODELS[1:])}) and '{OBJECT_MODELS[0]}' "
+            f"({', '.join(OBJECT_MODELS[1:])})"
+        )
+    if name == reference.kind:
+        return reference
+    kind = MODELS[name].config_class
+    assert issubclass(kind, SequenceModelConfig)
+    config = kind.like(reference)
+    if not config.num_layer_mlps:
+        return config
+    excess = (count_parameters(config) - count_parameters(reference)) / config.num_layer_mlps
+    channel = 2 * config.slot_dim + 1  # parameters of one hidden channel
+    hidden = int(config.slot_dim * config.layer_mlp_width) - excess / channel
+    widened = max(_UNIT, round(hidden / _UNIT) * _UNIT)
+    found = config.replace(layer_mlp_ratio=widened / config.slot_dim)
+    ratio = count_parameters(found) / count_parameters(reference)
+    if abs(ratio - 1) > TOLERANCE:
+        raise InputError(
+            f"{name} cannot be given the size of this {reference.kind}: it would have {ratio:.2f} times its parameters"
+        )
+    return found
+
+
+@cache
+def count_parameters(config: ModelConfig) -> int:
+    """Parameters of a model, without making its weights."""
+    with torch.device("meta"):
+        model: nn.Module = build_model(config)
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,139 @@
+"""Object-centric learning (paper, section 7.3): OC-SlotSSM beside SAVi, by what their slots own and know."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+from slotssm.config import RunConfig
+from slotssm.experiments.datasets import spec_of
+from slotssm.experiments.presets import preset
+from slotssm.experiments.reproductions import paper_numbers
+from slotssm.experiments.reproductions.cells import Cell, Record, Setting, TrainingCell
+from slotssm.experiments.reproductions.comparison import Row, Table, compare
+from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale
+from slotssm.experiments.reproductions.matched import OBJECT_MODELS, with_model
+from slotssm.plotting import Bar, write_bars
+
+SCORED = ("fg-ari", "miou", "mse", "probe", "slots-used", "mask-entropy", "identity-switches")
+"""What is computed on the test split."""
+SHOWN: Mapping[str, str] = MappingProxyType(
+    {
+        "fg-ari": "FG-ARI",
+        "miou": "mIoU",
+        "mse": "MSE",
+        "probe/position": "position R²",
+        "probe/velocity": "velocity R²",
+        "probe/radius": "radius R²",
+        "probe/color": "colour accuracy",
+        "probe/shape": "shape accuracy",
+        "slots-used": "slots used",
+        "mask-entropy": "mask entropy",
+        "identity-switches": "switches a video",
+    }
+)
+"""Values of a record that the table shows, with their names there."""
+DRAWN = {"fg-ari": "FG-ARI of whole videos", "miou": "mIoU of whole videos"}
+"""Metrics that have a figure, with the label of its axis."""
+DATA: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "cpu": {"easy": "cpu-oc-easy", "medium": "cpu-oc-medium"},
+        "paper": {"hard": "paper-oc"},
+        "tiny": {"tiny": "tiny-oc"},
+    }
+)
+"""Scales to names of data sets and the presets that are trained on them."""
+
+
+class ObjectCentric(Experiment):
+    """Segmentation without labels, and probes of the slots, on data of growing difficulty."""
+
+    name = "object-centric"
+    models = OBJECT_MODELS
+    scales = MappingProxyType(
+        {
+            scale: Scale(next(iter(presets.values())), (0,) if scale == "tiny" else (0, 1, 2))
+            for scale, presets in DATA.items()
+        }
+    )
+
+    def cells(self, choice: Choice) -> list[Cell]:
+        """One cell for every data set, model and seed."""
+        return [
+            TrainingCell(
+                f"{data}-{model}-s{seed}",
+                model,
+                _setting(data, base),
+                with_model(base, model).replace(seed=seed),
+                SCORED,
+            )
+            for data, base in ((data, preset(name)) for data, name in DATA[choice.scale].items())
+            for model in choice.models or self.models
+            for seed in choice.seeds or self.scales[choice.scale].seeds_of(model)
+        ]
+
+    def lengths(self, scale: str) -> list[int]:
+        """Nothing to choose from."""
+        return []
+
+    def rows(self, records: Sequence[Record]) -> list[Row]:
+        """Models on every data set; the paper's data are others, and are only quoted in the notes."""
+        return compare(records, tuple(SHOWN))
+
+    def table(self, rows: Sequence[Row], choice: Choice) -> Table:
+        """Segmentation, probes, and what the slots do: a column for every model on every data set."""
+        lines = [
+            ("parameters", *(f"{row.parameters:,}" if row.parameters else "–" for row in rows)),
+            *((heading, *(str(row.metrics[name]) for row in rows)) for name, heading in SHOWN.items()),
+            ("seeds", *(_seeds(row) for row in rows)),
+        ]
+        columns = ("", *(f"{row.setting['data']}: {row.model}" for row in rows))
+        return Table(f"Object-centric learning, scale {choice.scale}", columns, lines, _NOTES)
+
+    def draw(self, rows: Sequence[Row], folder: Path) -> list[Path]:
+        """FG-ARI and mIoU of both models on every data set."""
+        drawn = []
+        for name, label in DRAWN.items():
+            bars = [
+                Bar(
+                    group=str(row.setting["data"]),
+                    series=row.model,
+                    value=row.metrics[name].mean,
+                    error=row.metrics[name].error,
+                    points=tuple(row.metrics[name].values.values()),
+                    missing="NC" if row.failed else "",
+                )
+                for row in rows
+            ]
+            drawn.append(folder / f"{name}.png")
+            write_bars(bars, drawn[-1], "object-centric learning", "data", label)
+        return drawn
+
+
+def _setting(data: str, base: RunConfig) -> Setting:
+    return {"data": data, "size_px": spec_of(base.data).width}
+
+
+def _seeds(row: Row) -> str:
+    return f"{len(row.metrics['fg-ari'].values)}" + (f" ({len(row.failed)} failed)" if row.failed else "")
+
+
+def _paper_note() -> str:
+    quoted = "; ".join(
+        f"{data}: " + ", ".join(f"{model} {fg_ari:.3f} / {miou:.3f}" for model, (fg_ari, miou) in by_model.items())
+        for data, by_model in paper_numbers.OBJECT_CENTRIC.items()
+    )
+    return (
+        f"paper: FG-ARI / mIoU on {quoted} (± {paper_numbers.OBJECT_CENTRIC_ERROR}); rendered videos of 128 px, its "
+        "own training, one seed. The data here are others: compare the order, not the numbers."
+    )
+
+
+_NOTES = (
+    "Masks: argmax of the decoder's alphas over whole test videos; mean ± standard deviation over seeds (ddof = 1), or "
+    "with one seed the 95 % bootstrap interval over episodes.",
+    "Probes: linear, on frozen slots matched to objects by mask IoU, fitted and scored in folds of whole test videos; "
+    "their baselines and coverage are in the cells' records.",
+    "slots used: slots that own a pixel a frame or more, mean over videos; mask entropy: 0 where one slot owns a "
+    "pixel, 1 where all share it; switches: how often objects change their slots in a video.",
+    _paper_note(),
+)

@@ -1,0 +1,58 @@
+"""matplotlib without windows: figures are drawn with Agg, whatever the environment asks for."""
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from slotssm.files import atomic
+
+DOTS_PER_INCH = 110
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Import matplotlib without its warnings about folders, and without the backend that the environment names.
+
+    A notebook hands MPLBACKEND to the programs that it starts, and matplotlib does not import where it knows no such
+    backend. Once imported, it gets the setting for whoever else uses it in this process.
+    """
+    if "matplotlib" in sys.modules:
+        yield
+        return
+    log, wanted = logging.getLogger("matplotlib"), os.environ.pop("MPLBACKEND", None)
+    level = log.level
+    # it takes a temporary folder where its own cannot be written, and says so at length
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        if wanted is not None:
+            os.environ["MPLBACKEND"] = wanted
+    if wanted:
+        import matplotlib
+
+        with contextlib.suppress(ValueError):
+            matplotlib.rcParams["backend"] = wanted
+
+
+with _undisturbed():
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+
+def new_figure(width: float, height: float) -> Any:
+    """A figure of `width` x `height` inches on an Agg canvas."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure; the suffix of `path` decides the format."""
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=DOTS_PER_INCH)

@@ -1,0 +1,187 @@
+"""What may vary is registered: time mixers, models, tasks and generators, from this package and from outside.
+
+An entry brings a name, the class of its configuration and its code. Configurations of runs are validated by what is
+registered, so that code from outside (`slotssm.plugins`) is named in them like code from here.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Generic, TypeVar
+
+from slotssm.documents import Choice, Config, nearest
+from slotssm.errors import InputError
+
+Code = TypeVar("Code")
+Registered = TypeVar("Registered")
+
+
+@dataclass(frozen=True)
+class Entry(Generic[Code]):
+    """Something that a configuration can name.
+
+    Attributes:
+        name: the value of `kind` in its configuration.
+        config_class: its configuration.
+        code: what makes it; see the functions `register_*`.
+        plugin: the plugin that it comes from; None for what comes with this package.
+    """
+
+    name: str
+    config_class: type[Config]
+    code: Code
+    plugin: str | None
+
+
+class Registry(Choice, Generic[Code]):
+    """Entries of one sort by name; in `Annotated[Base, registry]`, a field that takes the configuration of any of them.
+
+    Args:
+        noun: what an entry is, for messages.
+        home: the package whose modules register the entries that come with slotssm; it is imported at the first
+            look-up, so that reading no configuration costs no import.
+    """
+
+    def __init__(self, noun: str, home: str) -> None:
+        self.noun, self._home = noun, home
+        self._entries: dict[str, Entry[Code]] = {}
+        self._is_home_loaded = False
+
+    def add(self, name: str, config_class: type[Config], code: Code) -> None:
+        """Register an entry.
+
+        Raises:
+            InputError: the name is taken, or the configuration does not say it.
+        """
+        field = config_class.model_fields.get("kind")
+        if field is None or field.default != name:
+            raise InputError(f"{self.noun} {name}: {config_class.__name__} needs the field kind: Literal[{name!r}]")
+        plugin, known = _plugin_of(code), self._entries.get(name)
+        if known is not None and known.plugin != plugin:
+            raise InputError(
+                f"{self.noun} {name} is registered already by {known.plugin or 'slotssm'}; choose another name"
+            )
+        self._entries[name] = Entry(name, config_class, code, plugin)
+
+    def __getitem__(self, name: str) -> Entry[Code]:
+        entries = self.entries()
+        if name not in entries:
+            raise InputError(f"{self.noun} {name!r} is unknown; {nearest(name, entries)}")
+        return entries[name]
+
+    def entries(self) -> Mapping[str, Entry[Code]]:
+        """All entries by name."""
+        if not self._is_home_loaded:
+            self._is_home_loaded = True
+            import_module(self._home)
+        return self._entries
+
+    def known(self) -> Mapping[str, Entry[Code]]:
+        """Entries that are registered by now, without importing anything."""
+        return self._entries
+
+    def config_class(self, document: Any) -> type[Config]:
+        """The class of a configuration that is given as a mapping.
+
+        Raises:
+            ValueError: it is no mapping, or names no entry.
+        """
+        if not isinstance(document, Mapping):
+            raise ValueError(f"a {self.noun} is a table with the key kind")
+        names = self.entries()
+        kind = document.get("kind")
+        if kind is None:
+            raise ValueError(f"kind is missing; there are {', '.join(names)}")
+        if kind not in names:
+            raise ValueError(f"kind {kind!r} is unknown; {nearest(str(kind), names)}")
+        return names[kind].config_class
+
+
+TIME_MIXERS: Registry[Callable[..., Any]] = Registry("time mixer", "slotssm.layers")
+MODELS: Registry[Callable[..., Any]] = Registry("model", "slotssm.models")
+TASKS: Registry[Any] = Registry("task", "slotssm.tasks")
+GENERATORS: Registry[Any] = Registry("generator", "generators")
+REGISTRIES: tuple[Registry[Any], ...] = (TIME_MIXERS, MODELS, TASKS, GENERATORS)
+
+_OWN_PACKAGES = ("slotssm", "generators")
+_loading: str | None = None
+
+
+@contextmanager
+def registering_for(plugin: str) -> Iterator[None]:
+    """While this context lasts, what code from outside registers belongs to the named plugin."""
+    global _loading
+    before, _loading = _loading, plugin
+    try:
+        yield
+    finally:
+        _loading = before
+
+
+def _plugin_of(code: Any) -> str | None:
+    """The plugin that registers `code`; None for code of this package, also while a plugin imports it."""
+    module = str(code.__module__)
+    return None if module.split(".")[0] in _OWN_PACKAGES else _loading or module
+
+
+def register_time_mixer(name: str, config_class: type[Config]) -> Callable[[Registered], Registered]:
+    """Decorate a class or function that makes a time mixer (see `slotssm.layers.TimeMixer`).
+
+    It is called with the width of a slot and the fields of its configuration but `kind`:
+    `Mamba(dim, d_state=16, ...)`.
+
+    Args:
+        name: the value of `model.time_mixer.kind`.
+        config_class: a `slotssm.config.TimeMixerConfig`.
+    """
+    return _decorator(TIME_MIXERS, name, config_class)
+
+
+def register_model(name: str, config_class: type[Config]) -> Callable[[Registered], Registered]:
+    """Decorate a class or function that makes a model (see `slotssm.models.SlotModel`) from its configuration.
+
+    Args:
+        name: the value of `model.kind`.
+        config_class: a `slotssm.config.ModelConfig`.
+    """
+    return _decorator(MODELS, name, config_class)
+
+
+def register_task(name: str, config_class: type[Config]) -> Callable[[Registered], Registered]:
+    """Decorate a `slotssm.tasks.Task`, which is called with (config, model, model_config, data specification).
+
+    Args:
+        name: the value of `task.kind`.
+        config_class: a `slotssm.config.TaskConfig`.
+    """
+    return _decorator(TASKS, name, config_class)
+
+
+def register_generator(name: str, config_class: type[Config]) -> Callable[[Registered], Registered]:
+    """Decorate a `slotssm.data.generator.Generator`, which makes the episodes of a recipe.
+
+    Args:
+        name: the value of `data.recipe.kind`.
+        config_class: a `slotssm.config.Recipe`.
+    """
+    return _decorator(GENERATORS, name, config_class)
+
+
+def _decorator(registry: Registry[Any], name: str, config_class: type[Config]) -> Callable[[Registered], Registered]:
+    def decorate(code: Registered) -> Registered:
+        registry.add(name, config_class, code)
+        return code
+
+    return decorate
+
+
+def entries_of(config: Config) -> list[Entry[Any]]:
+    """The entries that a configuration names, at any depth."""
+    known = {entry.config_class: entry for registry in REGISTRIES for entry in registry.known().values()}
+    found = [known[type(config)]] if type(config) in known else []
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if isinstance(value, Config):
+            found += entries_of(value)
+    return found

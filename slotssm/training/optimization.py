@@ -1,0 +1,80 @@
+"""The optimiser of a task: parts with learning rates of their own, weight decay, schedule, and clipping."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from slotssm.config import TrainConfig
+from slotssm.errors import InputError
+from slotssm.layers import decayed_parameters
+from slotssm.tasks import Task
+
+
+def build_optimizer(task: Task, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW over the parts that are not frozen, with weight decay on matrices alone.
+
+    Decayed are the matrices of linear maps, convolutions and recurrent cells. Biases, norms, learned starts of slots
+    and all that is the dynamics of a state space have none, as in Mamba.
+
+    Raises:
+        InputError: the configuration names a part that the task does not have, or freezes all.
+    """
+    parts = dict(task.named_children())
+    for key, names in (("frozen_parts", config.frozen_parts), ("part_learning_rates", config.part_learning_rates)):
+        for name in names:
+            if name not in parts:
+                raise InputError(f"train.{key} names {name}; the parts of this task are {', '.join(parts)}")
+    decayed = {id(parameter) for parameter in decayed_parameters(task)}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for full_name, parameter in task.named_parameters():
+        part = full_name.split(".", 1)[0]
+        parameter.requires_grad_(part not in config.frozen_parts)
+        if part in config.frozen_parts:
+            continue
+        rate = config.part_learning_rates.get(part, config.learning_rate)
+        decay = config.weight_decay if id(parameter) in decayed else 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    if not groups:
+        raise InputError("train.frozen_parts freezes every part of the task; leave one to train")
+    settings = [
+        {"params": parameters, "weight_decay": decay, "lr": rate, "peak": rate}
+        for (rate, decay), parameters in groups.items()
+    ]
+    # fused, since that kernel can leave out a step on the device itself; see `Trainer`
+    return torch.optim.AdamW(settings, lr=config.learning_rate, fused=True)
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Learning rate of a step, counted from 0: linear warm-up, then constant or a cosine to a tenth."""
+    return config.learning_rate * schedule(config, step)
+
+
+def schedule(config: TrainConfig, step: int) -> float:
+    """Share of the peak learning rate at a step, counted from 0."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return 1.0
+    progress = (step - config.warmup_steps) / max(1, config.num_steps - config.warmup_steps)
+    return 0.55 + 0.45 * math.cos(math.pi * progress)
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+    """Scale the gradients in place so that their norm is at most `max_norm`, as `clip_grad_norm_` of torch does.
+
+    The squares are summed in float64, where the device has it: in float32 they overflow at a norm of 2e19, so that a
+    recurrent model whose gradient explodes over a long sequence would stop there although every gradient is finite
+    and clipping is meant for it.
+
+    Returns:
+        The norm before clipping, a scalar that stays on the device; not finite only if a gradient is not.
+    """
+    parameters = list(parameters)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    dtype = torch.float32 if gradients[0].device.type == "mps" else torch.float64
+    norms = [torch.linalg.vector_norm(gradient, dtype=dtype) for gradient in gradients]
+    norm = torch.linalg.vector_norm(torch.stack(norms))
+    torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+    return norm
