@@ -107,8 +107,12 @@ class GuardedFile(io.FileIO):
 
 
 @contextmanager
-def guarded(path: Path) -> Iterator[h5py.File]:
+def guarded(path: Path, what: str = "an episode file") -> Iterator[h5py.File]:
     """Open a file to look through it; reading values is quicker with `open_plain`, afterwards.
+
+    Args:
+        path: the file.
+        what: what it is meant to be, for errors.
 
     Raises:
         InputError: it is missing, not a file, not readable, not HDF5 or cut short.
@@ -117,7 +121,7 @@ def guarded(path: Path) -> Iterator[h5py.File]:
         raise InputError(f"{path} does not exist")
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "not a regular file"
-        raise InputError(f"{path} is {kind}, not an episode file")
+        raise InputError(f"{path} is {kind}, not {what}")
     try:
         stream = GuardedFile(path)
     except OSError as error:
