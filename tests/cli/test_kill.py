@@ -91,7 +91,7 @@ def run(command, environment):
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_a_generation_is_stopped_killed_and_resumed(workplace, environment):
+def test_a_generation_is_stopped_and_resumed(workplace, environment):
     out = workplace / "d.h5"
     command = [*GENERATE, "--out", str(out), "--json"]
     two = [*command, "--workers", "2"]
@@ -102,16 +102,10 @@ def test_a_generation_is_stopped_killed_and_resumed(workplace, environment):
     assert process.returncode == 3
     assert json.loads(words)["exit_code"] == 3
     assert "of 1600 episodes are kept" in json.loads(words)["error"]
-    kept = len(parts(out))
-    assert kept >= 2
+    assert len(parts(out)) >= 2
     unwilling = run(command, environment)
     assert unwilling.returncode == 2
     assert "unfinished generation" in unwilling.stderr
-    process = subprocess.Popen([*command, "--resume", "--workers", "1"], env=environment, stdout=subprocess.DEVNULL)
-    wait_for(lambda: len(parts(out)) > kept, process)
-    process.kill()
-    process.wait()
-    assert not out.exists()
     for _ in range(2):  # the second time there is nothing left to do
         done = run([*command, "--resume"], environment)
         assert done.returncode == 0, done.stderr
