@@ -10,7 +10,7 @@ from typer.exceptions import Abort, TyperException
 from slotssm.errors import InputError
 from slotssm.interrupts import Stopped
 from slotssm_cli import demo, evaluate, export, generate, importing, inspect, reproduce, train, visualize
-from slotssm_cli.console import result
+from slotssm_cli.terminal.console import result
 
 app = typer.Typer(
     name="slotssm",

@@ -8,7 +8,7 @@ from typer.core import TyperGroup
 
 from slotssm.errors import InputError, SlotSSMError
 from slotssm_cli import options
-from slotssm_cli.console import Meter, human_bytes, human_seconds, note, result, result_json
+from slotssm_cli.terminal.console import Meter, human_bytes, human_seconds, note, result, result_json
 
 _REGISTERED = "KIND"
 

@@ -7,7 +7,7 @@ import typer
 
 from slotssm.errors import SlotSSMError
 from slotssm_cli import options
-from slotssm_cli.console import human_bytes, note, number, result, result_json, result_table
+from slotssm_cli.terminal.console import human_bytes, note, number, result, result_json, result_table
 
 
 def inspect(

@@ -19,7 +19,7 @@ def main() -> None:
     """Run the command line; exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 interrupted."""
     stop = raise_signals()
     try:
-        from slotssm_cli.streams import lasting_streams
+        from slotssm_cli.terminal.streams import lasting_streams
 
         with lasting_streams():
             code = _run(stop)
@@ -34,7 +34,7 @@ def _run(stop: StopRequest) -> int:
     command: list[Any] = [None]
     try:
         from slotssm_cli.commands import run
-        from slotssm_cli.wording import Notes
+        from slotssm_cli.terminal.wording import Notes
 
         with Notes() as notes:
 
@@ -60,8 +60,8 @@ def _run(stop: StopRequest) -> int:
 
 
 def _fail(message: str, code: int, command: Any) -> int:
-    from slotssm_cli.console import note, result_json
-    from slotssm_cli.wording import spell
+    from slotssm_cli.terminal.console import note, result_json
+    from slotssm_cli.terminal.wording import spell
 
     line = " ".join(spell(message, command).split())
     if line:  # a bare `slotssm` has printed its help already

@@ -85,7 +85,7 @@ class TaskSource(Source):
             return Predicted(arrays)
         soft = outputs[self._masks]
         if "masks" in names:
-            size = truth.size(split, "frames", "height"), truth.size(split, "frames", "width")
+            size = truth.dataset(split, "frames").shape[2:4]
             arrays["masks"] = resize_labels(hard_masks(soft), size)
         if "soft" in names:
             arrays["soft"] = soft.float().cpu().numpy()

@@ -77,7 +77,7 @@ class Trainer:
         self.task = build_task(config, spec).to(self.device)
         for module in self.task.modules():
             if hasattr(module, "checkpoint_activations"):
-                module.checkpoint_activations = train.checkpoint_activations
+                setattr(module, "checkpoint_activations", train.checkpoint_activations)  # noqa: B010
         self.optimizer = build_optimizer(self.task, train)
         self.loader = Loader(
             data,
@@ -139,8 +139,8 @@ class Trainer:
             stop_requests() as stop,
             numerics(train, self.device),
             closing(self.loader),
-            closing(self.loader.batches(self.step)) as batches,
         ):
+            batches = self.loader.batches(self.step)
             while self.step < train.num_steps:
                 scalars = self._take_step(next(batches)[1])
                 if self.step % train.log_every_steps == 0 or self.step == train.num_steps:

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from slotssm.errors import SlotSSMError
 from slotssm_cli.commands import app
-from slotssm_cli.console import Meter, note, result, result_json, result_table, visible
-from slotssm_cli.streams import Outlet, lasting_streams
+from slotssm_cli.terminal.console import Meter, note, result, result_json, result_table, visible
+from slotssm_cli.terminal.streams import Outlet, lasting_streams
 
 PROGRAM = f"{shlex.quote(sys.executable)} -m slotssm"
 
@@ -287,7 +287,7 @@ SIGNALLED = """
     from slotssm.interrupts import stop_requests
     from slotssm.errors import Interrupted, InputError
     from slotssm_cli import commands, main
-    from slotssm_cli.console import result
+    from slotssm_cli.terminal.console import result
 
     def one():
         with stop_requests() as stop:

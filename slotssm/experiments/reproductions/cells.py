@@ -24,8 +24,8 @@ from slotssm.experiments.measurement.provenance import free_memory, machine
 from slotssm.experiments.session import evaluate_run, load_run, resume_run, start_run
 from slotssm.files import make_folder, read_json, write_json
 from slotssm.plotting import write_animation
-from slotssm.training.run import RunDirectory, read_lines
 from slotssm.training.device import resolve_device
+from slotssm.training.run import RunDirectory, read_lines
 from slotssm.training.trainer import StepReport
 
 Record = dict[str, Any]

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from scipy.signal import cont2discrete
 
 from slotssm.layers import S5
-from slotssm.layers.s5 import hippo_normal
+from slotssm.layers.time_mixers.s5 import hippo_normal
 
 
 def trained_like(block: S5) -> S5:

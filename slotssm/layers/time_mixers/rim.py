@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from slotssm.errors import InputError
 from slotssm.layers.inputs import check_input
-from slotssm.layers.slot_rnn import gru_update
+from slotssm.layers.time_mixers.slot_rnn import gru_update
 
 
 class RIMState(NamedTuple):

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slotssm.layers.inputs import check_input
-from slotssm.layers.step_sizes import TimeInvariantConfig, draw_step_sizes
+from slotssm.layers.time_mixers.step_sizes import TimeInvariantConfig, draw_step_sizes
 from slotssm.ops.diagonal import diagonal_scan, diagonal_step
 from slotssm.registry import register_time_mixer
 

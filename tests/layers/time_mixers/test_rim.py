@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slotssm.errors import InputError
-from slotssm.layers.rim import RIM, RIMState
+from slotssm.layers.time_mixers.rim import RIM, RIMState
 
 DIM, UNITS, ACTIVE, HEADS, TOKENS, LENGTH = 6, 5, 3, 2, 4, 15
 

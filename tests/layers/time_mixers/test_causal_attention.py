@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import slotssm.layers.causal_attention as module
-from slotssm.layers.causal_attention import CausalSlotAttention, KeyValueState
+import slotssm.layers.time_mixers.causal_attention as module
+from slotssm.layers.time_mixers.causal_attention import CausalSlotAttention, KeyValueState
 
 DIM, HEADS = 12, 3
 # 64 steps of three slots are one chunk of 192 queries

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from slotssm.config import TimeMixerConfig
 from slotssm.errors import InputError
 from slotssm.layers.inputs import check_input
-from slotssm.layers.step_sizes import draw_step_sizes, inverse_softplus
+from slotssm.layers.time_mixers.step_sizes import draw_step_sizes, inverse_softplus
 from slotssm.ops.convolution import causal_convolve
 from slotssm.ops.ssd import ssd, ssd_step
 from slotssm.registry import register_time_mixer

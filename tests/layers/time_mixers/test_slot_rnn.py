@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from slotssm.layers.slot_rnn import SlotGRU, SlotGRUState, gru_update
+from slotssm.layers.time_mixers.slot_rnn import SlotGRU, SlotGRUState, gru_update
 
 DIM, HEADS, SLOTS, LENGTH = 12, 3, 4, 20
 

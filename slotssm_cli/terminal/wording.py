@@ -4,7 +4,7 @@ import logging
 import re
 from typing import Any
 
-from slotssm_cli.console import note
+from slotssm_cli.terminal.console import note
 
 _NAME = re.compile(r"`([A-Za-z_]\w*)`")
 
