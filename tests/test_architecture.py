@@ -37,8 +37,8 @@ FLOORS = {
 WALLS = {
     "filelock": {"slotssm.files"},
     "pymunk": {"generators"},
-    "h5py": {"slotssm.data.episodes", "slotssm.data.importers"},
-    "isal": {"slotssm.data.episodes", "slotssm.data.reader"},
+    "h5py": {"slotssm.data.episodes", "slotssm.data.hdf5", "slotssm.data.writer"},
+    "isal": {"slotssm.data.layout", "slotssm.data.reader"},
     "sklearn": {"slotssm.metrics", "slotssm.evaluation"},
     "typer": {"slotssm_cli"},
     "rich": {"slotssm_cli"},

@@ -157,7 +157,7 @@ def _cached(path: Path) -> Path | None:
 def _recorded(place: Path, facts: dict[str, int]) -> str | None:
     """The hash that was kept at a place for this very file; None if there is none to trust."""
     try:
-        document = json.loads(place.read_text())
+        document = json.loads(place.read_text(encoding="utf-8"))
         same = all(document[name] == value for name, value in facts.items())
         sha256, age_s = document["sha256"], (document["hashed_ns"] - document["mtime_ns"]) / 1e9
         if not same or len(sha256) != 64 or not set(sha256) <= set(string.hexdigits):
