@@ -39,7 +39,7 @@ FLOORS = {
 WALLS = {
     "filelock": {"slotssm.files"},
     "pymunk": {"generators"},
-    "h5py": {f"slotssm.data.{name}" for name in ("hdf5", "layout", "episodes", "writer", "importers")},
+    "h5py": {"slotssm.data.episodes", "slotssm.data.hdf5", "slotssm.data.writer"},
     "isal": {"slotssm.data.layout", "slotssm.data.reader"},
     "psutil": {"slotssm.files", "slotssm.experiments.measurement"},
     "sklearn": {"slotssm.metrics", "slotssm.evaluation"},

@@ -34,7 +34,7 @@ class Folders:
             if self._frames_as == "mp4" and "frames" in names:
                 _, height, width, _ = selection.spec(split, "frames")[0]
                 if height % 2 or width % 2:
-                    raise InputError(f"--frames-as mp4 needs even sides, and frames are {height}×{width} px; use png")
+                    raise InputError(f"`frames_as` mp4 needs even sides, and frames are {height}×{width} px; use png")
 
     def write(self, split: str) -> Iterator[None]:
         """Write a split, one episode a step."""
@@ -99,7 +99,7 @@ def _spelled(values: np.ndarray, categories: list[str] | None, name: str) -> np.
     if values.dtype.kind != "f" or np.isfinite(values).all():
         return values
     if np.isinf(values).any():
-        raise InputError(f"{name} holds infinite values, which JSON has no word for; use --to numpy or --to zarr")
+        raise InputError(f"{name} holds infinite values, which JSON has no word for; choose the `form` numpy or zarr")
     return _as_objects(values, lambda value: None if math.isnan(value) else value)
 
 

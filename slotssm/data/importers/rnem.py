@@ -8,15 +8,14 @@ comparing them with the masks, and left out if they do not agree.
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 
 from slotssm.data.episodes import PICTURE, Episode, Field, Layout, numeric
 from slotssm.data.hdf5 import checked, guarded, has_link, open_plain, undamaged
-from slotssm.data.importers import images
 from slotssm.data.importers.options import ImportOptions
+from slotssm.data.importers.readers import images
 from slotssm.data.importers.source import Source, Survey, padded, visible_pixels
 from slotssm.data.importers.splitting import SPELLINGS, assign
 from slotssm.errors import InputError
@@ -67,7 +66,7 @@ class RnemSource(Source):
         groups = list(dict.fromkeys(key.group for key in self.keys))
         shapes = {self._shapes[group][:1] + self._shapes[group][2:4] for group in groups}
         if len(shapes) > 1:
-            raise InputError(f"{self.path} has splits of different shapes; name one with --split")
+            raise InputError(f"{self.path} has splits of different shapes; name one of the `splits`")
         num_frames, height, width = next(iter(shapes))
         has_masks = all("groups" in self._file[group] for group in groups)
         motions = [self._file[group]["positions"].shape[2:] for group in groups if "positions" in self._file[group]]
@@ -149,13 +148,13 @@ class RnemSource(Source):
         size, num = self.options.frame_size(height, width), survey["num_objects"]
         features = raw["features"][kept, ..., 0]
         if not np.isin(features, (0, 1)).all():
-            raise InputError(f"{place}: features hold values other than 0 and 1, so it is none of the binary sets")
+            raise InputError(f"{place}: features hold values other than 0 and 1, so it is not one of the binary sets")
         pixels = np.repeat(features.astype(np.uint8)[..., None] * np.uint8(255), 3, axis=-1)
         episode: Episode = {"frames": np.stack([images.resize_frame(frame, size) for frame in pixels])}
         if survey["has_masks"]:
             groups = raw["groups"][kept, ..., 0]
             if not (groups == np.round(groups)).all():
-                raise InputError(f"{place}: groups hold values that are no whole numbers; download it again")
+                raise InputError(f"{place}: groups hold values that are not whole numbers; download it again")
             episode["masks"] = images.sample(images.as_labels(groups.astype(np.int64), place), size)
             if num:
                 episode["objects/visible"] = visible_pixels(episode["masks"], num)
@@ -190,11 +189,11 @@ class RnemSource(Source):
         if not survey["velocity"]:
             notes.append("velocities are left out: they are not the steps of the positions")
         elif self.options.stride > 1:
-            notes.append("velocities are left out: --frames skips frames, and collisions lie between")
+            notes.append("velocities are left out: `stride` skips frames, and collisions lie between")
         return notes
 
 
-def _shape(found: Mapping[str, h5py.Dataset], path: Path, group: str) -> tuple[int, ...]:
+def _shape(found: Mapping[str, Any], path: Path, group: str) -> tuple[int, ...]:
     """Shape of a group's features [T, E, H, W, 1]; all arrays must have it and be numbers."""
     if "features" not in found:
         raise InputError(f"{path} has no dataset {group}/features; is it an R-NEM file?")

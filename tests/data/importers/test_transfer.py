@@ -238,8 +238,8 @@ def test_a_source_of_many_files_is_named_by_a_digest(source, out):
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        ({"kind": "rnem", "depth": True}, "--depth is for movi and folder"),
-        ({"kind": "movi", "fixed_camera": True}, "--fixed-camera is for cater"),
+        ({"kind": "rnem", "depth": True}, "`depth` is for movi and folder"),
+        ({"kind": "movi", "fixed_camera": True}, "`fixed_camera` is for cater"),
         ({"kind": "folder", "size": (0, 3)}, "size"),
         ({"kind": "folder", "test": -1}, "test"),
     ],

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from slotssm.data.importers.checksum import masked_crc32c
+from slotssm.data.importers.readers.checksum import masked_crc32c
 from slotssm.errors import InputError
 
 HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")
@@ -37,7 +37,7 @@ class RecordFile:
         path: the file.
 
     Raises:
-        InputError: it is no TFRecord file, damaged, or cut short.
+        InputError: it is not a TFRecord file, is damaged, or cut short.
     """
 
     def __init__(self, path: Path) -> None:
@@ -59,7 +59,9 @@ class RecordFile:
                 raise self._cut(count)
             length, crc = HEADER.unpack(header)
             if masked_crc32c(header[:8]) != crc:
-                told = "no TFRecord file (compressed ones are not read)" if count == 0 else f"damaged at record {count}"
+                told = (
+                    "not a TFRecord file (compressed ones are not read)" if count == 0 else f"damaged at record {count}"
+                )
                 raise InputError(f"{self.path} is {told}; download it again")
             start = position + HEADER.size
             position = start + length + FOOTER.size
@@ -85,7 +87,7 @@ class RecordFile:
         try:
             return _features(view)
         except (ValueError, IndexError) as error:
-            raise InputError(f"{self.path}: record {index} is no tf.train.Example ({error})") from None
+            raise InputError(f"{self.path}: record {index} is not a tf.train.Example ({error})") from None
 
 
 def _varint(view: memoryview, position: int) -> tuple[int, int]:

@@ -9,8 +9,8 @@ from typing import IO
 import numpy as np
 from imageio_ffmpeg import get_ffmpeg_exe
 
-from slotssm.data.importers.images import resize_frame
 from slotssm.data.importers.options import ImportOptions
+from slotssm.data.importers.readers.images import resize_frame
 from slotssm.errors import InputError
 
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
@@ -25,7 +25,7 @@ def read_video(path: Path, options: ImportOptions, expected_frames: range | None
         expected_frames: how many the annotation allows. Without it any complaint of the decoder is damage.
 
     Raises:
-        InputError: the file is damaged, cut short, or too short for `--frames`.
+        InputError: the file is damaged, cut short, or too short for `num_frames`.
     """
     # `-fps_mode passthrough`: the frames as stored; PPM carries the size of each
     command = [get_ffmpeg_exe(), "-nostdin", "-v", "error", "-i", str(path), "-map", "0:v:0"]

@@ -29,7 +29,7 @@ def _open(content: bytes, place: str) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise InputError(f"{place} is refused: {error}") from None
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error) as error:
-        reason = "no picture" if "cannot identify" in str(error) else str(error).splitlines()[0]
+        reason = "not a picture" if "cannot identify" in str(error) else str(error).splitlines()[0]
         raise InputError(f"{place} is damaged ({reason}); download or write it again") from None
     return image
 
@@ -105,7 +105,7 @@ def depth_map(content: bytes, place: str) -> np.ndarray:
     else:
         image = _open(content, place)
         if image.format != "PNG" or image.mode not in ("L", "I;16", "I;16B", "I"):
-            raise InputError(f"{place} is no depth map: a grey PNG of 8 or 16 bits or a .npy array is expected")
+            raise InputError(f"{place} is not a depth map: a grey PNG of 8 or 16 bits or a .npy array is expected")
         values = np.asarray(image)
     if values.ndim != 2 or values.dtype.kind not in "iuf":
         raise InputError(f"{place} holds {values.dtype} {values.shape}; a depth map is numbers [H, W]")

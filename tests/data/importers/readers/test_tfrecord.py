@@ -9,8 +9,8 @@ from foreign_files import example, example_class, write_tfrecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slotssm.data.importers.checksum import crc32c
-from slotssm.data.importers.tfrecord import RecordFile, values
+from slotssm.data.importers.readers.checksum import crc32c
+from slotssm.data.importers.readers.tfrecord import RecordFile, values
 from slotssm.errors import InputError
 
 
@@ -93,7 +93,7 @@ def test_every_flipped_byte_is_noticed(shard):
         spoiled = bytearray(whole)
         spoiled[position] ^= 0x10
         shard.write_bytes(spoiled)
-        with pytest.raises(InputError, match=r"shard .*(damaged|no TFRecord|cut short)"):
+        with pytest.raises(InputError, match=r"shard .*(damaged|not a TFRecord|cut short)"):
             read_all(shard)
 
 
@@ -113,12 +113,12 @@ def test_every_cut_is_noticed_but_between_records(shard):
 def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "other"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"other is (empty|no TFRecord file|cut short)"):
+    with pytest.raises(InputError, match=r"other is (empty|not a TFRecord file|cut short)"):
         RecordFile(path)
 
 
 @pytest.mark.parametrize("message", [b"\x0a", b"\x0a\x05\x0a", b"\x0b", b"\x0a\x04\x0a\x7f\x01\x02", b"\xff" * 12])
 def test_messages_that_are_no_examples_are_refused(tmp_path, message):
     path = write_tfrecord(tmp_path / "r", [message])
-    with pytest.raises(InputError, match=r"no tf.train.Example"):
+    with pytest.raises(InputError, match=r"not a tf.train.Example"):
         RecordFile(path).example(0)

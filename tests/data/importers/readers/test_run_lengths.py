@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as coco
 
-from slotssm.data.importers.run_lengths import decode
+from slotssm.data.importers.readers.run_lengths import decode
 from slotssm.errors import InputError
 
 
