@@ -31,7 +31,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from generators.writer import generate
-from slotssm.config import BouncingRecipe, DataConfig
+from generators.bouncing_recipe import BouncingRecipe
+from slotssm.config import RecipeData
 from slotssm.data.clips import Clips, episode_order
 from slotssm.data.loader import Loader
 
@@ -205,7 +206,7 @@ def main() -> None:
     recipe = BouncingRecipe.model_validate(bouncing_fields("hard", num_frames=NUM_FRAMES, size_px=SIZE_PX))
     with tempfile.TemporaryDirectory(prefix="bench-", dir=".") as folder:
         path = Path(folder) / "data.h5"
-        generate(DataConfig(recipe=recipe, num_train=arguments.episodes, num_val=0, num_test=0), path)
+        generate(RecipeData(recipe=recipe, num_train=arguments.episodes, num_val=0, num_test=0), path)
         file_bytes = path.stat().st_size
         lines = measure(arguments, path)
     if not arguments.json:

@@ -19,8 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
+from generators.bouncing_recipe import BouncingRecipe
 from generators.writer import generate
-from slotssm.config import BouncingRecipe, DataConfig
+from slotssm.config import RecipeData
 from slotssm.data import loader as loader_module
 from slotssm.data.clips import Clips
 from slotssm.data.loader import Loader
@@ -34,7 +35,7 @@ FIELDS = ("frames", "masks", "objects/visible", "objects/color")
 def data(tmp_path_factory):
     path = tmp_path_factory.mktemp("loader") / "data.h5"
     recipe = BouncingRecipe(num_frames=T, size_px=SIZE, min_objects=1, max_objects=2, radii_px=(2, 3))
-    generate(DataConfig(recipe=recipe, num_train=E, num_val=0, num_test=0), path, workers=1)
+    generate(RecipeData(recipe=recipe, num_train=E, num_val=0, num_test=0), path, workers=1)
     return path
 
 
