@@ -529,7 +529,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path, spoil, message):
     ("options", "message"),
     [
         ({"properties": ("colour",)}, "did you mean color?"),
-        ({"properties": ("zzz",)}, "it has color, mass, position, visible"),
+        ({"properties": ("zzz",)}, "there are color, mass, position, visible"),
         ({"probe_split": "val"}, "`probe_split` val"),
     ],
 )
@@ -586,10 +586,10 @@ def test_a_tasks_slots_are_those_of_its_masks(with_frames, tmp_path):
     with torch.inference_mode():
         prediction = task.eval().predict(torch.from_numpy(with_frames.read("test", "frames")))
     task.train()
-    assert source.predict(with_frames, "test", 0, 5).slots is None
-    given = source.predict(with_frames, "test", 0, 5, also={"slots"})
-    np.testing.assert_array_equal(given.slots, prediction.slots.numpy())
-    saved = write(tmp_path / "p.h5", masks=prediction.masks.numpy(), slots=prediction.slots.numpy())
+    given = source.predict(with_frames, "test", 0, 5, {"slots"})
+    assert set(given.outputs) == {"slots"}
+    np.testing.assert_array_equal(given["slots"], prediction["slots"].numpy())
+    saved = write(tmp_path / "p.h5", masks=prediction["masks"].numpy(), slots=prediction["slots"].numpy())
     report = evaluate(source, with_frames, "test", ["probe", "mse"])
     by_file = run(with_frames.path, saved)
     assert [result.name for result in report.results] == ["probe/mass", "probe/position", "mse"]

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -105,9 +107,26 @@ def test_tasks_are_diagnosed_by_default(reconstruct, shapes, mask_source):
 
 def test_soft_masks_are_given_only_when_asked_for(reconstruct, shapes):
     source = TaskSource(reconstruct)
-    assert source.predict(shapes, "test", 0, 1)["soft"] is None
-    soft = source.predict(shapes, "test", 0, 1, also={"soft"})["soft"]
+    assert "soft" not in source.predict(shapes, "test", 0, 1, {"masks"}).outputs
+    soft = source.predict(shapes, "test", 0, 1, {"soft"})["soft"]
     np.testing.assert_allclose(soft.sum(2), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("mask_source", ["decoder", "attention"])
+def test_exactly_the_outputs_that_are_asked_for_are_given(reconstruct, shapes, mask_source):
+    source = TaskSource(reconstruct, mask_source)
+    whole = source.predict(shapes, "test", 0, 2)
+    assert set(whole.outputs) == {"masks", "soft", "slots", "frames"}
+    assert source.provides == {"masks", "soft", "slots", "frames", "slot_frames"}
+    names = sorted(source.provides)
+    for asked in [set(chosen) for size in range(6) for chosen in itertools.combinations(names, size)]:
+        given = source.predict(shapes, "test", 0, 2, asked)
+        assert set(given.outputs) == asked
+        assert given.num_slots == 3
+        for name in asked & set(whole.outputs):
+            np.testing.assert_array_equal(given[name], whole[name])
+    # what the task does not give is not given, and asking for it is no mistake
+    assert set(source.predict(shapes, "test", 0, 1, {"depth", "logits", "frames"}).outputs) == {"frames"}
 
 
 def test_attention_of_a_model_without_any_is_refused(shapes):
