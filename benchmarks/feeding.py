@@ -30,8 +30,8 @@ from slotssm.experiments.provenance import machine
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from generators.writer import generate
 from generators.bouncing_recipe import BouncingRecipe
+from generators.writer import generate
 from slotssm.config import RecipeData
 from slotssm.data.clips import Clips, episode_order
 from slotssm.data.loader import Loader

@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from pydantic import Field
 from torch import Tensor
 
-from slotssm.config import ModelConfig, RecipeData, RunConfig, TaskConfig
+from slotssm.config import ModelConfig, RunConfig, TaskConfig
 from slotssm.data.spec import DataSpec
 from slotssm.errors import InputError
 from slotssm.layers import PieceDecoder, PieceTokenizer
@@ -104,11 +104,7 @@ class Predict(Task):
             )
         if task.loss == "bce" and data.palette and data.palette != BLACK_AND_WHITE:
             raise InputError("task.loss 'bce' is for white objects on black; take 'mse' or 'ce' for coloured ones")
-<<<<<<< HEAD
         if task.loss == "bce" and not data.palette and SHADED & set(data.fields):
-=======
-        if task.loss == "bce" and not data.palette and isinstance(run.data, RecipeData):
->>>>>>> repair
             raise InputError(
                 "task.loss 'bce' needs objects of plain white on black, without backgrounds, textures and lighting; "
                 "take 'mse'"

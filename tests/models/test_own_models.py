@@ -6,20 +6,12 @@ import torch
 from model_cases import CASES, DIM, SLOTS, STEPS, TOKENS, build, case_name, close, random_tokens, slots_of
 from torch import nn
 
-<<<<<<< HEAD
-from slotssm.errors import InputError
-from slotssm.layers import Mamba, Reader, SlotEncoder
-from slotssm.models import ModelOutput, ModelState, SlotLayer, SlotModel, SlotSequenceModel
-from slotssm.tasks import ReconstructConfig
-from slotssm.tasks.reconstruct import Reconstruct
-=======
 from slotssm.config import ModelConfig
 from slotssm.data.spec import DataSpec
 from slotssm.errors import InputError
 from slotssm.layers import Mamba, Reader, SlotEncoder
 from slotssm.models import ModelOutput, ModelState, SlotLayer, SlotModel, SlotSequenceModel
 from slotssm.tasks import Reconstruct, ReconstructConfig
->>>>>>> repair
 
 
 class RunningMean(SlotModel):
