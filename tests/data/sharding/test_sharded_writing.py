@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -15,7 +16,7 @@ from small_work import LAYOUT, Make, episode, small_work
 
 from slotssm.data.contents import content_hash
 from slotssm.data.episodes import EpisodeFile, standard_layout
-from slotssm.data.sharding import DamagedSourceError, parts, shard_length, write_episodes, writing
+from slotssm.data.sharding import Contents, DamagedSourceError, parts, shard_length, write_episodes, writing
 from slotssm.errors import BusyError, InputError, Interrupted
 
 
@@ -113,7 +114,7 @@ def test_resume_makes_only_what_is_missing_and_remembers_what_was_found(tmp_path
 
     work = small_work()
     prepare = work.prepare
-    object.__setattr__(work, "prepare", lambda found: (looked.append(found), prepare(found))[1])
+    work = replace(work, prepare=lambda found: (looked.append(found), prepare(found))[1])
     write_episodes(work, tmp_path / "d.h5", resume=True, on_progress=lambda *report: reports.append(report))
     assert looked == [{"looked": 1}]
     assert reports[0] == (8, 23)
@@ -321,6 +322,26 @@ def test_what_arrives_beside_the_lock_is_not_overwritten(tmp_path: Path) -> None
     assert out.read_text() == "precious"
     out.unlink()
     assert write_episodes(small_work(), out, resume=True)
+
+
+@pytest.mark.parametrize("length", [252, 300])
+def test_a_name_that_is_too_long(tmp_path: Path, length: int) -> None:
+    """Too long with the ending of the parts, and too long by itself."""
+    with pytest.raises(InputError, match=r"File name too long; choose another `out`"):
+        write_episodes(small_work(), tmp_path / ("x" * length))
+    assert names(tmp_path) == []
+
+
+def test_preparation_is_interrupted_at_once_and_leaves_nothing(tmp_path: Path) -> None:
+    """It may take minutes to look at a source, and nothing is written before."""
+
+    def prepare(found: object) -> Contents:
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("still at work")
+
+    with pytest.raises(KeyboardInterrupt):
+        write_episodes(replace(small_work(), prepare=prepare), tmp_path / "d.h5")
+    assert names(tmp_path) == []
 
 
 def test_file_in_the_way_of_the_parts(tmp_path: Path) -> None:
