@@ -223,7 +223,9 @@ def test_metrics_that_the_data_cannot_serve_are_refused(tmp_path, truth, predict
     frames = np.zeros((5, 3, 8, 8, 3), np.uint8)
     framed = write_truth(tmp_path / "framed.h5", frames=frames, masks=random_masks())
     assert "the predictions have no frames" in refused(framed, predictions, "mse")
-    assert "is not a file of Blinking Color Balls (it has no rule and palette)" in refused(framed, predictions, "color-accuracy")
+    assert "is not a file of Blinking Color Balls (it has no rule and palette)" in refused(
+        framed, predictions, "color-accuracy"
+    )
     assert "no metric can be computed" in refused(framed, write(tmp_path / "s.h5", slots=np.zeros((5, 3, 2, 4))))
 
 

@@ -294,7 +294,9 @@ def test_rollout_goes_on_from_a_stream():
     task, frames = tiny_task(), random_frames()
     whole = task.roll_out(frames[:, :5], 3)
     seen = task.predict(frames[:, :2])
-    torch.testing.assert_close(task.roll_out(frames[:, 2:5], 3, seen.state)["frames"], whole["frames"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        task.roll_out(frames[:, 2:5], 3, seen.state)["frames"], whole["frames"], rtol=1e-4, atol=1e-5
+    )
 
 
 def test_episodes_without_a_future_are_refused():
