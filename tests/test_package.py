@@ -82,8 +82,9 @@ def test_libraries_need_neither_physics_nor_plotting(room):
 
 def test_without_the_extra_the_command_line_says_what_to_install():
     for missing in ("typer", "rich", "h5py"):
+        command = ["slotssm", "presets" if missing == "h5py" else "-h"]
         code = (
-            f"import sys\nsys.modules[{missing!r}] = None\nsys.argv = ['slotssm', 'presets' if {missing!r} == 'h5py' else '-h']\n"
+            f"import sys\nsys.modules[{missing!r}] = None\nsys.argv = {command}\n"
             "from slotssm_cli.main import main\nmain()\n"
         )
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

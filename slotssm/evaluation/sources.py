@@ -85,8 +85,7 @@ class TaskSource(Source):
             return Predicted(arrays)
         soft = outputs[self._masks]
         if "masks" in names:
-            size = truth.dataset(split, "frames").shape[2:4]
-            arrays["masks"] = resize_labels(hard_masks(soft), size)
+            arrays["masks"] = resize_labels(hard_masks(soft), truth.dataset(split, "frames").shape[2:4])
         if "soft" in names:
             arrays["soft"] = _array(soft)
         return Predicted(arrays, soft.shape[2])

@@ -1,4 +1,3 @@
-import importlib
 import json
 
 import h5py
@@ -13,7 +12,6 @@ from slotssm.errors import InputError
 from slotssm.evaluation import FileSource, ScoringOptions, evaluate
 
 # the package's function of the same name hides the module
-evaluate_module = importlib.import_module("slotssm.evaluation.evaluate")
 
 SEGMENTATION = ("fg-ari", "ari", "miou", "mbo")
 DIAGNOSTICS = {"identity-switches", "slots-used"}
@@ -154,13 +152,13 @@ def test_ignored_pixels_do_not_count(tmp_path, truth):
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 100])
-def test_results_do_not_depend_on_how_many_episodes_are_read_at_once(monkeypatch, tmp_path, predictions, batch):
+def test_results_do_not_depend_on_how_many_episodes_are_read_at_once(tmp_path, predictions, batch):
     masks = random_masks()
     masks[1] = 0
     truth = write_truth(tmp_path / "t.h5", masks=masks)
     expected = {name: result.document() for name, result in score(truth, predictions).items()}
-    monkeypatch.setattr(evaluate_module, "BATCH_EPISODES", batch)
-    assert {name: result.document() for name, result in score(truth, predictions).items()} == expected
+    found = score(truth, predictions, batch=batch)
+    assert {name: result.document() for name, result in found.items()} == expected
 
 
 def test_only_the_first_episodes_can_be_scored(truth, predictions):

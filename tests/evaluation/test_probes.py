@@ -1,6 +1,5 @@
 """Probes against a slow implementation of the protocol, and what must hold whatever the data."""
 
-import importlib
 import itertools
 import json
 
@@ -68,11 +67,11 @@ class Scene:
         return truth, write(folder / "predictions.h5", split, masks=self.labels, slots=self.slots.astype(np.float32))
 
 
-def run(truth, predictions, *names, **options):
-    """The results of the probes by property."""
+def run(truth, predictions, *names, batch=16, **options):
+    """The results of the probes by property, `batch` episodes read at a time."""
     with EpisodeFile(truth, needs_frames=False) as episodes:
-        source = FileSource(predictions, "test")
-        report = evaluate(source, episodes, "test", ["probe"], ScoringOptions(properties=names, **options))
+        source, options = FileSource(predictions, "test"), ScoringOptions(properties=names, **options)
+        report = evaluate(source, episodes, "test", ["probe"], options, batch_episodes=batch)
     return {result.details["property"]: result for result in report.results}
 
 
@@ -269,9 +268,13 @@ def test_a_network_finds_what_a_linear_probe_cannot(tmp_path, monkeypatch):
 def test_results_do_not_depend_on_the_batches(awkward, tmp_path, monkeypatch):
     paths = awkward.write(tmp_path)
     before = run(*paths, "position", "color")
-    # the package's function of the same name hides the module
-    monkeypatch.setattr(importlib.import_module("slotssm.evaluation.evaluate"), "BATCH_EPISODES", 3)
-    after = run(*paths, "position", "color")
+    read, predict = [], FileSource.predict
+    monkeypatch.setattr(
+        FileSource, "predict", lambda self, *where: read.append(where[3] - where[2]) or predict(self, *where)
+    )
+    after = run(*paths, "position", "color", batch=3)
+    assert max(read) == 3
+    assert sum(read) == len(awkward.masks)
     assert [numbers(result) for result in before.values()] == [numbers(result) for result in after.values()]
 
 

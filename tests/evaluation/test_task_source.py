@@ -183,6 +183,17 @@ def test_validation_leaves_out_what_cannot_be_scored(recall, tmp_path):
     assert "mse" in validate(recall, path, "val", 2, BATCH)
 
 
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_validation_predicts_no_more_episodes_at_a_time_than_it_is_told(recall, tmp_path, monkeypatch, batch):
+    path = write_truth(tmp_path / "t.h5", "val", palette=True, frames=ball_frames(2))
+    read, predict = [], recall.predict_episode
+    monkeypatch.setattr(recall, "predict_episode", lambda frames: read.append(len(frames)) or predict(frames))
+    scores = validate(recall, path, "val", EPISODES, batch)
+    assert read == {1: [1, 1, 1], 2: [2, 1], 3: [3]}[batch]
+    monkeypatch.undo()
+    assert scores == pytest.approx(validate(recall, path, "val", EPISODES, 100))
+
+
 # --- prediction -------------------------------------------------------------------------------------------
 
 CONTEXT, FRAMES = 3, 8
