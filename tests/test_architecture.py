@@ -39,6 +39,7 @@ WALLS = {
     "pymunk": {"generators"},
     "h5py": {"slotssm.data.episodes", "slotssm.data.hdf5", "slotssm.data.writer"},
     "isal": {"slotssm.data.layout", "slotssm.data.reader"},
+    "google_crc32c": {"slotssm.data.importers.readers"},
     "sklearn": {"slotssm.metrics", "slotssm.evaluation"},
     "typer": {"slotssm_cli"},
     "rich": {"slotssm_cli"},
