@@ -36,7 +36,7 @@ def write_rnem_file(folder: Path) -> Path:
 SOURCES: dict[str, tuple[Callable[[Path], object], dict[str, object], dict[str, str]]] = {
     "movi": (
         lambda folder: write_movi(folder, {"train": [2], "test": [1]}),
-        {"depth": True, "size": (24, 16)},
+        {"depth": True, "size": (16, 16)},
         COMMON
         | COUNTED
         | {"depth": PICTURE, "objects/visible": MOVING, "objects/visibility": MOVING}
@@ -45,7 +45,8 @@ SOURCES: dict[str, tuple[Callable[[Path], object], dict[str, object], dict[str, 
         | {"objects/quaternion": f"{MOVING} wxyz", "objects/bbox_3d": f"{MOVING} corner_xyz"}
         | {f"objects/{name}": "object" for name in ("mass", "friction", "restitution")}
         | {f"objects/{name}": "object" for name in ("shape", "size", "color", "material")}
-        | {"objects/rgb": "object rgb"},
+        | {"objects/rgb": "object rgb"}
+        | {"camera/position": "time xyz", "camera/rotation": "time xyz axis", "camera/focal_px": "time"},
     ),
     "cater": (
         write_cater,
@@ -99,6 +100,7 @@ def test_every_dataset_names_its_axes(tmp_path: Path, kind: str) -> None:
     with EpisodeFile(tmp_path / "d.h5") as episodes:
         spec = read_spec(episodes)
         assert {name: " ".join(field.dims) for name, field in spec.fields.items()} == expected
+        assert (spec.has_camera, spec.depth is not None) == (kind == "movi", kind in ("movi", "folder"))
         assert spec.labels == ({"snitch_cell": 36} if kind == "cater" else {})
         assert (spec.height, spec.width) == (*sizes["height"], *sizes["width"])
 
