@@ -42,6 +42,7 @@ WALLS = {
     "h5py": {"slotssm.data.episodes", "slotssm.data.hdf5", "slotssm.data.writer"},
     "isal": {"slotssm.data.layout", "slotssm.data.reader"},
     "psutil": {"slotssm.files", "slotssm.experiments.measurement"},
+    "google_crc32c": {"slotssm.data.importers.readers"},
     "sklearn": {"slotssm.metrics", "slotssm.evaluation"},
     "typer": {"slotssm_cli"},
     "rich": {"slotssm_cli"},
