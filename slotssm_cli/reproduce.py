@@ -74,7 +74,7 @@ def reproduce(
 
 
 def _report_plan(cells: Any, folder: Path, json: bool) -> None:
-    from slotssm.experiments.measurement.forecast import forecast
+    from slotssm.experiments.reproductions.forecast import forecast
 
     with Meter("measure", "cells") as meter:
         plan = forecast(cells, folder, meter.update)
