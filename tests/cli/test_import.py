@@ -106,7 +106,7 @@ def test_the_other_commands_read_an_imported_file(slotssm, movi, workplace):
         (("movi", "clips"), ("clips holds no TFRecord shards",)),
         (("cater", "clips"), ("clips has no folders videos/ and scenes/",)),
         (("clevrer", "clips"), ("clips holds no videos",)),
-        (("rnem", "clips"), ("clips cannot be opened",)),
+        (("rnem", "clips"), ("clips is a folder, not an R-NEM file",)),
         (("folder", "clips", "--size", "big"), ("--size big", "96x64")),
         (("folder", "clips", "--size", "0"), ("at least 1 px",)),
         (("folder", "clips", "--frames", "0"), ("--frames 0", "24/2")),
