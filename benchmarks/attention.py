@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slotssm.experiments.measurement.provenance import machine
-from slotssm.layers.causal_attention import block_causal_attention
+from slotssm.layers.time_mixers.causal_attention import block_causal_attention
 
 BATCH, HEADS, SLOTS, WIDTH = 6, 4, 6, 64
 LARGEST_MASK_BYTES = 4 << 30

@@ -9,8 +9,9 @@ import numba
 import numpy as np
 import torch
 
-from slotssm.ops.bridge import vectorised
-from slotssm.ops.lanes import VECTOR_BYTES, Register
+from slotssm.ops.cpu.intrinsics import vector_intrinsic
+from slotssm.ops.cpu.simd import VECTOR_BYTES, Register
+from slotssm.ops.cpu.vector_functions import exp2
 
 
 class Numbers(NamedTuple):
@@ -20,20 +21,18 @@ class Numbers(NamedTuple):
     y: np.ndarray
 
 
-def _ceiling(lanes: Any, numbers: Any, count: Any) -> None:
+@vector_intrinsic
+def ceiling(builder: Any, numbers: Any, count: Any) -> None:
     """Run h = exp2(delta · rate) · h + drive for 8 vectors at once, all in registers."""
-    delta = Register(lanes, numbers.x[0,].load())
-    rates = [(numbers.y[0,] + k * lanes.width).load() for k in range(8)]
-    h = [Register(lanes, (numbers.x[0,] + k * lanes.width).load()) for k in range(8)]
-    with lanes.loop(count):
+    delta = Register(builder, numbers.x[0,].load())
+    rates = [(numbers.y[0,] + k * builder.width).load() for k in range(8)]
+    h = [Register(builder, (numbers.x[0,] + k * builder.width).load()) for k in range(8)]
+    with builder.loop(count):
         delta.set(delta.get() + 1e-9)
         for k in range(8):
-            h[k].set(lanes.exp2(delta.get() * rates[k]).times_plus(h[k].get(), delta.get()))
+            h[k].set(exp2(delta.get() * rates[k]).multiply_add(h[k].get(), delta.get()))
     for k in range(8):
-        (numbers.x[0,] + k * lanes.width).store(h[k].get())
-
-
-ceiling = vectorised(_ceiling)
+        (numbers.x[0,] + k * builder.width).store(h[k].get())
 
 
 @numba.njit(nogil=True)

@@ -22,10 +22,10 @@ import numpy as np
 
 from generators.bouncing_recipe import BouncingRecipe
 from generators.catalog import make_episode
-from slotssm.data.generator import generator_of
 from generators.writer import generate
 from slotssm.config import RecipeData
 from slotssm.data.episodes import EpisodeWriter
+from slotssm.data.generator import generator_of
 from slotssm.experiments.measurement.provenance import machine
 
 RECIPE = BouncingRecipe(min_objects=3, max_objects=3)

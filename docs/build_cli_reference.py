@@ -15,7 +15,9 @@ This page is generated from the program (`make docs`).
 Results go to stdout, progress and notes to stderr; with `--json` stdout holds exactly one JSON document.
 Exit codes: 0 done; 1 failed; 2 wrong usage or input; 3 interrupted and resumable. An error is one line that names
 the file or option, the fault and the remedy; with `--json` it is also a document `{"error", "exit_code"}`.
-`SLOTSSM_DEBUG=1` shows the traceback of an unexpected failure.
+`SLOTSSM_DEBUG=1` shows the traceback of an unexpected failure. A reader of stdout that leaves early (`| head`) is no
+failure. `slotssm --install-completion` teaches the shell to complete commands and options; `python -m slotssm` is the
+same program.
 """
 
 

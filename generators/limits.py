@@ -22,5 +22,6 @@ def check_room(num_discs: int, radius_px: float, size_px: int, outside_px: float
 
 
 def check_speed(speed_px_per_frame: float, size_px: int) -> None:
+    """Refuse a speed at which an object is in the frame for a frame or two."""
     if speed_px_per_frame > size_px / 2:
         raise ValueError(f"a speed of {speed_px_per_frame:g} px/frame crosses half the frame at once")

@@ -9,11 +9,11 @@ Positions at whole frames follow by linear motion.
 import math
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import pymunk
 import pymunk.batch
 
+from slotssm.compilation import cached_njit
 from slotssm.errors import InputError
 
 CONTACT_OVERSHOOT = 1e-4
@@ -79,7 +79,7 @@ def place_discs(rng: np.random.Generator, radius: np.ndarray, size_px: float, ap
     )
 
 
-@numba.njit(cache=True)
+@cached_njit()
 def _first_free(tries: np.ndarray, position: np.ndarray, radius: np.ndarray, index: int) -> int:
     """Index of the first try that touches none of the discs before `index`, or -1."""
     for attempt in range(len(tries)):
@@ -184,7 +184,7 @@ def _space(
     return space
 
 
-@numba.njit(cache=True)
+@cached_njit()
 def _time_to_contact(
     position: np.ndarray, velocity: np.ndarray, radius: np.ndarray, size: float, collide: bool
 ) -> float:
@@ -214,7 +214,7 @@ def _time_to_contact(
     return soonest
 
 
-@numba.njit(cache=True)
+@cached_njit()
 def _fill_frames(
     positions: np.ndarray,
     velocities: np.ndarray,

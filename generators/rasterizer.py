@@ -5,8 +5,9 @@ The kernels are serial, so worker processes and forks may call them.
 
 import math
 
-import numba
 import numpy as np
+
+from slotssm.compilation import cached_njit
 
 SHAPES = ("circle", "square", "triangle")
 """Shape names; their order is the shape code. Polygons are regular, upright and inscribed in the disc."""
@@ -45,7 +46,7 @@ def paint(
     return frames, masks, visible
 
 
-@numba.njit(cache=True)
+@cached_njit()
 def _paint(
     frames: np.ndarray,
     masks: np.ndarray,
@@ -83,7 +84,7 @@ def _paint(
                     frames[t, row, column, 2] = blue
 
 
-@numba.njit(cache=True)
+@cached_njit()
 def _chord(corners: np.ndarray, x: float, radius: float, height: float) -> tuple[float, float]:
     """Ends of the horizontal chord of a convex polygon at `height` below its centre; empty if left > right."""
     left, right = np.inf, -np.inf

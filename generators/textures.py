@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-import numba
 import numpy as np
 
 from generators.bouncing_recipe import TextureName
+from slotssm.compilation import cached_njit
 
 TEXTURES: tuple[str, ...] = get_args(TextureName)
 """Names of patterns; their order is the code."""
@@ -101,7 +101,7 @@ def shade(
     return frames
 
 
-@numba.njit(cache=True)
+@cached_njit()
 def _shade(
     frames: np.ndarray,
     masks: np.ndarray,
@@ -140,7 +140,7 @@ def _shade(
                         frames[t, row, column, c] = int(seen * light[t, c] + 0.5)
 
 
-@numba.njit(cache=True)
+@cached_njit()
 def _value(kind: int, axis: np.ndarray, phase: np.ndarray, lattice: np.ndarray, x: float, y: float) -> float:
     """Value of a pattern at a point; kinds in the order of `TEXTURES`."""
     if kind == 0:
@@ -162,7 +162,7 @@ def _value(kind: int, axis: np.ndarray, phase: np.ndarray, lattice: np.ndarray, 
     return near + (far - near) * b
 
 
-@numba.njit(cache=True)
+@cached_njit()
 def _smooth(share: float) -> float:
     """From 0 to 1 with slope 0 at both ends."""
     return share * share * (3 - 2 * share)

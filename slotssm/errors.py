@@ -1,4 +1,8 @@
-"""The errors a user may see, each with the exit code that the command line returns for it."""
+"""The errors a user may see, each with the exit code that the command line returns for it.
+
+A message names an argument that the caller can pass by its Python name in backticks, "`force` overwrites it"; the
+command line puts its own option there. Whatever else it says stands without backticks.
+"""
 
 
 class SlotSSMError(Exception):

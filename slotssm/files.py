@@ -211,7 +211,9 @@ def _reason(error: OSError) -> str:
 
 
 def _remedy(error: OSError) -> str:
-    return "free some space or choose another `out`" if error.errno in _FULL else "choose another `out`"
+    # libraries that are not written in Python pass on the text alone
+    is_full = error.errno in _FULL or os.strerror(errno.ENOSPC) in str(error)
+    return "free some space or choose another `out`" if is_full else "choose another `out`"
 
 
 def _is_of_writing(error: OSError, path: Path) -> bool:

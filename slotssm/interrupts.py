@@ -1,12 +1,13 @@
-"""Signals that ask a long job to stop at the next safe point."""
+"""Signals that ask a long job to stop at the next safe point.
 
-import logging
+Imports little, since a program can catch no signal before it has imported this.
+"""
+
 import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -27,7 +28,6 @@ class Stopped(KeyboardInterrupt):
     """SIGTERM or SIGINT arrived where nothing collects requests, or SIGINT for the second time."""
 
 
-@dataclass
 class _State:
     """What the signal handler knows.
 
@@ -38,10 +38,8 @@ class _State:
         has_interrupt: whether a SIGINT is among what was collected.
     """
 
-    request: StopRequest = field(default_factory=StopRequest)
-    num_open: int = 0
-    of_program: bool = False
-    has_interrupt: bool = False
+    def __init__(self, of_program: bool = False) -> None:
+        self.request, self.num_open, self.of_program, self.has_interrupt = StopRequest(), 0, of_program, False
 
 
 _state = _State()
@@ -55,6 +53,7 @@ def stop_requests() -> Iterator[StopRequest]:
     inside. Under `raise_signals` a request that nobody has obeyed is there for the next collector too. Outside the
     main thread signals cannot be caught: the request is the main thread's where that collects, else it stays false.
     """
+    global _state
     if threading.current_thread() is not threading.main_thread():
         yield _state.request if _state.num_open or _state.of_program else StopRequest()
         return
@@ -65,17 +64,19 @@ def stop_requests() -> Iterator[StopRequest]:
         finally:
             _state.num_open -= 1
         return
-    request = _state.request = StopRequest()
-    _state.num_open, _state.has_interrupt = 1, False
-    previous = _handle(_on_signal)
+    _state = _State()
+    _state.num_open = 1
+    request, previous = _state.request, _handle(_on_signal)
     try:
         yield request
         if request:
+            import logging
+
             logging.getLogger("slotssm").warning(f"{request.signal_name} arrived when the work was done")
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-        _state.num_open, _state.request = 0, StopRequest()
+        _state = _State()
 
 
 def raise_signals() -> StopRequest:
@@ -84,7 +85,8 @@ def raise_signals() -> StopRequest:
     Returns:
         The request that all collectors of the program share.
     """
-    _state.request, _state.num_open, _state.of_program, _state.has_interrupt = StopRequest(), 0, True, False
+    global _state
+    _state = _State(of_program=True)
     if threading.current_thread() is threading.main_thread():
         _handle(_on_signal)
     return _state.request
@@ -116,7 +118,7 @@ def _forget_in_child() -> None:
     """A process made by fork is ended by these signals as any other, unless it collects them itself."""
     global _state
     _state = _State()
-    defaults = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    defaults: dict[signal.Signals, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
     for number, handler in defaults.items():
         if signal.getsignal(number) is _on_signal:
             signal.signal(number, handler)

@@ -10,7 +10,7 @@ from typer.exceptions import Abort, TyperException
 from slotssm.errors import InputError
 from slotssm.interrupts import Stopped
 from slotssm_cli import demo, evaluate, export, generate, importing, inspect, reproduce, train, visualize
-from slotssm_cli.console import result
+from slotssm_cli.terminal.console import result
 
 app = typer.Typer(
     name="slotssm",
@@ -76,6 +76,8 @@ def run(on_command: Callable[[Any], None]) -> int:
         code = root.main(prog_name="slotssm", standalone_mode=False)
     except TyperException as error:
         raise InputError(error.format_message()) from None
+    except _Escaped as escaped:
+        raise escaped.error from None
     except Abort:
         raise Stopped from None
     if code == KEYBOARD_INTERRUPT:
@@ -87,11 +89,22 @@ KEYBOARD_INTERRUPT = 130
 """What typer makes of an interrupt."""
 
 
+class _Escaped(Exception):
+    """Carries an error of the operating system past typer, which ends silently at a broken pipe, whosever it is."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 def _announced(leaf: Any, callback: Callable[..., Any], on_command: Callable[[Any], None]) -> Callable[..., Any]:
     @functools.wraps(callback)
     def announced(*arguments: Any, **options: Any) -> Any:
         on_command(leaf)
-        return callback(*arguments, **options)
+        try:
+            return callback(*arguments, **options)
+        except OSError as error:
+            raise _Escaped(error) from None
 
     return announced
 

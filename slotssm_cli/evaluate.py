@@ -7,7 +7,7 @@ import typer
 
 from slotssm.errors import InputError
 from slotssm_cli import options
-from slotssm_cli.console import Meter, note, number, result_json, result_table
+from slotssm_cli.terminal.console import Meter, note, number, result_json, result_table
 
 BESIDE_COMPARE = {"compare", "metric", "out", "force", "json"}
 """Options that a comparison takes; the others belong to scoring."""

@@ -4,12 +4,26 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from slotssm.errors import InputError, SlotSSMError
 from slotssm_cli import options
-from slotssm_cli.console import Meter, human_bytes, human_seconds, note, result, result_json
+from slotssm_cli.terminal.console import Meter, human_bytes, human_seconds, note, result, result_json
 
-app = typer.Typer(no_args_is_help=True, help="Generate benchmark videos with exact masks and properties.")
+_REGISTERED = "KIND"
+
+
+class _Generators(TyperGroup):
+    """Takes names that are no subcommand for generators that a plugin registers."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The subcommand, or the one for all other names."""
+        return super().get_command(ctx, cmd_name) or super().get_command(ctx, _REGISTERED)
+
+
+app = typer.Typer(
+    cls=_Generators, no_args_is_help=True, help="Generate benchmark videos with exact masks and properties."
+)
 
 Out = Annotated[Path | None, typer.Option("--out", help="File to write; by default under data/.")]
 
@@ -136,6 +150,35 @@ def bouncing(
     _generate("bouncing", recipe, preset, counts, seed, out, workers, resume, force, dry_run, json)
 
 
+@app.command(_REGISTERED)
+def registered(
+    context: typer.Context,
+    plugin: options.Plugin = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="Field of the recipe, FIELD=VALUE; repeatable.")
+    ] = None,
+    out: Out = None,
+    train: options.NumTrain = 1000,
+    val: options.NumVal = 100,
+    test: options.NumTest = 100,
+    seed: options.Seed = 0,
+    workers: options.Workers = None,
+    resume: options.Resume = False,
+    force: options.Force = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+) -> None:
+    """The data set of a plugin, by the kind of its recipe."""
+    from slotssm.documents import parse_assignments
+    from slotssm.registry import GENERATORS
+
+    kind = context.info_name or ""
+    GENERATORS[kind]  # names the nearest one if there is none
+    counts = {"num_train": train, "num_val": val, "num_test": test}
+    recipe = parse_assignments(assignments or ())
+    _generate(kind, recipe, None, counts, seed, out, workers, resume, force, dry_run, json)
+
+
 def _plain_bouncing(num_frames: int, size_px: int) -> dict[str, Any]:
     """Fields of `BouncingRecipe` without a preset: lengths are for a frame of 64 px and scale with it."""
     scale = size_px / 64
@@ -211,6 +254,7 @@ def _generate(
 def verify(
     data: Annotated[Path, typer.Argument(help="Episode file.")],
     check_all: Annotated[bool, typer.Option("--all", help="Every episode instead of a sample.")] = False,
+    plugin: options.Plugin = None,
     json: options.Json = False,
 ) -> None:
     """Regenerate episodes from the recipe in the file and compare every field."""

@@ -7,11 +7,12 @@ import typer
 
 from slotssm.errors import SlotSSMError
 from slotssm_cli import options
-from slotssm_cli.console import human_bytes, note, number, result, result_json, result_table
+from slotssm_cli.terminal.console import human_bytes, note, number, result, result_json, result_table
 
 
 def inspect(
     path: Annotated[Path, typer.Argument(help="An episode file or a run directory.")],
+    plugin: options.Plugin = None,
     with_hash: Annotated[
         bool, typer.Option("--hash", help="Also the SHA-256 of the content (reads all of it).")
     ] = False,

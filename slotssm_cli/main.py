@@ -1,6 +1,6 @@
 """The console script: how signals, notes and errors leave the program.
 
-Imports nothing heavy, so that signals are caught from the start.
+Imports nothing before signals are caught.
 """
 
 import contextlib
@@ -10,8 +10,6 @@ from typing import Any
 
 from slotssm.errors import SlotSSMError
 from slotssm.interrupts import StopRequest, ignore_signals, raise_signals
-from slotssm_cli.console import note, result_json
-from slotssm_cli.streams import lasting_streams
 
 DEBUG_VARIABLE = "SLOTSSM_DEBUG"
 INTERRUPTED = 3
@@ -20,8 +18,15 @@ INTERRUPTED = 3
 def main() -> None:
     """Run the command line; exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 interrupted."""
     stop = raise_signals()
-    with lasting_streams():
-        code = _run(stop)
+    try:
+        from slotssm_cli.terminal.streams import lasting_streams
+
+        with lasting_streams():
+            code = _run(stop)
+    except KeyboardInterrupt:
+        # in the moments before anything is caught further inside
+        ignore_signals()
+        code = _fail(f"interrupted by {stop.signal_name}", INTERRUPTED, None)
     sys.exit(code)
 
 
@@ -29,7 +34,7 @@ def _run(stop: StopRequest) -> int:
     command: list[Any] = [None]
     try:
         from slotssm_cli.commands import run
-        from slotssm_cli.wording import Notes
+        from slotssm_cli.terminal.wording import Notes
 
         with Notes() as notes:
 
@@ -55,7 +60,8 @@ def _run(stop: StopRequest) -> int:
 
 
 def _fail(message: str, code: int, command: Any) -> int:
-    from slotssm_cli.wording import spell
+    from slotssm_cli.terminal.console import note, result_json
+    from slotssm_cli.terminal.wording import spell
 
     line = " ".join(spell(message, command).split())
     if line:  # a bare `slotssm` has printed its help already

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from slotssm_cli import options
-from slotssm_cli.console import Meter, human_bytes, human_seconds, note, result, result_json
+from slotssm_cli.terminal.console import Meter, human_bytes, human_seconds, note, result, result_json
 from slotssm_cli.train import shown
 
 
@@ -31,7 +31,7 @@ def reproduce(
     json: options.Json = False,
 ) -> None:
     """Rerun an experiment of the paper: data, training, scores, tables and figures; repeat it to continue."""
-    from slotssm.experiments import reproduce as reproductions
+    from slotssm.experiments.reproductions import reproduce as reproductions
     from slotssm.experiments.reproductions.cells import Listener
     from slotssm.experiments.reproductions.experiment import Choice
     from slotssm.training.device import resolve_device

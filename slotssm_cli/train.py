@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from slotssm_cli import options
-from slotssm_cli.console import Meter, note, number, result, result_json, result_table
+from slotssm_cli.terminal.console import Meter, note, number, result, result_json, result_table
 
 
 def train(

@@ -7,7 +7,7 @@ import typer
 
 from slotssm.errors import InputError
 from slotssm_cli import options
-from slotssm_cli.console import result, result_json
+from slotssm_cli.terminal.console import result, result_json
 
 
 def visualize(

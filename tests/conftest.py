@@ -9,7 +9,7 @@ from jaxtyping import install_import_hook
 # numba's kernels are left alone, since it cannot cache wrapped functions
 CHECKED = ["slotssm.layers", "slotssm.models", "slotssm.tasks"]
 CHECKED += [
-    f"slotssm.ops.{name}" for name in ("selective_scan", "reference", "ssd", "diagonal", "carry", "convolution")
+    f"slotssm.ops.{name}" for name in ("selective_scan", "reference", "ssd", "diagonal", "state_passing", "convolution")
 ]
 install_import_hook(CHECKED, "beartype.beartype")
 

@@ -17,11 +17,13 @@ FLOORS = {
     "slotssm.files": -1,
     "slotssm.interrupts": -1,
     "slotssm.documents": -1,
+    "slotssm.compilation": -1,
+    "slotssm.registry": -1,
+    "slotssm.plugins": -1,
     "slotssm.ops": 0,
-    "slotssm.data": 0,
     "slotssm.config": 0,
+    "slotssm.data": 1,
     "slotssm.layers": 1,
-    "slotssm.experiments.presets": 1,
     "slotssm.models": 2,
     "slotssm.metrics": 2,
     "generators": 2,
@@ -31,11 +33,15 @@ FLOORS = {
     "slotssm.training": 5,
     "slotssm.experiments": 6,
     "slotssm_cli": 7,
+    # `python -m slotssm` starts the command line; nothing imports it
+    "slotssm.__main__": 8,
 }
 WALLS = {
+    "filelock": {"slotssm.files"},
     "pymunk": {"generators"},
-    "h5py": {"slotssm.data.episodes", "slotssm.data.importers"},
-    "isal": {"slotssm.data.episodes"},
+    "h5py": {"slotssm.data.episodes", "slotssm.data.hdf5", "slotssm.data.writer"},
+    "isal": {"slotssm.data.layout", "slotssm.data.reader"},
+    "psutil": {"slotssm.files", "slotssm.experiments.measurement"},
     "sklearn": {"slotssm.metrics", "slotssm.evaluation"},
     "typer": {"slotssm_cli"},
     "rich": {"slotssm_cli"},
@@ -104,7 +110,7 @@ def test_the_checker_sees_a_stray_import(tmp_path):
     stray = tmp_path / "stray.py"
     stray.write_text("from slotssm.training import trainer\nimport h5py\n")
     assert imports(stray) == {"slotssm.training.trainer", "h5py"}
-    assert FLOORS[room("slotssm.training.trainer")] > FLOORS[room("slotssm.layers.mamba")]
+    assert FLOORS[room("slotssm.training.trainer")] > FLOORS[room("slotssm.layers.time_mixers.mamba")]
 
 
 def test_every_file_is_named_by_a_noun_and_short_enough():
@@ -124,13 +130,56 @@ def test_architecture_page_lists_every_room_on_its_floor():
     assert listed == expected
 
 
+def calls(path: Path) -> list[ast.Call]:
+    return [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+
+
+def opens_text_by_the_locale(call: ast.Call) -> bool:
+    """Whether a call reads or writes text in the encoding that the machine happens to have."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    words = [word for word in (*call.args, *(k.value for k in call.keywords)) if isinstance(word, ast.Constant)]
+    binary = any(isinstance(word.value, str) and re.fullmatch(r"[rwax+]*b[rwax+]*", word.value) for word in words)
+    given = any(keyword.arg == "encoding" for keyword in call.keywords)
+    if name == "open" and isinstance(call.func, ast.Attribute) and getattr(call.func.value, "id", "") != "path":
+        # tarfile.open, Image.open, os.open, ...; files are opened by `path.open`, or `file.open`
+        binary |= getattr(call.func.value, "id", "") != "file"
+    return name in ("read_text", "write_text", "open") and not given and not binary and not is_own_write_text(call)
+
+
+def is_own_write_text(call: ast.Call) -> bool:
+    """`slotssm.files.write_text` is always UTF-8."""
+    return isinstance(call.func, ast.Name) and call.func.id == "write_text"
+
+
+@pytest.mark.parametrize(("module", "path"), modules(), ids=lambda value: str(value))
+def test_text_files_are_utf_8_on_every_machine(module, path):
+    assert [call.lineno for call in calls(path) if opens_text_by_the_locale(call)] == []
+
+
+def test_the_checker_sees_text_without_an_encoding(tmp_path):
+    stray = tmp_path / "stray.py"
+    stray.write_text("p.read_text()\np.write_text('x')\nopen(p)\nfile.open('a')\npath.open(mode='w')\n")
+    assert [opens_text_by_the_locale(call) for call in calls(stray)] == [True] * 5
+    stray.write_text(
+        "p.read_text(encoding='utf-8')\nopen(p, 'rb')\nfile.open('wb')\nImage.open(p)\nwrite_text(p, 'x')\n"
+    )
+    assert [opens_text_by_the_locale(call) for call in calls(stray)] == [False] * 5
+
+
+@pytest.mark.parametrize(("module", "path"), modules(), ids=lambda value: str(value))
+def test_nobody_syncs_the_disks_of_others(module, path):
+    """`os.sync` waits for everything that all programs of a node have written."""
+    assert "os.sync(" not in path.read_text(encoding="utf-8")
+
+
 def test_help_is_quick_to_import():
     """`slotssm --help` must not load the heavy libraries."""
     code = (
         "import sys\nsys.argv = ['slotssm', '--help']\n"
         "from slotssm_cli.main import main\n"
         "try:\n    main()\nexcept SystemExit as stop:\n    assert stop.code == 0, stop.code\n"
-        "heavy = {'torch', 'h5py', 'matplotlib', 'numba', 'numpy', 'pymunk', 'sklearn'} & set(sys.modules)\n"
+        "heavy = {'torch', 'h5py', 'matplotlib', 'numba', 'numpy', 'pymunk', 'sklearn', 'pydantic', 'psutil'}\n"
+        "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -141,6 +190,45 @@ def test_torch_is_not_loaded_by_the_generators():
     code = "import sys, generators.writer\nassert 'torch' not in sys.modules and 'typer' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+ROOM_FILES = 14
+"""A room with more files is two rooms."""
+
+
+def rooms() -> list[Path]:
+    return sorted({path.parent for _, path in modules()})
+
+
+@pytest.mark.parametrize("folder", rooms(), ids=lambda folder: str(folder.relative_to(ROOT)))
+def test_no_room_is_too_full(folder):
+    files = [path for path in folder.glob("*.py") if path.stem != "__init__"]
+    assert len(files) <= ROOM_FILES, f"{folder} has {len(files)} files"
+
+
+def test_rooms_have_no_circle():
+    """Drawn from the imports, with every folder a room, no room leads back to itself."""
+    named = dict(modules())
+    homes = {module: ".".join(path.parent.relative_to(ROOT).parts) for module, path in named.items()}
+    # the modules that stand directly in the package are rooms of one file
+    homes |= {module: module for module, home in homes.items() if home == "slotssm"}
+    edges: dict[str, set[str]] = {}
+    for module, path in named.items():
+        for name in imports(path):
+            target = name if name in named else name.rpartition(".")[0]
+            # a package's own front page may gather what its rooms offer
+            if target in named and homes[target] != homes[module] and path.stem != "__init__":
+                edges.setdefault(homes[module], set()).add(homes[target])
+    ahead: dict[str, set[str]] = {}
+
+    def reachable(room: str, seen: frozenset[str] = frozenset()) -> set[str]:
+        assert room not in seen, f"{room} leads back to itself through {', '.join(sorted(seen))}"
+        if room not in ahead:
+            ahead[room] = set().union(*(reachable(each, seen | {room}) | {each} for each in edges.get(room, ())))
+        return ahead[room]
+
+    for room in edges:
+        assert room not in reachable(room)
 
 
 def calls_of_isinstance(source: str) -> set[str]:

@@ -33,7 +33,7 @@ class TrainConfig(Config):
     """A clip is `clip_len` frames from a random start on, or one random frame of each of `clip_len` equal segments."""
     learning_rate: float = Field(1e-3, gt=0)
     """Peak learning rate of AdamW."""
-    part_learning_rates: dict[str, PositiveFloat] = {}
+    part_learning_rates: dict[str, PositiveFloat] = Field({})
     """Peak learning rate of a part of the task (`encoder`, `model`, `decoder`, ...) where it is another."""
     frozen_parts: tuple[str, ...] = ()
     """Parts of the task whose weights stay as they are."""

@@ -1,7 +1,8 @@
 """Episodes on disk and in batches.
 
-`episodes` owns the HDF5 format; `batches` turns a file into reproducible torch batches for training here, `dataset`
-into items for training code elsewhere; `exporters` write other formats.
+`episodes` owns the HDF5 format and `reader` reads it from many threads; `loader` turns a file into reproducible torch
+batches for training here, `dataset` into items for training code elsewhere, `clips` says which frames they take;
+`exporters` write other formats.
 """
 
 from typing import TYPE_CHECKING, Any

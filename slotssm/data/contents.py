@@ -1,9 +1,13 @@
-"""What an episode file says: its content hash and a description for people."""
+"""What an episode file says: a description for people, and a hash of its content that is known without reading it."""
 
 import hashlib
 import json
+import logging
 import math
-from collections.abc import Iterator
+import os
+import string
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,41 +15,180 @@ from typing import Any
 import numpy as np
 
 from slotssm.data.episodes import EpisodeFile
+from slotssm.errors import InputError
+from slotssm.files import write_json
+
+BLOCK_BYTES = 64 << 20
+"""Values are read so many bytes at a time."""
+SAMPLED_EPISODES, SAMPLED_BYTES = 64, 256 << 20
+"""Statistics are over so many episodes of a split, or as many as make so many bytes."""
+HASH_VERSION = 2
+"""Changes when the same content gets another hash."""
+TICK_S, COARSE_TICK_S = 0.02, 2.0
+"""Times of files are this exact; on file systems that keep whole seconds, the latter."""
+
+ProgressCallback = Callable[[int, int], None]
+"""Called with the bytes done and the bytes in all."""
 
 
-def content_hash(path: Path, first: int | None = None) -> str:
-    """SHA-256 over what the file says: recipe, seed and every value, in a fixed order.
+def content_hash(path: Path, first: int | None = None, on_progress: ProgressCallback = lambda done, total: None) -> str:
+    """SHA-256 over what the file says: attributes, axes and every value, in a fixed order.
 
-    How the bytes lie in the file (chunks, compression, versions of the writer) does not matter.
+    How the bytes lie in the file (chunks, compression, byte order, texts of fixed or of any length) does not matter,
+    nor does the attribute `versions`.
 
     Args:
         path: episode file.
         first: only the first so many episodes of each split; the counts then leave the hash.
+        on_progress: told of the bytes that were hashed, uncompressed.
     """
     digest = hashlib.sha256()
     with EpisodeFile(path, needs_frames=False) as episodes:
-        facts = {name: value for name, value in sorted(episodes.attrs.items()) if name != "versions"}
-        digest.update(json.dumps(facts, default=_as_list).encode())
-        for split in episodes.splits:
-            for name in episodes.fields(split):
-                dataset = episodes.dataset(split, name)
-                count = len(dataset) if first is None else min(first, len(dataset))
-                digest.update(f"{split}/{name}:{dataset.dtype.str}{(count, *dataset.shape[1:])}".encode())
-                digest.update(json.dumps(episodes.field_attrs(split, name), default=_as_list).encode())
-                for part in _blocks(count, dataset):
-                    digest.update(np.ascontiguousarray(episodes.read(split, name, part)).data)
+        fields = [(split, name) for split in episodes.splits for name in episodes.fields(split)]
+        counts = {split: episodes.num_episodes(split) for split in episodes.splits}
+        if first is not None:
+            counts = {split: min(first, count) for split, count in counts.items()}
+        total = sum(counts[split] * _episode_bytes(episodes.dataset(split, name)) for split, name in fields)
+        done = 0
+        facts = {name: value for name, value in episodes.attrs.items() if name != "versions"}
+        _digest_json(digest, facts)
+        for split, name in fields:
+            dataset = episodes.dataset(split, name)
+            kind = "text" if dataset.dtype.kind in "SO" else dataset.dtype.newbyteorder("<").str
+            _digest_json(digest, [split, name, kind, [counts[split], *dataset.shape[1:]]])
+            _digest_json(digest, episodes.field_attrs(split, name))
+            for block in _blocks(counts[split], dataset):
+                values = episodes.read(split, name, block)
+                digest.update(_as_bytes(values))
+                done += values.size * dataset.dtype.itemsize
+                on_progress(done, total)
     return digest.hexdigest()
 
 
-def _as_list(value: np.ndarray) -> Any:
-    return value.tolist()
+def _digest_json(digest: Any, document: Any) -> None:
+    digest.update(json.dumps(as_json(document), sort_keys=True).encode())
 
 
-def _blocks(count: int, dataset: Any) -> Iterator[slice]:
-    """Slices of episodes of about 64 MB."""
-    episode_bytes = max(1, math.prod(dataset.shape[1:]) * dataset.dtype.itemsize)
-    step = max(1, (64 << 20) // episode_bytes)
-    return (slice(start, min(start + step, count)) for start in range(0, count, step))
+def _as_bytes(values: np.ndarray) -> Any:
+    """Values as bytes that depend on nothing but the values."""
+    if values.dtype.kind in "SO":
+        texts = [text if isinstance(text, bytes) else str(text).encode() for text in values.ravel().tolist()]
+        return b"".join(len(text).to_bytes(8, "little") + text for text in texts)
+    return np.ascontiguousarray(values, values.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
+
+
+def _episode_bytes(dataset: Any) -> int:
+    return math.prod(map(int, dataset.shape[1:])) * dataset.dtype.itemsize
+
+
+def _blocks(count: int, dataset: Any) -> Iterator[tuple[slice, ...]]:
+    """Parts of the first `count` episodes in the order of the values, of about 64 MiB: episodes, or parts of one."""
+    episode_bytes = max(1, _episode_bytes(dataset))
+    if episode_bytes <= BLOCK_BYTES or dataset.ndim == 1:
+        step = max(1, BLOCK_BYTES // episode_bytes)
+        yield from ((slice(start, min(start + step, count)),) for start in range(0, count, step))
+        return
+    length = dataset.shape[1]
+    step = max(1, BLOCK_BYTES // (episode_bytes // length))
+    for index in range(count):
+        for start in range(0, length, step):
+            yield slice(index, index + 1), slice(start, min(start + step, length))
+
+
+# --- the hash beside the file -----------------------------------------------------------------------------
+
+
+def known_content_hash(path: Path, on_progress: ProgressCallback = lambda done, total: None) -> str:
+    """`content_hash`, read from a small file beside `path` as long as size, time and inode of `path` are the same.
+
+    Where nothing can be written there, the hash is kept in the user's cache folder; where neither can be written, it
+    is computed each time, and a warning says so.
+
+    Args:
+        path: episode file.
+        on_progress: told of the bytes that were hashed; not called if the hash is known.
+
+    Raises:
+        InputError: the file is refused, or changes while it is read.
+    """
+    path = Path(path)
+    places = [path.with_name(f".{path.name}.sha256.json"), _cached(path)]
+    facts = _facts(path)
+    for place in places:
+        if place is not None and (found := _recorded(place, facts)):
+            return found
+    _wait_for_the_clock(facts)
+    hashed_ns = time.time_ns()
+    sha256 = content_hash(path, on_progress=on_progress)
+    if _facts(path) != facts:
+        raise InputError(f"{path} changed while it was read; try again when whoever writes it is done")
+    document = facts | {"hashed_ns": hashed_ns, "sha256": sha256}
+    if not any(_keep(place, document) for place in places if place is not None):
+        logging.getLogger("slotssm").warning(
+            f"the hash of {path} cannot be kept, neither beside it nor in a cache folder; it is computed each time"
+        )
+    return sha256
+
+
+def _facts(path: Path) -> dict[str, int]:
+    """What tells a file from the one that was hashed, without reading it."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise InputError(f"{path} does not exist" if not path.exists() else f"{path}: {error.strerror}") from None
+    return {
+        "version": HASH_VERSION,
+        "size": stat.st_size,
+        "mtime_ns": stat.st_mtime_ns,
+        "inode": stat.st_ino,
+    }
+
+
+def _cached(path: Path) -> Path | None:
+    """Where the hash of a file in a folder that cannot be written is kept."""
+    try:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
+    except (RuntimeError, OSError):  # there is no home
+        return None
+    return root / "slotssm" / "hashes" / f"{name}.json"
+
+
+def _recorded(place: Path, facts: dict[str, int]) -> str | None:
+    """The hash that was kept at a place for this very file; None if there is none to trust."""
+    try:
+        document = json.loads(place.read_text(encoding="utf-8"))
+        same = all(document[name] == value for name, value in facts.items())
+        sha256, age_s = document["sha256"], (document["hashed_ns"] - document["mtime_ns"]) / 1e9
+        if not same or len(sha256) != 64 or not set(sha256) <= set(string.hexdigits):
+            return None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    # a file that was hashed within one tick of its clock may have changed without another time
+    return sha256 if age_s >= _tick_s(facts) else None
+
+
+def _tick_s(facts: dict[str, int]) -> float:
+    return COARSE_TICK_S if facts["mtime_ns"] % 1_000_000 == 0 else TICK_S
+
+
+def _wait_for_the_clock(facts: dict[str, int]) -> None:
+    """Let a file that was just written become older than one tick, unless its clock is coarse or goes differently."""
+    rest_s = TICK_S - (time.time_ns() - facts["mtime_ns"]) / 1e9
+    if 0 < rest_s <= TICK_S:
+        time.sleep(rest_s)
+
+
+def _keep(place: Path, document: dict[str, Any]) -> bool:
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_json(place, document)
+    except (InputError, OSError):
+        return False
+    return True
+
+
+# --- descriptions -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -54,6 +197,7 @@ class FieldSummary:
 
     split: str
     name: str
+    dims: tuple[str, ...]
     shape: tuple[int, ...]
     dtype: str
     unit: str
@@ -67,30 +211,65 @@ class FieldSummary:
     """NaN and infinite values among them."""
 
 
-def summarize(episodes: EpisodeFile, num_sampled: int = 64) -> list[FieldSummary]:
-    """Describe every dataset; statistics are over the first `num_sampled` episodes of each split."""
+@dataclass
+class _Statistics:
+    """Of real numbers that come in parts."""
+
+    count: int = 0
+    total: float = 0.0
+    minimum: float = math.inf
+    maximum: float = -math.inf
+    num_non_finite: int = 0
+
+    @property
+    def mean(self) -> float | None:
+        """None without values, and where their sum exceeds what a float holds."""
+        return self.total / self.count if self.count and math.isfinite(self.total) else None
+
+    def add(self, values: np.ndarray) -> None:
+        finite = values[np.isfinite(values)]
+        self.num_non_finite += values.size - finite.size
+        if finite.size:
+            self.count += finite.size
+            with np.errstate(over="ignore"):
+                self.total += float(finite.sum(dtype=np.float64))
+            self.minimum = min(self.minimum, float(finite.min()))
+            self.maximum = max(self.maximum, float(finite.max()))
+
+
+def summarize(episodes: EpisodeFile, num_sampled: int = SAMPLED_EPISODES) -> list[FieldSummary]:
+    """Describe every dataset.
+
+    Args:
+        episodes: the file.
+        num_sampled: statistics are over the first so many episodes of each split, or fewer large ones.
+    """
     summaries = []
     for split in episodes.splits:
         for name in episodes.fields(split):
             dataset = episodes.dataset(split, name)
             attrs = episodes.field_attrs(split, name)
-            unit = attrs.get("unit") or ", ".join(json.loads(attrs.get("categories", "[]")))
-            values = episodes.read(split, name, slice(0, num_sampled))
-            finite = values[np.isfinite(values)]
-            known = finite.size > 0
+            categories = episodes.categories(split, name) if "categories" in attrs else []
+            statistics = _Statistics()
+            if dataset.dtype.kind in "biuf":
+                most = max(1, SAMPLED_BYTES // max(1, _episode_bytes(dataset)))
+                for block in _blocks(min(num_sampled, most, len(dataset)), dataset):
+                    statistics.add(episodes.read(split, name, block))
+            known = statistics.count > 0
             summaries.append(
                 FieldSummary(
                     split=split,
                     name=name,
-                    shape=tuple(dataset.shape),
-                    dtype=str(dataset.dtype),
-                    unit=unit,
+                    dims=episodes.dims(split, name),
+                    shape=tuple(int(size) for size in dataset.shape),
+                    dtype="text" if dataset.dtype.kind in "SO" else str(dataset.dtype),
+                    unit=attrs.get("unit") or ", ".join(categories),
                     compression=f"{dataset.compression}-{dataset.compression_opts}" if dataset.compression else "none",
                     stored_bytes=dataset.id.get_storage_size(),
-                    minimum=float(finite.min()) if known else None,
-                    mean=float(finite.mean(dtype=np.float64)) if known else None,
-                    maximum=float(finite.max()) if known else None,
-                    num_non_finite=int(values.size - finite.size),
+                    minimum=statistics.minimum if known else None,
+                    mean=statistics.mean,
+                    maximum=statistics.maximum if known else None,
+                    num_non_finite=statistics.num_non_finite,
                 )
             )
     return summaries
@@ -99,13 +278,29 @@ def summarize(episodes: EpisodeFile, num_sampled: int = 64) -> list[FieldSummary
 def describe(path: Path, with_hash: bool = False) -> dict[str, Any]:
     """Attributes and fields of a file as one JSON-ready document, optionally with its content hash."""
     with EpisodeFile(path, needs_frames=False) as episodes:
-        attrs = {
-            name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in episodes.attrs.items()
-        }
+        attrs = as_json(episodes.attrs)
         fields = [asdict(summary) for summary in summarize(episodes)]
     facts = {"path": str(path), "attrs": attrs, "fields": fields}
     return facts | {"content_sha256": content_hash(path)} if with_hash else facts
 
 
-def known_content_hash(path: Path) -> str:
-    return content_hash(path)
+def as_json(value: Any) -> Any:
+    """An attribute's value as JSON has it: NaN and infinity as text, complex numbers as pairs, raw bytes in hex."""
+    if isinstance(value, dict):
+        return {name: as_json(entry) for name, entry in value.items()}
+    if isinstance(value, np.ndarray | np.generic) and not isinstance(value, np.void):
+        return as_json(value.tolist())
+    if isinstance(value, list | tuple):
+        return [as_json(entry) for entry in value]
+    if isinstance(value, np.void):
+        return as_json(value.item()) if value.dtype.names else value.tobytes().hex()
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    if isinstance(value, complex):
+        return [as_json(value.real), as_json(value.imag)]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, str | int | float):
+        return value
+    # nothing (h5py.Empty), and references, which mean nothing outside their file
+    return None

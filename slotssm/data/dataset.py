@@ -1,26 +1,27 @@
 """A torch data set over an episode file, for training code of one's own."""
 
+import copy
 import operator
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from slotssm.data.clips import Clips
 from slotssm.data.episodes import EpisodeFile
+from slotssm.data.epoch import Epoch
+from slotssm.data.reader import Reader
 from slotssm.errors import InputError
 
-Clips = Literal["first", "random", "consecutive"]
-"""Which clip an item is: the first frames of an episode; random ones; each of the clips that fit one after another."""
+ClipChoice = Literal["first", "random", "consecutive", "segments", "every"]
+"""Which frames an item has: the first ones of an episode; random neighbouring ones; each of the clips that fit one
+after another; a random one of each of `clip_len` equal parts of the episode; the middle one of each of these parts."""
 Sample = dict[str, Tensor]
 """Field name to tensor, and the int64 scalars `episode` and `first_frame`."""
-
-WIDENED = {np.dtype(np.uint16): np.int32, np.dtype(np.uint32): np.int64}
-"""torch hardly computes with these, so they become the next wider type."""
 
 
 class EpisodeDataset(Dataset[Sample]):
@@ -35,18 +36,20 @@ class EpisodeDataset(Dataset[Sample]):
     spawned workers of a `DataLoader`. `len(dataset)`, negative indices and `IndexError` are those of a sequence.
 
     Args:
-        path: episode file.
+        path: episode file; a relative path is resolved at once.
         split: train, val or test.
         fields: datasets to read.
         clip_len: frames of an item; None takes whole episodes.
-        clips: which clip of an episode an item is. `random` depends on seed, epoch and index alone; call
-            `set_epoch` before each epoch. With `consecutive` an episode gives as many items as clips fit into it.
+        clips: which frames of an episode an item has. `random` and `segments` depend on seed, epoch and index alone;
+            call `set_epoch` before each epoch. With `consecutive` an episode gives as many items as clips fit into it.
+        stride: distance of neighbouring frames of a clip (not with `segments` and `every`).
         seed: of random clips.
         episodes: which episodes; None takes all.
         as_float: make `frames` float32 [T, 3, H, W] in [0, 1].
         transform: called with each item, returns what is given out; with spawned workers it must be picklable.
 
     Attributes:
+        path: the file, absolute.
         attrs: attributes of the file.
         num_frames: frames of an episode in the file.
 
@@ -61,43 +64,34 @@ class EpisodeDataset(Dataset[Sample]):
         fields: Iterable[str] = ("frames", "masks"),
         *,
         clip_len: int | None = None,
-        clips: Clips = "first",
+        clips: ClipChoice = "first",
+        stride: int = 1,
         seed: int = 0,
         episodes: Iterable[int] | None = None,
         as_float: bool = False,
         transform: Callable[[Sample], Any] | None = None,
     ) -> None:
-        self.path, self.split, self.fields = Path(path), split, tuple(fields)
-        self._clip_len, self._clips, self._seed = clip_len, clips, seed
+        self.split, self.fields = split, tuple(fields)
+        self._reader = Reader(path, split, self.fields, resident_bytes=0)
+        self.path, self.attrs, self.num_frames = self._reader.path, self._reader.attrs, self._reader.num_frames
+        self._choice, self._seed, self._epoch = clips, seed, Epoch()
         self._as_float, self._transform = as_float, transform
-        # shared with worker processes, which may live on when the epoch changes
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        self._file: EpisodeFile | None = None
-        self._process = -1
-        with EpisodeFile(self.path, needs_frames="frames" in self.fields) as file:
-            self.attrs = file.attrs
-            self._in_time = {name: _is_in_time(file, split, name) for name in self.fields}
-            self.num_frames = self._count_frames(file)
-            self._numbers = self._choose(file.num_episodes(split), episodes)
+        self._clips = _clips(clips, clip_len, stride)
+        if clip_len is not None and self._clips.span > self.num_frames:
+            wanted = f"clip_len={clip_len}" + (f" with stride={stride}" if stride > 1 else "")
+            raise InputError(f"{wanted}: episodes in {path} have {self.num_frames} frames")
+        self._numbers = self._choose(self._reader.num_episodes, episodes)
+        with EpisodeFile(self.path, needs_frames=False) as file:
+            self._stored = tuple(file.fields(split))
             self._categories = {
                 name: tuple(file.categories(split, name))
                 for name in self.fields
                 if "categories" in file.field_attrs(split, name)
             }
-        self._clips_an_episode = self.num_frames // clip_len if clip_len and clips == "consecutive" else 1
-
-    def _count_frames(self, file: EpisodeFile) -> int:
-        lengths = {name: file.dataset(self.split, name).shape[1] for name in self.fields if self._in_time[name]}
-        if len(set(lengths.values())) > 1:
-            raise InputError(f"{self.path}: fields of split {self.split} differ in their number of frames: {lengths}")
-        num_frames = next(iter(lengths.values()), 1)
-        if self._clips not in get_args(Clips):
-            raise InputError(f"clips={self._clips!r}: choose {', '.join(get_args(Clips))}")
-        if self._clip_len is None and self._clips != "first":
-            raise InputError(f"clips={self._clips!r} needs a clip_len")
-        if self._clip_len is not None and not 1 <= self._clip_len <= num_frames:
-            raise InputError(f"clip_len={self._clip_len}: episodes in {self.path} have {num_frames} frames")
-        return num_frames
+        self._step = self._clips.clip_len * stride
+        """Frames from one `consecutive` clip to the next."""
+        several = clips == "consecutive"
+        self._clips_an_episode = (self.num_frames - self._clips.span) // self._step + 1 if several else 1
 
     def _choose(self, count: int, episodes: Iterable[int] | None) -> np.ndarray:
         numbers = np.arange(count) if episodes is None else np.array([operator.index(n) for n in episodes], np.int64)
@@ -108,11 +102,16 @@ class EpisodeDataset(Dataset[Sample]):
         return numbers
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other random clips from now on, in all worker processes, also persistent ones."""
-        self._epoch.fill_(epoch)
+        """Draw other random clips from now on, in all worker processes, also persistent ones.
+
+        Copies of the data set and processes that call it themselves have an epoch of their own.
+        """
+        self._epoch.set(epoch)
 
     def categories(self, name: str) -> tuple[str, ...]:
         """What the values of a categorical field mean."""
+        if name in self._stored and name not in self.fields:
+            raise InputError(f"{self.path}: {name} was not loaded; add it to `fields`")
         if name not in self._categories:
             known = ", ".join(self._categories) or "none"
             raise InputError(f"{self.path}: {name} is no categorical field of this data set; there are: {known}")
@@ -127,44 +126,44 @@ class EpisodeDataset(Dataset[Sample]):
             raise IndexError(f"index {place} is out of range: the data set has {len(self)} items")
         place %= len(self)
         number = int(self._numbers[place // self._clips_an_episode])
-        start = self._start(place)
-        stop = start + (self._clip_len or self.num_frames)
-        sample = {name: self._read(name, number, start, stop) for name in self.fields}
-        sample |= {"episode": torch.tensor(number), "first_frame": torch.tensor(start)}
+        frames = self._frames(place)
+        sample = {name: self._read(name, number, frames) for name in self.fields}
+        first = int(frames[0]) if len(frames) else 0
+        sample |= {"episode": torch.tensor(number), "first_frame": torch.tensor(first)}
         return sample if self._transform is None else self._transform(sample)
 
-    def _start(self, place: int) -> int:
-        """First frame of an item."""
-        if self._clips == "consecutive":
-            return place % self._clips_an_episode * (self._clip_len or 0)
-        if self._clips == "first" or self._clip_len is None:
-            return 0
-        seeds = np.random.SeedSequence(self._seed, spawn_key=(int(self._epoch), place))
-        return int(np.random.default_rng(seeds).integers(self.num_frames - self._clip_len + 1))
+    def _frames(self, place: int) -> np.ndarray:
+        """Frames of an item."""
+        if self._choice == "consecutive":
+            return self._clips.starting_at(place % self._clips_an_episode * self._step)
+        if self._choice == "first" and self._clips.clip_len:
+            return self._clips.starting_at(0)
+        return self._clips.frames(self.num_frames, self._seed, self._epoch.get(), place)
 
-    def _read(self, name: str, number: int, start: int, stop: int) -> Tensor:
-        where = (number, slice(start, stop)) if self._in_time[name] else number
-        array = self._opened().read(self.split, name, where)
+    def _read(self, name: str, number: int, frames: np.ndarray) -> Tensor:
+        field = self._reader.fields[name]
+        array = np.empty(field.part_shape(len(frames)), field.dtype)
+        self._reader.read(name, number, frames, array)
+        tensor = torch.from_numpy(array)
         if name == "frames" and self._as_float:
-            return torch.from_numpy(array).movedim(-1, 1).contiguous().float() / 255
-        native = array.dtype.newbyteorder("=")
-        return torch.from_numpy(array.astype(WIDENED.get(native, native), copy=False))
+            return tensor.movedim(-1, 1).contiguous().float() / 255
+        return tensor
 
-    def _opened(self) -> EpisodeFile:
-        # HDF5 does not survive a fork: a worker opens the file for itself
-        if self._file is None or self._process != os.getpid():
-            self._file, self._process = EpisodeFile(self.path, needs_frames=False), os.getpid()
-        return self._file
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None}
+    def __copy__(self) -> Self:
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__, _epoch=copy.copy(self._epoch))
+        return twin
 
     def __repr__(self) -> str:
-        frames = self._clip_len or self.num_frames
+        frames = self._clips.length(self.num_frames)
         return f"EpisodeDataset({str(self.path)!r}, {self.split!r}): {len(self)} × {frames} frames of {self.fields}"
 
 
-def _is_in_time(file: EpisodeFile, split: str, name: str) -> bool:
-    if file.dataset(split, name).dtype.kind not in "biuf":
-        raise InputError(f"{file.path}: {split}/{name} holds no numbers, so it cannot be a tensor")
-    return file.axis(split, name, "time") is not None
+def _clips(choice: str, clip_len: int | None, stride: int) -> Clips:
+    if choice not in get_args(ClipChoice):
+        raise InputError(f"clips={choice!r}: choose {', '.join(get_args(ClipChoice))}")
+    if clip_len is None:
+        if choice != "first":
+            raise InputError(f"clips={choice!r} needs a clip_len")
+        return Clips(stride=stride)
+    return Clips("contiguous" if choice in ("first", "random", "consecutive") else choice, clip_len, stride)  # type: ignore[arg-type]

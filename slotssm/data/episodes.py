@@ -5,8 +5,7 @@ be imported from here.
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,6 +13,8 @@ from typing import Any, Self
 import h5py
 import numpy as np
 
+from slotssm.data.conformance import check_attrs, check_pixels, check_root, check_split, check_splits, read_dims
+from slotssm.data.hdf5 import checked, guarded, has_link, is_text, open_plain, undamaged
 from slotssm.data.layout import (
     EPISODE,
     PICTURE,
@@ -21,7 +22,6 @@ from slotssm.data.layout import (
     Field,
     Layout,
     categorical,
-    dims_fault,
     label,
     numeric,
     standard_layout,
@@ -68,82 +68,112 @@ _KNOWN = {
 class EpisodeFile:
     """A validated, read-only view of an episode file.
 
+    All but the values is looked at when the file is opened.
+
     Args:
         path: file to open.
         needs_frames: False accepts files of masks or slots alone, as predictions and bare truth files are.
-        needs_format: False accepts files without the root attributes, as anybody's predictions are.
+        needs_format: False accepts files without the attributes of the format, as anybody's predictions are.
+
+    Attributes:
+        path: the file.
+        attrs: root attributes as plain Python values; palettes and other lists are numpy arrays.
+        splits: splits that the file holds, in the order train, val, test.
 
     Raises:
-        InputError: the file is missing, not HDF5, damaged, or of another format or version.
+        InputError: the file is missing, not HDF5, damaged, or not what docs/data-format.md says.
     """
 
     def __init__(self, path: Path, needs_frames: bool = True, needs_format: bool = True) -> None:
-        self.path = path
-        self._file = _open(path)
-        try:
-            with _undamaged(path):
-                self.attrs: dict[str, Any] = {name: _plain(value) for name, value in self._file.attrs.items()}
-                self._check(needs_frames, needs_format)
-        except BaseException:
-            self._file.close()
-            raise
+        self.path = Path(path)
+        self._datasets: dict[str, dict[str, h5py.Dataset]] = {}
+        self._attrs: dict[tuple[str, str], dict[str, Any]] = {}
+        self._dims: dict[tuple[str, str], tuple[str, ...]] = {}
+        with ExitStack() as stack:
+            looked = stack.enter_context(guarded(self.path))
+            self.attrs = _attributes(looked, self.path, "its attributes")
+            if needs_format:
+                check_root(self.attrs, str(self.path))
+            with undamaged(self.path):
+                self.splits = [split for split in SPLITS if has_link(looked, split)]
+            if not self.splits:
+                raise InputError(f"{self.path} holds no split (train, val or test)")
+            for split in self.splits:
+                self._look_through(looked, split, needs_format)
+                if needs_frames and "frames" not in self._datasets[split]:
+                    raise InputError(f"{self.path} has no dataset {split}/frames")
+            if needs_format:
+                check_splits({split: self._sizes(split) for split in self.splits}, str(self.path))
+            plain = stack.enter_context(open_plain(self.path))
+            with undamaged(self.path):
+                for split, datasets in self._datasets.items():
+                    # text stays under guard, since it lies in the heaps that may be damaged
+                    datasets |= {
+                        name: plain[f"{split}/{name}"] for name in datasets if not is_text(datasets[name].dtype)
+                    }
+            self._stack = stack.pop_all()
 
-    def _check(self, needs_frames: bool, needs_format: bool) -> None:
-        found = self.attrs.get("format")
-        if found != FORMAT and needs_format:
-            raise InputError(f"{self.path} is no episode file: its attribute 'format' is {found!r}, not {FORMAT!r}")
-        version = self.attrs.get("format_version")
-        if version != FORMAT_VERSION and needs_format:
-            raise InputError(
-                f"{self.path} has format version {version!r}; this program reads version {FORMAT_VERSION}: "
-                "generate or import it again, or use the slotssm release that wrote it"
-            )
-        if not self.splits:
-            raise InputError(f"{self.path} holds no split (train, val or test)")
-        for split in self.splits:
-            if not isinstance(self._file[split], h5py.Group):
-                raise InputError(f"{self.path}: {split} is not a group of datasets")
-            lengths = {name: len(self.dataset(split, name)) for name in self.fields(split)}
-            if needs_frames and "frames" not in lengths:
-                raise InputError(f"{self.path} has no dataset {split}/frames")
-            if len(set(lengths.values())) > 1:
-                raise InputError(f"{self.path}: datasets of split {split} differ in their number of episodes")
+    def _look_through(self, looked: h5py.File, split: str, needs_format: bool) -> None:
+        """Find the datasets of a split and check what they are."""
+        found = checked(looked, self.path, split)
+        if not needs_format:
+            found = {name: dataset for name, dataset in found.items() if dataset.shape}
+        self._datasets[split] = found
+        for name, dataset in found.items():
+            place = f"{self.path}: {split}/{name}"
+            attrs = self._attrs[split, name] = _attributes(dataset, self.path, f"{split}/{name}")
+            if not needs_format:
+                self._dims[split, name] = _known_dims(attrs, name, dataset.ndim)
+                continue
+            if dataset.shape is None or dataset.shape == ():
+                raise InputError(f"{place} has no axis of episodes; leave it out, or make it a root attribute")
+            self._dims[split, name] = read_dims(attrs, dataset.ndim, place)
+            check_attrs(attrs, place)
+            check_pixels(name, dataset.shape, dataset.dtype, self._dims[split, name], place)
+        if needs_format:
+            check_split(self._sizes(split), f"{self.path}: {split}")
+        elif len({len(dataset) for dataset in found.values()}) > 1:
+            raise InputError(f"{self.path}: datasets of split {split} differ in their number of episodes")
 
-    @property
-    def splits(self) -> list[str]:
-        """Splits that the file holds, in the order train, val, test."""
-        return [split for split in SPLITS if split in self._file]
+    def _sizes(self, split: str) -> dict[str, dict[str, int]]:
+        """Lengths of the axes of every dataset."""
+        return {
+            name: dict(zip(self._dims[split, name], dataset.shape, strict=True))
+            for name, dataset in self._datasets[split].items()
+        }
 
     @property
     def config(self) -> dict[str, Any]:
         """The recipe that the file was generated from; empty for files from elsewhere."""
-        with _undamaged(self.path, "attribute config"):
-            return json.loads(self.attrs.get("config", "{}"))
+        with undamaged(self.path, "attribute config"):
+            found = json.loads(self.attrs.get("config", "{}"))
+            if not isinstance(found, dict):
+                raise ValueError("it is not a JSON object")
+            return found
 
     def fields(self, split: str) -> list[str]:
         """Paths of all datasets of a split."""
-        names: list[str] = []
-        self._file[split].visititems(
-            lambda name, node: names.append(name) if isinstance(node, h5py.Dataset) and node.shape else None
-        )
-        return sorted(names)
+        return sorted(self._of(split))
 
     def has(self, split: str, name: str) -> bool:
-        """Whether the split has this dataset."""
-        return f"{split}/{name}" in self._file
+        """Whether the split has this dataset, or datasets in a group of this name."""
+        return any(found == name or found.startswith(f"{name}/") for found in self._datasets.get(split, {}))
 
     def dataset(self, split: str, name: str) -> h5py.Dataset:
-        """The dataset itself, for slicing; `InputError` if it is absent."""
-        if split not in self._file:
-            raise InputError(f"{self.path} has no split {split!r}; it has {', '.join(self.splits)}")
-        if not self.has(split, name):
+        """The dataset itself, for its shape and dtype; `InputError` if it is absent."""
+        if name not in self._of(split):
             raise InputError(f"{self.path} has no dataset {split}/{name}; it has {', '.join(self.fields(split))}")
-        return self._file[f"{split}/{name}"]
+        return self._datasets[split][name]
+
+    def _of(self, split: str) -> dict[str, h5py.Dataset]:
+        if split not in self._datasets:
+            raise InputError(f"{self.path} has no split {split!r}; it has {', '.join(self.splits)}")
+        return self._datasets[split]
 
     def field_attrs(self, split: str, name: str) -> dict[str, Any]:
-        """Attributes of a dataset, decoded."""
-        with _undamaged(self.path, f"{split}/{name}"):
-            return {key: _plain(value) for key, value in self.dataset(split, name).attrs.items()}
+        """Attributes of a dataset, as plain Python values."""
+        self.dataset(split, name)
+        return dict(self._attrs[split, name])
 
     def dims(self, split: str, name: str) -> tuple[str, ...]:
         """Names of a dataset's axes, `episode` first.
@@ -151,14 +181,8 @@ class EpisodeFile:
         Where the file does not say, as predictions need not, they are known by name and rank, or else called after
         the dataset: `flow_1`.
         """
-        dataset = self.dataset(split, name)
-        if "dims" in dataset.attrs:
-            named = tuple(json.loads(self.field_attrs(split, name)["dims"]))
-            if not dims_fault(named, dataset.ndim):
-                return named
-        leaf = name.rsplit("/", 1)[-1]
-        known = _KNOWN.get((name, dataset.ndim))
-        return known or (EPISODE, *(f"{leaf}_{axis}" for axis in range(1, dataset.ndim)))
+        self.dataset(split, name)
+        return self._dims[split, name]
 
     def axis(self, split: str, name: str, axis: str) -> int | None:
         """Position of the axis of this name; None if the dataset has none."""
@@ -172,12 +196,15 @@ class EpisodeFile:
 
     def categories(self, split: str, name: str) -> list[str]:
         """Category names of a categorical property."""
-        return json.loads(self.field_attrs(split, name)["categories"])
+        attrs = self.field_attrs(split, name)
+        if "categories" not in attrs:
+            raise InputError(f"{self.path}: {split}/{name} has no attribute categories; write it as a JSON list")
+        check_attrs(attrs, f"{self.path}: {split}/{name}")
+        return list(json.loads(attrs["categories"]))
 
     def num_episodes(self, split: str) -> int:
         """Episodes of a split."""
-        names = self.fields(split) if split in self._file else []
-        return len(self.dataset(split, names[0] if names else "frames"))
+        return next((len(dataset) for dataset in self._of(split).values()), 0)
 
     def episode(self, split: str, index: int) -> Episode:
         """All fields of one episode."""
@@ -188,14 +215,13 @@ class EpisodeFile:
         dataset = self.dataset(split, name)
         try:
             return np.asarray(dataset[where])
-        except OSError as error:
-            raise InputError(
-                f"{self.path} is damaged at {split}/{name}: {str(error).splitlines()[0]}; generate it again"
-            ) from None
+        except (OSError, RuntimeError, MemoryError, UnicodeError) as error:
+            with undamaged(self.path, f"{split}/{name}"):
+                raise error
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        self._stack.close()
 
     def __enter__(self) -> Self:
         return self
@@ -206,33 +232,22 @@ class EpisodeFile:
         self.close()
 
 
-@contextmanager
-def _undamaged(path: Path, place: str = "its structure") -> Iterator[None]:
-    """Turn what h5py and json raise on damaged bytes into `InputError`."""
-    try:
-        yield
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path} is damaged at {place}: {reason}; generate it again") from None
-
-
-def _open(path: Path) -> h5py.File:
-    if not path.exists():
-        raise InputError(f"{path} does not exist")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder, not an episode file")
-    try:
-        return h5py.File(path, "r")
-    except PermissionError:
-        raise InputError(f"{path} may not be read: permission denied") from None
-    except OSError as error:
-        reason = "truncated" if "truncated" in str(error) else "not HDF5" if "signature" in str(error) else ""
-        fault = f"is {reason}" if reason else f"cannot be opened ({str(error).splitlines()[0]})"
-        raise InputError(f"{path} {fault}; generate or copy it again") from None
+def _attributes(node: Any, path: Path, place: str) -> dict[str, Any]:
+    with undamaged(path, place):
+        return {name: _plain(value) for name, value in node.attrs.items()}
 
 
 def _plain(value: Any) -> Any:
     """HDF5 attribute values as plain Python ones."""
     if isinstance(value, bytes):
         return value.decode()
-    return value.item() if isinstance(value, np.generic) else value
+    return value.item() if isinstance(value, np.generic) and not isinstance(value, np.void) else value
+
+
+def _known_dims(attrs: dict[str, Any], name: str, num_axes: int) -> tuple[str, ...]:
+    """Axes of a dataset in a file that need not name them."""
+    try:
+        return read_dims(attrs, num_axes, name)
+    except InputError:
+        leaf = name.rsplit("/", 1)[-1]
+        return _KNOWN.get((name, num_axes)) or (EPISODE, *(f"{leaf}_{axis}" for axis in range(1, num_axes)))

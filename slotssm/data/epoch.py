@@ -1,11 +1,10 @@
 """The epoch of a data set, of which its worker processes must hear while they live on."""
 
-import ctypes
 import logging
 import mmap
 import os
 from multiprocessing import context
-from multiprocessing.sharedctypes import RawValue
+from multiprocessing.heap import BufferWrapper
 from typing import Any
 
 import numpy as np
@@ -22,14 +21,14 @@ class Epoch:
     def __init__(self, value: int = 0) -> None:
         self._own, self._owner = _number(value), os.getpid()
         # what the process that spawned this one writes to
-        self._above: Any = None
+        self._above: BufferWrapper | None = None
         # what processes read that were spawned by this one, and the process that spawned them
-        self._below: Any = None
+        self._below: BufferWrapper | None = None
         self._spawner = -1
 
     def get(self) -> int:
         """The current value."""
-        return int(self._own[0] if self._above is None else self._above.value)
+        return int(self._own[0] if self._above is None else _view(self._above)[0])
 
     def set(self, value: int) -> None:
         """Change the value, here and in the workers of this process."""
@@ -38,8 +37,8 @@ class Epoch:
             self._own, self._owner = _number(value), os.getpid()
         self._above = None
         self._own[0] = value
-        if self._spawner == os.getpid():
-            self._below.value = value
+        if self._below is not None and self._spawner == os.getpid():
+            _view(self._below)[0] = value
 
     def __getstate__(self) -> dict[str, Any]:
         return {"value": self.get(), "above": self._shared() if context.get_spawning_popen() is not None else None}
@@ -48,13 +47,14 @@ class Epoch:
         self.__init__(state["value"])  # type: ignore[misc]
         self._above = state["above"]
 
-    def _shared(self) -> Any:
+    def _shared(self) -> BufferWrapper | None:
         """Shared memory for a process that is being spawned; None where this machine has none."""
         if self._above is not None:
             return self._above
         if self._spawner != os.getpid():
             try:
-                self._below, self._spawner = RawValue(ctypes.c_int64, self.get()), os.getpid()
+                self._below, self._spawner = BufferWrapper(8), os.getpid()
+                _view(self._below)[0] = self.get()
             except OSError as error:
                 logging.getLogger("slotssm").warning(
                     f"no shared memory ({error.strerror or error}): worker processes that live on keep the epoch that "
@@ -68,3 +68,7 @@ def _number(value: int) -> np.ndarray:
     number = np.frombuffer(mmap.mmap(-1, 8), np.int64)
     number[0] = value
     return number
+
+
+def _view(memory: BufferWrapper) -> np.ndarray:
+    return np.frombuffer(memory.create_memoryview(), np.int64)

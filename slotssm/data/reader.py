@@ -8,6 +8,7 @@ then they are read and inflated outside both locks. All other datasets are slice
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,13 +23,15 @@ try:
 except ImportError:
     import zlib as deflate  # type: ignore[no-redef]
 
+DEFLATE_ERROR: Any = deflate.error
+
 RESIDENT_BYTES = 2 << 30
 """Fields stay in memory once they were read, the smallest first, as long as they fit into this together."""
 GROUP_BYTES = 1 << 20
 """Resident fields that are sliced by h5py are read in groups of episodes of about this size."""
 DEFLATE = 1
 """HDF5's number of the filter."""
-WIDENED = {np.dtype(np.uint16): np.dtype(np.int32), np.dtype(np.uint32): np.dtype(np.int64)}
+WIDENED: dict[np.dtype, np.dtype] = {np.dtype(np.uint16): np.dtype(np.int32), np.dtype(np.uint32): np.dtype(np.int64)}
 """torch hardly computes with these, so they become the next wider type."""
 
 
@@ -49,7 +52,7 @@ class StoredField:
     @property
     def dtype(self) -> np.dtype:
         """Type that is given out: the stored one in native byte order; uint16 becomes int32, uint32 int64."""
-        native = self.stored.newbyteorder("=")
+        native: Any = self.stored.newbyteorder("=")
         return WIDENED.get(native, native)
 
     @property
@@ -288,7 +291,7 @@ class _Chunks:
                 return None
             if not self._index[episode, block, 2]:
                 raw = deflate.decompress(raw, bufsize=self._num_bytes)
-        except (OSError, deflate.error):
+        except (OSError, DEFLATE_ERROR):
             return None
         if len(raw) != self._num_bytes:
             return None
@@ -331,13 +334,7 @@ def _stored(file: EpisodeFile, split: str, name: str) -> StoredField:
     dataset = file.dataset(split, name)
     if dataset.dtype.kind not in "biuf":
         raise InputError(f"{file.path}: {split}/{name} holds no numbers, so it cannot be a tensor")
-    names = _axes(file, split, name)
-    return StoredField(dataset.shape, dataset.dtype, names.index("time") if "time" in names else None)
-
-
-def _axes(file: EpisodeFile, split: str, name: str) -> tuple[str, ...]:
-    """Names of the axes of a dataset, `episode` first."""
-    return file.dims(split, name)
+    return StoredField(dataset.shape, dataset.dtype, file.axis(split, name, "time"))
 
 
 def _is_plain(dataset: Any, field: StoredField) -> bool:
@@ -353,7 +350,7 @@ def _by_block(frames: np.ndarray, num_frames: int) -> Iterator[tuple[int, slice,
     """Each chunk that holds some of the frames, which rows of the output they are, and their places in the chunk."""
     blocks = frames // num_frames
     edges = [0, *(np.flatnonzero(np.diff(blocks)) + 1).tolist(), len(frames)]
-    for first, last in zip(edges, edges[1:], strict=False):
+    for first, last in pairwise(edges):
         if first == last:
             continue
         block = int(blocks[first])

@@ -85,7 +85,8 @@ class TaskSource(Source):
             return Predicted(arrays)
         soft = outputs[self._masks]
         if "masks" in names:
-            arrays["masks"] = resize_labels(hard_masks(soft), truth.dataset(split, "frames").shape[2:4])
+            size = truth.dataset(split, "frames").shape[2:4]
+            arrays["masks"] = resize_labels(hard_masks(soft), size)
         if "soft" in names:
             arrays["soft"] = _array(soft)
         return Predicted(arrays, soft.shape[2])

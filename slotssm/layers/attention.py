@@ -101,9 +101,9 @@ class QueryBlock(nn.Module):
         self.mlp = MLPBlock(dim, mlp_ratio, dropout)
 
     def forward(self, queries: Float[Tensor, "B2 Q D"], context: Float[Tensor, "B M D"]) -> Float[Tensor, "B Q D"]:
-        """Update the queries of each context; one set of queries (B2 = 1) is taken for all contexts."""
+        """Update the queries of each context; one set of queries (B2 = 1) may serve all contexts."""
         if self.training and self.dropout > 0:
-            queries = queries.expand(context.shape[0], -1, -1)  # each with a mask of its own
+            queries = queries.expand(context.shape[0], -1, -1)  # each context with a dropout mask of its own
         mixed = self.self_attention(queries).expand(context.shape[0], -1, -1)
         return self.mlp(self.cross_attention(mixed, context))
 
@@ -116,12 +116,12 @@ class QueryBlock(nn.Module):
 class InvertedAttention(nn.Module):
     """Slots compete for tokens: softmax over the slots, then a weighted mean over the tokens (paper, section 5.1).
 
-    One head. A[k, m] = softmax over k of q_k·k_m / sqrt(D); each row is divided by its sum over the tokens; the
-    output is A V. The residual connection and the norms are our choice, as in the released code.
+    One head. A[k, m] = softmax over k of q_k·k_m / sqrt(D); each slot's shares are divided by their sum over the
+    tokens; the output is A V. The residual connection and the norms are our choice, as in the released code.
 
     Args:
         dim: width D of slots and tokens.
-        eps: added to the row sums, so that a slot without tokens gets zero instead of a quotient of zeros.
+        eps: added to the sums over the tokens, so that a slot without tokens gets zero and not the quotient 0 / 0.
     """
 
     gives_attention = True
@@ -167,13 +167,13 @@ class InvertedAttention(nn.Module):
 def compete(
     queries: Float[Tensor, "B K D"], keys: Float[Tensor, "B M D"], values: Float[Tensor, "B M D"], eps: float
 ) -> tuple[Float[Tensor, "B K D"], Float[Tensor, "B K M"]]:
-    """Attention A with a softmax over the queries, and for each query the mean of the values weighted by its row of A.
+    """Attention A with a softmax over the queries, and for each query the mean of the values weighted by its shares.
 
     Args:
         queries: one for each slot.
         keys: one for each token.
         values: one for each token.
-        eps: added to the row sums.
+        eps: added to the sums over the keys.
     """
     attention = torch.softmax(queries @ keys.transpose(1, 2) * queries.shape[-1] ** -0.5, dim=1)
     return attention / (attention.sum(dim=-1, keepdim=True) + eps) @ values, attention

@@ -1,4 +1,4 @@
-"""Slot attention: slots compete for tokens, and a GRU takes what each has won (Locatello et al. 2020, 2006.15055)."""
+"""Slot attention: slots compete for tokens, and a GRU updates them (Locatello et al. 2020, arXiv 2006.15055)."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ class SlotAttention(nn.Module):
         num_iterations: corrections of one step.
         mlp_ratio: hidden width of the MLP as a multiple of `dim`.
         dropout: in the MLP; 0 is off.
-        eps: added to the row sums, so that a slot without tokens gets zero instead of a quotient of zeros.
+        eps: added to the sums over the tokens, so that a slot without tokens gets zero and not the quotient 0 / 0.
 
     Raises:
         InputError: no iterations.
@@ -40,7 +40,7 @@ class SlotAttention(nn.Module):
         self.mlp = MLPBlock(dim, mlp_ratio, dropout)
 
     def map_tokens(self, tokens: Float[Tensor, "*batch M D"]) -> Float[Tensor, "*batch M D2"]:
-        """Keys and values of tokens, one after the other in the last axis (D2 = 2 D), of any number of batch axes."""
+        """Keys and values of tokens, one after the other in the last axis (D2 = 2 D)."""
         return self.key_value(self.token_norm(tokens))
 
     def forward(

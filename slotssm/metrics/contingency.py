@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 
+from slotssm.compilation import cached_njit
 from slotssm.errors import InputError
 
 IGNORE_ID = 255
@@ -152,7 +152,7 @@ SAME = np.uint64(0x0101010101010101)
 BYTE = np.uint64(0xFF)
 
 
-@numba.njit(cache=True, nogil=True)
+@cached_njit(nogil=True)
 def _count_words(
     counts: np.ndarray, true: np.ndarray, pred: np.ndarray, true_words: np.ndarray, pred_words: np.ndarray
 ) -> None:
@@ -175,7 +175,7 @@ def _count_words(
         table += odd
 
 
-@numba.njit(cache=True, nogil=True)
+@cached_njit(nogil=True)
 def _count(counts: np.ndarray, true: np.ndarray, pred: np.ndarray, keep: np.ndarray) -> None:
     for t in range(true.shape[0]):
         for i in range(true.shape[1]):

@@ -1,10 +1,11 @@
-"""The selective scan as plain torch operators on cache-sized blocks: any device, bounded memory, its own gradient.
+"""The selective scan in plain torch on cache-sized blocks, for any device, with bounded memory and its own gradient.
 
-Time is cut into chunks of `CHUNK_STEPS` steps. A block is as many sequences, and where these are few as many
-consecutive chunks of them, as make the states of one step about `STEP_NUMEL` numbers. It is laid out
-[steps of a chunk, chunks, sequences, N, E], so one operator advances all of its chunks by one step: first from zero,
-which gives every chunk's start, then from there. Only the states at the edges of chunks are kept; the backward pass
-computes the others again, block by block, and runs the same recurrence from the end.
+Time is divided into chunks of `CHUNK_STEPS` steps. A block is so many sequences (and if these are few, so many
+consecutive chunks of them) that the states of one step are about `STEP_NUMEL` numbers. It is laid out
+[steps of a chunk, chunks, sequences, N, E], so that one torch call advances all of its chunks by one step. A first
+pass from zero gives the state at the start of each chunk, a second one from there gives all states. Only the states at
+the starts of chunks are kept; the backward pass recomputes the others, block by block, and runs the same recurrence
+from the end.
 """
 
 import math
@@ -15,25 +16,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-# one state in so many is stored
-CHUNK_STEPS = 32
-# large enough to hide the cost of a call, and CHUNK_STEPS times as much still fits the last level of cache
-STEP_NUMEL = 2**14
+from slotssm.ops.operators import Computation, DifferentiableOperator
 
-# defined by schema: torch's decorator for operators loads its compiler at the first call, which takes seconds
-torch.library.define(
-    "slotssm::chunked_scan",
-    "(Tensor x, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor initial_state) -> (Tensor, Tensor, Tensor)",
-)
-torch.library.define(
-    "slotssm::chunked_scan_backward",
-    "(Tensor x, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor stored, Tensor grad_y, Tensor grad_final)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-)
+CHUNK_STEPS = 32
+"""Steps of a chunk; the state at the start of each chunk is stored for the backward pass."""
+STEP_NUMEL = 2**14
+"""Numbers that one torch call processes: enough to hide its overhead, few enough for a chunk to fit in the cache."""
 
 
 class _Block(NamedTuple):
-    """Part of the batch and of the time axis, all of its chunks of the same length."""
+    """Some sequences at some consecutive chunks, all of the same length."""
 
     sequences: slice
     first_step: int
@@ -47,11 +39,11 @@ class _Block(NamedTuple):
         return chunks.permute(2, 1, 0, 3)
 
     def by_channel(self, tensor: Float[Tensor, "B L E"]) -> Float[Tensor, "steps chunks sequences 1 E"]:
-        """The block of a tensor that is the same for all N."""
+        """The block of a tensor without a state axis, which is broadcast over N."""
         return self.cut(tensor).contiguous().unsqueeze(-2)
 
     def by_state(self, tensor: Float[Tensor, "B L N"]) -> Float[Tensor, "steps chunks sequences N 1"]:
-        """The block of a tensor that is the same for all E."""
+        """The block of a tensor without a channel axis, which is broadcast over E."""
         return self.cut(tensor).contiguous().unsqueeze(-1)
 
     def starts(self, stored: Float[Tensor, "edges B N E"]) -> Float[Tensor, "chunks sequences N E"]:
@@ -62,24 +54,24 @@ class _Block(NamedTuple):
     def shaped(
         self, memory: Float[Tensor, "count size"], A: Float[Tensor, "N E"]
     ) -> Float[Tensor, "count steps chunks sequences N E"]:
-        """The beginning of each flat tensor in the shape of the block's states."""
+        """The beginning of each flat buffer, viewed in the shape of the block's states."""
         shape = (self.chunk_steps, self.num_chunks, self.sequences.stop - self.sequences.start, *A.shape)
         return memory[:, : math.prod(shape)].unflatten(1, shape)
 
 
 def _groups(batch: int, state_size: int) -> Iterator[slice]:
-    """Cut the batch into groups of sequences that advance together."""
+    """Divide the batch into groups of sequences that are advanced together."""
     size = max(1, STEP_NUMEL // max(1, state_size))
     for first in range(0, batch, size):
         yield slice(first, min(first + size, batch))
 
 
 def _blocks(sequences: slice, num_steps: int, state_size: int) -> Iterator[_Block]:
-    """Cut the time axis of a group of sequences."""
+    """Divide the time axis of a group of sequences into blocks."""
     most_chunks = max(1, STEP_NUMEL // max(1, (sequences.stop - sequences.start) * state_size))
     first = 0
     while first < num_steps:
-        # the last steps, too few for a chunk, are a block of their own: padding would spread infinities in A
+        # the last steps, if too few for a chunk, are a block of their own: padding would spread infinities in A
         chunk_steps = min(CHUNK_STEPS, num_steps - first)
         num_chunks = min(most_chunks, (num_steps - first) // chunk_steps)
         yield _Block(sequences, first, num_chunks, chunk_steps)
@@ -87,32 +79,32 @@ def _blocks(sequences: slice, num_steps: int, state_size: int) -> Iterator[_Bloc
 
 
 def _scratch(x: Float[Tensor, "B L E"], state_size: int, count: int) -> Float[Tensor, "count size"]:
-    """Memory for the largest block, allocated once since fresh memory costs more than the work on it."""
+    """Buffers for the largest block, allocated once: fresh memory for each block would take longer than its work."""
     batch, num_steps, _ = x.shape
     return x.new_empty(count, min(batch * num_steps * state_size, CHUNK_STEPS * max(STEP_NUMEL, state_size)))
 
 
 def _scaled(A: Float[Tensor, "E N"]) -> Float[Tensor, "N E"]:
-    """A in units of log 2, for exp2: torch's exp slows down on a CPU where it underflows."""
+    """A times log2(e), for exp2: on a CPU, torch's exp is slow where it underflows."""
     return (A.T * math.log2(math.e)).contiguous()
 
 
 def _run(decays: Sequence[Tensor], drives: Sequence[Tensor], state: Tensor) -> None:
-    """Turn each drive into the state after it, in place."""
+    """Run h_t = decay_t h_{t-1} + drive_t; each state replaces its drive."""
     for decay, drive in zip(decays, drives, strict=True):
         state = drive.addcmul_(decay, state)
 
 
 def _run_from_zero(decays: Sequence[Tensor], drives: Sequence[Tensor]) -> Tensor:
-    """The last state alone; the drives stay, and the first has no decay since it would act on zero."""
+    """The last state of `_run` from zero, which leaves the drives alone; the first decay is left out."""
     state = drives[0].clone()
     for decay, drive in zip(decays, drives[1:], strict=True):
         torch.addcmul(drive, decay, state, out=state)
     return state
 
 
-def _link(starts: Sequence[Tensor], decays: Sequence[Tensor], ends: Sequence[Tensor]) -> None:
-    """Fill in every chunk's start but the first, from the chunks' decays and their ends after a start from zero."""
+def _pass_states(starts: Sequence[Tensor], decays: Sequence[Tensor], ends: Sequence[Tensor]) -> None:
+    """Compute the start of each chunk but the first, from the chunks' decays and from their ends after a zero start."""
     for chunk in range(len(starts) - 1):
         torch.addcmul(ends[chunk], decays[chunk], starts[chunk], out=starts[chunk + 1])
 
@@ -124,13 +116,13 @@ def _chunk_decays(
     return (delta.sum(0) * scaled).exp2_().unbind()
 
 
-@torch.library.impl("slotssm::chunked_scan", "CompositeExplicitAutograd")
-def _chunked_scan(
+def _forward(
     x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The scan of `reference.scan`; also returns the states at the edges of chunks, [chunks + 1, B, N, E].
+    """The scan of `reference.scan`.
 
-    All tensors have one dtype.
+    Also returns the states at the starts of chunks, with the last one, [chunks + 1, B, N, E]. All tensors have one
+    dtype.
     """
     batch, num_steps, _ = x.shape
     y, _, stored = _outputs(x, A)
@@ -147,7 +139,7 @@ def _chunked_scan(
             each_decay, each_state = decays.unbind(), states.unbind()
             if block.num_chunks > 1:
                 ends = _run_from_zero(each_decay[1:], each_state)
-                _link(starts.unbind(), _chunk_decays(step_sizes, scaled), ends.unbind())
+                _pass_states(starts.unbind(), _chunk_decays(step_sizes, scaled), ends.unbind())
             _run(each_decay, each_state, starts)
             torch.sum(torch.mul(states, block.by_state(C), out=decays), -2, out=block.cut(y))
             state = states[-1, -1]
@@ -166,8 +158,9 @@ def _outputs(x: Tensor, A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-@torch.library.register_fake("slotssm::chunked_scan")
-def _(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor) -> tuple[Tensor, ...]:
+def _allocate(
+    x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     return _outputs(x, A)
 
 
@@ -180,8 +173,7 @@ class _Gradients(NamedTuple):
     initial_state: Float[Tensor, "B E N"]
 
 
-@torch.library.impl("slotssm::chunked_scan_backward", "CompositeExplicitAutograd")
-def _chunked_scan_backward(
+def _backward(
     x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, stored: Tensor, grad_y: Tensor, grad_final: Tensor
 ) -> tuple[Tensor, ...]:
     """Gradients of `chunked_scan` with respect to x, delta, A, B, C and the initial state."""
@@ -210,7 +202,10 @@ def _block_backward(
     scratch: Float[Tensor, "count size"],
     gradients: _Gradients,
 ) -> Float[Tensor, "sequences N E"]:
-    """Write the block's part of all gradients; `grad_state` is that of its last state, the result of the one before."""
+    """Write the gradients of a block.
+
+    `grad_state` is the gradient of its last state; the result is that of the state before the block.
+    """
     scaled, starts = _scaled(A), block.starts(stored)
     decays, states, grads = block.shaped(scratch, scaled)
     x, step_sizes, grad_y = block.by_channel(x), block.by_channel(delta), block.by_channel(grad_y)
@@ -227,11 +222,11 @@ def _block_backward(
     arriving[-1] = grad_state
     if block.num_chunks > 1:
         leaving = _run_from_zero(back_decays, back_grads).mul_(decays[0])
-        _link(arriving.unbind()[::-1], _chunk_decays(step_sizes, scaled)[::-1], leaving.unbind()[::-1])
+        _pass_states(arriving.unbind()[::-1], _chunk_decays(step_sizes, scaled)[::-1], leaving.unbind()[::-1])
     _run(back_decays, back_grads[1:], back_grads[0].add_(arriving))
     grad_state = decays[0, 0] * grads[0, 0]
 
-    # each product replaces a factor that is no longer needed
+    # products overwrite factors that are no longer needed
     decays[0].mul_(starts)
     decays[1:].mul_(states[:-1])
     torch.sum(states.mul_(grad_y), -1, out=block.cut(gradients.C))
@@ -245,45 +240,45 @@ def _block_backward(
     return grad_state
 
 
-@torch.library.register_fake("slotssm::chunked_scan_backward")
-def _(
+def _allocate_gradients(
     x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, stored: Tensor, grad_y: Tensor, grad_final: Tensor
 ) -> tuple[Tensor, ...]:
     return tuple(tensor.new_empty(tensor.shape) for tensor in (x, delta, A, B, C, grad_final))
 
 
-def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+def _save(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
     x, delta, A, B, C, _ = inputs
     ctx.save_for_backward(x, delta, A, B, C, output[2])
-    # a zero for the stored states would be large
+    # materialised, the zero gradient of the stored states would be a large tensor
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, grad_y: Tensor | None, grad_final: Tensor | None, _: Tensor | None) -> tuple[Tensor, ...]:
-    # only once: checkpointing computes them at the first access
+def _differentiate(
+    ctx: Any, backward: Any, grad_y: Tensor | None, grad_final: Tensor | None, _: Tensor | None
+) -> tuple[Tensor, ...]:
+    # read once: with checkpointing, each access would recompute the saved tensors
     saved = ctx.saved_tensors
     x, A = saved[0], saved[2]
     grad_y = torch.zeros_like(x) if grad_y is None else grad_y
     grad_final = x.new_zeros(x.shape[0], *A.shape) if grad_final is None else grad_final
-    return chunked_scan_backward(*saved, grad_y, grad_final)
+    return backward(*saved, grad_y, grad_final)
 
 
-torch.library.register_autograd("slotssm::chunked_scan", _differentiate, setup_context=_keep)
-chunked_scan = torch.ops.slotssm.chunked_scan.default
-chunked_scan_backward = torch.ops.slotssm.chunked_scan_backward.default
-
-
-class _Scan(torch.autograd.Function):
-    """The operator for torch.func, which refuses gradients that are registered in torch.library (pytorch#170834)."""
-
-    @staticmethod
-    def forward(
-        x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return chunked_scan(x, delta, A, B, C, initial_state)
-
-    setup_context = staticmethod(_keep)
-    backward = staticmethod(_differentiate)
+_INPUTS = "Tensor x, Tensor delta, Tensor A, Tensor B, Tensor C"
+chunked_scan = DifferentiableOperator(
+    "chunked_scan",
+    forward=Computation(f"({_INPUTS}, Tensor initial_state) -> (Tensor, Tensor, Tensor)", _forward, _allocate),
+    backward=Computation(
+        f"({_INPUTS}, Tensor stored, Tensor grad_y, Tensor grad_final)"
+        " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+        _backward,
+        _allocate_gradients,
+    ),
+    save=_save,
+    differentiate=_differentiate,
+    dispatch_key="CompositeExplicitAutograd",
+    twice_differentiable="selective_scan(backend='reference')",
+)
 
 
 def scan(
@@ -295,5 +290,5 @@ def scan(
     initial_state: Float[Tensor, "B E N"],
 ) -> tuple[Float[Tensor, "B L E"], Float[Tensor, "B E N"]]:
     """Drop-in replacement of `reference.scan` on any device, with first derivatives only."""
-    y, final, _ = _Scan.apply(x, delta, A, B, C, initial_state)
+    y, final, _ = chunked_scan(x, delta, A, B, C, initial_state)
     return y, final

@@ -5,10 +5,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from slotssm.ops import fused_convolution
-from slotssm.ops.availability import compile_failure
+from slotssm.ops.cpu import convolution_operator
+from slotssm.ops.cpu.availability import compile_failure
+from slotssm.ops.dtypes import dtype_name
 from slotssm.ops.shapes import require_shapes
-from slotssm.ops.sizes import name_of
 
 
 def causal_convolve(
@@ -17,21 +17,21 @@ def causal_convolve(
     weight: Float[Tensor, "E W"],
     bias: Float[Tensor, " E"],
 ) -> tuple[Float[Tensor, "B L E"], Float[Tensor, "B E W"]]:
-    """Convolve every channel with its own kernel of W steps, the newest step under the last weight; then SiLU.
+    """Convolve every channel with its own filter of W steps, then apply SiLU; the last weight is for the newest step.
 
     On the CPU one numba kernel does both, elsewhere torch does.
 
     Args:
         x: inputs.
         past: the last W inputs before x, newest last.
-        weight: one kernel for each channel.
+        weight: the filter of each channel.
         bias: added to every output.
 
     Returns:
         The outputs, and the last W inputs up to the end of x.
 
     Raises:
-        InputError: shapes that do not fit together.
+        InputError: shapes that do not match.
     """
     batch, _, channels = x.shape
     width = weight.shape[-1]
@@ -42,19 +42,19 @@ def causal_convolve(
     }
     require_shapes(x, expected)
     past = past.transpose(1, 2).to(x.dtype)
-    # a copy of its own: a view would keep all of x in memory, and change with it
+    # a copy: a view would keep all of x in memory, and change with it
     last = torch.cat([past, x[:, -width:]], dim=1)[:, -width:].transpose(1, 2).contiguous()
     dtype = torch.promote_types(x.dtype, weight.dtype)
     working = torch.float64 if dtype == torch.float64 else torch.float32
-    if x.device.type == "cpu" and not compile_failure(name_of(working)):
-        y = fused_convolution.convolve(*(tensor.to(working) for tensor in (x, past, weight, bias))).to(dtype)
+    if x.device.type == "cpu" and not compile_failure(dtype_name(working)):
+        y = convolution_operator.convolve(*(tensor.to(working) for tensor in (x, past, weight, bias))).to(dtype)
     else:
         y = F.silu(_shifted_sum(torch.cat([past, x], dim=1), weight, bias))
     return y, last
 
 
 def _shifted_sum(history: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A sum of shifted products; time stays the second axis."""
+    """The convolution as a sum of W shifted products, which needs no transposition of time and channels."""
     width = weight.shape[1]
     total = bias
     for w in range(width):

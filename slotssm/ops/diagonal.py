@@ -6,7 +6,7 @@ from jaxtyping import Complex, Inexact
 from torch import Tensor
 
 from slotssm.errors import InputError
-from slotssm.ops.carry import carry
+from slotssm.ops.state_passing import pass_states
 
 
 def diagonal_scan(
@@ -79,7 +79,7 @@ def _scan(
 
     gains = (B[..., None] * powers[..., :-1].flip(-1)) @ inputs.to(kernel.dtype)
     over_chunk = powers[..., -1].expand(chunks, 1, -1, -1)
-    before, final = carry(rearrange(gains, "d n (c b) -> c b d n", c=chunks), over_chunk, initial_state)
+    before, final = pass_states(rearrange(gains, "d n (c b) -> c b d n", c=chunks), over_chunk, initial_state)
     read = rearrange(C[..., None] * powers[..., 1:], "d n q -> d q n")
     carried = read @ rearrange(before, "c b d n -> d n (c b)")
     y = within + (carried if u.is_complex() else carried.real)

@@ -1,4 +1,4 @@
-"""The selective scan as a plain loop over time: slow, differentiable, on any device; the truth for all others."""
+"""The selective scan as a plain loop over time, on any device: slow, and the reference for all other backends."""
 
 import torch
 from jaxtyping import Float

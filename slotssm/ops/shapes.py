@@ -1,4 +1,4 @@
-"""Refusal of arrays that do not fit together: broadcasting would hide it, and kernels would read beyond them."""
+"""Checks of shapes: broadcasting would hide a mismatch, and kernels would read beyond an array."""
 
 from collections.abc import Mapping
 
@@ -8,10 +8,10 @@ from slotssm.errors import InputError
 
 
 def require_shapes(x: Tensor, expected: Mapping[str, tuple[Tensor | None, tuple[int, ...]]]) -> None:
-    """Compare named tensors with the shapes that x needs; None stands for an argument that was left out.
+    """Compare named tensors with the shapes that x requires; None stands for an argument that was left out.
 
     Raises:
-        InputError: the first that differs.
+        InputError: a shape that differs; the first one is named.
     """
     for name, (tensor, shape) in expected.items():
         if tensor is not None and tuple(tensor.shape) != shape:

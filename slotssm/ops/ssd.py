@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from slotssm.errors import InputError
-from slotssm.ops.carry import carry
+from slotssm.ops.dtypes import state_dtype
 from slotssm.ops.shapes import require_shapes
+from slotssm.ops.state_passing import pass_states
 
 
 def ssd(
@@ -47,10 +48,10 @@ def ssd(
         y in the dtype of x, and the final state if asked for.
 
     Raises:
-        InputError: shapes that do not fit together, or a chunk size below 1.
+        InputError: shapes that do not match, or a chunk size below 1.
     """
     _check(x, dt, A, B, C, D, initial_state, chunk_size)
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    dtype = state_dtype(x)
     batch, _, num_heads, width = x.shape
     if initial_state is None:
         initial_state = x.new_zeros(batch, num_heads, width, B.shape[-1])
@@ -110,7 +111,7 @@ def _scan(
     over_chunk = rearrange(since_start[..., -1], "b c g r -> c b g 1 r 1")
     start = rearrange(initial_state, "b (g r) p n -> b g n r p", g=groups)
     gains = rearrange(gains, "b c g n (r p) -> c b g n r p", p=x.shape[3])
-    before, final = carry(gains, over_chunk, start)
+    before, final = pass_states(gains, over_chunk, start)
     carried = (C @ rearrange(before, "c b g n r p -> b c g n (r p)")).unflatten(-1, u.shape[-2:])
     y = within + carried * rearrange(since_start, "b c g r q -> b c g q r 1")
     y = rearrange(y, "b c g q r p -> b (c q) (g r) p")[:, :length]
@@ -137,7 +138,7 @@ def _check(
     initial_state: Tensor | None,
     chunk_size: int,
 ) -> None:
-    """Arrays that do not fit would be broadcast here and there without a word."""
+    """Refuse shapes that do not match, some of which would otherwise be broadcast silently."""
     batch, steps, heads, width = x.shape
     groups, states = B.shape[2:]
     expected = {

@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from pydantic import Field
 from torch import Tensor
 
-from slotssm.config import ModelConfig, RecipeData, RunConfig, TaskConfig
+from slotssm.config import ModelConfig, RunConfig, TaskConfig
 from slotssm.data.spec import DataSpec
 from slotssm.errors import InputError
 from slotssm.layers import PieceDecoder, PieceTokenizer
@@ -19,6 +19,8 @@ from slotssm.tasks.outputs import Outputs
 from slotssm.tasks.task import Batch, Task, as_pixels, check_pieces, nearest_classes
 
 BLACK_AND_WHITE = ((0, 0, 0), (255, 255, 255))
+SHADED = frozenset({"background", "light", "objects/texture"})
+"""Fields of data whose pixels are more than a few colours."""
 
 
 class PredictConfig(TaskConfig):
@@ -100,9 +102,9 @@ class Predict(Task):
             raise InputError(
                 "task.loss 'ce' needs pixels of a few known colours, which these data do not have; take 'mse'"
             )
-        if task.loss == "bce" and data.palette != BLACK_AND_WHITE and data.palette:
+        if task.loss == "bce" and data.palette and data.palette != BLACK_AND_WHITE:
             raise InputError("task.loss 'bce' is for white objects on black; take 'mse' or 'ce' for coloured ones")
-        if task.loss == "bce" and not data.palette and isinstance(run.data, RecipeData):
+        if task.loss == "bce" and not data.palette and SHADED & set(data.fields):
             raise InputError(
                 "task.loss 'bce' needs objects of plain white on black, without backgrounds, textures and lighting; "
                 "take 'mse'"

@@ -60,6 +60,20 @@ def test_default_names_are_those_of_the_presets(slotssm, workplace):
     assert not list(workplace.iterdir())
 
 
+def test_repeating_a_finished_command_with_resume_is_no_error(slotssm, workplace):
+    command = ("generate", "bcb", "--len", 80, "--size", 32, "--train", 2, "--val", 0, "--test", 0, "--out", "d.h5")
+    first = slotssm(*command, "--json")
+    assert "frames/s" in first.err
+    before = (workplace / "d.h5").stat().st_mtime_ns
+    again = slotssm(*command, "--resume", "--json")
+    assert (again.code, again.err) == (0, "d.h5 is complete already\n")
+    facts = [{k: v for k, v in json.loads(one.out).items() if k != "seconds"} for one in (first, again)]
+    assert facts[0] == facts[1]
+    refused(slotssm(*command, "--resume", "--seed", 1), "d.h5 exists already", "other settings", "force")
+    refused(slotssm(*command), "d.h5 exists already")
+    assert (workplace / "d.h5").stat().st_mtime_ns == before
+
+
 @pytest.mark.parametrize(
     ("options", "fragments"),
     [

@@ -40,7 +40,7 @@ def test_damaged_files(slotssm, workplace, data, command):
     refused(slotssm(*command, data), "format version 99", "reads version 1")
     with h5py.File(data, "r+") as file:
         file.attrs["format"] = "something"
-    refused(slotssm(*command, data), "is no episode file")
+    refused(slotssm(*command, data), "is not an episode file")
 
 
 @pytest.mark.parametrize(

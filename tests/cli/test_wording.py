@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slotssm_cli.commands import app
-from slotssm_cli.wording import _OTHERWISE, Notes, spell
+from slotssm_cli.terminal.wording import _OTHERWISE, Notes, spell
 
 ROOT = typer.main.get_command(app)
 

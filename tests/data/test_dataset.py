@@ -1,6 +1,11 @@
 """The torch data set gives what h5py reads, in any process, and clips that depend on seed, epoch and index alone."""
 
+import copy
+import errno
+import multiprocessing
 import pickle
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -12,6 +17,8 @@ from generators.bouncing_recipe import BouncingRecipe
 from generators.writer import generate
 from slotssm.config import RecipeData
 from slotssm.data import EpisodeDataset
+from slotssm.data import epoch as epoch_module
+from slotssm.data.epoch import Epoch
 from slotssm.errors import InputError
 
 E, T, N, SIZE = 6, 9, 3, 16
@@ -118,6 +125,16 @@ def test_what_the_file_says_of_itself(data):
     assert dataset.categories("objects/color")[:2] == ("red", "green")
     with pytest.raises(InputError, match=r"frames is no categorical field .* there are: objects/color"):
         dataset.categories("frames")
+    with pytest.raises(InputError, match="objects/color was not loaded; add it to `fields`"):
+        EpisodeDataset(data, fields=("frames",)).categories("objects/color")
+
+
+def test_a_relative_path_is_resolved_at_once(data, truth, monkeypatch):
+    monkeypatch.chdir(data.parent)
+    dataset = EpisodeDataset(data.name, fields=FIELDS)
+    monkeypatch.chdir("/")
+    check(dataset[1], truth)
+    assert dataset.path == data
 
 
 # --- clips ------------------------------------------------------------------------------------------------
@@ -141,6 +158,32 @@ def test_consecutive_clips_fill_the_episodes(data, truth):
     for sample in dataset:
         check(sample, truth, 4)
     assert len(EpisodeDataset(data, clip_len=3, clips="consecutive")) == 3 * E
+
+
+def test_strides(data, truth):
+    first = EpisodeDataset(data, fields=FIELDS, clip_len=3, stride=2)
+    assert all(np.array_equal(item["masks"], truth["masks"][e, 0:5:2]) for e, item in enumerate(first))
+    drawn = EpisodeDataset(data, fields=FIELDS, clip_len=3, stride=3, clips="random")
+    for sample in drawn:
+        episode, start = int(sample["episode"]), int(sample["first_frame"])
+        assert np.array_equal(sample["frames"], truth["frames"][episode, start : start + 7 : 3])
+    consecutive = EpisodeDataset(data, fields=("masks",), clip_len=2, stride=2, clips="consecutive")
+    # frames 0 and 2, and 4 and 6, of 9
+    assert places(consecutive) == [(episode, start) for episode in range(E) for start in (0, 4)]
+
+
+def test_segments_and_evenly_spaced_frames(data, truth):
+    """Three frames of each clip, from frames 0-2, 3-5 and 6-8."""
+    dataset = EpisodeDataset(data, fields=("masks",), clip_len=3, clips="segments")
+    for epoch in range(5):
+        dataset.set_epoch(epoch)
+        for episode, sample in enumerate(dataset):
+            for part, mask in enumerate(sample["masks"].numpy()):
+                assert any(np.array_equal(mask, known) for known in truth["masks"][episode, 3 * part : 3 * part + 3])
+    evenly = EpisodeDataset(data, fields=("masks",), clip_len=3, clips="every")
+    for epoch in range(2):
+        evenly.set_epoch(epoch)
+        assert all(np.array_equal(item["masks"], truth["masks"][e, 1::3]) for e, item in enumerate(evenly))
 
 
 def test_random_clips_depend_on_seed_epoch_and_index_alone(data, truth):
@@ -184,6 +227,92 @@ def test_it_can_be_pickled_also_when_its_file_is_open(data, truth):
     check(dataset[0], truth, 4)
 
 
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda d: pickle.loads(pickle.dumps(d))])
+def test_a_copy_has_an_epoch_of_its_own(data, duplicate):
+    dataset = EpisodeDataset(data, fields=("masks",), clip_len=4, clips="random")
+    by_epoch = {}
+    for epoch in range(3):
+        dataset.set_epoch(epoch)
+        by_epoch[epoch] = places(dataset)
+    duplicated = duplicate(dataset)
+    assert places(duplicated) == by_epoch[2]
+    duplicated.set_epoch(1)
+    assert (places(duplicated), places(dataset)) == (by_epoch[1], by_epoch[2])
+    dataset.set_epoch(0)
+    assert (places(duplicated), places(dataset)) == (by_epoch[1], by_epoch[0])
+    # its workers listen to it, too
+    loader = DataLoader(duplicated, num_workers=1, multiprocessing_context="fork", persistent_workers=True)
+    for epoch in (2, 0):
+        duplicated.set_epoch(epoch)
+        assert tuples(loader) == by_epoch[epoch]
+
+
+def _say_epochs(epoch, inbox, outbox) -> None:
+    while (wanted := inbox.get(timeout=100)) is not None:
+        if wanted >= 0:
+            epoch.set(wanted)
+        outbox.put(epoch.get())
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_worker_that_sets_the_epoch_speaks_for_itself(method):
+    context = multiprocessing.get_context(method)
+    epoch, inbox, outbox = Epoch(4), context.Queue(), context.Queue()
+    child = context.Process(target=_say_epochs, args=(epoch, inbox, outbox))
+    child.start()
+
+    def ask(wanted: int = -1) -> int:
+        inbox.put(wanted)
+        return outbox.get(timeout=100)
+
+    assert ask() == 4
+    epoch.set(5)
+    assert ask() == 5
+    assert ask(9) == 9
+    assert epoch.get() == 5
+    epoch.set(6)
+    assert ask() == 9
+    inbox.put(None)
+    child.join(100)
+    assert child.exitcode == 0
+
+
+NOWHERE_TO_WRITE = """
+import sys, tempfile
+from multiprocessing import heap
+
+def refuse(*args, **kwargs):
+    raise OSError(28, "No space left on device")
+
+tempfile.mkstemp = tempfile.mkdtemp = heap.Arena.__init__ = refuse
+import torch
+torch.UntypedStorage._new_shared = torch.UntypedStorage.share_memory_ = refuse
+from slotssm.data import EpisodeDataset
+
+dataset = EpisodeDataset(sys.argv[1], clip_len=2, clips="random")
+dataset.set_epoch(1)
+print(int(dataset[0]["episode"]))
+"""
+
+
+def test_no_file_system_is_needed_without_workers(data):
+    command = [sys.executable, "-c", NOWHERE_TO_WRITE, str(data)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+
+
+def test_spawned_workers_without_shared_memory_keep_their_epoch_with_a_note(monkeypatch, caplog):
+    def refuse(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(epoch_module, "BufferWrapper", refuse)
+    monkeypatch.setattr(epoch_module.context, "get_spawning_popen", lambda: "a process that is being started")
+    started = pickle.loads(pickle.dumps(Epoch(3)))
+    assert started.get() == 3
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("no shared memory (No space left on device): worker processes that live on")
+
+
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_workers_give_what_the_parent_gives(data, truth, context):
     dataset = EpisodeDataset(data, fields=FIELDS, clip_len=4, clips="random")
@@ -213,8 +342,11 @@ def test_workers_give_what_the_parent_gives(data, truth, context):
         ({"fields": ("frames", "depth")}, "has no dataset train/depth; it has frames"),
         ({"clip_len": T + 1}, f"clip_len={T + 1}: episodes in .* have {T} frames"),
         ({"clip_len": 0}, "clip_len=0"),
+        ({"clip_len": 5, "stride": 3}, f"clip_len=5 with stride=3: episodes in .* have {T} frames"),
+        ({"clip_len": 2, "stride": 2, "clips": "segments"}, "stride=2"),
+        ({"stride": 2}, "whole episodes have neither"),
         ({"clips": "random"}, "clips='random' needs a clip_len"),
-        ({"clips": "last", "clip_len": 2}, "clips='last': choose first, random, consecutive"),
+        ({"clips": "last", "clip_len": 2}, "clips='last': choose first, random, consecutive, segments, every"),
         ({"episodes": []}, "no episodes are chosen of split train"),
         ({"episodes": [0, E]}, f"split train has episodes 0 to {E - 1}"),
         ({"episodes": [-1]}, f"split train has episodes 0 to {E - 1}"),

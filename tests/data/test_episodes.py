@@ -272,9 +272,16 @@ def edited(edit: Callable[[h5py.File], object]) -> Callable[[Path], None]:
     return apply
 
 
+def replaced(file: h5py.File, name: str, values: np.ndarray) -> None:
+    """Other values under the same attributes."""
+    attrs = dict(file[name].attrs)
+    del file[name]
+    file[name] = values
+    file[name].attrs.update(attrs)
+
+
 def replace_frames(file: h5py.File) -> None:
-    del file["train/frames"]
-    file["train/frames"] = np.zeros((E + 1, T, SIZE, SIZE, 3), np.uint8)
+    replaced(file, "train/frames", np.zeros((E + 1, T, SIZE, SIZE, 3), np.uint8))
 
 
 def replace_group(file: h5py.File) -> None:
@@ -285,19 +292,22 @@ def replace_group(file: h5py.File) -> None:
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (Path.unlink, "does not exist"),
     "folder": (lambda path: (path.unlink(), path.mkdir()), "is a folder, not an episode file"),
-    "empty": (lambda path: path.write_bytes(b""), "is (not HDF5|truncated); generate or copy it again"),
-    "text": (lambda path: path.write_text("hello\n" * 999), "is not HDF5; generate or copy it again"),
-    "truncated": (truncate, "is truncated; generate or copy it again"),
+    "empty": (lambda path: path.write_bytes(b""), "is (not HDF5|truncated); write or copy it again"),
+    "text": (lambda path: path.write_text("hello\n" * 999), "is not HDF5; write or copy it again"),
+    "truncated": (truncate, "is truncated; write or copy it again"),
     "head only": (keep_the_head, "(is truncated|is not HDF5|cannot be opened)"),
-    "damaged chunk": (damage_a_chunk, "is damaged at train/frames: .*; generate it again"),
-    "damaged header": (damage_a_dataset_header, "is damaged at .*; generate it again"),
-    "no format": (edited(lambda file: file.attrs.pop("format")), "is no episode file: .* is None"),
+    "damaged chunk": (damage_a_chunk, "is damaged at train/frames: .*; write or copy it again"),
+    "damaged header": (damage_a_dataset_header, "is damaged at .*; write or copy it again"),
+    "no format": (edited(lambda file: file.attrs.pop("format")), "is not an episode file: .* is None"),
     "other format": (edited(lambda file: file.attrs.update(format="minari")), "'format' is 'minari', not"),
     "other version": (edited(lambda file: file.attrs.update(format_version=1)), "has format version 1; this program"),
-    "no version": (edited(lambda file: file.attrs.pop("format_version")), "has format version None"),
+    "no version": (
+        edited(lambda file: file.attrs.pop("format_version")),
+        "format_version must be the whole number 2, and it is None",
+    ),
     "no split": (edited(lambda file: (file.pop("train"), file.pop("val"))), r"holds no split \(train, val or test\)"),
     "no frames": (edited(lambda file: file["val"].pop("frames")), "has no dataset val/frames"),
-    "uneven": (edited(replace_frames), "datasets of split train differ in their number of episodes"),
+    "uneven": (edited(replace_frames), "train: its datasets differ in their number of episodes"),
     "no group": (edited(replace_group), "train is not a group of datasets"),
 }
 

@@ -261,7 +261,7 @@ def test_mp4_is_nearly_the_video_and_says_that_it_is_lossy(tmp_path, monkeypatch
     assert np.abs(found.astype(float) - frames).mean() < 3
     assert description(tmp_path / "out")["lossy"] == ["frames"]
     smooth_data(tmp_path / "odd.h5", 31)
-    with pytest.raises(InputError, match="--frames-as mp4 needs even sides, and frames are 31×31 px"):
+    with pytest.raises(InputError, match="`frames_as` mp4 needs even sides, and frames are 31×31 px"):
         export(tmp_path / "odd.h5", "folder", tmp_path / "none", frames_as="mp4")
     monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", lambda: "false")
     with pytest.raises(InputError, match=r"cannot write .*the video encoder says: exit code 1"):
@@ -389,17 +389,17 @@ def test_ranges_can_be_read_back(numbers):
 @pytest.mark.parametrize(
     ("form", "choices", "message"),
     [
-        ("tar", {}, "--to tar: there is no such form; choose webdataset, folder, numpy, zarr"),
-        ("numpy", {"splits": ["val"]}, "--split val: .* has no such split; it has train, test"),
-        ("numpy", {"splits": ["test"], "numbers": [1, 2]}, "--episodes 2: split test of .* has episodes 0 to 1"),
-        ("numpy", {"numbers": [-1]}, "--episodes -1"),
+        ("tar", {}, "`form` tar: there is no such form; choose webdataset, folder, numpy, zarr"),
+        ("numpy", {"splits": ["val"]}, "`splits` val: .* has no such split; it has train, test"),
+        ("numpy", {"splits": ["test"], "numbers": [1, 2]}, "`numbers` 2: split test of .* has episodes 0 to 1"),
+        ("numpy", {"numbers": [-1]}, "`numbers` -1"),
         ("numpy", {"numbers": []}, "nothing to export"),
-        ("numpy", {"limit": 0}, "--limit 0: must be at least 1"),
-        ("numpy", {"fields": ["mask"]}, "--fields mask: split train of .* has no such field; it has .*masks"),
-        ("numpy", {"frames_as": "png"}, "--frames-as does not apply to --to numpy"),
-        ("zarr", {"shard_bytes": 5}, "--shard-mb does not apply to --to zarr"),
-        ("folder", {"frames_as": "npy"}, "--frames-as npy: folder writes frames as png or mp4"),
-        ("webdataset", {"frames_as": "mp4"}, "--frames-as mp4: webdataset writes frames as npy or png"),
+        ("numpy", {"limit": 0}, "`limit` 0: must be at least 1"),
+        ("numpy", {"fields": ["mask"]}, "`fields` mask: split train of .* has no such field; it has .*masks"),
+        ("numpy", {"frames_as": "png"}, "`frames_as` does not apply to `form` numpy"),
+        ("zarr", {"shard_bytes": 5}, "`shard_bytes` does not apply to `form` zarr"),
+        ("folder", {"frames_as": "npy"}, "`frames_as` npy: folder writes frames as png or mp4"),
+        ("webdataset", {"frames_as": "mp4"}, "`frames_as` mp4: webdataset writes frames as npy or png"),
     ],
 )
 def test_wrong_choices_are_refused_before_anything_is_written(data, tmp_path, form, choices, message):
@@ -420,7 +420,7 @@ def test_what_a_form_cannot_hold_is_refused(tmp_path):
     with h5py.File(tmp_path / "d.h5", "r+") as file:
         file["train/caption"] = ["a text"]
         file["train/caption"].attrs["dims"] = '["episode"]'
-    with pytest.raises(InputError, match="train/caption holds no numbers but object; pass --fields frames,objects/w"):
+    with pytest.raises(InputError, match="train/caption holds text, not numbers; choose the `fields` frames,objects/w"):
         export(tmp_path / "d.h5", "numpy", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["d.h5"]
 
@@ -439,7 +439,7 @@ def test_force_replaces_exports_and_nothing_else(data, tmp_path):
     (tmp_path / "mine" / "dataset.json").write_text("[1]")
     (tmp_path / "note.txt").write_text("mine")
     for target in (tmp_path / "mine", tmp_path / "note.txt", tmp_path):
-        with pytest.raises(InputError, match="is no export, and --force replaces nothing else"):
+        with pytest.raises(InputError, match="is not an export, and `force` replaces nothing else"):
             export(data, "numpy", target, force=True)
     (out / "inside.h5").write_bytes(data.read_bytes())
     with pytest.raises(InputError, match="which would be deleted"):

@@ -61,7 +61,7 @@ def test_reconstruct_shows_every_other_frame_of_one_episode_and_its_masks(tmp_pa
         prediction = task.predict(torch.from_numpy(frames[:1]))
     # true objects that are the slots, but for their numbers: object 2 is what slot 0 owns, and so on
     labels = hard_masks(prediction["masks"])
-    masks = (labels.astype(int) + 1) % 3 + 1
+    masks = ((labels.astype(int) + 1) % 3 + 1).astype(np.uint8)
     with EpisodeFile(write_truth(tmp_path / "t.h5", frames=frames, masks=np.repeat(masks, 3, 0))) as truth:
         strip = draw_strip(task, truth, "test")
     assert strip.shape == (4 * SIZE, 3 * (SIZE + 1), 3)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 
+from slotssm.config import FileData
 from slotssm.documents import override
 from slotssm.errors import BusyError, InputError, Interrupted, SlotSSMError
 from slotssm.experiments.presets import preset
@@ -47,6 +48,9 @@ class Stub:
 
     def fingerprint(self):
         return self.config
+
+    def agrees(self, recorded):
+        return recorded == self.config
 
     def measure(self, folder, device, listener):
         self.measured.append(device)
@@ -316,7 +320,7 @@ def test_a_changed_predecessor_makes_another_cell(whole):
 def test_a_loss_that_is_not_finite_is_a_result(tmp_path):
     cell = tiny("steep", learning_rate=1e30, warmup_steps=0, grad_clip_norm=0)
     record = run_cell(cell, tmp_path, "cpu", NOBODY)
-    assert record["failed"].startswith("not converged: the ")
+    assert record["failed"].startswith("not converged: ")
     assert record["values"] == {}
     assert not picture_path(cell, tmp_path).exists()
 
@@ -389,3 +393,24 @@ def test_a_chain_goes_on_however_its_folder_is_spelt(whole, tmp_path, monkeypatc
     with pytest.raises(Interrupted):
         run_cell(second, relative, "cpu", Listener(on_step=stop))
     assert run_cell(second, relative.resolve(), "cpu", NOBODY)["values"] == whole[1]["values"]
+
+
+def test_a_record_without_a_field_means_its_default():
+    first, second = pair()
+    shorter = second.fingerprint()
+    del shorter["train"]["ema_decay"], shorter["start"]["model"]["layer_mlp_ratio"]
+    assert second.agrees(shorter)
+    assert not second.agrees(first.fingerprint())
+    assert not first.agrees(second.fingerprint())
+
+
+def test_a_data_file_counts_by_its_content_and_not_by_its_place():
+    config = tiny("first").config
+
+    def cell(path, sha256):
+        return TrainingCell("a", "slotssm", {}, config.replace(data=FileData(path=path, sha256=sha256)))
+
+    recorded = cell("there/a.h5", "1").fingerprint()
+    assert cell("here/b.h5", "1").agrees(recorded)
+    assert not cell("there/a.h5", "2").agrees(recorded)
+    assert not tiny("first").agrees(recorded)

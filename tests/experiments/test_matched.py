@@ -142,7 +142,8 @@ def test_rim_has_one_layer_and_two_thirds_of_its_units_active(num_slots, num_act
 @pytest.mark.parametrize("name", SEQUENCE_MODELS)
 def test_a_run_of_a_baseline_is_refused(name):
     baseline = with_model(preset("tiny-bcb"), "transformer")
-    with pytest.raises(InputError, match=r"^a model of kind 'transformer' has no '.*' of its size; baselines are matched"):
+    refusal = r"^a model of kind 'transformer' has no '.*' of its size; baselines are matched"
+    with pytest.raises(InputError, match=refusal):
         with_model(baseline, name)
     with pytest.raises(InputError, match=r"^a model of kind 'savi' has no "):
         with_model(with_model(preset("tiny-oc"), "savi"), name)

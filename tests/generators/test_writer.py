@@ -1,10 +1,8 @@
 """The parallel, resumable writer within one process: same content, clear refusals, nothing half-written."""
 
 import os
-import signal
 import subprocess
 import threading
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import h5py
@@ -19,8 +17,7 @@ from generators.writer import default_path, estimate, generate, verify
 from slotssm.config import RecipeData
 from slotssm.data.contents import content_hash
 from slotssm.data.episodes import EpisodeFile
-from slotssm.data.sharding import workers
-from slotssm.errors import InputError, Interrupted, SlotSSMError
+from slotssm.errors import InputError
 
 
 def names(folder: Path) -> list[str]:
@@ -123,26 +120,50 @@ def test_resume_without_anything_to_continue_starts(tmp_path: Path, whole_hash: 
     assert content_hash(tmp_path / "d.h5") == whole_hash
 
 
-@pytest.mark.parametrize(("signalled", "error"), [(True, Interrupted), (False, SlotSSMError)])
-def test_death_of_the_workers_is_an_interruption_if_a_signal_came_with_it(
-    tmp_path: Path, small_shards: None, monkeypatch: pytest.MonkeyPatch, signalled: bool, error: type[SlotSSMError]
-) -> None:
-    def wait_in_vain(*_: object, **__: object) -> None:
-        if signalled:
-            os.kill(os.getpid(), signal.SIGTERM)
-        raise BrokenProcessPool
-
-    monkeypatch.setattr(workers, "wait", wait_in_vain)
-    with pytest.raises(error, match="`resume` continues") as caught:
-        generate(small_config(), tmp_path / "d.h5", workers=2)
-    assert caught.type is error
-
-
 def test_generation_outside_the_main_thread_works(tmp_path: Path, whole_hash: str) -> None:
     thread = threading.Thread(target=generate, args=(small_config(), tmp_path / "d.h5", 1))
     thread.start()
     thread.join()
     assert content_hash(tmp_path / "d.h5") == whole_hash
+
+
+def test_resume_of_a_complete_file_gives_the_usual_result(tmp_path: Path) -> None:
+    out = tmp_path / "d.h5"
+    first = generate(small_config(), out, workers=1)
+    before = out.stat().st_mtime_ns
+    again = generate(small_config(), out, resume=True)
+    assert (first.is_new, again.is_new) == (True, False)
+    for name in ("path", "num_episodes", "num_frames", "stored_bytes"):
+        assert getattr(again, name) == getattr(first, name)
+    assert out.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"seed": 4}, "was made from other settings"),
+        ({"num_train": 41}, "holds other numbers of episodes"),
+        ({"recipe": BouncingRecipe(num_frames=5, size_px=24, radii_px=(2, 3))}, "was made from other settings"),
+        ({"recipe": BCBRecipe(num_frames=3, size_px=32, num_balls=2)}, "was made from other settings"),
+    ],
+)
+def test_resume_refuses_a_complete_file_of_other_settings(
+    tmp_path: Path, change: dict[str, object], reason: str
+) -> None:
+    out = tmp_path / "d.h5"
+    generate(small_config(), out, workers=1)
+    before = out.read_bytes()
+    with pytest.raises(InputError, match=f"d.h5 exists already and {reason}"):
+        generate(small_config().model_copy(update=change), out, workers=1, resume=True)
+    assert out.read_bytes() == before
+
+
+def test_resume_refuses_a_file_from_elsewhere(tmp_path: Path) -> None:
+    generate(small_config(), tmp_path / "d.h5", workers=1)
+    with h5py.File(tmp_path / "d.h5", "r+") as file:
+        file.attrs["generator"] = "movi"
+    with pytest.raises(InputError, match="exists already and was made from other settings or another source"):
+        generate(small_config(), tmp_path / "d.h5", resume=True)
 
 
 # --- refusals ---------------------------------------------------------------------------------------------
@@ -152,7 +173,7 @@ def test_existing_output_stays_unless_forced(tmp_path: Path, whole_hash: str) ->
     out = tmp_path / "d.h5"
     out.write_text("precious")
     for resume in (False, True):
-        with pytest.raises(InputError, match=r"d\.h5 exists already; `force` overwrites it"):
+        with pytest.raises(InputError, match=r"d\.h5 exists already.*; `force` overwrites it"):
             generate(small_config(), out, workers=1, resume=resume)
     assert out.read_text() == "precious"
     generate(small_config(), out, workers=1, force=True)

@@ -1,13 +1,15 @@
 """Random scans, and the recurrence solved in closed form."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from slotssm.ops import selective_scan
 
 NAMES = ("x", "dt", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
 
@@ -59,6 +61,22 @@ def solved(arguments: dict[str, Tensor], softplus: bool = True) -> tuple[np.ndar
     if "z" in a:
         y = y * a["z"] / (1 + np.exp(-a["z"]))
     return y, history[-1]
+
+
+def random_convolution(length: int, channels: int = 17) -> list[Tensor]:
+    """x, past, weight and bias of `causal_convolve`, in float64; each requires a gradient."""
+    shapes = ((2, length, channels), (2, channels, 4), (channels, 4), (channels,))
+    return [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+
+
+def run(arguments: Mapping[str, Tensor], backend: str = "fused") -> tuple[Tensor, Tensor]:
+    """y and the last state, with softplus."""
+    return selective_scan(**arguments, delta_softplus=True, return_final_state=True, backend=backend)
+
+
+def loss(outputs: Iterable[Tensor]) -> Tensor:
+    """A function of all outputs whose gradient depends on each number of them."""
+    return sum(output.square().sum() for output in outputs)
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:

@@ -7,10 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scan_cases import LAYOUTS, NAMES, covering, random_scan, relative_error, solved
+from scan_cases import LAYOUTS, NAMES, covering, loss, random_scan, relative_error, solved
 
 from slotssm.errors import InputError, SlotSSMError
-from slotssm.ops import fused_scan, selective_scan, selective_scan_step
+from slotssm.ops import selective_scan, selective_scan_step
+from slotssm.ops.cpu.scan_operator import fused_scan
 
 BACKENDS = ("reference", "chunked", "fused")
 FAST = ("chunked", "fused")
@@ -226,7 +227,7 @@ def test_custom_op_passes_opcheck(gated, softplus):
     arguments = random_scan(34)
     names = ("x", "dt", "A", "B", "C", "D", "z", "delta_bias")
     tensors = [arguments[name] if gated or name != "z" else None for name in names]
-    found = torch.library.opcheck(fused_scan.fused_scan, (*tensors, softplus, arguments["initial_state"]))
+    found = torch.library.opcheck(fused_scan.forward, (*tensors, softplus, arguments["initial_state"]))
     assert set(found.values()) == {"SUCCESS"}
 
 
@@ -392,7 +393,7 @@ def test_an_empty_batch_has_gradients_of_zero(backend):
 
 
 def test_unknown_backend_is_refused():
-    with pytest.raises(InputError, match=r"'cuda' is not one of auto, reference, chunked, fused, mamba_ssm"):
+    with pytest.raises(InputError, match=r"'cuda' is not one of auto, mamba_ssm, fused, chunked, reference"):
         selective_scan(**random_scan(2), backend="cuda")
 
 
@@ -411,3 +412,19 @@ def test_shapes_that_do_not_fit_are_refused(backend, name):
     arguments[name] = arguments[name][:1]
     with pytest.raises(InputError, match=rf"^{name} has shape"):
         scan(**arguments, backend=backend)
+
+
+# --- memory -----------------------------------------------------------------------------------------------
+
+
+def test_forward_and_backward_need_less_than_three_times_the_memory_of_the_inputs():
+    arguments = random_scan(640, 80, 16, 12, torch.float32)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        torch.autograd.grad(loss(run(arguments, "fused")), list(arguments.values()))
+    steps = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    in_use = peak = 0
+    for event in sorted(steps, key=lambda event: event.start_ns()):
+        in_use += event.nbytes()
+        peak = max(peak, in_use)
+    size = sum(value.nbytes for value in arguments.values())
+    assert size < peak < 3 * size

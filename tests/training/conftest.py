@@ -4,7 +4,9 @@ import pytest
 
 from generators.writer import generate
 from slotssm.documents import override, parse_assignments
+from slotssm.experiments.datasets import spec_of
 from slotssm.experiments.presets import preset
+from slotssm.training.checkpoint import Description
 from slotssm.training.run import RunDirectory
 
 
@@ -25,7 +27,7 @@ def tiny_run(tmp_path, tiny_data):
     def make(name="tiny-oc", *assignments, folder="run"):
         config = override(preset(name), parse_assignments(assignments), "test")
         run = RunDirectory(tmp_path / folder)
-        run.create(config, tiny_data[name], "fingerprint", "cpu", ["slotssm"])
+        run.create(Description(config, spec_of(config.data)), tiny_data[name], "fingerprint", "cpu")
         return config, tiny_data[name], run
 
     return make

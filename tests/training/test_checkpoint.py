@@ -6,23 +6,32 @@ from own_task import own_task
 
 from slotssm.documents import override, parse_assignments
 from slotssm.errors import InputError
+from slotssm.experiments.datasets import spec_of
 from slotssm.experiments.presets import preset
 from slotssm.training import checkpoint
 
-STATE = checkpoint.TrainerState(3, {"exp_avg.x": torch.ones(2)})
+STATE = checkpoint.TrainerState(3, {"exp_avg.x": torch.ones(2)}, {})
+
+
+def save(folder, config, task, state=STATE):
+    return checkpoint.save(folder, checkpoint.Description(config, spec_of(config.data)), task, state, {}, keep=2)
+
+
+def at_step(step):
+    return checkpoint.TrainerState(step, {}, {})
 
 
 @pytest.fixture
 def saved(tmp_path):
     config = preset("tiny-oc")
     task = own_task(config)
-    return checkpoint.save(tmp_path / "checkpoints", config, task, STATE, keep=2), config, task
+    return save(tmp_path / "checkpoints", config, task), config, task
 
 
 def test_round_trip_in_eval_mode(saved):
     folder, config, task = saved
     loaded, found = checkpoint.load_task(folder)
-    assert found == config
+    assert (found.config, found.spec) == (config, spec_of(config.data))
     assert not loaded.training
     assert all(torch.equal(a, b) for a, b in zip(task.state_dict().values(), loaded.state_dict().values(), strict=True))
     state = checkpoint.load_trainer(folder)
@@ -42,7 +51,7 @@ def test_layout_and_nothing_pickled(saved):
 def test_old_ones_go_and_the_newest_stay(saved, tmp_path):
     folder, config, task = saved
     for step in (4, 5, 6):
-        checkpoint.save(folder.parent, config, task, checkpoint.TrainerState(step, {}), keep=2)
+        save(folder.parent, config, task, at_step(step))
     assert sorted(path.name for path in folder.parent.glob("step-*")) == ["step-00000005", "step-00000006"]
     assert checkpoint.latest(folder.parent).name == "step-00000006"
 
@@ -56,7 +65,7 @@ def test_a_failed_save_keeps_the_last_good_one(saved, monkeypatch):
 
     monkeypatch.setattr(checkpoint, "save_file", full_disk)
     with pytest.raises(InputError, match="No space left on device"):
-        checkpoint.save(folder.parent, config, task, checkpoint.TrainerState(4, {}), keep=2)
+        save(folder.parent, config, task, at_step(4))
     assert checkpoint.latest(folder.parent) == folder
     assert {path.name for path in folder.parent.iterdir()} == {folder.name, "last"}
 
@@ -83,20 +92,23 @@ def test_a_damaged_file_is_refused(saved, cut):
 def test_leftovers_of_a_killed_save_are_cleared(saved):
     folder, config, task = saved
     (folder.parent / ".step-00000009.77.partial").mkdir()
-    checkpoint.save(folder.parent, config, task, checkpoint.TrainerState(4, {}), keep=2)
+    save(folder.parent, config, task, at_step(4))
     assert {path.name for path in folder.parent.iterdir()} == {"step-00000003", "step-00000004", "last"}
 
 
-def test_a_missing_pointer_falls_back_to_the_newest(saved):
-    folder, _, _ = saved
-    (folder.parent / "last").write_text("step-99999999\n")
-    assert checkpoint.latest(folder.parent) == folder
+@pytest.mark.parametrize("pointer", ["step-99999999\n", "step-00000002\n", "", "../..", None])
+def test_the_newest_complete_checkpoint_counts_whatever_the_pointer_says(saved, pointer):
+    folder, config, task = saved
+    save(folder.parent, config, task, at_step(2))
+    (folder.parent / "step-none").mkdir()
     (folder.parent / "last").unlink()
+    if pointer is not None:
+        (folder.parent / "last").write_text(pointer)
     assert checkpoint.latest(folder.parent) == folder
     assert checkpoint.latest(folder.parent / "nowhere") is None
 
 
-def test_optimizer_state_round_trips_by_parameter_name():
+def test_optimizer_state_round_trips_by_parameter_name(tmp_path):
     task = own_task(preset("tiny-oc"))
     frames = torch.randint(0, 255, (2, 3, 16, 16, 3), dtype=torch.uint8)
 
@@ -108,9 +120,77 @@ def test_optimizer_state_round_trips_by_parameter_name():
     ours = torch.optim.AdamW(task.parameters(), lr=1e-2)
     step(task, ours)
     twin = own_task(preset("tiny-oc"))
-    twin.load_state_dict(task.state_dict())
     theirs = torch.optim.AdamW(twin.parameters(), lr=1e-2)
-    checkpoint.restore_optimizer(theirs, twin, checkpoint.optimizer_tensors(ours, task))
+    state = checkpoint.trainer_state(1, task, ours, {})
+    folder = save(tmp_path, preset("tiny-oc"), task, state)
+    checkpoint.restore(twin, theirs, {}, checkpoint.load_trainer(folder), folder)
     step(task, ours)
     step(twin, theirs)
     assert all(torch.equal(a, b) for a, b in zip(task.parameters(), twin.parameters(), strict=True))
+
+
+# --- parts ------------------------------------------------------------------------------------------------
+
+
+def test_parts_are_taken_and_the_others_start_afresh(saved):
+    folder, config, task = saved
+    torch.manual_seed(9)
+    other = own_task(override(config, parse_assignments(["task.decoder_channels=[8, 8]"]), "test"))
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    message = checkpoint.load_parts(other, folder, ("encoder", "model"))
+    assert message == f"took encoder, model from {folder}; decoder starts afresh"
+    for name, value in other.state_dict().items():
+        expected = before[name] if name.startswith("decoder.") else task.state_dict()[name]
+        assert torch.equal(value, expected)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (("head",), "names head; the parts of this task are encoder, model, decoder"),
+        (("decoder",), "another architecture: decoder"),
+        ((), "another architecture"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(saved, parts, message):
+    folder, config, _ = saved
+    other = own_task(override(config, parse_assignments(["task.decoder_channels=[8, 8]"]), "test"))
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(InputError, match=message):
+        checkpoint.load_parts(other, folder, parts)
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+
+
+def test_a_part_that_the_checkpoint_lacks_is_named(saved, tmp_path):
+    folder, config, _ = saved
+    task = own_task(config)
+    task.head = torch.nn.Linear(2, 2)
+    with pytest.raises(InputError, match=r"parts names head; .* has decoder, encoder, model"):
+        checkpoint.load_parts(task, folder, ("head",))
+
+
+# --- damage -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"step": "3"}', '{"step": -1}', "nonsense", "[" * 100_000])
+def test_a_damaged_state_of_the_trainer_is_refused(saved, content):
+    folder, _, _ = saved
+    (folder / checkpoint.TRAINER_STATE).write_text(content)
+    with pytest.raises(InputError, match=r"trainer\.json"):
+        checkpoint.load_trainer(folder)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"config": 3, "data_spec": {}}', '{"config": {}}', "nonsense"])
+def test_a_damaged_description_is_refused(saved, content):
+    folder, _, _ = saved
+    (folder / checkpoint.CONFIG).write_text(content)
+    with pytest.raises(InputError, match=r"config\.json"):
+        checkpoint.load_task(folder)
+
+
+@pytest.mark.parametrize("name", ["exp_avg.nothing", "nonsense", "exp_avg."])
+def test_a_state_of_an_unknown_parameter_is_refused(saved, name):
+    folder, _, task = saved
+    state = checkpoint.TrainerState(3, {name: torch.ones(2)}, {})
+    with pytest.raises(InputError, match=r"trainer\.safetensors is damaged"):
+        checkpoint.restore(task, torch.optim.AdamW(task.parameters()), {}, state, folder)

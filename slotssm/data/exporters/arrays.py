@@ -42,4 +42,4 @@ class Arrays:
 
     def finish(self) -> None:
         """Write the description."""
-        (self._folder / DESCRIPTION).write_text(as_json(self._selection.describe(FORM)))
+        (self._folder / DESCRIPTION).write_text(as_json(self._selection.describe(FORM)), encoding="utf-8")

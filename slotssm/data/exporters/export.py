@@ -130,14 +130,14 @@ def estimate(
 
 
 def default_folder(data: Path, form: str) -> Path:
-    """Where `export` of the command line writes without `--out`: `bcb.h5` → `bcb-webdataset`, `bcb.zarr`."""
+    """Where an export goes unless it is told: `bcb.h5` → `bcb-webdataset`, `bcb.zarr`."""
     _form(form)
     return data.with_suffix(".zarr") if form == "zarr" else data.with_name(f"{data.stem}-{form}")
 
 
 def _form(name: str) -> type[Form]:
     if name not in FORMS:
-        raise InputError(f"--to {name}: there is no such form; choose {', '.join(FORMS)}")
+        raise InputError(f"`form` {name}: there is no such form; choose {', '.join(FORMS)}")
     return FORMS[name]
 
 
@@ -154,9 +154,9 @@ def _check_target(out: Path, data: Path, force: bool) -> None:
     if not out.exists():
         return
     if not is_export(out):
-        raise InputError(f"--out {out} is no export, and --force replaces nothing else; choose another --out")
+        raise InputError(f"{out} is not an export, and `force` replaces nothing else; choose another `out`")
     if data.resolve().is_relative_to(out.resolve()):
-        raise InputError(f"--out {out} contains {data}, which would be deleted; choose another --out")
+        raise InputError(f"{out} contains {data}, which would be deleted; choose another `out`")
 
 
 @contextmanager
@@ -192,13 +192,9 @@ def _move(temporary: Path, out: Path) -> None:
 
 
 def _flush(folder: Path) -> None:
-    """Force a folder to stable storage; for many small files one call for all is far quicker than one for each."""
-    if hasattr(os, "sync"):
-        os.sync()
-        return
-    for path in folder.rglob("*"):
-        if path.is_file():
-            sync(path)
+    """Force a folder to stable storage, and nothing of other programs."""
+    for path in [folder, *folder.rglob("*")]:
+        sync(path)
 
 
 def _measure(folder: Path) -> tuple[int, int]:

@@ -34,7 +34,7 @@ class Folders:
             if self._frames_as == "mp4" and "frames" in names:
                 _, height, width, _ = selection.spec(split, "frames")[0]
                 if height % 2 or width % 2:
-                    raise InputError(f"--frames-as mp4 needs even sides, and frames are {height}×{width} px; use png")
+                    raise InputError(f"`frames_as` mp4 needs even sides, and frames are {height}×{width} px; use png")
 
     def write(self, split: str) -> Iterator[None]:
         """Write a split, one episode a step."""
@@ -46,7 +46,7 @@ class Folders:
             for name in episode.keys() - {"frames", "masks"}:
                 if not name.startswith("objects/") and episode[name].ndim:
                     (folder / f"{name.replace('/', '.')}.npy").write_bytes(as_npy(episode[name]))
-            (folder / "properties.json").write_text(as_json(self._properties(split, number, episode)))
+            (folder / "properties.json").write_text(as_json(self._properties(split, number, episode)), encoding="utf-8")
             yield
 
     def _write_pictures(self, folder: Path, episode: Episode) -> None:
@@ -88,7 +88,7 @@ class Folders:
         document = self._selection.describe(FORM) | {"frames_as": self._frames_as}
         if self._frames_as == "mp4":
             document |= {"lossy": ["frames"], "frames_per_s": FRAMES_PER_S}
-        (self._folder / DESCRIPTION).write_text(as_json(document))
+        (self._folder / DESCRIPTION).write_text(as_json(document), encoding="utf-8")
 
 
 def _spelled(values: np.ndarray, categories: list[str] | None, name: str) -> np.ndarray:
@@ -99,7 +99,7 @@ def _spelled(values: np.ndarray, categories: list[str] | None, name: str) -> np.
     if values.dtype.kind != "f" or np.isfinite(values).all():
         return values
     if np.isinf(values).any():
-        raise InputError(f"{name} holds infinite values, which JSON has no word for; use --to numpy or --to zarr")
+        raise InputError(f"{name} holds infinite values, which JSON has no word for; choose the `form` numpy or zarr")
     return _as_objects(values, lambda value: None if math.isnan(value) else value)
 
 

@@ -53,16 +53,15 @@ def choose_frames_as(options: FormOptions, form: str, *known: str) -> str:
     """What frames become in this form: the option, or the first of `known`."""
     chosen = options.frames_as or known[0]
     if chosen not in known:
-        raise InputError(f"--frames-as {chosen}: {form} writes frames as {' or '.join(known)}")
+        raise InputError(f"`frames_as` {chosen}: {form} writes frames as {' or '.join(known)}")
     return chosen
 
 
 def refuse_options(options: FormOptions, form: str, *names: str) -> None:
     """Refuse options of other forms instead of ignoring them."""
-    flags = {"frames_as": "--frames-as", "shard_bytes": "--shard-mb"}
     for name in names:
         if getattr(options, name) is not None:
-            raise InputError(f"{flags[name]} does not apply to --to {form}; leave it out")
+            raise InputError(f"`{name}` does not apply to `form` {form}; leave it out")
 
 
 def as_npy(array: np.ndarray) -> bytes:

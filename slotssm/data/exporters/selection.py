@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from slotssm.data.contents import as_json
 from slotssm.data.episodes import Episode, EpisodeFile
 from slotssm.errors import InputError
 
@@ -68,7 +69,8 @@ class Selection:
 
     def field_attrs(self, split: str, name: str) -> dict[str, Any]:
         """Attributes of a field as JSON values, the categories as a list."""
-        attrs = {key: _as_json(value) for key, value in self.episodes.field_attrs(split, name).items()}
+        attrs = as_json(self.episodes.field_attrs(split, name))
+        del attrs["dims"]  # named in the way of the form
         categories = self.categories(split, name)
         return attrs if categories is None else {**attrs, "categories": categories}
 
@@ -78,9 +80,9 @@ class Selection:
 
     def describe(self, form: str) -> dict[str, Any]:
         """What an export says about itself, as one JSON-ready document without clock or absolute path."""
-        attrs = {name: _as_json(value) for name, value in sorted(self.episodes.attrs.items())}
+        attrs = as_json(dict(sorted(self.episodes.attrs.items())))
         for name in {"config", "versions"} & attrs.keys():
-            with suppress(ValueError):  # what is no JSON stays text
+            with suppress(ValueError, TypeError, RecursionError):  # what is not JSON stays as it is
                 attrs[name] = json.loads(attrs[name])
         return {
             "format": FORMAT,
@@ -127,22 +129,22 @@ def select(
     path = episodes.path
     for split in splits or ():
         if split not in episodes.splits:
-            raise InputError(f"--split {split}: {path} has no such split; it has {', '.join(episodes.splits)}")
+            raise InputError(f"`splits` {split}: {path} has no such split; it has {', '.join(episodes.splits)}")
     chosen = [split for split in episodes.splits if splits is None or split in splits]
     if limit is not None and limit < 1:
-        raise InputError(f"--limit {limit}: must be at least 1")
+        raise InputError(f"`limit` {limit}: must be at least 1")
     by_split: dict[str, Sequence[int]] = {}
     for split in chosen:
         count = episodes.num_episodes(split)
         missing = [number for number in numbers or () if not 0 <= number < count]
         if missing:
             raise InputError(
-                f"--episodes {missing[0]}: split {split} of {path} has episodes 0 to {count - 1}; choose among them, "
-                "or name the right --split"
+                f"`numbers` {missing[0]}: split {split} of {path} has episodes 0 to {count - 1}; choose among them, "
+                "or name the right `splits`"
             )
         by_split[split] = (range(count) if numbers is None else sorted(set(numbers)))[:limit]
     if not any(map(len, by_split.values())):
-        raise InputError(f"{path}: nothing to export; choose a --split and --episodes that it holds")
+        raise InputError(f"{path}: nothing to export; choose `splits` and `numbers` that it holds")
     return Selection(episodes, by_split, {split: _fields(episodes, split, fields) for split in chosen})
 
 
@@ -151,7 +153,7 @@ def _fields(episodes: EpisodeFile, split: str, asked: Sequence[str] | None) -> l
     for name in asked or ():
         if not any(field == name or field.startswith(f"{name}/") for field in present):
             raise InputError(
-                f"--fields {name}: split {split} of {episodes.path} has no such field; it has {', '.join(present)}"
+                f"`fields` {name}: split {split} of {episodes.path} has no such field; it has {', '.join(present)}"
             )
     chosen = [
         field
@@ -161,8 +163,9 @@ def _fields(episodes: EpisodeFile, split: str, asked: Sequence[str] | None) -> l
     for name in chosen:
         dtype = episodes.dataset(split, name).dtype
         if dtype.kind not in NUMBERS:
+            what = "text" if dtype.kind in "SO" else str(dtype)
             others = ",".join(field for field in chosen if field != name)
-            raise InputError(f"{episodes.path}: {split}/{name} holds no numbers but {dtype}; pass --fields {others}")
+            raise InputError(f"{episodes.path}: {split}/{name} holds {what}, not numbers; choose the `fields` {others}")
     return chosen
 
 
@@ -191,12 +194,8 @@ def is_export(folder: Path) -> bool:
     """Whether a folder was made by an export, complete or damaged."""
     for name in ("dataset.json", ".zattrs"):
         try:
-            if json.loads((folder / name).read_text()).get("format") == FORMAT:
+            if json.loads((folder / name).read_text(encoding="utf-8")).get("format") == FORMAT:
                 return True
         except (OSError, ValueError, AttributeError):
             continue
     return False
-
-
-def _as_json(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray) else value

@@ -74,4 +74,4 @@ class Shards:
         document = self._selection.describe(FORM) | {"frames_as": self._frames_as}
         for split, shards in self._shards.items():
             document["splits"][split]["shards"] = shards
-        (self._folder / DESCRIPTION).write_text(as_json(document))
+        (self._folder / DESCRIPTION).write_text(as_json(document), encoding="utf-8")

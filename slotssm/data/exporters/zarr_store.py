@@ -125,6 +125,6 @@ class ZarrStore:
         self._metadata |= {".zgroup": {"zarr_format": 2}, ".zattrs": self._selection.describe(FORM)}
         for name, document in self._metadata.items():
             (self._folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (self._folder / name).write_text(as_json(document))
+            (self._folder / name).write_text(as_json(document), encoding="utf-8")
         together = {"zarr_consolidated_format": 1, "metadata": dict(sorted(self._metadata.items()))}
-        (self._folder / ".zmetadata").write_text(as_json(together))
+        (self._folder / ".zmetadata").write_text(as_json(together), encoding="utf-8")

@@ -12,9 +12,9 @@ import numpy as np
 
 from slotssm.data.episodes import PICTURE, Episode, Field, Layout, categorical, label, numeric
 from slotssm.data.importers.options import ImportOptions
+from slotssm.data.importers.readers.videos import SUFFIXES, read_video
 from slotssm.data.importers.source import Source, Survey, codes, documented, in_order, padded, sizes
 from slotssm.data.importers.splitting import UNDIVIDED, assign
-from slotssm.data.importers.videos import SUFFIXES, read_video
 from slotssm.errors import InputError
 from slotssm.files import read_json
 
@@ -57,7 +57,7 @@ class CaterSource(Source):
     def __init__(self, path: Path, options: ImportOptions) -> None:
         super().__init__(path, options)
         if not path.is_dir():
-            raise InputError(f"{path} is no folder; name the one that holds videos/ and scenes/")
+            raise InputError(f"{path} is not a folder; name the one that holds videos/ and scenes/")
         folders = [path / name for name in ("videos", "images") if (path / name).is_dir()]
         if not folders or not (path / "scenes").is_dir():
             raise InputError(f"{path} has no folders videos/ and scenes/; is it CATER?")
@@ -84,7 +84,7 @@ class CaterSource(Source):
                 num_steps.append(len(scene["objects"][0]["locations"]))
         if len(set(num_steps)) > 1 and self.options.num_frames is None:
             told = " and ".join(str(count) for count in sorted(set(num_steps))[:2])
-            raise InputError(f"{self.path} has videos of {told} frames; pass --frames to take so many of each")
+            raise InputError(f"{self.path} has videos of {told} frames; give `num_frames` to take so many of each")
         # scenes count the frame after the last, which a renderer may have left out
         whole = ImportOptions(kind="cater")
         first = read_video(self.keys[0].video, whole, range(num_steps[0] - 1, num_steps[0] + 1))
@@ -150,7 +150,7 @@ class CaterSource(Source):
         if not self.options.fixed_camera:
             told.append(
                 "positions are in the world (objects/world_position), since scenes do not say whether the camera "
-                "moves; if it does not, --fixed-camera adds them in pixels"
+                "moves; if it does not, `fixed_camera` adds them in pixels"
             )
         return told
 
@@ -171,7 +171,7 @@ def _check_camera(things: list[Mapping[str, Any]], source_size: tuple[int, int],
     if error > TOLERANCE_PX:
         raise InputError(
             f"{place}: objects are {error:.1f} px from where the camera that does not move would see them; "
-            "leave out --fixed-camera"
+            "leave out `fixed_camera`"
         )
 
 
@@ -188,6 +188,6 @@ def _lists(folder: Path) -> dict[str, dict[str, int | None]]:
         if not path.exists():
             continue
         with documented(str(path)):
-            lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
+            lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
             found[split] = {Path(words[0]).stem: int(words[1]) if labelled else None for words in lines}
     return found

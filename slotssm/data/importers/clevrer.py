@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from slotssm.data.episodes import PICTURE, Episode, Field, Layout, categorical, numeric
-from slotssm.data.importers import images, run_lengths
 from slotssm.data.importers.options import ImportOptions
+from slotssm.data.importers.readers import images, run_lengths
+from slotssm.data.importers.readers.videos import read_video
 from slotssm.data.importers.source import Source, Survey, codes, documented, padded, sizes
 from slotssm.data.importers.splitting import SPELLINGS, assign
-from slotssm.data.importers.videos import read_video
 from slotssm.errors import InputError
 from slotssm.files import read_json
 
@@ -71,7 +71,7 @@ class ClevrerSource(Source):
         without = [key for key in self.keys if getattr(key, kind) is None]
         if 0 < len(without) < len(self.keys):
             raise InputError(
-                f"{without[0].video} has no {kind} and other videos have; name the splits with --split, and import "
+                f"{without[0].video} has no {kind} and other videos have; name the `splits`, and import "
                 "those without into a file of their own"
             )
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from slotssm.data.episodes import PICTURE, Episode, Field, Layout, numeric
-from slotssm.data.importers import images
 from slotssm.data.importers.options import ImportOptions
+from slotssm.data.importers.readers import images
+from slotssm.data.importers.readers.videos import SUFFIXES, read_video
 from slotssm.data.importers.source import Source, Survey, in_order, sizes
 from slotssm.data.importers.splitting import SPELLINGS, UNDIVIDED, assign
-from slotssm.data.importers.videos import SUFFIXES, read_video
 from slotssm.errors import InputError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
@@ -33,7 +33,7 @@ class FolderSource(Source):
     def __init__(self, path: Path, options: ImportOptions) -> None:
         super().__init__(path, options)
         if not path.is_dir():
-            raise InputError(f"{path} is no folder; name the one that holds videos or folders of frames")
+            raise InputError(f"{path} is not a folder; name the one that holds videos or folders of frames")
         named: dict[str, Path] = {}
         for folder in sorted(entry for entry in path.iterdir() if _is_split(entry)):
             other = named.setdefault(SPELLINGS[folder.name], folder)
@@ -61,7 +61,7 @@ class FolderSource(Source):
         beside = {"masks", "depth"} if not roots else set()
         masks = Path(self.options.masks) / split if self.options.masks else folder / "masks"
         if self.options.masks and not masks.is_dir():
-            raise InputError(f"--masks {masks} is no folder")
+            raise InputError(f"`masks` {masks} is not a folder")
         depth = folder / "depth" if self.options.depth else None
         clips = []
         for entry in in_order([*root.iterdir()]):
@@ -70,7 +70,7 @@ class FolderSource(Source):
                 name = entry.stem if is_video else entry.name
                 clips.append(Clip(entry, _there(masks, name), _there(depth, name)))
             elif own := _own_frames(entry):
-                # as `slotssm export --to folder` writes them
+                # as an export of the form `folder` writes them
                 clips.append(Clip(own, _there(entry, "masks"), _there(entry if self.options.depth else None, "depth")))
         if not clips:
             raise InputError(f"{root} holds neither videos ({', '.join(SUFFIXES)}) nor folders of pictures")
@@ -106,8 +106,8 @@ class FolderSource(Source):
     def _check_length(self, key: Clip, found: int, expected: int) -> None:
         if found != expected:
             raise InputError(
-                f"{key.frames} has {found} frames and {self.keys[0].frames} has {expected}; pass --frames to take as "
-                "many of each"
+                f"{key.frames} has {found} frames and {self.keys[0].frames} has {expected}; give `num_frames` to take "
+                "as many of each"
             )
 
     def layout(self, survey: Survey) -> Layout:
@@ -137,7 +137,7 @@ class FolderSource(Source):
         self._check_length(key, len(frames), survey["num_frames"])
         if frames.shape[1:3] != size:
             found = f"{frames.shape[2]} x {frames.shape[1]}"
-            raise InputError(f"{key.frames} has frames of {found} px, the first {width} x {height}; pass --size")
+            raise InputError(f"{key.frames} has frames of {found} px, the first {width} x {height}; give a `size`")
         episode: Episode = {"frames": frames}
         for field, folder, suffixes, decode in (
             ("masks", key.masks, PICTURES, images.labels),
@@ -162,14 +162,14 @@ class FolderSource(Source):
         resize: Callable[[np.ndarray], np.ndarray],
         size: tuple[int, int],
     ) -> np.ndarray:
-        """Decoded and resized files, which must be of one size unless `--size` makes them so."""
+        """Decoded and resized files, which must be of one size unless `size` makes them so."""
         decoded = [decode(images.read_bytes(file), str(file)) for file in files]
         if self.options.size is None:
             for file, values in zip(files, decoded, strict=True):
                 if values.shape[:2] != size:
                     raise InputError(
                         f"{file} has {values.shape[1]} x {values.shape[0]} px, the first frame "
-                        f"{size[1]} x {size[0]}; pass --size"
+                        f"{size[1]} x {size[0]}; give a `size`"
                     )
         return np.stack([resize(values) for values in decoded])
 

@@ -16,11 +16,11 @@ from typing import NamedTuple
 import numpy as np
 
 from slotssm.data.episodes import PICTURE, Episode, Field, Layout, categorical, numeric, standard_layout
-from slotssm.data.importers import images
 from slotssm.data.importers.options import ImportOptions
+from slotssm.data.importers.readers import images
+from slotssm.data.importers.readers.tfrecord import RecordFile, values
 from slotssm.data.importers.source import Source, Survey, documented, padded, sizes, visible_pixels
 from slotssm.data.importers.splitting import SPELLINGS, assign
-from slotssm.data.importers.tfrecord import RecordFile, values
 from slotssm.errors import InputError
 
 SHARD = re.compile(r"(?P<name>.+)-(?P<split>[a-z]+)\.tfrecord-(?P<index>\d{5})-of-(?P<count>\d{5})")
@@ -285,7 +285,7 @@ def _refuse_gaps(
         if numbers != list(range(count)) and not enough and (not wanted or ours in wanted):
             raise InputError(
                 f"{path} has {len(numbers)} of {count} shards of split {split}; download the others, name one shard, "
-                "or pass --limit to take the first episodes"
+                "or give `limit` to take the first episodes"
             )
 
 
@@ -295,7 +295,7 @@ def _promised_records(folder: Path, split: str) -> list[int] | None:
     if not path.exists():
         return None
     with documented(str(path)):
-        for entry in json.loads(path.read_text())["splits"]:
+        for entry in json.loads(path.read_text(encoding="utf-8"))["splits"]:
             if entry["name"] == split:
                 return [int(count) for count in entry["shardLengths"]]
     return None
@@ -308,7 +308,9 @@ def _label_names(shard: str, shards: dict[str, list[Path]]) -> dict[str, tuple[s
     for theirs, names in LABELS.items():
         path = folder / f"instances-{theirs}.labels.txt"
         if path.exists():
-            found[theirs] = tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
+            found[theirs] = tuple(
+                line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
+            )
         elif theirs == "shape_label" and Path(shard).name.startswith("movi_a-"):
             found[theirs] = names[:3]
         else:

@@ -49,7 +49,7 @@ class ImportOptions(Config):
             raise ValueError("size must be at least 1 px a side")
         for name, kinds in _ONLY_FOR.items():
             if getattr(self, name) not in (None, False) and self.kind not in kinds:
-                raise ValueError(f"--{name.replace('_', '-')} is for {' and '.join(kinds)}, not for {self.kind}")
+                raise ValueError(f"`{name}` is for {' and '.join(kinds)}, not for {self.kind}")
         return self
 
     def kept_frames(self, available: int, source: str) -> np.ndarray:
@@ -64,7 +64,7 @@ class ImportOptions(Config):
         if len(kept) < self.num_frames:
             every = f" at stride {self.stride}" if self.stride > 1 else ""
             raise InputError(
-                f"{source} has {available} frames, and --frames asks for {self.num_frames}{every}; ask for fewer"
+                f"{source} has {available} frames, and `num_frames` asks for {self.num_frames}{every}; ask for fewer"
             )
         return kept[: self.num_frames]
 

@@ -5,20 +5,23 @@ features and groups [T, E, H, W, 1]). How positions lie in the frame is written 
 comparing them with the masks, and left out if they do not agree.
 """
 
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 
 from slotssm.data.episodes import PICTURE, Episode, Field, Layout, numeric
-from slotssm.data.importers import images
+from slotssm.data.hdf5 import checked, guarded, has_link, open_plain, undamaged
 from slotssm.data.importers.options import ImportOptions
+from slotssm.data.importers.readers import images
 from slotssm.data.importers.source import Source, Survey, padded, visible_pixels
 from slotssm.data.importers.splitting import SPELLINGS, assign
 from slotssm.errors import InputError
 
+GROUPS = ("training", "validation", "test")
+ARRAYS = ("features", "groups", "positions", "velocities")
 BOX_UNITS = 10.0
 """Side of the box in which Sutskever's bouncing balls, R-NEM's ancestors, move."""
 COMPARED_EPISODES = 32
@@ -42,37 +45,17 @@ class RnemSource(Source):
 
     def __init__(self, path: Path, options: ImportOptions) -> None:
         super().__init__(path, options)
-        try:
-            self._file = h5py.File(path, "r")
-        except OSError as error:
-            reason = "cut short" if "truncated" in str(error) else str(error).splitlines()[0]
-            raise InputError(f"{path} cannot be opened ({reason}); download it again") from None
+        with guarded(path, "an R-NEM file") as looked:
+            names = [group for group in GROUPS if has_link(looked, group)]
+            shapes = {group: _shape(checked(looked, path, group), path, group) for group in names}
+        if not names:
+            raise InputError(f"{path} has none of the groups {', '.join(GROUPS)}; is it an R-NEM file?")
         self._block: tuple[str, int, dict[str, np.ndarray]] | None = None
-        try:
-            self.splits = assign(self._own(), options, str(path))
-        except InputError:
-            self._file.close()
-            raise
+        own = {SPELLINGS[group]: [Sequence(group, i) for i in range(shape[1])] for group, shape in shapes.items()}
+        self.splits = assign(own, options, str(path))
+        self._shapes = shapes
+        self._file = open_plain(path)
         self.files = {path.name: path.stat().st_size}
-
-    def _own(self) -> dict[str, list[Sequence]]:
-        """Sequences by our names of the groups."""
-        groups = [group for group in ("training", "validation", "test") if group in self._file]
-        if not groups:
-            raise InputError(f"{self.path} has none of the groups training, validation and test; is it an R-NEM file?")
-        return {SPELLINGS[group]: [Sequence(group, i) for i in range(self._shape(group)[1])] for group in groups}
-
-    def _shape(self, group: str) -> tuple[int, ...]:
-        node = self._file[group]
-        if not isinstance(node, h5py.Group) or "features" not in node:
-            raise InputError(f"{self.path} has no dataset {group}/features; is it an R-NEM file?")
-        shape = node["features"].shape
-        if len(shape) != 5 or shape[4] != 1:
-            raise InputError(f"{self.path}: {group}/features has shape {shape}; [T, E, H, W, 1] is expected")
-        for name in ("groups", "positions", "velocities"):
-            if name in node and node[name].shape[:2] != shape[:2]:
-                raise InputError(f"{self.path}: {group}/{name} has shape {node[name].shape} beside features {shape}")
-        return shape
 
     def close(self) -> None:
         """Close the file."""
@@ -81,9 +64,9 @@ class RnemSource(Source):
     def survey(self) -> Survey:
         """Shapes, and how positions and velocities lie in the frame."""
         groups = list(dict.fromkeys(key.group for key in self.keys))
-        shapes = {self._shape(group)[:1] + self._shape(group)[2:4] for group in groups}
+        shapes = {self._shapes[group][:1] + self._shapes[group][2:4] for group in groups}
         if len(shapes) > 1:
-            raise InputError(f"{self.path} has splits of different shapes; name one with --split")
+            raise InputError(f"{self.path} has splits of different shapes; name one of the `splits`")
         num_frames, height, width = next(iter(shapes))
         has_masks = all("groups" in self._file[group] for group in groups)
         motions = [self._file[group]["positions"].shape[2:] for group in groups if "positions" in self._file[group]]
@@ -165,13 +148,13 @@ class RnemSource(Source):
         size, num = self.options.frame_size(height, width), survey["num_objects"]
         features = raw["features"][kept, ..., 0]
         if not np.isin(features, (0, 1)).all():
-            raise InputError(f"{place}: features hold values other than 0 and 1, so it is none of the binary sets")
+            raise InputError(f"{place}: features hold values other than 0 and 1, so it is not one of the binary sets")
         pixels = np.repeat(features.astype(np.uint8)[..., None] * np.uint8(255), 3, axis=-1)
         episode: Episode = {"frames": np.stack([images.resize_frame(frame, size) for frame in pixels])}
         if survey["has_masks"]:
             groups = raw["groups"][kept, ..., 0]
             if not (groups == np.round(groups)).all():
-                raise InputError(f"{place}: groups hold values that are no whole numbers; download it again")
+                raise InputError(f"{place}: groups hold values that are not whole numbers; download it again")
             episode["masks"] = images.sample(images.as_labels(groups.astype(np.int64), place), size)
             if num:
                 episode["objects/visible"] = visible_pixels(episode["masks"], num)
@@ -189,11 +172,9 @@ class RnemSource(Source):
         start = key.number // BLOCK_EPISODES * BLOCK_EPISODES
         if self._block is None or self._block[:2] != (key.group, start):
             node = self._file[key.group]
-            names = [name for name in ("features", "groups", "positions", "velocities") if name in node]
-            try:
+            names = [name for name in ARRAYS if name in node]
+            with undamaged(self.path, key.group, "download it again"):
                 block = {name: node[name][:, start : start + BLOCK_EPISODES] for name in names}
-            except OSError as error:
-                raise InputError(f"{self.path} is damaged in {key.group} ({error}); download it again") from None
             self._block = (key.group, start, block)
         return {name: array[:, key.number - start] for name, array in self._block[2].items()}
 
@@ -208,8 +189,26 @@ class RnemSource(Source):
         if not survey["velocity"]:
             notes.append("velocities are left out: they are not the steps of the positions")
         elif self.options.stride > 1:
-            notes.append("velocities are left out: --frames skips frames, and collisions lie between")
+            notes.append("velocities are left out: `stride` skips frames, and collisions lie between")
         return notes
+
+
+def _shape(found: Mapping[str, Any], path: Path, group: str) -> tuple[int, ...]:
+    """Shape of a group's features [T, E, H, W, 1]; all arrays must have it and be numbers."""
+    if "features" not in found:
+        raise InputError(f"{path} has no dataset {group}/features; is it an R-NEM file?")
+    shape: tuple[int, ...] = found["features"].shape or ()
+    if len(shape) != 5 or shape[4] != 1 or 0 in shape:
+        raise InputError(f"{path}: {group}/features has shape {shape}; [T, E, H, W, 1] is expected")
+    for name in ARRAYS:
+        if name not in found:
+            continue
+        if found[name].dtype.kind not in "biuf":
+            raise InputError(f"{path}: {group}/{name} holds no numbers but {found[name].dtype}; is it an R-NEM file?")
+        theirs = found[name].shape or ()
+        if theirs[:2] != shape[:2] or (name == "groups" and theirs != shape):
+            raise InputError(f"{path}: {group}/{name} has shape {theirs} beside features {shape}")
+    return shape
 
 
 def _centers(groups: np.ndarray, num: int) -> np.ndarray:

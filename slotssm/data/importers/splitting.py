@@ -12,7 +12,7 @@ from slotssm.errors import InputError
 SPELLINGS = {"train": "train", "training": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
 """How sources spell the splits."""
 UNDIVIDED = "all"
-"""What the episodes of a source without splits are called in `--split test=all`."""
+"""What the episodes of a source without splits are called, as in `splits` test=all."""
 
 Key = TypeVar("Key")
 
@@ -31,7 +31,7 @@ def assign(own: Mapping[str, Sequence[Key]], options: ImportOptions, source: str
     chosen: Mapping[str, Sequence[Key]]
     divided = UNDIVIDED not in own
     if divided and (options.val is not None or options.test is not None):
-        raise InputError(f"--val and --test are for sources without splits; {source} has {_listed(own)}, see --split")
+        raise InputError(f"`val` and `test` are for sources without splits; {source} has {_listed(own)}, see `splits`")
     if options.splits:
         chosen = _renamed(own, options, source)
     else:
@@ -48,18 +48,18 @@ def _renamed(own: Mapping[str, Sequence[Key]], options: ImportOptions, source: s
         ours, _, theirs = choice.partition("=")
         ours, theirs = (SPELLINGS.get(name, name) for name in (ours, theirs or ours))
         if ours not in SPLITS:
-            raise InputError(f"--split {choice}: a file has the splits {', '.join(SPLITS)}")
+            raise InputError(f"`splits` {choice}: a file has the splits {', '.join(SPLITS)}")
         if theirs not in own:
-            raise InputError(f"--split {choice}: {source} has {_listed(own)}")
+            raise InputError(f"`splits` {choice}: {source} has {_listed(own)}")
         if ours in chosen:
-            raise InputError(f"--split {choice}: {ours} was named before")
+            raise InputError(f"`splits` {choice}: {ours} was named before")
         chosen[ours] = own[theirs]
     return chosen
 
 
 def _listed(own: Mapping[str, Sequence[Key]]) -> str:
     if UNDIVIDED in own:
-        return f"no splits of its own; name all of it as in --split test={UNDIVIDED}, or see --val and --test"
+        return f"no splits of its own; name all of it as in `splits` test={UNDIVIDED}, or see `val` and `test`"
     return ", ".join(f"{split} ({len(keys)})" for split, keys in own.items())
 
 
@@ -68,7 +68,7 @@ def divide(keys: Sequence[Key], options: ImportOptions, source: str) -> dict[str
     num_test = _count(options.test, len(keys))
     num_val = _count(options.val, len(keys))
     if num_val + num_test > len(keys):
-        raise InputError(f"--val and --test ask for {num_val + num_test} of the {len(keys)} episodes in {source}")
+        raise InputError(f"`val` and `test` ask for {num_val + num_test} of the {len(keys)} episodes in {source}")
     order = np.random.default_rng(np.random.SeedSequence(options.seed)).permutation(len(keys))
     parts = np.split(order, [num_test, num_test + num_val])
     return {split: [keys[i] for i in sorted(part)] for split, part in zip(("test", "val", "train"), parts, strict=True)}

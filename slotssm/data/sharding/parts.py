@@ -258,6 +258,10 @@ class ShardWriter:
     make: MakeEpisodes
     digest: str
 
+    def path(self, shard: Shard) -> Path:
+        """The file of a shard, which is there once it is complete."""
+        return self.folder / shard.file_name
+
     def write(self, shard: Shard) -> None:
         """Make a shard and write it."""
         self.save(shard, list(self.make(shard)))
@@ -266,7 +270,7 @@ class ShardWriter:
         """Write the episodes of a shard; it gets its name once it is complete."""
         if len(episodes) != shard.count:
             raise RuntimeError(f"{len(episodes)} episodes were made for {shard}")
-        target = self.folder / shard.file_name
+        target = self.path(shard)
         temporary = target.with_name(f"{target.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
         try:
             with explained(target):

@@ -25,7 +25,7 @@ def usable_processors(root: Path = Path("/")) -> int:
 def _limits(root: Path) -> Iterator[float]:
     """Processors' worth of time that the control groups of this process grant (Linux, versions 1 and 2)."""
     try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
         return
     for line in lines:
@@ -45,9 +45,9 @@ def _limit_of(folder: Path) -> float | None:
     """The limit of one control group; None without one."""
     with suppress(OSError, ValueError, ZeroDivisionError):
         if (folder / "cpu.max").exists():
-            quota, period = (folder / "cpu.max").read_text().split()
+            quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
             return None if quota == "max" else int(quota) / int(period)
-        quota = (folder / "cpu.cfs_quota_us").read_text()
+        quota = (folder / "cpu.cfs_quota_us").read_text(encoding="utf-8")
         if int(quota) > 0:  # -1 is no limit
-            return int(quota) / int((folder / "cpu.cfs_period_us").read_text())
+            return int(quota) / int((folder / "cpu.cfs_period_us").read_text(encoding="utf-8"))
     return None

@@ -62,15 +62,6 @@ def write_in_pool(
     """
     running: dict[Future[None], Shard] = {}
     queue, num_done = iter(shards), 0
-
-    def collect(futures: Sequence[Future[None]]) -> None:
-        nonlocal num_done
-        for future in futures:
-            shard = running.pop(future)
-            future.result()
-            num_done += 1
-            on_done(shard)
-
     try:
         while not stop:
             for shard in islice(queue, 2 * workers - len(running)):
@@ -78,9 +69,11 @@ def write_in_pool(
                     running[pool.submit(_write, shard)] = shard
             if not running:
                 return
-            collect(list(wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED).done))
-        pool.shutdown(wait=True, cancel_futures=True)
-        collect([future for future in running if not future.cancelled()])
+            for future in wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED).done:
+                shard = running.pop(future)
+                future.result()
+                num_done += 1
+                on_done(shard)
     except BrokenProcessPool:
         _wait_for(stop)
         if not stop:

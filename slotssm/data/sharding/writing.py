@@ -168,6 +168,8 @@ def write_shards(writer: ShardWriter, missing: Sequence[Shard], workers: int, st
                 break
             _write_here(writer, shard, stop, tally)
     if stop:
+        # workers finish what they are at, or are stopped themselves before they could tell
+        tally.done = tally.total - sum(shard.count for shard in missing if not writer.path(shard).exists())
         raise tally.interrupted(stop)
 
 

@@ -121,7 +121,7 @@ def _peak_growth(work: Callable[[], float], where: str) -> tuple[int, float]:
 def _resident_bytes() -> int:
     """Resident memory now; where the system lets us, the peak is set back to it."""
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     except OSError:
         return _peak_bytes()
     return _status("VmRSS")
@@ -138,7 +138,7 @@ def _peak_bytes() -> int:
 
 
 def _status(name: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(name + ":"):
             return int(line.split()[1]) * 1024
     raise OSError(f"/proc/self/status has no {name}")

@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 import torch
 
-from slotssm.config import InitialConfig, RunConfig
+from slotssm.config import FileData, InitialConfig, RunConfig
 from slotssm.data.episodes import EpisodeFile
+from slotssm.documents import load
 from slotssm.errors import InputError, Interrupted, SlotSSMError
 from slotssm.evaluation import ScoringOptions
 from slotssm.evaluation.strips import draw_strip
@@ -23,8 +24,8 @@ from slotssm.experiments.measurement.provenance import free_memory, machine
 from slotssm.experiments.session import evaluate_run, load_run, resume_run, start_run
 from slotssm.files import make_folder, read_json, write_json
 from slotssm.plotting import write_animation
-from slotssm.training.run import RunDirectory, read_lines
 from slotssm.training.device import resolve_device
+from slotssm.training.run import RunDirectory, read_lines
 from slotssm.training.trainer import StepReport
 
 Record = dict[str, Any]
@@ -69,6 +70,9 @@ class Cell(Protocol):
     def fingerprint(self) -> Any:
         """JSON-ready description of all that decides the result."""
 
+    def agrees(self, recorded: Any) -> bool:
+        """Whether a recorded fingerprint means this cell: fields that it does not have are at their defaults."""
+
     def measure(self, folder: Path, device: str, listener: Listener) -> Record:
         """Do the work; returns `values` and more to record."""
 
@@ -99,10 +103,23 @@ class TrainingCell:
         return self.config.seed
 
     def fingerprint(self) -> Any:
-        """The configuration, and that of the cell which it starts from; of a file the content, not where it lies."""
+        """The configuration, and that of the cell which it starts from."""
         own = self.config.model_dump(mode="json")
-        own["data"].pop("path", None)
         return {**own, "start": self.start.fingerprint()} if self.start else own
+
+    def agrees(self, recorded: Any) -> bool:
+        """Whether a recorded fingerprint means this cell; of a data file the content counts, not where it lies."""
+        own = {name: value for name, value in recorded.items() if name != "start"}
+        start = recorded.get("start")
+        if (start is None) != (self.start is None) or (self.start is not None and not self.start.agrees(start)):
+            return False
+        try:
+            found = load(RunConfig, own, self.name)
+        except InputError:
+            return False
+        if isinstance(found.data, FileData) and isinstance(self.config.data, FileData):
+            found = found.replace(data=found.data.replace(path=self.config.data.path))
+        return found == self.config
 
     def train(self, folder: Path, device: str, listener: Listener) -> tuple[RunDirectory, Path]:
         """Train to the last step what is not trained yet; returns the run and its data.
@@ -169,7 +186,7 @@ def read_record(cell: Cell, folder: Path) -> Record | None:
     if not path.exists():
         return None
     record: Record = read_json(path)
-    if record["config"] != cell.fingerprint():
+    if not cell.agrees(record["config"]):
         raise InputError(
             f"{path} was made with another configuration than this version of the experiment has; "
             "choose another `out`, or remove the file to measure it again"

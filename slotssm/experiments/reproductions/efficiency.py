@@ -12,7 +12,8 @@ from types import MappingProxyType
 from typing import Any
 
 from slotssm.config import ModelConfig
-from slotssm.errors import Interrupted
+from slotssm.documents import load
+from slotssm.errors import InputError, Interrupted
 from slotssm.experiments.measurement.efficiency import EARLY
 from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.cells import Cell, Listener, Record, Setting
@@ -78,6 +79,14 @@ class EfficiencyCell:
         """Model and inputs."""
         return {**self.setting, "model": self.config.model_dump(mode="json")}
 
+    def agrees(self, recorded: Any) -> bool:
+        """Whether a recorded fingerprint means this cell."""
+        inputs = {name: value for name, value in recorded.items() if name != "model"}
+        try:
+            return inputs == self.setting and load(type(self.config), recorded["model"], self.name) == self.config
+        except (InputError, KeyError):
+            return False
+
     def measure(self, folder: Path, device: str, listener: Listener) -> Record:
         """Time and memory; what the shorter lengths say to be too slow is recorded as skipped."""
         expected = self._expected_s(folder)
@@ -87,7 +96,7 @@ class EfficiencyCell:
         request |= {"tokens": TOKENS, "limit_s": LIMIT_S, "device": device}
         command = [sys.executable, "-m", "slotssm.experiments.measurement.efficiency", json.dumps(request)]
         child = subprocess.run(command, capture_output=True, text=True, check=False)
-        if child.returncode == -signal.SIGKILL:
+        if child.returncode == -getattr(signal, "SIGKILL", 9):  # Windows has no such signal
             raise MemoryError("the system killed the process")
         if child.returncode < 0:
             raise Interrupted(f"{self.name} was stopped by {signal.Signals(-child.returncode).name}")

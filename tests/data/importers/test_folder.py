@@ -178,8 +178,8 @@ def blurred(mask):
         (lambda mask: png(mask.astype(np.uint16) * 256), ("holds the id", "0 (background) to 254")),
         (lambda mask: png((mask > 0).astype(np.uint8) * 255), ("only 0 and 255", "1 to 254")),
         (lambda mask: png(mask)[:50], ("damaged",)),
-        (lambda mask: b"nothing", ("no picture",)),
-        (lambda mask: png(mask[:10]), ("24 x 10 px", "pass --size")),
+        (lambda mask: b"nothing", ("not a picture",)),
+        (lambda mask: png(mask[:10]), ("24 x 10 px", "give a `size`")),
     ],
 )
 def test_masks_that_lost_something_are_refused(source, scenes, refused, encode, words):
@@ -195,12 +195,12 @@ def test_episodes_that_do_not_fit_each_other_are_refused(source, scenes, importe
     refused("folder", source, "clip9", "masks differ in their names", "frame_11")
     (masks / "frame_12.png").unlink()
     (frames / "frame_11.png").unlink()
-    refused("folder", source, "clip9 has 11 frames", "has 12", "--frames")
+    refused("folder", source, "clip9 has 11 frames", "has 12", "`num_frames`")
     found, _ = imported("folder", source, num_frames=11)
     assert everything({k: v for k, v in found.items() if k.startswith("train")}, "frames").shape[1] == 11
     (masks / "frame_11.png").write_bytes(last)
     (frames / "frame_11.png").write_bytes(png(scenes[0]["frames"][0][:8]))
-    refused("folder", source, "frame_11.png", "24 x 8 px", "--size")
+    refused("folder", source, "frame_11.png", "24 x 8 px", "`size`")
     imported("folder", source, size=(8, 8))
     for file in masks.iterdir():
         file.unlink()
@@ -235,6 +235,6 @@ def test_truncated_videos_are_refused(tmp_path, refused):
 def test_empty_folders_are_refused(tmp_path, refused):
     (tmp_path / "data").mkdir()
     refused("folder", tmp_path / "data", "neither videos")
-    refused("folder", tmp_path / "data", "--masks nowhere", masks="nowhere")
+    refused("folder", tmp_path / "data", "`masks` nowhere", masks="nowhere")
     (tmp_path / "file").touch()
-    refused("folder", tmp_path / "file", "is no folder")
+    refused("folder", tmp_path / "file", "is not a folder")

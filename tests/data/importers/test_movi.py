@@ -136,7 +136,7 @@ def test_one_shard_is_a_source_too(source, imported):
 def test_missing_shards_need_a_limit(source, imported, refused):
     folder, _ = source
     (folder / "movi_a-train.tfrecord-00001-of-00002").unlink()
-    refused("movi", folder, "1 of 2 shards of split train", "--limit")
+    refused("movi", folder, "1 of 2 shards of split train", "`limit`")
     found, _ = imported("movi", folder, limit=2)
     assert len(found["train/frames"]) == 2
     imported("movi", folder, splits=("val",))
@@ -195,6 +195,6 @@ def test_other_folders_are_refused(tmp_path, refused):
         write_movi(tmp_path / "both" / size, {"test": [1]})
     refused("movi", tmp_path / "both", "several data sets", "128x128", "256x256")
     write_movi(tmp_path / "b", {"train": [1]})
-    refused("movi", tmp_path / "b", "--val and --test are for sources without splits", val=3)
-    refused("movi", tmp_path / "b", "--split test", "train (1)", splits=("test",))
+    refused("movi", tmp_path / "b", "`val` and `test` are for sources without splits", val=3)
+    refused("movi", tmp_path / "b", "`splits` test", "train (1)", splits=("test",))
     refused("movi", tmp_path / "b", "has 5 frames", "asks for 6", num_frames=6)

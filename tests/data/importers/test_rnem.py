@@ -112,9 +112,9 @@ def test_refusals(copy, tmp_path, refused):
     whole = copy.read_bytes()
     cut = tmp_path / "cut.h5"
     cut.write_bytes(whole[: len(whole) // 2])
-    refused("rnem", cut, "cut.h5", "cut short")
+    refused("rnem", cut, "cut.h5", "is truncated")
     (tmp_path / "text.h5").write_text("hello")
-    refused("rnem", tmp_path / "text.h5", "cannot be opened")
+    refused("rnem", tmp_path / "text.h5", "is not HDF5")
 
     def spoil(name, change):
         copy.write_bytes(whole)
@@ -124,7 +124,7 @@ def test_refusals(copy, tmp_path, refused):
     spoil("features", lambda node: node.__setitem__((3, 1, 5, 5, 0), 0.5))
     refused("rnem", copy, "test 1", "other than 0 and 1")
     spoil("groups", lambda node: node.__setitem__((3, 1, 5, 5, 0), 0.5))
-    refused("rnem", copy, "test 1", "no whole numbers")
+    refused("rnem", copy, "test 1", "not whole numbers")
     spoil("groups", lambda node: node.__setitem__((3, 1, 5, 5, 0), 300))
     refused("rnem", copy, "id 300")
     copy.write_bytes(whole)

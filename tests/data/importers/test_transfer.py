@@ -1,5 +1,7 @@
 """How an import is written: complete or absent, resumable, and the same however it was interrupted."""
 
+import errno
+import itertools
 import json
 import os
 import signal
@@ -102,6 +104,43 @@ def test_an_unfinished_import_is_continued_or_dropped_but_never_mixed(source, ou
         import_data(source, out, OPTIONS)
 
 
+def test_resume_of_a_complete_import_gives_the_usual_result(source, out, reads):
+    first = import_data(source, out, OPTIONS)
+    before = out.stat().st_mtime_ns
+    reads.clear()
+    again = import_data(source, out, OPTIONS, resume=True)
+    assert (first.is_new, again.is_new) == (True, False)
+    for name in ("path", "num_episodes", "num_frames", "stored_bytes", "notes"):
+        assert getattr(again, name) == getattr(first, name)
+    assert out.stat().st_mtime_ns == before
+    assert not reads
+    for other in (OPTIONS.model_copy(update={"size": (8, 8)}), ImportOptions(kind="folder", val=2)):
+        with pytest.raises(InputError, match="exists already and was made from other settings or another source"):
+            import_data(source, out, other, resume=True)
+    (source / "clip3" / "1.png").write_bytes((source / "clip3" / "1.png").read_bytes() + b"more")
+    with pytest.raises(InputError, match="another source"):
+        import_data(source, out, OPTIONS, resume=True)
+    assert out.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("at", [1, 8])
+def test_a_source_that_cannot_be_read_just_now_is_not_called_damaged(source, out, monkeypatch, at):
+    """A network file system that fails costs nothing of what is written, and is not called a failure to write."""
+    read, number = folder_module.FolderSource.read, itertools.count(1)
+
+    def failing(self, key, survey):
+        if next(number) == at:
+            raise OSError(errno.EIO, "Input/output error", str(source / "clip7" / "0.png"))
+        return read(self, key, survey)
+
+    monkeypatch.setattr(folder_module.FolderSource, "read", failing)
+    with pytest.raises(InputError, match=r"cannot read .*clip7/0\.png: Input/output error; `resume` continues"):
+        import_data(source, out, OPTIONS)
+    told = []
+    import_data(source, out, OPTIONS, resume=True, on_progress=lambda done, total: told.append(done))
+    assert told[0] == 2 * ((at - 1) // 2)
+
+
 def test_a_resumed_import_that_meets_damage_leaves_nothing(source, out):
     with pytest.raises(Interrupted):
         import_data(source, out, OPTIONS, on_progress=interrupt_at(5))
@@ -199,8 +238,8 @@ def test_a_source_of_many_files_is_named_by_a_digest(source, out):
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        ({"kind": "rnem", "depth": True}, "--depth is for movi and folder"),
-        ({"kind": "movi", "fixed_camera": True}, "--fixed-camera is for cater"),
+        ({"kind": "rnem", "depth": True}, "`depth` is for movi and folder"),
+        ({"kind": "movi", "fixed_camera": True}, "`fixed_camera` is for cater"),
         ({"kind": "folder", "size": (0, 3)}, "size"),
         ({"kind": "folder", "test": -1}, "test"),
     ],

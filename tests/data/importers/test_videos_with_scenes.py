@@ -78,7 +78,7 @@ def test_cater_refusals(tmp_path, refused):
         scene.write_text(json.dumps(changed))
 
     rewrite(lambda things: things[1].update(pixel_coords=[5, 5, 1.0]))
-    refused("cater", folder, f"{name}.json", "--fixed-camera", fixed_camera=True)
+    refused("cater", folder, f"{name}.json", "`fixed_camera`", fixed_camera=True)
     rewrite(lambda things: things[1].update(color="beige"))
     refused("cater", folder, f"{name}.json", "'beige' is none of gray")
     rewrite(lambda things: things[1]["locations"].pop("3"))
@@ -164,7 +164,7 @@ def test_clevrer_without_annotations_or_proposals(tmp_path, imported, refused):
     folder = tmp_path / "c"
     write_clevrer(folder, [0])
     write_clevrer(folder, [15_000], annotated=False)
-    refused("clevrer", folder, "video_15000.mp4 has no annotation", "--split")
+    refused("clevrer", folder, "video_15000.mp4 has no annotation", "`splits`")
     found, _ = imported("clevrer", folder, splits=("test",), num_frames=4, stride=3, size=(24, 16))
     assert set(found) == {"test/frames", "test/masks"}
     assert found["test/masks"].shape == (1, 4, 16, 24)

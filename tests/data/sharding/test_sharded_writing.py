@@ -165,7 +165,11 @@ def test_parts_of_another_plan_outlive_a_complete_output(tmp_path: Path, hashes:
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [("other seed", "was made from other settings"), ("fewer", "other numbers of episodes"), ("text", "not an episode")],
+    [
+        ("other seed", "was made from other settings"),
+        ("fewer", "other numbers of episodes"),
+        ("text", "not an episode"),
+    ],
 )
 def test_resume_refuses_an_output_of_another_kind(tmp_path: Path, content: str, reason: str) -> None:
     out = tmp_path / "d.h5"
@@ -343,6 +347,48 @@ def test_parts_in_use_are_refused_whatever_is_asked(tmp_path: Path) -> None:
             with pytest.raises(BusyError, match="in use by another process"):
                 write_episodes(small_work(Make(1)), out, **how)
     assert names(tmp_path / "d.h5.parts") == left
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("how", [{}, {"resume": True}, {"force": True}, {"resume": True, "force": True}])
+def test_all_is_decided_again_once_the_lock_is_held(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    hashes: dict[int, str],
+    how: dict[str, bool],
+    seed: int,
+    finished: bool,
+) -> None:
+    """Seed 0 is written, or begun, after a second starter has looked and before it has the lock."""
+    out, make_folder = tmp_path / "d.h5", writing.make_folder
+
+    def slowly(folder: Path) -> None:
+        monkeypatch.undo()
+        if finished:
+            write_episodes(small_work(Make(0)), out)
+        else:
+            cut_short(out)
+        make_folder(folder)
+
+    monkeypatch.setattr(writing, "make_folder", slowly)
+    resume, force = how.get("resume", False), how.get("force", False)
+    reports: list[tuple[int, int]] = []
+    # what is there may only be continued by its own plan; what is complete may be overwritten, by force
+    refused = not (resume and seed == 0) and not (force and (finished or not resume))
+    if refused:
+        with pytest.raises(InputError, match="exists already" if finished else "unfinished|begun with other settings"):
+            write_episodes(small_work(Make(seed)), out, **how)
+        assert names(tmp_path) == ["d.h5" if finished else "d.h5.parts"]
+        if not finished:
+            write_episodes(small_work(Make(0)), out, True, False, lambda *report: reports.append(report))
+            assert reports[0] == (8, 23)
+        assert content_hash(out) == hashes[0]
+        return
+    is_new = write_episodes(small_work(Make(seed)), out, **how)
+    assert is_new == (not (finished and resume and seed == 0))
+    assert content_hash(out) == hashes[seed]
+    assert names(tmp_path) == ["d.h5"]
 
 
 @pytest.mark.parametrize("successor", [False, True])

@@ -1,0 +1,182 @@
+"""TFRecord files and the `tf.train.Example` messages in them, without TensorFlow.
+
+A record is its length (uint64, little endian), the masked CRC-32C of that, the message, and the masked CRC-32C of
+the message (TensorFlow, `record_writer.h`). An Example is a map of names to lists of bytes, floats or integers
+(`example.proto`, `feature.proto`), in the wire format of Protocol Buffers.
+"""
+
+import mmap
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from slotssm.data.importers.readers.checksum import masked_crc32c
+from slotssm.errors import InputError
+
+HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")
+VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
+
+Values = list[bytes] | np.ndarray
+"""Bytes, or float32 [n], or int64 [n]."""
+
+
+class Record(NamedTuple):
+    """Where a record's message lies in its file."""
+
+    offset: int
+    length: int
+
+
+class RecordFile:
+    """One TFRecord file, mapped into memory; its frame is checked at once, messages when they are read.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: it is not a TFRecord file, is damaged, or cut short.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with path.open("rb") as stream:
+                self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError:
+            raise InputError(f"{path} is empty; download it again") from None
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+        self.records = list(self._frame())
+
+    def _frame(self) -> Iterator[Record]:
+        position, size, count = 0, len(self._map), 0
+        while position < size:
+            header = self._map[position : position + HEADER.size]
+            if len(header) < HEADER.size:
+                raise self._cut(count)
+            length, crc = HEADER.unpack(header)
+            if masked_crc32c(header[:8]) != crc:
+                told = (
+                    "not a TFRecord file (compressed ones are not read)" if count == 0 else f"damaged at record {count}"
+                )
+                raise InputError(f"{self.path} is {told}; download it again")
+            start = position + HEADER.size
+            position = start + length + FOOTER.size
+            if position > size:
+                raise self._cut(count)
+            yield Record(start, length)
+            count += 1
+
+    def _cut(self, count: int) -> InputError:
+        return InputError(f"{self.path} is cut short after {count} whole records; download it again")
+
+    def example(self, index: int, check: bool = True) -> dict[str, memoryview]:
+        """A record's features by name, still encoded; `values` decodes one.
+
+        Args:
+            index: number of the record.
+            check: compare the message's CRC, for which all of it is read; a glance at a small feature need not.
+        """
+        offset, length = self.records[index]
+        view = memoryview(self._map)[offset : offset + length]
+        if check and masked_crc32c(view) != FOOTER.unpack_from(self._map, offset + length)[0]:
+            raise InputError(f"{self.path} is damaged in record {index} (checksum); download it again")
+        try:
+            return _features(view)
+        except (ValueError, IndexError) as error:
+            raise InputError(f"{self.path}: record {index} is not a tf.train.Example ({error})") from None
+
+
+def _varint(view: memoryview, position: int) -> tuple[int, int]:
+    """A number and the position after it."""
+    value = shift = 0
+    while True:
+        byte = view[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+        if shift > 63:
+            raise ValueError("a number of more than ten bytes")
+
+
+def _fields(view: memoryview) -> Iterator[tuple[int, int, Any]]:
+    """Number, wire type and content of every field of a message."""
+    position = 0
+    while position < len(view):
+        tag, position = _varint(view, position)
+        number, wire = tag >> 3, tag & 7
+        if wire == VARINT:
+            content, position = _varint(view, position)
+            yield number, wire, content
+            continue
+        if wire == LENGTH:
+            length, position = _varint(view, position)
+        elif wire in (FIXED32, FIXED64):
+            length = 4 if wire == FIXED32 else 8
+        else:
+            raise ValueError(f"wire type {wire}")
+        if position + length > len(view):
+            raise ValueError("a field that exceeds its message")
+        yield number, wire, view[position : position + length]
+        position += length
+
+
+def _messages(view: memoryview, wanted: int) -> Iterator[memoryview]:
+    """The messages in a field."""
+    for number, wire, content in _fields(view):
+        if number == wanted and wire == LENGTH:
+            yield content
+
+
+def _features(view: memoryview) -> dict[str, memoryview]:
+    """Example.features.feature: name to encoded Feature."""
+    found: dict[str, memoryview] = {}
+    for features in _messages(view, 1):
+        for entry in _messages(features, 1):
+            name = b"".join(bytes(key) for key in _messages(entry, 1)).decode()
+            found[name] = next(_messages(entry, 2), memoryview(b""))
+    return found
+
+
+def values(feature: memoryview) -> Values:
+    """The list in a Feature: bytes_list (1), float_list (2) or int64_list (3), packed or not.
+
+    Raises:
+        ValueError: it is malformed.
+    """
+    for kind, wire, content in _fields(feature):
+        if wire != LENGTH or kind not in (1, 2, 3):
+            continue
+        if kind == 1:
+            return [bytes(item) for item in _messages(content, 1)]
+        parts = [_numbers(item, inner, kind) for number, inner, item in _fields(content) if number == 1]
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32 if kind == 2 else np.int64)
+    return []
+
+
+def _numbers(item: Any, wire: int, kind: int) -> np.ndarray:
+    if kind == 2:
+        return np.frombuffer(item, "<f4").astype(np.float32)
+    return np.array([item], np.uint64).view(np.int64) if wire == VARINT else _varints(item)
+
+
+def _varints(view: memoryview) -> np.ndarray:
+    """Packed numbers, int64 [n]."""
+    content = np.frombuffer(view, np.uint8)
+    ends = np.flatnonzero(content < 0x80)
+    if len(content) and (not len(ends) or ends[-1] != len(content) - 1):
+        raise ValueError("numbers that end too early")
+    starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else ends
+    lengths = ends - starts + 1
+    if lengths.max(initial=0) > 10:
+        raise ValueError("a number of more than ten bytes")
+    numbers = np.zeros(len(ends), np.uint64)
+    for place in range(lengths.max(initial=0)):
+        there = lengths > place
+        numbers[there] |= (content[starts[there] + place].astype(np.uint64) & np.uint64(0x7F)) << np.uint64(7 * place)
+    return numbers.view(np.int64)

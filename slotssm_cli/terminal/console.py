@@ -1,0 +1,170 @@
+"""What people and scripts see: results on stdout, everything else on stderr."""
+
+import json
+import math
+import re
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+PLAIN_LINE_EVERY_S = 5.0
+PIPE_WIDTH = 140
+
+# control characters, marks that reverse the direction of writing, and halves of characters
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(text: str, kept: str = "") -> str:
+    r"""Text with its control characters spelled out, `\x1b` for an escape: what a file says cannot steer a terminal.
+
+    Args:
+        text: what may come from a file, a path or another program.
+        kept: control characters that stay as they are.
+    """
+    return _UNSEEN.sub(lambda found: found[0] if found[0] in kept else _spelled_out(found[0]), text)
+
+
+def _spelled_out(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def note(text: str) -> None:
+    """A line on stderr."""
+    if sys.stderr is not None:  # `print` would take stdout instead
+        print(visible(text), file=sys.stderr, flush=True)
+
+
+def result(text: str) -> None:
+    """Text of the result on stdout: a line, or several that the program has composed."""
+    print(visible(text, kept="\n"), flush=True)
+
+
+def result_json(document: Any) -> None:
+    """The one JSON document of a command with --json."""
+    print(json.dumps(document, indent=2, allow_nan=False), flush=True)
+
+
+def result_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table of the result on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=visible(title) or None, title_justify="left", show_edge=False, pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(visible(column), no_wrap=index < 2)
+    for row in rows:
+        table.add_row(*map(visible, row))
+    console = Console(soft_wrap=False, markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    console.print(table)
+
+
+def number(value: float | None) -> str:
+    """A number for people, four significant digits."""
+    return "–" if value is None else f"{value:.4g}"
+
+
+def human_bytes(count: float) -> str:
+    """Bytes with a unit."""
+    if count < 1024:
+        return f"{count:.0f} B"
+    power = min(4, int(math.log(count, 1024)))
+    return f"{count / 1024**power:.1f} {' KMGT'[power]}iB"
+
+
+def human_seconds(seconds: float) -> str:
+    """A duration, rounded for people."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class Meter:
+    """Progress of long work: a bar with ETA on a terminal, else a plain line every few seconds, on stderr.
+
+    The bar appears with the first update and ends with the last, so that several meters can take turns.
+
+    Args:
+        label: what is being done.
+        unit: what is counted.
+    """
+
+    def __init__(self, label: str, unit: str) -> None:
+        self._label, self._unit = visible(label), unit
+        self._bar = _bar(unit) if sys.stderr is not None and sys.stderr.isatty() else None
+        if self._bar is not None:
+            self._task = self._bar.add_task(self._label, total=None, values="")
+        self._began = self._told = time.monotonic()
+        self._first: int | None = None
+
+    def update(self, done: int, total: int, values: str = "") -> None:
+        """Show that `done` of `total` are done."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, total=total, values=visible(values))
+            if done < total:
+                self._bar.start()
+            else:
+                self._bar.stop()
+            return
+        self._first = done if self._first is None else self._first
+        now = time.monotonic()
+        if now - self._told >= PLAIN_LINE_EVERY_S:
+            self._told = now
+            gained = done - self._first
+            left = (total - done) * (now - self._began) / gained if gained else math.nan
+            eta = f", {human_seconds(left)} left" if math.isfinite(left) else ""
+            note(f"{self._label}: {done}/{total} {self._unit}{eta}" + (f"  {values}" if values else ""))
+
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        if self._bar is not None:
+            self._bar.console.print(visible(text), markup=False, emoji=False, highlight=False)
+        else:
+            note(text)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def close(self) -> None:
+        """End the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _bar(unit: str) -> "Progress":
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[values]}", markup=False),
+        console=Console(stderr=True),
+    )

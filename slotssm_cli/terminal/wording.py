@@ -1,0 +1,107 @@
+"""Messages of the core in the words of the command line: names of arguments become the running command's options."""
+
+import logging
+import re
+from typing import Any
+
+from slotssm_cli.terminal.console import note
+
+_NAME = re.compile(r"`([A-Za-z_]\w*)`")
+
+_OTHERWISE: dict[str, tuple[str, ...]] = {
+    "num_train": ("train",),
+    "num_val": ("val",),
+    "num_test": ("test",),
+    "num_frames": ("frames",),
+    "stride": ("frames",),
+    "sequence_length": ("length",),
+    "patches_per_side": ("patches",),
+    "num_balls": ("balls",),
+    "num_colors": ("colors",),
+    "num_objects": ("objects",),
+    "min_objects": ("objects",),
+    "max_objects": ("objects",),
+    "size_px": ("size",),
+    "radius_px": ("radius",),
+    "radii_px": ("radius",),
+    "speed_px_per_frame": ("speed",),
+    "min_speed_px_per_frame": ("speed",),
+    "max_speed_px_per_frame": ("speed",),
+    "outside_px": ("outside",),
+    "camera_px": ("camera",),
+    "camera_speed_px_per_frame": ("camera_speed",),
+    "form": ("to",),
+    "splits": ("split",),
+    "numbers": ("episodes",),
+    "indices": ("episodes",),
+    "shard_bytes": ("shard_mb",),
+    "names": ("metric", "cell"),
+    "metrics": ("metric",),
+    "fit_split": ("probe_split",),
+    "cells": ("cell",),
+    "seed": ("seeds",),
+    "model": ("models",),
+    "length": ("lengths",),
+    "file": ("config",),
+    "folder": ("out",),
+    "source": ("src",),
+    "run": ("path", "out"),
+    "data": ("path",),
+}
+"""Parameters of commands that stand for an argument of the core with another name, where it has no own."""
+
+
+def spell(message: str, command: Any) -> str:
+    """Put the options of a command in place of the names in backticks.
+
+    `skip_frames` becomes --skip-frames; a positional argument is spelled in capitals; a name that the command does
+    not have loses its backticks and stays.
+
+    Args:
+        message: text of the core.
+        command: the running command of the command line, or None.
+    """
+    parameters = {parameter.name: parameter for parameter in command.params} if command is not None else {}
+
+    def spelled(name: str) -> str:
+        for candidate in (name, *_OTHERWISE.get(name, ())):
+            if candidate in parameters:
+                return _flag(parameters[candidate], name)
+        return name
+
+    return _NAME.sub(lambda found: spelled(found[1]), message)
+
+
+def _flag(parameter: Any, name: str) -> str:
+    """`--skip-frames`, or `SRC`; of an argument that may be several things, such as `[RUN | DATA]`, the one asked."""
+    if parameter.param_type_name == "option":
+        return str(max(parameter.opts, key=len))
+    words: list[str] = re.findall(r"[A-Z]\w*", parameter.metavar or parameter.name.upper())
+    return name.upper() if name.upper() in words else words[0]
+
+
+class Notes(logging.Handler):
+    """What the core has to say beside its results: a line on stderr for each, once.
+
+    Attributes:
+        command: whose options the notes name.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.command: Any = None
+        self._told: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the message of `record`, unless it was printed before."""
+        message = spell(record.getMessage(), self.command)
+        if message not in self._told:
+            self._told.add(message)
+            note(f"note: {message}")
+
+    def __enter__(self) -> "Notes":
+        logging.getLogger("slotssm").addHandler(self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        logging.getLogger("slotssm").removeHandler(self)
