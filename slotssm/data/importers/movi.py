@@ -17,10 +17,11 @@ import numpy as np
 
 from slotssm.data.episodes import PICTURE, Episode, Field, Layout, categorical, numeric, standard_layout
 from slotssm.data.importers import kubric_camera
-from slotssm.data.importers.options import ImportOptions
 from slotssm.data.importers.readers import images
+from slotssm.data.importers.readers.documented import documented
+from slotssm.data.importers.readers.options import ImportOptions
 from slotssm.data.importers.readers.tfrecord import RecordFile, values
-from slotssm.data.importers.source import Source, Survey, documented, padded, sizes, visible_pixels
+from slotssm.data.importers.source import Source, Survey, padded, sizes, visible_pixels
 from slotssm.data.importers.splitting import SPELLINGS, assign
 from slotssm.errors import InputError
 
