@@ -5,7 +5,7 @@ import pytest
 import torch
 from boards import panels, tiles
 from torch import nn
-from truth_files import random_masks, write_truth
+from truth_files import write_truth
 
 from slotssm.data.episodes import EpisodeFile
 from slotssm.evaluation import TaskSource, evaluate
@@ -172,6 +172,6 @@ def test_values_keep_their_kind(tmp_path):
             )
 
     frames = np.zeros((EPISODES, FRAMES, HEIGHT, WIDTH, 3), np.uint8)
-    with EpisodeFile(write_truth(tmp_path / "t.h5", frames=frames, masks=random_masks(EPISODES, FRAMES, 8))) as file:
+    with EpisodeFile(write_truth(tmp_path / "t.h5", frames=frames)) as file:
         found = TaskSource(Counts("counts", "logits")).predict(file, "test", 0, EPISODES, {"counts", "logits"})
     assert {name: value.dtype for name, value in found.outputs.items()} == {"counts": np.int64, "logits": np.float32}
