@@ -105,8 +105,9 @@ def _solve_length(length: int, num_frames: int | None, patches: int | None, size
     if num_frames is None and patches is None:
         if length not in NUM_FRAMES:
             raise InputError(
-                f"--len {length} is not one of {', '.join(map(str, sorted(NUM_FRAMES)))} "
-                f"(nearest: {_nearest(length, NUM_FRAMES)}); others (T-1)·P² come from --frames T and --patches P"
+                f"`length` {length} is not one of {', '.join(map(str, sorted(NUM_FRAMES)))} "
+                f"(nearest: {_nearest(length, NUM_FRAMES)}); others (T-1)·P² come from `num_frames` T and "
+                "`patches_per_side` P"
             )
         num_frames = NUM_FRAMES[length]
     frames = range(2, MAX_FRAMES + 1) if num_frames is None else [num_frames]
@@ -115,10 +116,10 @@ def _solve_length(length: int, num_frames: int | None, patches: int | None, size
         return num_frames or 0, patches or 0  # nothing to solve: the recipe names the value that is out of range
     possible = {(t - 1) * p * p: (t, p) for t in frames for p in sides}
     if length not in possible:
-        given = f"--frames {num_frames}" if patches is None else f"--patches {patches}"
-        given = given if num_frames is None or patches is None else f"--frames {num_frames} and {given}"
+        given = f"`num_frames` {num_frames}" if patches is None else f"`patches_per_side` {patches}"
+        given = given if num_frames is None or patches is None else f"`num_frames` {num_frames} and {given}"
         raise InputError(
-            f"--len {length} is not (T-1)·P² with {given} at {size_px} px (nearest: {_nearest(length, possible)})"
+            f"`length` {length} is not (T-1)·P² with {given} at {size_px} px (nearest: {_nearest(length, possible)})"
         )
     return possible[length]
 

@@ -221,7 +221,7 @@ def bouncing_fields(preset: str, num_frames: int, size_px: int) -> dict[str, Any
         InputError: unknown preset.
     """
     if preset not in BOUNCING_PRESETS:
-        raise InputError(f"--preset {preset} is unknown; there are {', '.join(BOUNCING_PRESETS)}")
+        raise InputError(f"`preset` {preset} is unknown; there are {', '.join(BOUNCING_PRESETS)}")
     scale = size_px / 64
     fields: dict[str, Any] = {"num_frames": num_frames, "size_px": size_px}
     for name, value in BOUNCING_PRESETS[preset].items():
