@@ -37,7 +37,7 @@ def test_damaged_files(slotssm, workplace, data, command):
     refused(slotssm(*command, "cut.h5"), "cut.h5", "truncated")
     with h5py.File(data, "r+") as file:
         file.attrs["format_version"] = 99
-    refused(slotssm(*command, data), "format version 99", "reads version 1")
+    refused(slotssm(*command, data), "format version 99", "reads version 2")
     with h5py.File(data, "r+") as file:
         file.attrs["format"] = "something"
     refused(slotssm(*command, data), "is not an episode file")
