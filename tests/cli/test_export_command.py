@@ -83,7 +83,7 @@ def test_a_dry_run_writes_nothing(slotssm, data, form):
         (("--to", "zarr", "--frames-as", "png"), ("--frames-as does not apply",)),
         (("--to", "webdataset", "--shard-mb", "-1"), ("--shard-mb -1", "above 0")),
         (("--to", "webdataset", "--out", "data"), ("data exists already", "--force")),
-        (("--to", "webdataset", "--out", "data", "--force"), ("data is no export",)),
+        (("--to", "webdataset", "--out", "data", "--force"), ("data is not an export",)),
     ],
 )
 def test_wrong_input_is_one_line_and_writes_nothing(slotssm, data, arguments, fragments):

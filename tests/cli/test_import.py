@@ -106,7 +106,7 @@ def test_the_other_commands_read_an_imported_file(slotssm, movi, workplace):
         (("movi", "clips"), ("clips holds no TFRecord shards",)),
         (("cater", "clips"), ("clips has no folders videos/ and scenes/",)),
         (("clevrer", "clips"), ("clips holds no videos",)),
-        (("rnem", "clips"), ("clips cannot be opened",)),
+        (("rnem", "clips"), ("clips is a folder, not an R-NEM file",)),
         (("folder", "clips", "--size", "big"), ("--size big", "96x64")),
         (("folder", "clips", "--size", "0"), ("at least 1 px",)),
         (("folder", "clips", "--frames", "0"), ("--frames 0", "24/2")),
@@ -178,7 +178,10 @@ def test_exported_pictures_come_back_and_can_be_trained_on(slotssm, workplace):
     few = ("--set", "train.num_steps=4", "--set", "train.batch_size=2")
     trained = slotssm("train", "--preset", "tiny-oc", "--data", "back.h5", *few, "--out", "run", "--json")
     assert trained.code == 0, trained.err
-    recipe = json.loads((workplace / "run" / "run.json").read_text())["config"]["data"]["recipe"]
-    assert recipe == {"kind": "file", "source": "folder", "num_frames": 3, "size_px": 16}
+    record = json.loads((workplace / "run" / "run.json").read_text())
+    assert record["config"]["data"]["path"] == str(workplace / "back.h5")
+    spec = record["data_spec"]
+    assert (spec["num_frames"], spec["height"], spec["width"]) == (3, 16, 16)
+    assert set(spec["fields"]) == {"frames", "masks"}
     scored = document(slotssm("eval", "run", "--metric", "fg-ari", "--json"))
     assert scored["results"][0]["num_units"] + scored["results"][0]["num_skipped"] == 2
