@@ -41,10 +41,11 @@ class Registry(Choice, Generic[Code]):
         noun: what an entry is, for messages.
         home: the package whose modules register the entries that come with slotssm; it is imported at the first
             look-up, so that reading no configuration costs no import.
+        default: the entry of a configuration that names none; None refuses those.
     """
 
-    def __init__(self, noun: str, home: str) -> None:
-        self.noun, self._home = noun, home
+    def __init__(self, noun: str, home: str, default: str | None = None) -> None:
+        self.noun, self._home, self._default = noun, home, default
         self._entries: dict[str, Entry[Code]] = {}
         self._is_home_loaded = False
 
@@ -94,7 +95,7 @@ class Registry(Choice, Generic[Code]):
         if not isinstance(document, Mapping):
             raise ValueError(f"a {self.noun} is a table with the key kind")
         names = self.entries()
-        kind = document.get("kind")
+        kind = document.get("kind", self._default)
         if kind is None:
             raise ValueError(f"kind is missing; there are {', '.join(names)}")
         if not isinstance(kind, str) or kind not in names:
@@ -102,7 +103,7 @@ class Registry(Choice, Generic[Code]):
         return names[kind].config_class
 
 
-TIME_MIXERS: Registry[Callable[..., Any]] = Registry("time mixer", "slotssm.layers")
+TIME_MIXERS: Registry[Callable[..., Any]] = Registry("time mixer", "slotssm.layers", default="mamba")
 MODELS: Registry[Callable[..., Any]] = Registry("model", "slotssm.models")
 TASKS: Registry[Any] = Registry("task", "slotssm.tasks")
 GENERATORS: Registry[Any] = Registry("generator", "generators")

@@ -12,10 +12,13 @@ from pydantic import ValidationError
 
 from generators.bcb import BCBRecipe
 from generators.bouncing_recipe import BOUNCING_PRESETS, BouncingRecipe, bouncing_fields
-from slotssm.config import RecipeData, RunConfig
+from slotssm.config import FileData, RecipeData, RunConfig
+from slotssm.data.episodes import standard_layout
+from slotssm.data.spec import spec_from_layout
 from slotssm.documents import load, override, parse_assignments, read_toml
 from slotssm.errors import InputError
 from slotssm.experiments.presets import preset
+from slotssm.experiments.resolve import Request, resolve
 from slotssm.layers import Mamba2Config, MambaConfig, S4DConfig, S5Config
 from slotssm.models import (
     OCSlotSSMConfig,
@@ -26,6 +29,7 @@ from slotssm.models import (
     SplitSSMConfig,
     TransformerConfig,
 )
+from slotssm.tasks import check_run
 
 RECALL = {
     "data": {"recipe": {"kind": "bcb"}},
@@ -58,12 +62,11 @@ def run(request: pytest.FixtureRequest) -> RunConfig:
 
 
 def refusal(document: dict[str, Any], *assignments: str) -> str:
-    """The one line with which a change to a run is refused."""
+    """The one line with which a change to a run is refused, before there are data."""
     config = RunConfig.model_validate(document)
     with pytest.raises(InputError) as caught:
-        override(config, parse_assignments(assignments), "--set")
+        resolve(Request(assignments=assignments), config)
     message = str(caught.value)
-    assert message.startswith("--set")
     assert "\n" not in message
     return message
 
@@ -144,7 +147,7 @@ def test_a_curriculum_is_read_from_json_and_saved() -> None:
 
 def test_a_curriculum_must_leave_steps_for_the_datas_own_patches() -> None:
     found = refusal(RECALL, "task.curriculum=[[1, 20]]", "train.num_steps=20")
-    assert found == "--set: task.curriculum takes 20 steps and leaves none of train.num_steps 20"
+    assert found == "task.curriculum takes 20 steps and leaves none of train.num_steps 20"
 
 
 def test_a_time_mixer_without_a_kind_is_mamba() -> None:
@@ -205,14 +208,18 @@ def test_a_value_has_no_keys_below_it() -> None:
 @pytest.mark.parametrize(
     ("document", "assignment", "message"),
     [
-        (RECALL, "train.num_step=9", "--set: unknown key train.num_step; did you mean num_steps?"),
-        (RECALL, "train.batchsize=9", "--set: unknown key train.batchsize; did you mean batch_size?"),
-        (RECALL, "trian.num_steps=9", "--set: unknown key trian; did you mean train?"),
-        (RECALL, "model.num_slot=9", "--set: unknown key model.num_slot; did you mean num_slots?"),
-        (RECALL, "model.time_mixer.dstate=9", "--set: unknown key model.time_mixer.dstate; did you mean d_state?"),
-        (RECALL, "data.recipe.radius=9", "--set: unknown key data.recipe.radius; did you mean radius_px?"),
-        (RECONSTRUCT, "data.recipe.color=9", "--set: unknown key data.recipe.color; did you mean colors?"),
-        (RECONSTRUCT, "data.num_tests=9", "--set: unknown key data.num_tests; did you mean num_test?"),
+        (RECALL, "train.num_step=9", "`assignments`: unknown key train.num_step; did you mean num_steps?"),
+        (RECALL, "train.batchsize=9", "`assignments`: unknown key train.batchsize; did you mean batch_size?"),
+        (RECALL, "trian.num_steps=9", "`assignments`: unknown key trian; did you mean train?"),
+        (RECALL, "model.num_slot=9", "`assignments`: unknown key model.num_slot; did you mean num_slots?"),
+        (
+            RECALL,
+            "model.time_mixer.dstate=9",
+            "`assignments`: unknown key model.time_mixer.dstate; did you mean d_state?",
+        ),
+        (RECALL, "data.recipe.radius=9", "`assignments`: unknown key data.recipe.radius; did you mean radius_px?"),
+        (RECONSTRUCT, "data.recipe.color=9", "`assignments`: unknown key data.recipe.color; did you mean colors?"),
+        (RECONSTRUCT, "data.num_tests=9", "`assignments`: unknown key data.num_tests; did you mean num_test?"),
     ],
 )
 def test_an_unknown_key_is_refused_with_its_path_and_the_nearest_name(
@@ -223,7 +230,7 @@ def test_an_unknown_key_is_refused_with_its_path_and_the_nearest_name(
 
 def test_an_unknown_key_like_no_other_is_refused_with_all_names() -> None:
     message = refusal(RECALL, "model.time_mixer.zzz=1")
-    assert message == "--set: unknown key model.time_mixer.zzz; valid names: kind, d_state, d_conv, expand"
+    assert message == "`assignments`: unknown key model.time_mixer.zzz; there are kind, d_state, d_conv, expand"
 
 
 def test_a_key_of_another_kind_is_unknown() -> None:
@@ -233,30 +240,52 @@ def test_a_key_of_another_kind_is_unknown() -> None:
 @pytest.mark.parametrize(
     ("document", "assignment", "message"),
     [
-        (RECALL, "train.num_steps=many", "--set: train.num_steps: Input should be a valid integer"),
-        (RECALL, "train.num_steps=1.5", "--set: train.num_steps: Input should be a valid integer"),
-        (RECALL, "train.num_steps=0", "--set: train.num_steps: Input should be greater than or equal to 1"),
-        (RECALL, "train.learning_rate=NaN", "--set: train.learning_rate: Input should be a finite number"),
-        (RECALL, "train.weight_decay=Infinity", "--set: train.weight_decay: Input should be a finite number"),
-        (RECALL, "train=3", "--set: train: Input should be a valid dictionary"),
-        (RECALL, "data.recipe.rule=latest", "--set: data.recipe.rule: Input should be 'earliest' or 'frequent'"),
-        (RECALL, "data.recipe.kind=movi", "--set: data.recipe: Input tag 'movi' "),
-        (RECALL, "model.kind=rnn", "--set: model: Input tag 'rnn' "),
-        (RECALL, "model.time_mixer.kind=rnn", "--set: model.time_mixer: Input tag 'rnn' "),
-        (RECALL, "model.time_mixer=rnn", "--set: model.time_mixer: Input should be a valid dictionary"),
-        (RECALL, "data.seed=-1", "--set: data.seed: Input should be greater than or equal to 0"),
-        (RECALL, "name=../up", "--set: name: String should match pattern"),
-        (RECALL, "model.num_heads=5", "--set: model: num_heads 5 does not divide slot_dim 64"),
-        (RECALL, "data.recipe.patches_per_side=7", "--set: data.recipe: patches_per_side 7 does not divide size_px 64"),
-        (RECALL, "data.recipe.kind=bouncing", "--set: task 'recall' needs data of kind 'bcb', not 'bouncing'"),
-        (RECALL, "task.piece_px=5", "--set: task.piece_px 5 does not divide the patch of 16 px"),
-        (RECALL, "train.clip_len=2", "--set: task 'recall' reads whole episodes: train.clip_len must be 0"),
-        (RECONSTRUCT, "train.clip_len=31", "--set: train.clip_len 31 exceeds the 30 frames of an episode"),
-        (RECONSTRUCT, "data.recipe.size_px=62", "--set: size_px 62 must be a multiple of 4 for this task"),
-        (RECONSTRUCT, "task.encoder_downsample=3", "--set: task.encoder_downsample 3 is no power of two"),
-        (RECONSTRUCT, 'data.recipe.colors=["pink"]', "--set: data.recipe.colors.0: Input should be 'white', 'red'"),
-        (RECONSTRUCT, "data.recipe.min_objects=6", "--set: data.recipe: min_objects 6 exceeds max_objects 5"),
-        (RECONSTRUCT, "data.recipe.radii_px=[9, 6]", "--set: data.recipe: radii_px must be two ascending values"),
+        (RECALL, "train.num_steps=many", "`assignments`: train.num_steps: Input should be a valid integer"),
+        (RECALL, "train.num_steps=1.5", "`assignments`: train.num_steps: Input should be a valid integer"),
+        (RECALL, "train.num_steps=0", "`assignments`: train.num_steps: Input should be greater than or equal to 1"),
+        (RECALL, "train.learning_rate=NaN", "`assignments`: train.learning_rate: Input should be a finite number"),
+        (RECALL, "train.weight_decay=Infinity", "`assignments`: train.weight_decay: Input should be a finite number"),
+        (RECALL, "train=3", "`assignments`: train: Input should be a valid dictionary"),
+        (
+            RECALL,
+            "data.recipe.rule=latest",
+            "`assignments`: data.recipe.rule: Input should be 'earliest' or 'frequent'",
+        ),
+        (RECALL, "data.recipe.kind=movi", "`assignments`: data.recipe: kind 'movi' is unknown; there are "),
+        (RECALL, "model.kind=rnn", "`assignments`: model: kind 'rnn' is unknown; did you mean slot-rnn?"),
+        (RECALL, "model.time_mixer.kind=rnn", "`assignments`: model.time_mixer: kind 'rnn' is unknown; there are "),
+        (RECALL, "model.time_mixer=rnn", "`assignments`: model.time_mixer: a time mixer is a table with the key kind"),
+        (RECALL, "data.seed=-1", "`assignments`: data.seed: Input should be greater than or equal to 0"),
+        (RECALL, "name=../up", "`assignments`: name: String should match pattern"),
+        (RECALL, "model.num_heads=5", "`assignments`: model: num_heads 5 does not divide slot_dim 64"),
+        (
+            RECALL,
+            "data.recipe.patches_per_side=7",
+            "`assignments`: data.recipe: patches_per_side 7 does not divide size_px 64",
+        ),
+        (RECALL, "data.recipe.kind=bouncing", "task 'recall' needs data of Blinking Color Balls (generator 'bcb')"),
+        (RECALL, "task.piece_px=5", "task.piece_px 5 does not divide the frame of 64 x 64 px; take a divisor"),
+        (
+            RECALL,
+            "task.piece_px=32",
+            "task.piece_px 32 does not divide the patch of 16 px (64 px in 4 patches a side, ",
+        ),
+        (RECALL, "task.patches_per_side=3", "task.piece_px 4 does not divide the patch of 21.3333 px (64 px in 3 "),
+        (RECALL, "train.clip_len=2", "task 'recall' reads whole episodes: train.clip_len must be 0"),
+        (RECONSTRUCT, "train.clip_len=31", "train.clip_len 31 exceeds the 30 frames of an episode"),
+        (RECONSTRUCT, "data.recipe.size_px=62", "frames of 62 x 62 px must have sides that are multiples of 4"),
+        (RECONSTRUCT, "task.encoder_downsample=3", "task.encoder_downsample 3 is not a power of two"),
+        (
+            RECONSTRUCT,
+            'data.recipe.colors=["pink"]',
+            "`assignments`: data.recipe.colors.0: Input should be 'white', 'red'",
+        ),
+        (RECONSTRUCT, "data.recipe.min_objects=6", "`assignments`: data.recipe: min_objects 6 exceeds max_objects 5"),
+        (
+            RECONSTRUCT,
+            "data.recipe.radii_px=[9, 6]",
+            "`assignments`: data.recipe: radii_px must be two ascending values",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_path_and_the_fault(
@@ -268,14 +297,18 @@ def test_a_wrong_value_is_refused_with_its_path_and_the_fault(
 @pytest.mark.parametrize(
     ("kind", "assignment", "message"),
     [
-        ("mamba2", "headdim=24", "--set: model: time_mixer.headdim 24 does not divide expand * slot_dim = 128"),
-        ("mamba2", "ngroups=3", "--set: model: time_mixer.ngroups 3 does not divide the 8 heads of Mamba-2"),
-        ("mamba2", "expand=0.01", "--set: model: time_mixer.expand must leave at least one channel"),
-        ("mamba2", "chunk_size=0", "--set: model.time_mixer.chunk_size: Input should be greater than or equal to 1"),
-        ("mamba2", "head_dim=8", "--set: unknown key model.time_mixer.head_dim; did you mean headdim?"),
-        ("s4d", "d_state=5", "--set: model.time_mixer.d_state: Input should be a multiple of 2"),
-        ("s4d", "d_conv=4", "--set: unknown key model.time_mixer.d_conv"),
-        ("s5", "dt_min=0.2", "--set: model.time_mixer: dt_min 0.2 exceeds dt_max 0.1"),
+        ("mamba2", "headdim=24", "`assignments`: model: time_mixer.headdim 24 does not divide expand * slot_dim = 128"),
+        ("mamba2", "ngroups=3", "`assignments`: model: time_mixer.ngroups 3 does not divide the 8 heads of Mamba-2"),
+        ("mamba2", "expand=0.01", "`assignments`: model: time_mixer.expand must leave at least one channel"),
+        (
+            "mamba2",
+            "chunk_size=0",
+            "`assignments`: model.time_mixer.chunk_size: Input should be greater than or equal to 1",
+        ),
+        ("mamba2", "head_dim=8", "`assignments`: unknown key model.time_mixer.head_dim; did you mean headdim?"),
+        ("s4d", "d_state=5", "`assignments`: model.time_mixer.d_state: Input should be a multiple of 2"),
+        ("s4d", "d_conv=4", "`assignments`: unknown key model.time_mixer.d_conv"),
+        ("s5", "dt_min=0.2", "`assignments`: model.time_mixer: dt_min 0.2 exceeds dt_max 0.1"),
     ],
 )
 def test_a_wrong_time_mixer_is_refused(kind: str, assignment: str, message: str) -> None:
@@ -286,15 +319,18 @@ def test_a_wrong_time_mixer_is_refused(kind: str, assignment: str, message: str)
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("task.curriculum=[[3, 9]]", "--set: task.piece_px 4 does not divide the patch of 21.3333 px"),
-        ("task.curriculum=[[1, 9], [32, 9]]", "--set: task.piece_px 4 does not divide the patch of 2 px (64 px in 32"),
-        ("task.curriculum=[[128, 9]]", "--set: task.piece_px 4 does not divide the patch of 0.5 px"),
-        ("task.curriculum=[[0, 9]]", "--set: task.curriculum.0.0: Input should be greater than 0"),
-        ("task.curriculum=[[1, 9], [2, 0]]", "--set: task.curriculum.1.1: Input should be greater than 0"),
-        ("task.curriculum=[[1]]", "--set: task.curriculum.0.1: Field required"),
-        ("task.curriculum=[1, 9]", "--set: task.curriculum.0: Input should be a valid tuple"),
-        ("task.targets=first", "--set: task.targets: Input should be 'last' or 'prefix'"),
-        ("task.target=prefix", "--set: unknown key task.target; did you mean targets?"),
+        ("task.curriculum=[[3, 9]]", "task.piece_px 4 does not divide the patch of 21.3333 px"),
+        (
+            "task.curriculum=[[1, 9], [32, 9]]",
+            "task.piece_px 4 does not divide the patch of 2 px (64 px in 32 patches a side, ",
+        ),
+        ("task.curriculum=[[128, 9]]", "task.piece_px 4 does not divide the patch of 0.5 px"),
+        ("task.curriculum=[[0, 9]]", "`assignments`: task.curriculum.0.0: Input should be greater than 0"),
+        ("task.curriculum=[[1, 9], [2, 0]]", "`assignments`: task.curriculum.1.1: Input should be greater than 0"),
+        ("task.curriculum=[[1]]", "`assignments`: task.curriculum.0.1: Field required"),
+        ("task.curriculum=[1, 9]", "`assignments`: task.curriculum.0: Input should be a valid tuple"),
+        ("task.targets=first", "`assignments`: task.targets: Input should be 'last' or 'prefix'"),
+        ("task.target=prefix", "`assignments`: unknown key task.target; did you mean targets?"),
     ],
 )
 def test_wrong_aids_of_recalling_are_refused(assignment: str, message: str) -> None:
@@ -304,21 +340,21 @@ def test_wrong_aids_of_recalling_are_refused(assignment: str, message: str) -> N
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("task.num_context=30", "--set: task.num_context 30 leaves nothing to predict of 30 frames"),
-        ("task.num_context=0", "--set: task.num_context: Input should be greater than or equal to 1"),
-        ("data.recipe.num_frames=10", "--set: task.num_context 10 leaves nothing to predict of 10 frames"),
-        ("train.clip_len=1", "--set: task 'predict' needs clips of at least 2 frames: train.clip_len is too small"),
-        ("train.clip_len=31", "--set: train.clip_len 31 exceeds the 30 frames of an episode"),
-        ("task.piece_px=5", "--set: task.piece_px 5 does not divide the frame of 64 px"),
-        ('data.recipe.colors=["red"]', "--set: task.loss 'bce' is for white objects on black; take 'mse' or 'ce'"),
-        ('data.recipe.colors=["white", "red"]', "--set: task.loss 'bce' is for white objects on black; take"),
-        ("task.loss=l1", "--set: task.loss: Input should be 'bce', 'mse' or 'ce'"),
-        ("data.recipe.lighting=0.5", "--set: task.loss 'bce' needs objects of plain colours on black, without"),
-        ('data.recipe.textures=["noise"]', "--set: task.loss 'bce' needs objects of plain colours on black"),
-        ('data.recipe.backgrounds=["plain", "noise"]', "--set: task.loss 'bce' needs objects of plain colours on"),
-        ("task.feedback=max", "--set: task.feedback: Input should be 'mean' or 'mode'"),
-        ("task.max_first_frame=-1", "--set: task.max_first_frame: Input should be greater than or equal to 0"),
-        ("task.curriculum=[]", "--set: unknown key task.curriculum"),
+        ("task.num_context=30", "task.num_context 30 leaves nothing to predict of 30 frames"),
+        ("task.num_context=0", "`assignments`: task.num_context: Input should be greater than or equal to 1"),
+        ("data.recipe.num_frames=10", "task.num_context 10 leaves nothing to predict of 10 frames"),
+        ("train.clip_len=1", "task 'predict' needs clips of at least 2 frames: train.clip_len is too small"),
+        ("train.clip_len=31", "train.clip_len 31 exceeds the 30 frames of an episode"),
+        ("task.piece_px=5", "task.piece_px 5 does not divide the frame of 64 x 64 px"),
+        ('data.recipe.colors=["red"]', "task.loss 'bce' is for white objects on black; take 'mse' or 'ce'"),
+        ('data.recipe.colors=["white", "red"]', "task.loss 'bce' is for white objects on black; take"),
+        ("task.loss=l1", "`assignments`: task.loss: Input should be 'bce', 'mse' or 'ce'"),
+        ("data.recipe.lighting=0.5", "task.loss 'bce' needs objects of plain white on black, without"),
+        ('data.recipe.textures=["noise"]', "task.loss 'bce' needs objects of plain white on black"),
+        ('data.recipe.backgrounds=["plain", "noise"]', "task.loss 'bce' needs objects of plain white on"),
+        ("task.feedback=max", "`assignments`: task.feedback: Input should be 'mean' or 'mode'"),
+        ("task.max_first_frame=-1", "`assignments`: task.max_first_frame: Input should be greater than or equal to 0"),
+        ("task.curriculum=[]", "`assignments`: unknown key task.curriculum"),
     ],
 )
 def test_a_prediction_that_cannot_be_made_is_refused(assignment: str, message: str) -> None:
@@ -334,19 +370,19 @@ def test_the_last_value_that_can_be_predicted_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("kind", "assignment", "message"),
     [
-        ("single-state-ssm", "num_slots=2", "--set: model.num_slots: Input should be 1"),
-        ("single-state-ssm", "num_slots=0", "--set: model.num_slots: Input should be 1"),
-        ("transformer", "num_slots=2", "--set: model.num_slots: Input should be 1"),
-        ("rim", "num_active=7", "--set: model: num_active 7 exceeds num_slots 6"),
-        ("rim", "num_slots=3", "--set: model: num_active 4 exceeds num_slots 3"),
-        ("rim", "num_active=0", "--set: model.num_active: Input should be greater than or equal to 1"),
-        ("slot-rnn", "num_active=2", "--set: unknown key model.num_active"),
-        ("slot-transformer", "time_mixer.d_state=4", "--set: unknown key model.time_mixer"),
-        ("slot-rnn", "layer_mlp_ratio=0", "--set: model.layer_mlp_ratio: Input should be greater than 0"),
-        ("split-ssm", "layer_mlp_ratio=NaN", "--set: model.layer_mlp_ratio: Input should be a finite number"),
-        ("slotssm", "layer_mlp_ratio=wide", "--set: model.layer_mlp_ratio: Input should be a valid number"),
-        ("slot-transformer", "num_heads=3", "--set: model: num_heads 3 does not divide slot_dim 64"),
-        ("transformer", "slot_dim=30", "--set: model: num_heads 4 does not divide slot_dim 30"),
+        ("single-state-ssm", "num_slots=2", "`assignments`: model.num_slots: Input should be 1"),
+        ("single-state-ssm", "num_slots=0", "`assignments`: model.num_slots: Input should be 1"),
+        ("transformer", "num_slots=2", "`assignments`: model.num_slots: Input should be 1"),
+        ("rim", "num_active=7", "`assignments`: model: num_active 7 exceeds num_slots 6"),
+        ("rim", "num_slots=3", "`assignments`: model: num_active 4 exceeds num_slots 3"),
+        ("rim", "num_active=0", "`assignments`: model.num_active: Input should be greater than or equal to 1"),
+        ("slot-rnn", "num_active=2", "`assignments`: unknown key model.num_active"),
+        ("slot-transformer", "time_mixer.d_state=4", "`assignments`: unknown key model.time_mixer"),
+        ("slot-rnn", "layer_mlp_ratio=0", "`assignments`: model.layer_mlp_ratio: Input should be greater than 0"),
+        ("split-ssm", "layer_mlp_ratio=NaN", "`assignments`: model.layer_mlp_ratio: Input should be a finite number"),
+        ("slotssm", "layer_mlp_ratio=wide", "`assignments`: model.layer_mlp_ratio: Input should be a valid number"),
+        ("slot-transformer", "num_heads=3", "`assignments`: model: num_heads 3 does not divide slot_dim 64"),
+        ("transformer", "slot_dim=30", "`assignments`: model: num_heads 4 does not divide slot_dim 30"),
     ],
 )
 def test_a_wrong_model_is_refused(kind: str, assignment: str, message: str) -> None:
@@ -358,7 +394,7 @@ def test_a_wrong_model_is_refused(kind: str, assignment: str, message: str) -> N
 )
 def test_mlps_without_a_channel_are_refused(ratios: tuple[str, ...]) -> None:
     message = refusal(RECALL, *(f"model.{ratio}" for ratio in ratios))
-    assert message.startswith("--set: model: ")
+    assert message.startswith("`assignments`: model: ")
     assert "mlp_ratio must leave at least one channel of slot_dim" in message
 
 
@@ -431,15 +467,17 @@ def test_impossible_shapes_are_refused(fields: dict[str, Any], message: str) -> 
 
 def test_only_pixels_of_the_palette_are_classified() -> None:
     run = RunConfig.model_validate(PREDICT)
-    assert override(run, {"data": {"recipe": {"camera_px": 8, "outside_px": 20}}}, "--set").task.loss == "bce"
-    lit = override(run, {"data": {"recipe": {"lighting": 0.5}}, "task": {"loss": "mse"}}, "--set")
-    with pytest.raises(InputError, match=r"task\.loss 'ce' needs objects of plain colours on black, .*; take 'mse'"):
-        override(lit, {"task": {"loss": "ce"}}, "--set")
+    moved, spec = resolve(Request(assignments=("data.recipe.camera_px=8", "data.recipe.outside_px=20")), run)
+    assert (moved.task.loss, spec.palette) == ("bce", ((0, 0, 0), (255, 255, 255)))
+    lit, spec = resolve(Request(assignments=("data.recipe.lighting=0.5", "task.loss=mse")), run)
+    assert spec.palette == ()
+    with pytest.raises(InputError, match=r"task\.loss 'ce' needs pixels of a few known colours, .*; take 'mse'"):
+        resolve(Request(assignments=("task.loss=ce",)), lit)
 
 
 def test_a_preset_of_bouncing_shapes_is_known_by_its_name() -> None:
     assert {"easy", "medium", "hard", "white-balls"} == set(BOUNCING_PRESETS)
-    with pytest.raises(InputError, match="--preset harder is unknown; there are white-balls, easy, medium, hard"):
+    with pytest.raises(InputError, match="`preset` harder is unknown; there are white-balls, easy, medium, hard"):
         bouncing_fields("harder", 30, 64)
     bouncing_fields("hard", 30, 64)["radii_px"].clear()
     assert BOUNCING_PRESETS["hard"]["radii_px"]
@@ -470,12 +508,11 @@ def test_missing_toml_is_refused(tmp_path: Path) -> None:
         read_toml(tmp_path)
 
 
-def test_videos_from_a_file_have_no_colours_to_classify():
-    base = preset("tiny-balls")
-    recipe = {"kind": "file", "num_frames": base.data.recipe.num_frames, "size_px": base.data.recipe.size_px}
-    document = base.model_dump(mode="json") | {"data": {"recipe": recipe}}
-    assert RunConfig.model_validate(document).data.recipe.paints == []
-    with pytest.raises(ValidationError, match="needs the colours of a generated data set"):
-        RunConfig.model_validate(document | {"task": document["task"] | {"loss": "ce"}})
-    with pytest.raises(ValidationError, match="task 'recall' needs data of kind 'bcb', not 'file'"):
-        RunConfig.model_validate(preset("tiny-bcb").model_dump(mode="json") | {"data": {"recipe": recipe}})
+def test_videos_from_a_file_have_no_colours_to_classify() -> None:
+    spec = spec_from_layout(standard_layout(num_frames=8, height=16, width=16, num_objects=2), {})
+    run = preset("tiny-balls").replace(data=FileData(path="videos.h5"))
+    check_run(run, spec)
+    with pytest.raises(InputError, match="'ce' needs pixels of a few known colours, which these data do not have"):
+        check_run(override(run, {"task": {"loss": "ce"}}, "test"), spec)
+    with pytest.raises(InputError, match=r"task 'recall' needs data of Blinking Color Balls \(generator 'bcb'\)"):
+        check_run(preset("tiny-bcb").replace(data=FileData(path="videos.h5")), spec)

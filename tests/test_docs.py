@@ -28,7 +28,7 @@ def example_data(tmp_path_factory):
     from generators.writer import generate
     from slotssm.config import RecipeData
     from slotssm.documents import override
-    from slotssm.experiments.datasets import ensure_own_data
+    from slotssm.experiments.datasets import ensure_own_data, spec_of
     from slotssm.experiments.presets import preset
     from slotssm.experiments.session import start_run
     from slotssm.training.run import RunDirectory
@@ -37,7 +37,8 @@ def example_data(tmp_path_factory):
     counts = {"num_train": 2, "num_val": 1, "num_test": 1}
     generate(RecipeData(recipe=BCBRecipe(), **counts), folder / "data" / "bcb-earliest-80.h5", workers=1)
     config = override(preset("tiny-oc"), {"train": {"num_steps": 2}}, "the pages")
-    start_run(config, ensure_own_data(config, folder / "data"), RunDirectory(folder / "runs" / "tiny-oc"), "cpu", print)
+    data, run = ensure_own_data(config, folder / "data"), RunDirectory(folder / "runs" / "tiny-oc")
+    start_run(config, spec_of(config.data), data, run, "cpu", print)
     return folder
 
 

@@ -5,6 +5,7 @@ be imported from here.
 """
 
 import json
+import weakref
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -111,7 +112,8 @@ class EpisodeFile:
                     datasets |= {
                         name: plain[f"{split}/{name}"] for name in datasets if not is_text(datasets[name].dtype)
                     }
-            self._stack = stack.pop_all()
+            # also when the program ends: HDF5 would call upon an interpreter that is gone to close `looked`
+            self._close = weakref.finalize(self, stack.pop_all().close)
 
     def _look_through(self, looked: h5py.File, split: str, needs_format: bool) -> None:
         """Find the datasets of a split and check what they are."""
@@ -221,7 +223,7 @@ class EpisodeFile:
 
     def close(self) -> None:
         """Close the file."""
-        self._stack.close()
+        self._close()
 
     def __enter__(self) -> Self:
         return self

@@ -86,7 +86,7 @@ class Reader:
         fields: datasets by name.
 
     Raises:
-        InputError: the file, the split or a field is missing or wrong, or the fields differ in their number of frames.
+        InputError: the file, the split or a field is missing or wrong.
     """
 
     def __init__(
@@ -99,17 +99,14 @@ class Reader:
             self.attrs = file.attrs
             self.fields = {name: _stored(file, split, name) for name in fields}
             self.num_episodes = file.num_episodes(split)
-            self.num_frames = self._count_frames(path)
+            self.num_frames = self._count_frames()
         self._resident_bytes = resident_bytes
         self._resident = self._make_resident()
 
-    def _count_frames(self, path: str | Path) -> int:
-        lengths = {
-            name: field.shape[field.time_axis] for name, field in self.fields.items() if field.time_axis is not None
-        }
-        if len(set(lengths.values())) > 1:
-            raise InputError(f"{path}: fields of split {self.split} differ in their number of frames: {lengths}")
-        return next(iter(lengths.values()), 1)
+    def _count_frames(self) -> int:
+        # all fields of a split have the same, which is looked at when the file is opened
+        lengths = (field.shape[field.time_axis] for field in self.fields.values() if field.time_axis is not None)
+        return next(lengths, 1)
 
     def _make_resident(self) -> dict[str, "_Resident"]:
         resident, left = {}, self._resident_bytes

@@ -45,7 +45,7 @@ def slotssm(monkeypatch, capsys):
 def lived_in(tmp_path_factory):
     """A folder in which both tiny presets were trained for a few steps."""
     from slotssm.documents import override, parse_assignments
-    from slotssm.experiments.datasets import ensure_own_data
+    from slotssm.experiments.datasets import ensure_own_data, spec_of
     from slotssm.experiments.presets import preset
     from slotssm.experiments.session import start_run
     from slotssm.training.run import RunDirectory
@@ -55,7 +55,8 @@ def lived_in(tmp_path_factory):
     for name in ("tiny-bcb", "tiny-oc"):
         config = override(preset(name), parse_assignments(few), "test")
         data = ensure_own_data(config, folder / "data")
-        start_run(config, data, RunDirectory(folder / "runs" / f"{name}-001"), "cpu", lambda report: None)
+        run = RunDirectory(folder / "runs" / f"{name}-001")
+        start_run(config, spec_of(config.data), data, run, "cpu", lambda report: None)
     return folder
 
 

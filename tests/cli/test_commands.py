@@ -156,8 +156,11 @@ def test_data_of_another_size_replaces_the_preset_s(slotssm, workplace):
     assert slotssm(*make, "--train", 8, "--val", 2, "--test", 2).code == 0
     few = ("--set", "train.num_steps=2", "--out", "run")
     assert slotssm("train", "--preset", "tiny-oc", "--data", "d.h5", *few).code == 0
-    recipe = document(slotssm("inspect", "run", "--json"))["config"]["data"]["recipe"]
-    assert (recipe["size_px"], recipe["num_frames"]) == (32, 4)
+    found = document(slotssm("inspect", "run", "--json"))["config"]["data"]
+    assert found["path"] == str(workplace / "d.h5")
+    assert found["sha256"] == document(slotssm("inspect", "d.h5", "--hash", "--json"))["content_sha256"]
+    spec = json.loads((workplace / "run" / "run.json").read_text())["data_spec"]
+    assert (spec["height"], spec["width"], spec["num_frames"]) == (32, 32, 4)
     assert document(slotssm("eval", "run", "--json", "--metric", "mse"))["num_episodes"] == 2
 
 

@@ -178,7 +178,10 @@ def test_exported_pictures_come_back_and_can_be_trained_on(slotssm, workplace):
     few = ("--set", "train.num_steps=4", "--set", "train.batch_size=2")
     trained = slotssm("train", "--preset", "tiny-oc", "--data", "back.h5", *few, "--out", "run", "--json")
     assert trained.code == 0, trained.err
-    recipe = json.loads((workplace / "run" / "run.json").read_text())["config"]["data"]["recipe"]
-    assert recipe == {"kind": "file", "source": "folder", "num_frames": 3, "size_px": 16}
+    record = json.loads((workplace / "run" / "run.json").read_text())
+    assert record["config"]["data"]["path"] == str(workplace / "back.h5")
+    spec = record["data_spec"]
+    assert (spec["num_frames"], spec["height"], spec["width"]) == (3, 16, 16)
+    assert set(spec["fields"]) == {"frames", "masks"}
     scored = document(slotssm("eval", "run", "--metric", "fg-ari", "--json"))
     assert scored["results"][0]["num_units"] + scored["results"][0]["num_skipped"] == 2

@@ -110,8 +110,9 @@ def test_a_transform_gets_the_item_and_has_the_last_word(data):
 def test_files_without_frames_and_fields_without_time(data, tmp_path):
     with h5py.File(data) as source, h5py.File(tmp_path / "masks.h5", "w") as file:
         file.attrs.update(source.attrs)
-        file["train/masks"] = source["train/masks"][...]
-        file["train/objects/color"] = source["train/objects/color"][...]
+        for name in ("train/masks", "train/objects/color"):
+            file[name] = source[name][...]
+            file[name].attrs["dims"] = source[name].attrs["dims"]
     assert EpisodeDataset(tmp_path / "masks.h5", fields=("masks",), clip_len=2)[0]["masks"].shape == (2, SIZE, SIZE)
     assert EpisodeDataset(tmp_path / "masks.h5", fields=("objects/color",))[0]["objects/color"].shape == (N,)
     with pytest.raises(InputError, match="no dataset train/frames"):
@@ -361,5 +362,6 @@ def test_texts_are_no_tensors(data, tmp_path):
     (tmp_path / "copy.h5").write_bytes(data.read_bytes())
     with h5py.File(tmp_path / "copy.h5", "r+") as file:
         file["train/caption"] = ["text"] * E
+        file["train/caption"].attrs["dims"] = '["episode"]'
     with pytest.raises(InputError, match="train/caption holds no numbers"):
         EpisodeDataset(tmp_path / "copy.h5", fields=("caption",))

@@ -28,6 +28,8 @@ from slotssm.data.loader import Loader
 from slotssm.errors import InputError
 
 E, T, SIZE = 10, 7, 16
+FORMAT = {"format": "slotssm-episodes", "format_version": 2}
+VIDEO = '["episode", "time", "height", "width", "channel"]'
 FIELDS = ("frames", "masks", "objects/visible", "objects/color")
 
 
@@ -165,8 +167,9 @@ def test_episodes_of_one_frame(tmp_path):
     path = tmp_path / "short.h5"
     frames = np.arange(3 * 4 * 4 * 3, dtype=np.uint8).reshape(3, 1, 4, 4, 3)
     with h5py.File(path, "w") as file:
-        file.attrs.update({"format": "slotssm-episodes", "format_version": 1})
+        file.attrs.update(FORMAT)
         file.create_dataset("train/frames", data=frames, chunks=(1, *frames.shape[1:]), compression="gzip")
+        file["train/frames"].attrs["dims"] = VIDEO
     for clips in (Clips.whole(), Clips.contiguous(1), Clips.segments(1), Clips.every(1)):
         with Loader(path, "train", ("frames",), batch_size=2, clips=clips, seed=0) as source:
             for step, batch in take(source.batches(), 3):
@@ -196,8 +199,8 @@ def test_wrong_choices_are_refused(data, changes, message):
 
 def test_an_empty_split_is_refused(tmp_path):
     with h5py.File(tmp_path / "empty.h5", "w") as file:
-        file.attrs.update({"format": "slotssm-episodes", "format_version": 1})
-        file.create_dataset("train/frames", (0, 2, 4, 4, 3), "uint8")
+        file.attrs.update(FORMAT)
+        file.create_dataset("train/frames", (0, 2, 4, 4, 3), "uint8").attrs["dims"] = VIDEO
     with pytest.raises(InputError, match="split 'train' has no episodes"):
         make(tmp_path / "empty.h5", fields=("frames",))
 

@@ -284,7 +284,7 @@ def test_frames_and_patches_reach_other_lengths(
 def test_impossible_lengths_are_refused_with_the_nearest_possible_ones(
     given_values: tuple[int, int | None, int | None], nearest: str
 ) -> None:
-    with pytest.raises(InputError, match=rf"--len {given_values[0]} .*\(nearest: {nearest}\)") as caught:
+    with pytest.raises(InputError, match=rf"`length` {given_values[0]} .*\(nearest: {nearest}\)") as caught:
         recipe_for_length(*given_values)
     assert "\n" not in str(caught.value)
 

@@ -120,13 +120,15 @@ def test_files_of_earlier_recipes_are_what_they_were(tmp_path: Path, fields: dic
     assert found.hexdigest() == expected
 
 
-def test_a_saved_recipe_speaks_of_what_is_on_alone() -> None:
-    assert BouncingRecipe().model_dump_json() == DEFAULT_DOCUMENT
+def test_a_saved_recipe_holds_all_fields_whatever_is_on() -> None:
+    # one that was written before there were switches has them off
     assert BouncingRecipe.model_validate_json(DEFAULT_DOCUMENT) == BouncingRecipe()
-    for fields in SWITCHES.values():
+    for fields in ({}, *SWITCHES.values()):
         recipe = BouncingRecipe(**fields)
-        assert set(json.loads(recipe.model_dump_json())) == set(json.loads(DEFAULT_DOCUMENT)) | set(fields)
-        assert BouncingRecipe.model_validate_json(recipe.model_dump_json()) == recipe
+        document = json.loads(recipe.model_dump_json())
+        assert set(document) == set(BouncingRecipe.model_fields)
+        assert document.items() >= json.loads(DEFAULT_DOCUMENT).items()
+        assert BouncingRecipe.model_validate(document) == recipe
 
 
 # --- while on ---------------------------------------------------------------------------------------------
