@@ -477,7 +477,7 @@ def test_only_pixels_of_the_palette_are_classified() -> None:
 
 def test_a_preset_of_bouncing_shapes_is_known_by_its_name() -> None:
     assert {"easy", "medium", "hard", "white-balls"} == set(BOUNCING_PRESETS)
-    with pytest.raises(InputError, match="`preset` harder is unknown; did you mean hard\?"):
+    with pytest.raises(InputError, match=r"`preset` harder is unknown; did you mean hard\?"):
         bouncing_fields("harder", 30, 64)
     bouncing_fields("hard", 30, 64)["radii_px"].clear()
     assert BOUNCING_PRESETS["hard"]["radii_px"]
