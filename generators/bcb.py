@@ -106,8 +106,8 @@ def _solve_length(length: int, num_frames: int | None, patches: int | None, size
         if length not in NUM_FRAMES:
             raise InputError(
                 f"`length` {length} is not one of {', '.join(map(str, sorted(NUM_FRAMES)))} "
-                f"(nearest: {_nearest(length, NUM_FRAMES)}); others (T-1)·P² come from `num_frames` T and "
-                "`patches_per_side` P"
+                f"(nearest: {_nearest(length, NUM_FRAMES)}); "
+                "others (T-1)·P² come from `num_frames` T and `patches_per_side` P"
             )
         num_frames = NUM_FRAMES[length]
     frames = range(2, MAX_FRAMES + 1) if num_frames is None else [num_frames]

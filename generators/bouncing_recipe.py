@@ -8,6 +8,7 @@ from generators.limits import MIN_SPEED_PX_PER_FRAME, check_room, check_speed
 from generators.paints import PAINTS, PaintName
 from slotssm.config import Recipe
 from slotssm.data.spec import RGB
+from slotssm.documents import nearest
 from slotssm.errors import InputError
 
 ShapeName = Literal["circle", "square", "triangle"]
@@ -221,7 +222,7 @@ def bouncing_fields(preset: str, num_frames: int, size_px: int) -> dict[str, Any
         InputError: unknown preset.
     """
     if preset not in BOUNCING_PRESETS:
-        raise InputError(f"`preset` {preset} is unknown; there are {', '.join(BOUNCING_PRESETS)}")
+        raise InputError(f"`preset` {preset} is unknown; {nearest(preset, BOUNCING_PRESETS)}")
     scale = size_px / 64
     fields: dict[str, Any] = {"num_frames": num_frames, "size_px": size_px}
     for name, value in BOUNCING_PRESETS[preset].items():

@@ -41,9 +41,17 @@ class Choice(ABC):
             ValueError: the value names none.
         """
 
+    @abstractmethod
+    def takes(self, config: Config) -> bool:
+        """Whether a configuration that is validated already may be the value."""
+
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         def validate(value: Any) -> Config:
-            return value if isinstance(value, Config) else self.config_class(value).model_validate(value)
+            if not isinstance(value, Config):
+                return self.config_class(value).model_validate(value)
+            if not self.takes(value):
+                raise ValueError(f"a configuration of {type(value).__name__} does not belong here")
+            return value
 
         def serialize(value: Config, info: core_schema.SerializationInfo) -> dict[str, Any]:
             return value.model_dump(mode=info.mode)

@@ -82,6 +82,10 @@ class Registry(Choice, Generic[Code]):
         """Entries that are registered by now, without importing anything."""
         return self._entries
 
+    def takes(self, config: Config) -> bool:
+        """Whether a configuration is that of an entry."""
+        return any(type(config) is entry.config_class for entry in self.entries().values())
+
     def config_class(self, document: Any) -> type[Config]:
         """The class of a configuration that is given as a mapping.
 
@@ -94,7 +98,7 @@ class Registry(Choice, Generic[Code]):
         kind = document.get("kind", self._default)
         if kind is None:
             raise ValueError(f"kind is missing; there are {', '.join(names)}")
-        if kind not in names:
+        if not isinstance(kind, str) or kind not in names:
             raise ValueError(f"kind {kind!r} is unknown; {nearest(str(kind), names)}")
         return names[kind].config_class
 

@@ -8,7 +8,7 @@ import os
 import sys
 from typing import Any
 
-from slotssm.errors import SlotSSMError
+from slotssm.errors import InputError, SlotSSMError
 from slotssm.interrupts import StopRequest, ignore_signals, raise_signals
 
 DEBUG_VARIABLE = "SLOTSSM_DEBUG"
@@ -50,6 +50,10 @@ def _run(stop: StopRequest) -> int:
     except KeyboardInterrupt:
         ignore_signals()
         return _fail(f"interrupted by {stop.signal_name or 'the terminal'}", INTERRUPTED, None)
+    except ModuleNotFoundError as error:
+        ignore_signals()
+        remedy = "pip install 'slotssm[full]' brings what the command line needs"
+        return _fail(f"the package {error.name} is missing; {remedy}", InputError.exit_code, None)
     except Exception as error:
         ignore_signals()
         if stop:  # programs that were started share the signal, and their end shows as an error here

@@ -18,6 +18,9 @@ def reproduce(
     models: Annotated[str, typer.Option(help="Only these, comma-separated.")] = "",
     seeds: Annotated[str, typer.Option(help="These seeds for every model, for example 0,1,2.")] = "",
     lengths: Annotated[str, typer.Option(help="Only these sequence lengths L.")] = "",
+    data: Annotated[
+        list[Path] | None, typer.Option("--data", help="Compare on this episode file (object-centric); repeatable.")
+    ] = None,
     cell: Annotated[list[str] | None, typer.Option("--cell", help="Run only this cell; repeatable.")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder; by default reproductions/EXPERIMENT-SCALE.")
@@ -41,6 +44,7 @@ def reproduce(
         tuple(options.words(models)),
         tuple(options.whole_numbers(seeds, "--seeds")) if seeds else (),
         tuple(options.whole_numbers(lengths, "--lengths")) if lengths else (),
+        tuple(data or ()),
     )
     chosen = reproductions.experiment_of(experiment, choice)
     cells = reproductions.chosen_cells(chosen, choice, cell or [])
@@ -74,7 +78,7 @@ def reproduce(
 
 
 def _report_plan(cells: Any, folder: Path, json: bool) -> None:
-    from slotssm.experiments.measurement.forecast import forecast
+    from slotssm.experiments.reproductions.forecast import forecast
 
     with Meter("measure", "cells") as meter:
         plan = forecast(cells, folder, meter.update)

@@ -42,6 +42,7 @@ WALLS = {
     "h5py": {"slotssm.data.episodes", "slotssm.data.hdf5", "slotssm.data.writer"},
     "isal": {"slotssm.data.layout", "slotssm.data.reader"},
     "psutil": {"slotssm.files", "slotssm.experiments.measurement"},
+    "google_crc32c": {"slotssm.data.importers.readers"},
     "sklearn": {"slotssm.metrics", "slotssm.evaluation"},
     "typer": {"slotssm_cli"},
     "rich": {"slotssm_cli"},
@@ -229,3 +230,75 @@ def test_rooms_have_no_circle():
 
     for room in edges:
         assert room not in reachable(room)
+
+
+def calls_of_isinstance(source: str) -> set[str]:
+    """Names of the classes by which `isinstance`, or a pattern of `match`, tells kinds of objects apart."""
+    named: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
+            classes: ast.AST = node.args[1]
+        elif isinstance(node, ast.MatchClass):
+            classes = node.cls
+        else:
+            continue
+        named |= {part.id for part in ast.walk(classes) if isinstance(part, ast.Name)}
+        named |= {part.attr for part in ast.walk(classes) if isinstance(part, ast.Attribute)}
+    return named
+
+
+def kinds() -> set[str]:
+    """Names of all classes that derive from a task, a model or their configurations."""
+    from slotssm.config import ModelConfig, TaskConfig
+    from slotssm.models import SlotModel
+    from slotssm.tasks import Task
+
+    found, left = set(), [Task, SlotModel, TaskConfig, ModelConfig]
+    while left:
+        derived = left.pop().__subclasses__()
+        found |= {each.__name__ for each in derived}
+        left += derived
+    return found
+
+
+def test_nothing_outside_their_rooms_asks_which_task_or_model_it_holds():
+    known = kinds()
+    assert {"Recall", "RecallConfig", "SlotSequenceModel", "OCSlotSSM", "SequenceModelConfig", "SAViConfig"} <= known
+    for module, path in modules():
+        if not module.startswith(("slotssm.tasks", "slotssm.models")):
+            asked = calls_of_isinstance(path.read_text()) & known
+            assert not asked, f"{path} asks for {', '.join(sorted(asked))}; ask for what it offers instead"
+
+
+def test_the_checker_sees_a_question_for_a_kind():
+    source = (
+        "isinstance(task, Recall | tasks.Predict)\nisinstance(x, (int, SAVi))\nassert isinstance(y, list)\n"
+        "match z:\n    case SlotSSMConfig(num_slots=1):\n        pass\n"
+    )
+    assert calls_of_isinstance(source) & kinds() == {"Recall", "Predict", "SAVi", "SlotSSMConfig"}
+    assert not calls_of_isinstance("build(Recall, isinstance(x, int))") & kinds()
+
+
+def flags_in(source: str) -> list[tuple[int, str]]:
+    """Lines and flags of a command line in the string literals of a module, docstrings among them."""
+    return sorted(
+        (node.lineno, flag)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        for flag in re.findall("--[a-z][a-z-]*", node.value)
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "path"),
+    [each for each in modules() if each[0].split(".")[0] in ("slotssm", "generators")],
+    ids=lambda value: str(value),
+)
+def test_only_the_command_line_spells_flags(module, path):
+    found = flags_in(path.read_text())
+    assert not found, f"{module} spells flags; name the argument in backticks: {found}"
+
+
+def test_the_checker_sees_flags():
+    source = '"""Pass `--force`."""\nraise InputError(f"{path} exists; see --out or --dry-run")\nx = a --b\n'
+    assert flags_in(source) == [(1, "--force"), (2, "--dry-run"), (2, "--out")]

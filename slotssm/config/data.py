@@ -57,6 +57,10 @@ class _DataChoice(Choice):
             raise ValueError("data has a recipe and a path; a data set is either generated or a file")
         return FileData if "path" in document else RecipeData
 
+    def takes(self, config: Config) -> bool:
+        """Whether a configuration is that of a data set."""
+        return isinstance(config, FileData | RecipeData)
+
 
 AnyData = Annotated[RecipeData | FileData, _DataChoice()]
 """A field that takes a recipe with counts and seed, or a file."""

@@ -54,8 +54,8 @@ def undamaged(path: Path, place: str = "its structure", remedy: str = AGAIN) -> 
 class GuardedFile(io.FileIO):
     """The file beneath HDF5 while it is looked through.
 
-    HDF5 walks a global heap, where attributes of text lie, by the sizes in it: a size of zero keeps it walking for
-    ever. So heaps are checked as they are read, and the bytes that are read in all are bounded.
+    HDF5 walks a global heap, where attributes of text lie, by the sizes in it: one of zero, or one that overflows,
+    keeps it walking for ever. So heaps are checked as they are read, and the bytes that are read in all are bounded.
     """
 
     def __init__(self, path: Path) -> None:
@@ -101,7 +101,7 @@ class GuardedFile(io.FileIO):
         while place + _HEAP_OBJECT.size <= size:
             index, _, _, length = _HEAP_OBJECT.unpack_from(content, place)
             step = length if index == 0 else _HEAP_OBJECT.size + (length + 7) // 8 * 8
-            if step == 0:
+            if step == 0 or place + step > size:
                 raise InputError(f"{self._path} is damaged at byte {start + place} (global heap); {AGAIN}")
             place += step
 

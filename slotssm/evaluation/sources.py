@@ -78,17 +78,16 @@ class TaskSource(Source):
         if not all(torch.isfinite(value).all() for value in outputs.values()):
             raise SlotSSMError("the model predicts values that are not finite numbers; its weights are damaged")
         wanted = [name for name in outputs if name in names and name in self.provides and name != "masks"]
-        arrays = {name: outputs[name].float().cpu().numpy() for name in wanted}
+        arrays = {name: _array(outputs[name]) for name in wanted}
         if "frames" in arrays:
             arrays["frames"] = np.moveaxis(arrays["frames"], 2, -1)
         if self._masks not in outputs:
             return Predicted(arrays)
         soft = outputs[self._masks]
         if "masks" in names:
-            size = truth.dataset(split, "frames").shape[2:4]
-            arrays["masks"] = resize_labels(hard_masks(soft), size)
+            arrays["masks"] = resize_labels(hard_masks(soft), truth.dataset(split, "frames").shape[2:4])
         if "soft" in names:
-            arrays["soft"] = soft.float().cpu().numpy()
+            arrays["soft"] = _array(soft)
         return Predicted(arrays, soft.shape[2])
 
     def run(self, truth: EpisodeFile, split: str, first: int, last: int) -> Outputs:
@@ -102,6 +101,12 @@ class TaskSource(Source):
                 return self.task.predict_episode(torch.from_numpy(frames).to(device))
         finally:
             self.task.train(training)
+
+
+def _array(values: torch.Tensor) -> np.ndarray:
+    """On the host, real numbers in single precision."""
+    array: np.ndarray = (values.float() if values.is_floating_point() else values).cpu().numpy()
+    return array
 
 
 class FileSource(Source):
@@ -140,7 +145,9 @@ class FileSource(Source):
         stored = None
         if "masks" in self.provides and ("masks" in names or "soft" in names):
             stored = self._file.read(split, "masks", where)
-            arrays["masks"] = self._labels(stored, truth, split)
+            labels = self._labels(stored, truth, split)
+            if "masks" in names:
+                arrays["masks"] = labels
         if "frames" in self.provides and "frames" in names:
             arrays["frames"] = self._file.read(split, "frames", where)
             self._check_frames(arrays["frames"], split)

@@ -22,14 +22,17 @@ def draw_strip(task: Task, truth: EpisodeFile, split: str) -> np.ndarray:
     """The truth above what the task predicts: one frame of several episodes, or one episode's frames.
 
     Of a roll-out every other frame is shown, of a reconstruction every other frame above its masks, in the colours of
-    the slots; true objects have the colour of the slot that is matched to them.
+    the slots; true objects have the colour of the slot that is matched to them. What neither the data nor the task
+    give has no row.
 
     Returns:
-        uint8 [2 H, n (W + 1), 3]; of reconstructions [4 H, n (W + 1), 3].
+        uint8 [rows H, n (W + 1), 3]: 2 rows; of tasks with masks up to 4; of those without any picture 1.
     """
     first = TaskSource(task).run(truth, split, 0, 1)
     if "masks" in first:
         return _segmentation_strip(first, truth, split)
+    if "frames" not in first:
+        return _row(truth.read(split, "frames", 0)[::EVERY_STEPS])
     frames = _pixels(first)[0]
     if len(frames) > 1:
         true = truth.read(split, "frames", 0)[-len(frames) :]
@@ -48,10 +51,13 @@ def _pixels(outputs: Outputs) -> np.ndarray:
 def _segmentation_strip(outputs: Outputs, truth: EpisodeFile, split: str) -> np.ndarray:
     """Frames and masks of the first episode, above reconstructions and what the slots own."""
     labels, num_slots = hard_masks(outputs["masks"][0]), outputs["masks"].shape[2]
-    frames, masks = truth.read(split, "frames", 0), truth.read(split, "masks", 0)
-    painted = _pixels(outputs)[0]
-    colors = object_colors(np.unique(masks), match(masks, labels, num_slots), num_slots)
-    shown = (frames, colorize(masks, colors), as_bytes(painted), colorize(labels, slot_colors(num_slots)))
+    shown = [truth.read(split, "frames", 0)]
+    if truth.has(split, "masks"):
+        masks = truth.read(split, "masks", 0)
+        shown.append(colorize(masks, object_colors(np.unique(masks), match(masks, labels, num_slots), num_slots)))
+    if "frames" in outputs:
+        shown.append(as_bytes(_pixels(outputs)[0]))
+    shown.append(colorize(labels, slot_colors(num_slots)))
     return np.concatenate([_row(part[::EVERY_STEPS]) for part in shown])
 
 

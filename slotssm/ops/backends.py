@@ -15,8 +15,8 @@ from slotssm.errors import InputError
 from slotssm.ops import chunked, reference
 from slotssm.ops.cpu import scan_operator
 from slotssm.ops.cpu.availability import compile_failure
-from slotssm.ops.dtypes import state_dtype
 from slotssm.ops.external import mamba_ssm
+from slotssm.ops.operators.dtypes import state_dtype
 
 _log = logging.getLogger("slotssm.ops")
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from slotssm.ops.operators import Computation, DifferentiableOperator
+from slotssm.ops.operators.registration import Computation, DifferentiableOperator
 
 CHUNK_STEPS = 32
 """Steps of a chunk; the state at the start of each chunk is stored for the backward pass."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from slotssm.ops.cpu import convolution_operator
 from slotssm.ops.cpu.availability import compile_failure
-from slotssm.ops.dtypes import dtype_name
+from slotssm.ops.operators.dtypes import dtype_name
 from slotssm.ops.shapes import require_shapes
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from slotssm.ops import reference
 from slotssm.ops.backends import BACKENDS, choose, skip_and_gate, step_sizes
-from slotssm.ops.dtypes import dtype_name, state_dtype
+from slotssm.ops.operators.dtypes import dtype_name, state_dtype
 from slotssm.ops.shapes import require_shapes
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from slotssm.errors import InputError
-from slotssm.ops.dtypes import state_dtype
+from slotssm.ops.operators.dtypes import state_dtype
 from slotssm.ops.shapes import require_shapes
 from slotssm.ops.state_passing import pass_states
 

@@ -11,6 +11,7 @@ TITLE_PX = 18
 PAPER = (250, 250, 250)
 INK = (40, 40, 40)
 SMALLEST_TILE_PX = 96
+"""Videos with a shorter side are enlarged."""
 
 
 @dataclass(frozen=True)
@@ -38,28 +39,27 @@ def storyboard(rows: Sequence[Sequence[Column]], num_frames: int) -> np.ndarray:
     Returns:
         uint8 [T, H, W, 3], with even sides as video codecs want them.
     """
-    size = max(column.frames.shape[1] for row in rows for column in row)
-    zoom = max(1, -(-SMALLEST_TILE_PX // size))
-    pictures = [_picture(rows, frame, zoom) for frame in range(num_frames)]
+    tile_height, tile_width = (max(column.frames.shape[axis] for row in rows for column in row) for axis in (1, 2))
+    zoom = max(1, -(-SMALLEST_TILE_PX // min(tile_height, tile_width)))
+    pictures = [_picture(rows, frame, tile_height * zoom, tile_width * zoom) for frame in range(num_frames)]
     return np.stack(pictures)
 
 
-def _picture(rows: Sequence[Sequence[Column]], frame: int, zoom: int) -> np.ndarray:
-    tile = max(column.frames.shape[1] for row in rows for column in row) * zoom
-    width = max(len(row) for row in rows) * (tile + GAP_PX) + GAP_PX
-    height = len(rows) * (tile + TITLE_PX + GAP_PX) + GAP_PX
+def _picture(rows: Sequence[Sequence[Column]], frame: int, tile_height: int, tile_width: int) -> np.ndarray:
+    width = max(len(row) for row in rows) * (tile_width + GAP_PX) + GAP_PX
+    height = len(rows) * (tile_height + TITLE_PX + GAP_PX) + GAP_PX
     canvas = Image.new("RGB", (width + width % 2, height + height % 2), PAPER)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(11)
     for r, row in enumerate(rows):
-        top = GAP_PX + r * (tile + TITLE_PX + GAP_PX)
+        top = GAP_PX + r * (tile_height + TITLE_PX + GAP_PX)
         for c, column in enumerate(row):
-            left = GAP_PX + c * (tile + GAP_PX)
+            left = GAP_PX + c * (tile_width + GAP_PX)
             draw.text((left + 1, top), column.title, INK, font)
             if column.color is not None:
-                draw.rectangle((left, top + TITLE_PX - 4, left + tile - 1, top + TITLE_PX - 2), column.color)
+                draw.rectangle((left, top + TITLE_PX - 4, left + tile_width - 1, top + TITLE_PX - 2), column.color)
             image = Image.fromarray(column.frames[min(frame, len(column.frames) - 1)])
             # whole-number zoom, nearest neighbour: pixels stay what they are
-            canvas.paste(image.resize((tile, tile), Image.Resampling.NEAREST), (left, top + TITLE_PX))
+            canvas.paste(image.resize((tile_width, tile_height), Image.Resampling.NEAREST), (left, top + TITLE_PX))
     return np.asarray(canvas)
 
 

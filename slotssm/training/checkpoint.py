@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,8 +111,9 @@ def save(
     """
     make_folder(folder)
     target = folder / f"step-{state.step:08d}"
-    temporary = folder / f".{target.name}.{os.getpid()}.partial"
-    for left in folder.glob(".step-*"):  # of a process that was killed while it saved
+    temporary = folder / f".{target.name}.{socket.gethostname()}.{os.getpid()}.partial"
+    # of processes that were killed while they saved; whoever saves holds the lock of the run
+    for left in folder.glob(".step-*"):
         shutil.rmtree(left, ignore_errors=True)
     with explained(target):
         temporary.mkdir()

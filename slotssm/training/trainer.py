@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slotssm.config import FileData, RunConfig
+from slotssm.config import RunConfig
 from slotssm.data.clips import Clips
 from slotssm.data.episodes import EpisodeFile
 from slotssm.data.loader import Loader
@@ -79,6 +79,7 @@ class Trainer:
             if hasattr(module, "checkpoint_activations"):
                 setattr(module, "checkpoint_activations", train.checkpoint_activations)  # noqa: B010
         self.optimizer = build_optimizer(self.task, train)
+        self._num_val = self._num_episodes("val")
         self.loader = Loader(
             data,
             "train",
@@ -86,7 +87,7 @@ class Trainer:
             batch_size=train.batch_size,
             clips=Clips(train.clips, train.clip_len, train.clip_stride) if train.clip_len else Clips(),
             seed=config.seed,
-            num_episodes=config.data.num_train if isinstance(config.data, FileData) else None,
+            num_episodes=self._num_episodes("train") or None,
             pin=self.device == "cuda",
         )
         self.loss: Callable[[Batch], tuple[Tensor, dict[str, Tensor]]] = self.task
@@ -95,12 +96,17 @@ class Trainer:
         self.average: dict[str, Tensor] = {}
         if train.ema_decay:
             self.average = {name: value.detach().clone() for name, value in self.task.named_parameters()}
-        with EpisodeFile(data) as episodes:
-            self._has_val = "val" in episodes.splits
         self.step = 0
         self._first_bad_step = torch.full((), math.inf, device=self.device)
         self._saved_step: int | None = None
         self._warned = False
+
+    def _num_episodes(self, split: str) -> int:
+        """Episodes of a split that are used."""
+        with EpisodeFile(self.data) as episodes:
+            count = episodes.num_episodes(split) if split in episodes.splits else 0
+        wanted = getattr(self.config.data, f"num_{split}")
+        return count if wanted is None else min(count, wanted)
 
     def load_initial_weights(self) -> None:
         """Take the weights that `train.initial` names, if it is set, and say what was taken."""
@@ -249,10 +255,9 @@ class Trainer:
     def _maybe_validate(self) -> None:
         train = self.config.train
         due = train.eval_every_steps and (self.step % train.eval_every_steps == 0 or self.step == train.num_steps)
-        count = self.config.data.num_val
-        if not due or count == 0 or not self._has_val:
+        most = min(train.num_eval_episodes, self._num_val)
+        if not due or not most:
             return
-        most = train.num_eval_episodes if count is None else min(train.num_eval_episodes, count)
         # what was trained with gradients fits without them
         fitting = train.batch_size // train.accumulation_steps * (train.clip_len or self.spec.num_frames)
         with self._averaged(), mixed_precision(train, self.device):

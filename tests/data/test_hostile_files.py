@@ -15,7 +15,7 @@ import pytest
 from slotssm.data import hdf5
 from slotssm.data.contents import content_hash, describe
 from slotssm.data.episodes import EpisodeFile
-from slotssm.data.importers.options import ImportOptions
+from slotssm.data.importers.readers.options import ImportOptions
 from slotssm.data.importers.rnem import RnemSource
 from slotssm.errors import InputError
 from slotssm.evaluation import FileSource
@@ -503,10 +503,14 @@ def test_text_is_read_and_hashed(path: Path) -> None:
 
 
 def test_the_heap_check_follows_the_specification(tmp_path: Path) -> None:
-    """A collection by hand: an object of 3 bytes, then free space; then the same with a size of zero."""
+    """A collection by hand: an object of 3 bytes, then free space; then the same with sizes of zero and beyond."""
     heap = b"GCOL\x01\0\0\0" + struct.pack("<Q", 64) + struct.pack("<HHIQ", 1, 1, 0, 3) + b"abc".ljust(8, b"\0")
     free = struct.pack("<HHIQ", 0, 0, 0, 64 - len(heap))
-    for name, last, whole in (("good", free.ljust(24), True), ("bad", bytes(24), False)):
+    for name, last, whole in (
+        ("good", free.ljust(24), True),
+        ("zero", bytes(24), False),
+        ("beyond", b"\xff" * 24, False),
+    ):
         path = tmp_path / name
         path.write_bytes(b"x" * 5 + heap + last)
         with hdf5.GuardedFile(path) as stream:

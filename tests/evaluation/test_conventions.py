@@ -98,7 +98,7 @@ def test_ids_of_frames_allow_conventions_of_frames_only(files):
     ("options", "message"),
     [
         ({"conventions": ("savy",)}, "did you mean savi?"),
-        ({"conventions": ("xyzzy",)}, "there are all, default"),
+        ({"conventions": ("xyzzy",)}, "there are default, per-frame, "),
         ({"conventions": ("savi",), "per_frame": True}, "leave out `per_frame`"),
         ({"conventions": ("all",), "matching": "overlap"}, "leave out `matching`"),
         ({"conventions": ("all",), "skip_frames": 2}, "leave out `skip_frames`"),

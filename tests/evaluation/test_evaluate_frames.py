@@ -1,5 +1,6 @@
 import json
 
+import h5py
 import numpy as np
 import pytest
 from truth_files import PALETTE, score, write, write_truth
@@ -185,3 +186,21 @@ def test_targets_of_another_size_are_refused(tmp_path, balls, name):
     small = write(tmp_path / "p.h5", frames=np.zeros((EPISODES, 1, SIZE - 1, SIZE, 3), np.uint8))
     with pytest.raises(InputError, match="cannot be compared"):
         score(balls, small, name)
+
+
+def test_a_palette_alone_makes_no_blinking_color_balls(tmp_path):
+    # videos of a few flat colours have one too; only the rule says that the last frame is a target
+    frames = PALETTE[np.random.default_rng(0).integers(0, 7, (EPISODES, FRAMES, SIZE, SIZE))]
+    found = {}
+    for marks in (("palette",), ("palette", "rule")):
+        truth = write_truth(tmp_path / f"{len(marks)}.h5", palette=True, frames=frames)
+        with h5py.File(truth, "r+") as file:
+            for name in {"palette", "rule"} - set(marks):
+                del file.attrs[name]
+        found[marks] = score(truth, write(tmp_path / "p.h5", frames=frames[:, -1:]))
+    balls, others = found["palette", "rule"], found[("palette",)]
+    assert set(balls) - set(others) == {"color-accuracy", "position-iou", "white-floor"}
+    assert "white_ball_floor" in balls["mse"].details
+    # elsewhere one predicted frame is a short roll-out with its baselines
+    assert {"per_step", "repeat_last_frame", "mean_frame"} <= set(others["mse"].details)
+    assert "white_ball_floor" not in others["mse"].details

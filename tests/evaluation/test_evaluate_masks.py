@@ -1,4 +1,3 @@
-import importlib
 import json
 
 import h5py
@@ -13,7 +12,6 @@ from slotssm.errors import InputError
 from slotssm.evaluation import FileSource, ScoringOptions, evaluate
 
 # the package's function of the same name hides the module
-evaluate_module = importlib.import_module("slotssm.evaluation.evaluate")
 
 SEGMENTATION = ("fg-ari", "ari", "miou", "mbo")
 DIAGNOSTICS = {"identity-switches", "slots-used"}
@@ -154,13 +152,13 @@ def test_ignored_pixels_do_not_count(tmp_path, truth):
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 100])
-def test_results_do_not_depend_on_how_many_episodes_are_read_at_once(monkeypatch, tmp_path, predictions, batch):
+def test_results_do_not_depend_on_how_many_episodes_are_read_at_once(tmp_path, predictions, batch):
     masks = random_masks()
     masks[1] = 0
     truth = write_truth(tmp_path / "t.h5", masks=masks)
     expected = {name: result.document() for name, result in score(truth, predictions).items()}
-    monkeypatch.setattr(evaluate_module, "BATCH_EPISODES", batch)
-    assert {name: result.document() for name, result in score(truth, predictions).items()} == expected
+    found = score(truth, predictions, batch=batch)
+    assert {name: result.document() for name, result in found.items()} == expected
 
 
 def test_only_the_first_episodes_can_be_scored(truth, predictions):
@@ -223,7 +221,9 @@ def test_metrics_that_the_data_cannot_serve_are_refused(tmp_path, truth, predict
     frames = np.zeros((5, 3, 8, 8, 3), np.uint8)
     framed = write_truth(tmp_path / "framed.h5", frames=frames, masks=random_masks())
     assert "the predictions have no frames" in refused(framed, predictions, "mse")
-    assert "is not a Blinking Color Balls file" in refused(framed, predictions, "color-accuracy")
+    assert "is not a file of Blinking Color Balls (it has no rule and palette)" in refused(
+        framed, predictions, "color-accuracy"
+    )
     assert "no metric can be computed" in refused(framed, write(tmp_path / "s.h5", slots=np.zeros((5, 3, 2, 4))))
 
 

@@ -196,7 +196,7 @@ def test_other_files_are_refused(scored, tmp_path):
     for name, text, said in (
         ("text", "scores", "cannot be read as JSON"),
         ("list", "[]", "is not a score file; write one with `out`"),
-        ("eval", json.dumps({"results": []}), "is no score file"),
+        ("eval", json.dumps({"results": []}), "is not a score file"),
         ("newer", json.dumps({"format": "slotssm-scores", "format_version": 9}), "format version 9"),
         ("empty", json.dumps({"format": "slotssm-scores", "format_version": 1}), "'results' is missing"),
     ):

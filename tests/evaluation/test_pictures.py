@@ -1,3 +1,4 @@
+import boards
 import numpy as np
 import pytest
 import torch
@@ -26,11 +27,7 @@ def videos(tmp_path):
 
 
 def tiles(board: np.ndarray, frame: int, row: int) -> list[np.ndarray]:
-    """The pictures of one row of a storyboard, at the size of the video."""
-    side = SIZE * ZOOM
-    top = 6 + row * (side + 18 + 6) + 18
-    starts = range(6, board.shape[2] - side, side + 6)
-    return [board[frame, top : top + side : ZOOM, left : left + side : ZOOM] for left in starts]
+    return boards.tiles(board, frame, row, SIZE, SIZE, ZOOM)
 
 
 def test_rollouts_are_drawn_beside_the_truth_and_over_it(videos):

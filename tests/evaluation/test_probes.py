@@ -1,6 +1,5 @@
 """Probes against a slow implementation of the protocol, and what must hold whatever the data."""
 
-import importlib
 import itertools
 import json
 
@@ -68,11 +67,11 @@ class Scene:
         return truth, write(folder / "predictions.h5", split, masks=self.labels, slots=self.slots.astype(np.float32))
 
 
-def run(truth, predictions, *names, **options):
-    """The results of the probes by property."""
+def run(truth, predictions, *names, batch=16, **options):
+    """The results of the probes by property, `batch` episodes read at a time."""
     with EpisodeFile(truth, needs_frames=False) as episodes:
-        source = FileSource(predictions, "test")
-        report = evaluate(source, episodes, "test", ["probe"], ScoringOptions(properties=names, **options))
+        source, options = FileSource(predictions, "test"), ScoringOptions(properties=names, **options)
+        report = evaluate(source, episodes, "test", ["probe"], options, batch_episodes=batch)
     return {result.details["property"]: result for result in report.results}
 
 
@@ -269,9 +268,13 @@ def test_a_network_finds_what_a_linear_probe_cannot(tmp_path, monkeypatch):
 def test_results_do_not_depend_on_the_batches(awkward, tmp_path, monkeypatch):
     paths = awkward.write(tmp_path)
     before = run(*paths, "position", "color")
-    # the package's function of the same name hides the module
-    monkeypatch.setattr(importlib.import_module("slotssm.evaluation.evaluate"), "BATCH_EPISODES", 3)
-    after = run(*paths, "position", "color")
+    read, predict = [], FileSource.predict
+    monkeypatch.setattr(
+        FileSource, "predict", lambda self, *where: read.append(where[3] - where[2]) or predict(self, *where)
+    )
+    after = run(*paths, "position", "color", batch=3)
+    assert max(read) == 3
+    assert sum(read) == len(awkward.masks)
     assert [numbers(result) for result in before.values()] == [numbers(result) for result in after.values()]
 
 
@@ -529,7 +532,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path, spoil, message):
     ("options", "message"),
     [
         ({"properties": ("colour",)}, "did you mean color?"),
-        ({"properties": ("zzz",)}, "it has color, mass, position, visible"),
+        ({"properties": ("zzz",)}, "there are color, mass, position, visible"),
         ({"probe_split": "val"}, "`probe_split` val"),
     ],
 )
@@ -586,10 +589,10 @@ def test_a_tasks_slots_are_those_of_its_masks(with_frames, tmp_path):
     with torch.inference_mode():
         prediction = task.eval().predict(torch.from_numpy(with_frames.read("test", "frames")))
     task.train()
-    assert source.predict(with_frames, "test", 0, 5).slots is None
-    given = source.predict(with_frames, "test", 0, 5, also={"slots"})
-    np.testing.assert_array_equal(given.slots, prediction.slots.numpy())
-    saved = write(tmp_path / "p.h5", masks=prediction.masks.numpy(), slots=prediction.slots.numpy())
+    given = source.predict(with_frames, "test", 0, 5, {"slots"})
+    assert set(given.outputs) == {"slots"}
+    np.testing.assert_array_equal(given["slots"], prediction["slots"].numpy())
+    saved = write(tmp_path / "p.h5", masks=prediction["masks"].numpy(), slots=prediction["slots"].numpy())
     report = evaluate(source, with_frames, "test", ["probe", "mse"])
     by_file = run(with_frames.path, saved)
     assert [result.name for result in report.results] == ["probe/mass", "probe/position", "mse"]

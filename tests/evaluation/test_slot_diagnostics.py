@@ -1,6 +1,5 @@
 """Which slots are used, how they share pixels, whether they keep their objects, in evaluations of files."""
 
-import importlib
 import json
 
 import numpy as np
@@ -12,8 +11,6 @@ from slotssm import metrics
 from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
 from slotssm.evaluation import FileSource, ScoringOptions, evaluate
-
-evaluate_module = importlib.import_module("slotssm.evaluation.evaluate")
 
 
 @pytest.fixture
@@ -46,10 +43,24 @@ def test_soft_files_are_diagnosed_by_default(tmp_path, truth):
 
 
 @pytest.mark.parametrize("batch", [1, 2, 100])
-def test_dead_slots_are_those_of_all_episodes_however_many_are_read_at_once(monkeypatch, tmp_path, truth, batch):
+def test_dead_slots_are_those_of_all_episodes_however_many_are_read_at_once(tmp_path, truth, batch):
     source = write(tmp_path / "p.h5", masks=weights())
-    monkeypatch.setattr(evaluate_module, "BATCH_EPISODES", batch)
-    assert score(truth, source, "slots-used")["slots-used"].details["dead_slots"] == pytest.approx(1 / 6)
+    result = score(truth, source, "slots-used", batch=batch)["slots-used"]
+    assert result.details["dead_slots"] == pytest.approx(1 / 6)
+
+
+@pytest.mark.parametrize("asked", [{"masks"}, {"soft"}, {"masks", "soft"}, {"slots"}, {"frames", "depth"}, set()])
+def test_files_give_exactly_what_is_asked_for_and_there(tmp_path, truth, asked):
+    slots = np.random.default_rng(0).normal(size=(5, 3, 6, 4))
+    source = FileSource(write(tmp_path / "p.h5", masks=weights(), slots=slots), "test")
+    assert source.provides == {"masks", "soft", "slots"}
+    with EpisodeFile(truth, needs_frames=False) as episodes:
+        given = source.predict(episodes, "test", 1, 3, asked)
+        assert set(source.predict(episodes, "test", 1, 3).outputs) == {"masks", "soft", "slots"}
+    assert set(given.outputs) == asked & source.provides
+    expected = {"masks": weights().argmax(2), "soft": weights(), "slots": slots.astype(np.float32)}
+    for name, values in given.outputs.items():
+        np.testing.assert_array_equal(values, expected[name][1:3])
 
 
 def test_labels_do_not_tell_which_slots_are_dead(tmp_path, truth):

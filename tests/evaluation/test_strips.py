@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from boards import panels
 from own_task import own_task
 from truth_files import PALETTE, write_truth
 
@@ -27,11 +28,7 @@ def strip_of(name, tmp_path, num_episodes):
         strip = draw_strip(task, truth, "test")
     assert strip.dtype == np.uint8
     assert strip.shape[0] == 2 * SIZE
-    assert strip.shape[1] % (SIZE + 1) == 0
-    tiles = strip.reshape(2, SIZE, -1, SIZE + 1, 3).transpose(0, 2, 1, 3, 4)
-    # a grey column ends every picture
-    assert (tiles[:, :, :, SIZE] == 110).all()
-    return task.eval(), frames, *tiles[:, :, :, :SIZE]
+    return task.eval(), frames, *panels(strip, SIZE, SIZE)
 
 
 def as_bytes(predicted):
@@ -68,9 +65,7 @@ def test_reconstruct_shows_every_other_frame_of_one_episode_and_its_masks(tmp_pa
     with EpisodeFile(write_truth(tmp_path / "t.h5", frames=frames, masks=np.repeat(masks, 3, 0))) as truth:
         strip = draw_strip(task, truth, "test")
     assert strip.shape == (4 * SIZE, 3 * (SIZE + 1), 3)
-    tiles = strip.reshape(4, SIZE, 3, SIZE + 1, 3).transpose(0, 2, 1, 3, 4)
-    assert (tiles[:, :, :, SIZE] == 110).all()
-    given, true_masks, painted, slots = tiles[:, :, :, :SIZE]
+    given, true_masks, painted, slots = panels(strip, SIZE, SIZE)
     np.testing.assert_array_equal(given, frames[0, ::2])
     assert np.abs(painted.astype(int) - as_bytes(prediction["frames"][0, ::2].clamp(0, 1))).max() <= 1
     np.testing.assert_array_equal(slots, slot_colors(3)[labels[0, ::2]])

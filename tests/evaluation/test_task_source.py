@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -105,9 +107,26 @@ def test_tasks_are_diagnosed_by_default(reconstruct, shapes, mask_source):
 
 def test_soft_masks_are_given_only_when_asked_for(reconstruct, shapes):
     source = TaskSource(reconstruct)
-    assert source.predict(shapes, "test", 0, 1)["soft"] is None
-    soft = source.predict(shapes, "test", 0, 1, also={"soft"})["soft"]
+    assert "soft" not in source.predict(shapes, "test", 0, 1, {"masks"}).outputs
+    soft = source.predict(shapes, "test", 0, 1, {"soft"})["soft"]
     np.testing.assert_allclose(soft.sum(2), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("mask_source", ["decoder", "attention"])
+def test_exactly_the_outputs_that_are_asked_for_are_given(reconstruct, shapes, mask_source):
+    source = TaskSource(reconstruct, mask_source)
+    whole = source.predict(shapes, "test", 0, 2)
+    assert set(whole.outputs) == {"masks", "soft", "slots", "frames"}
+    assert source.provides == {"masks", "soft", "slots", "frames", "slot_frames"}
+    names = sorted(source.provides)
+    for asked in [set(chosen) for size in range(6) for chosen in itertools.combinations(names, size)]:
+        given = source.predict(shapes, "test", 0, 2, asked)
+        assert set(given.outputs) == asked
+        assert given.num_slots == 3
+        for name in asked & set(whole.outputs):
+            np.testing.assert_array_equal(given[name], whole[name])
+    # what the task does not give is not given, and asking for it is no mistake
+    assert set(source.predict(shapes, "test", 0, 1, {"depth", "logits", "frames"}).outputs) == {"frames"}
 
 
 def test_attention_of_a_model_without_any_is_refused(shapes):
@@ -162,6 +181,17 @@ def test_validation_leaves_out_what_cannot_be_scored(recall, tmp_path):
     path = write_truth(tmp_path / "t.h5", "val", palette=True, frames=ball_frames(0))
     assert set(validate(recall, path, "val", 2, BATCH)) <= {"mse", "position-iou"}
     assert "mse" in validate(recall, path, "val", 2, BATCH)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_validation_predicts_no_more_episodes_at_a_time_than_it_is_told(recall, tmp_path, monkeypatch, batch):
+    path = write_truth(tmp_path / "t.h5", "val", palette=True, frames=ball_frames(2))
+    read, predict = [], recall.predict_episode
+    monkeypatch.setattr(recall, "predict_episode", lambda frames: read.append(len(frames)) or predict(frames))
+    scores = validate(recall, path, "val", EPISODES, batch)
+    assert read == {1: [1, 1, 1], 2: [2, 1], 3: [3]}[batch]
+    monkeypatch.undo()
+    assert scores == pytest.approx(validate(recall, path, "val", EPISODES, 100))
 
 
 # --- prediction -------------------------------------------------------------------------------------------

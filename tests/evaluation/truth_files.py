@@ -51,11 +51,23 @@ def loosen(path: Path, split: str = "test") -> Path:
     return path
 
 
-def score(truth: Path, predictions: Path, *names: str, num_episodes: int | None = None, **options: Any):
-    """The results of `evaluate` by metric."""
+def score(
+    truth: Path, predictions: Path, *names: str, num_episodes: int | None = None, batch: int = 16, **options: Any
+):
+    """The results of `evaluate` by metric, `batch` episodes read at a time."""
+    read: list[int] = []
     with EpisodeFile(truth, needs_frames=False) as episodes:
-        source = FileSource(predictions, "test")
-        report = evaluate(source, episodes, "test", names, ScoringOptions(**options), num_episodes)
+        report = evaluate(
+            FileSource(predictions, "test"),
+            episodes,
+            "test",
+            names,
+            ScoringOptions(**options),
+            num_episodes,
+            on_progress=lambda done, total: read.append(done),
+            batch_episodes=batch,
+        )
+    assert np.diff(read).tolist()[:1] == [min(batch, read[-1])]
     return {result.metric: result for result in report.results}
 
 

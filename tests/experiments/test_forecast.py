@@ -8,10 +8,10 @@ import pytest
 from slotssm.documents import override
 from slotssm.experiments import presets
 from slotssm.experiments.datasets import spec_of
-from slotssm.experiments.measurement.forecast import BYTES_A_PARAMETER, forecast
 from slotssm.experiments.reproductions import long_context
 from slotssm.experiments.reproductions.cells import Listener, record_path, run_cell
 from slotssm.experiments.reproductions.experiment import Choice
+from slotssm.experiments.reproductions.forecast import BYTES_A_PARAMETER, forecast
 from slotssm.experiments.reproductions.reproduce import EXPERIMENTS
 from slotssm.tasks import build_task
 

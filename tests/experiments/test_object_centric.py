@@ -1,12 +1,19 @@
 """The object-centric comparison: its cells, its table, its figures; what it trains is tested through the command."""
 
+from dataclasses import replace
+
 import pytest
 from own_task import own_task
 
+from generators.writer import generate
+from slotssm.errors import InputError
+from slotssm.experiments.datasets import file_data
 from slotssm.experiments.presets import preset
+from slotssm.experiments.reproductions.cells import Listener, run_cell
 from slotssm.experiments.reproductions.experiment import Choice
 from slotssm.experiments.reproductions.matched import count_parameters
 from slotssm.experiments.reproductions.object_centric import DATA, SCORED, SHOWN, ObjectCentric
+from slotssm.experiments.reproductions.reproduce import EXPERIMENTS
 from slotssm.models import OCSlotSSMConfig, SAViConfig
 
 
@@ -93,3 +100,27 @@ def test_figures_show_both_models(tmp_path):
 
 def test_what_is_shown_are_scores_that_are_computed():
     assert {name.split("/")[0] for name in SHOWN} <= set(SCORED)
+
+
+def test_a_file_takes_the_place_of_the_experiments_own_data(tmp_path):
+    path = tmp_path / "my shapes.h5"
+    recipe = preset("tiny-oc").data
+    generate(recipe.replace(num_train=8, num_val=0, num_test=2), path, workers=1)
+    choice = Choice("tiny", models=("oc-slotssm",), data=(path,))
+    (cell,) = ObjectCentric().cells(choice)
+    assert (cell.name, cell.setting["data"], cell.config.name) == (
+        "my-shapes-oc-slotssm-s0",
+        "my shapes",
+        "my-shapes",
+    )
+    assert cell.config.data == file_data(path)
+    few = cell.config.replace(train=cell.config.train.replace(num_steps=2, batch_size=4))
+    record = run_cell(replace(cell, config=few, metrics=("fg-ari",)), tmp_path / "out", "cpu", Listener())
+    assert record["data_sha256"] == cell.config.data.sha256
+    assert "fg-ari" in record["values"]
+    assert not (tmp_path / "out" / "data").exists()
+
+
+def test_an_experiment_with_data_of_its_own_refuses_a_file(tmp_path):
+    with pytest.raises(InputError, match="`data`: long-context makes its own data"):
+        EXPERIMENTS["long-context"].check(Choice("tiny", data=(tmp_path / "a.h5",)))

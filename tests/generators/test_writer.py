@@ -49,15 +49,6 @@ def test_content_does_not_depend_on_shards(tmp_path: Path, small_shards: None, w
     assert content_hash(tmp_path / "sharded.h5") == whole_hash
 
 
-def test_content_does_not_depend_on_the_number_of_workers(tmp_path: Path, small_shards: None, whole_hash: str) -> None:
-    reports: list[tuple[int, int]] = []
-    generate(small_config(), tmp_path / "two.h5", workers=2, on_progress=lambda *report: reports.append(report))
-    assert content_hash(tmp_path / "two.h5") == whole_hash
-    assert reports[0] == (0, 47)
-    assert reports[-1] == (47, 47)
-    assert reports == sorted(reports)
-
-
 @pytest.mark.parametrize("kind", ["bcb", "bouncing"])
 def test_first_100_episodes_do_not_depend_on_how_many_follow(tmp_path: Path, small_shards: None, kind: str) -> None:
     for count in (100, 200):

@@ -37,8 +37,8 @@ def test_every_query_paints_its_own_square(height, width):
     decoder, columns = piece_decoder(height=height, width=width), width // 4
     assert decoder.grid == (height // 4, columns)
     decoder.layers = nn.ModuleList([])
-    decoder.queries, decoder.head = torch.arange(height / 4 * columns)[:, None], NumberedPixels()
-    image = decoder(torch.zeros(1, 2, 1))[0]
+    decoder.queries, decoder.head = torch.arange(height / 4 * columns)[:, None].expand(-1, 8), NumberedPixels()
+    image = decoder(torch.zeros(1, 2, 8))[0]
     assert image.shape == (3, height, width)
     for channel in range(3):
         for y in range(height):

@@ -6,11 +6,12 @@ import torch
 from model_cases import CASES, DIM, SLOTS, STEPS, TOKENS, build, case_name, close, random_tokens, slots_of
 from torch import nn
 
+from slotssm.config import ModelConfig
+from slotssm.data.spec import DataSpec
 from slotssm.errors import InputError
 from slotssm.layers import Mamba, Reader, SlotEncoder
 from slotssm.models import ModelOutput, ModelState, SlotLayer, SlotModel, SlotSequenceModel
-from slotssm.tasks import ReconstructConfig
-from slotssm.tasks.reconstruct import Reconstruct
+from slotssm.tasks import Reconstruct, ReconstructConfig
 
 
 class RunningMean(SlotModel):
@@ -50,15 +51,16 @@ def test_a_model_that_is_no_stack_serves_a_task():
     task = Reconstruct(
         ReconstructConfig(encoder_channels=(4,), encoder_downsample=2, decoder_channels=(4,), decoder="convolutions"),
         RunningMean(SLOTS, DIM),
-        8,
-        DIM,
+        ModelConfig(kind="running-mean", num_slots=SLOTS, slot_dim=DIM),
+        DataSpec(num_frames=5, height=8, width=8),
     )
     task({"frames": frames})[0].backward()
     assert task.model.maps.weight.grad.any()
     whole, first = task.predict(frames), task.predict(frames[:, :2])
     rest = task.predict(frames[:, 2:], first.state)
-    torch.testing.assert_close(torch.cat([first.masks, rest.masks], 1), whole.masks)
-    assert whole.attention is None
+    torch.testing.assert_close(torch.cat([first["masks"], rest["masks"]], 1), whole["masks"])
+    assert "attention" not in whole
+    assert "attention" not in task.outputs
 
 
 def test_a_model_without_a_step_cannot_be_made():

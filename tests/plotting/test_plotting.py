@@ -38,6 +38,26 @@ def test_storyboard_shows_each_pixel_unchanged():
     assert (board[2] == 7).all(-1).sum() >= 96 * 96
 
 
+@pytest.mark.parametrize(("height", "width"), [(16, 40), (40, 16), (100, 120)])
+def test_storyboard_keeps_the_sides_of_videos_that_are_not_square(height, width):
+    rng = np.random.default_rng(0)
+    videos = rng.integers(0, 255, (2, 3, 1, height, width, 3), dtype=np.uint8)
+    rows = [[Column(str(c), video, (1, 2, 3)) for c, video in enumerate(row)] for row in videos]
+    (board,) = storyboard(rows, num_frames=1)
+    zoom = -(-96 // min(height, width))
+    tall, wide = height * zoom, width * zoom
+    assert board.shape == (2 * (tall + 24) + 6, 3 * (wide + 6) + 6, 3)
+    for r in range(2):
+        for c in range(3):
+            top, left = 6 + r * (tall + 24) + 18, 6 + c * (wide + 6)
+            tile = board[top : top + tall, left : left + wide]
+            np.testing.assert_array_equal(tile, videos[r, c, 0].repeat(zoom, 0).repeat(zoom, 1))
+            # the bar of its colour is as wide as the video
+            bar = (board[top - 4 : top - 1] == (1, 2, 3)).all(-1)
+            assert bar[:, left : left + wide].all()
+            assert not bar[:, left - 6 : left].any()
+
+
 @pytest.mark.parametrize("suffix", [".gif", ".mp4", ".png"])
 def test_animations_are_readable_and_leave_nothing_behind(tmp_path, suffix):
     frames = np.random.default_rng(0).integers(0, 255, (5, 32, 48, 3), dtype=np.uint8)

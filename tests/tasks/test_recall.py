@@ -10,8 +10,9 @@ from generators.bcb import BCBRecipe, make_episode, target_colors
 from generators.paints import PAINTS
 from slotssm.documents import override
 from slotssm.errors import InputError
+from slotssm.experiments.datasets import spec_of
 from slotssm.experiments.presets import preset
-from slotssm.tasks import Recall
+from slotssm.tasks import Recall, build_task
 from slotssm.tasks.recall import prefix_targets
 
 RULES = ("earliest", "frequent")
@@ -238,6 +239,40 @@ def test_prefix_targets_ask_for_masks_and_colours_and_the_papers_protocol_for_fr
     assert task.fields == ("frames",)
     prefix = own_task(override(preset("tiny-bcb"), {"task": {"targets": "prefix"}}, "test"))
     assert prefix.fields == ("frames", "masks", "objects/color")
+
+
+# --- patches of the task and of the data ------------------------------------------------------------------
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("asked", [1, 4])
+def test_patches_of_the_task_go_before_those_of_the_data(asked):
+    """Those of the data (2) are a suggestion: what is read is what data of the asked-for patches would have read."""
+    batch = episodes()
+    task, expected = with_patches(2, patches_per_side=asked).eval(), with_patches(asked).eval()
+    assert torch.equal(task(batch)[0], expected(batch)[0])
+    found = task.predict_episode(batch["frames"])
+    assert torch.equal(found["slots"], expected.predict_episode(batch["frames"])["slots"])
+    assert found["slots"].shape[1] == found.state.num_steps == 5 * asked**2
+    # going on in the middle of an episode, its frames keep their numbers
+    first = task.predict(batch["frames"][:, :3])
+    rest = task.predict(batch["frames"][:, 3:5], first.state)
+    torch.testing.assert_close(rest["slots"], found["slots"][:, 3 * asked**2 :], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("asked", "suggested", "patches"), [(None, 2, 2), (4, 2, 4), (1, 2, 1), (None, None, 1), (2, None, 2)]
+)
+def test_data_suggest_and_the_task_decides(asked, suggested, patches):
+    run = override(preset("tiny-bcb"), {"task": {"patches_per_side": asked}}, "test")
+    spec = spec_of(run.data).replace(patches_per_side=suggested)
+    assert build_task(run, spec).encoder.patches_per_side == patches
+
+
+def test_patches_of_the_task_must_fit_the_frames():
+    run = override(preset("tiny-bcb"), {"task": {"patches_per_side": 3}}, "test")
+    with pytest.raises(InputError, match=r"16 px in 3 patches a side, task\.patches_per_side"):
+        own_task(run)
 
 
 # --- a curriculum of patches ------------------------------------------------------------------------------

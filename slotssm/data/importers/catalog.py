@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from slotssm.data.importers.options import ImportOptions
+from slotssm.data.importers.readers.options import ImportOptions
 from slotssm.data.importers.source import Source
 from slotssm.errors import InputError
 

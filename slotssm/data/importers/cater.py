@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from slotssm.data.episodes import PICTURE, Episode, Field, Layout, categorical, label, numeric
-from slotssm.data.importers.options import ImportOptions
+from slotssm.data.importers.readers.documented import documented
+from slotssm.data.importers.readers.options import ImportOptions
 from slotssm.data.importers.readers.videos import SUFFIXES, read_video
-from slotssm.data.importers.source import Source, Survey, codes, documented, in_order, padded, sizes
+from slotssm.data.importers.source import Source, Survey, codes, in_order, padded, sizes
 from slotssm.data.importers.splitting import UNDIVIDED, assign
 from slotssm.errors import InputError
 from slotssm.files import read_json

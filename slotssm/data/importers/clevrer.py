@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from slotssm.data.episodes import PICTURE, Episode, Field, Layout, categorical, numeric
-from slotssm.data.importers.options import ImportOptions
 from slotssm.data.importers.readers import images, run_lengths
+from slotssm.data.importers.readers.documented import documented
+from slotssm.data.importers.readers.options import ImportOptions
 from slotssm.data.importers.readers.videos import read_video
-from slotssm.data.importers.source import Source, Survey, codes, documented, padded, sizes
+from slotssm.data.importers.source import Source, Survey, codes, padded, sizes
 from slotssm.data.importers.splitting import SPELLINGS, assign
 from slotssm.errors import InputError
 from slotssm.files import read_json

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from slotssm.data.episodes import PICTURE, Episode, Field, Layout, numeric
-from slotssm.data.importers.options import ImportOptions
 from slotssm.data.importers.readers import images
+from slotssm.data.importers.readers.options import ImportOptions
 from slotssm.data.importers.readers.videos import SUFFIXES, read_video
 from slotssm.data.importers.source import Source, Survey, in_order, sizes
 from slotssm.data.importers.splitting import SPELLINGS, UNDIVIDED, assign

@@ -16,10 +16,12 @@ from typing import NamedTuple
 import numpy as np
 
 from slotssm.data.episodes import PICTURE, Episode, Field, Layout, categorical, numeric, standard_layout
-from slotssm.data.importers.options import ImportOptions
+from slotssm.data.importers import kubric_camera
 from slotssm.data.importers.readers import images
+from slotssm.data.importers.readers.documented import documented
+from slotssm.data.importers.readers.options import ImportOptions
 from slotssm.data.importers.readers.tfrecord import RecordFile, values
-from slotssm.data.importers.source import Source, Survey, documented, padded, sizes, visible_pixels
+from slotssm.data.importers.source import Source, Survey, padded, sizes, visible_pixels
 from slotssm.data.importers.splitting import SPELLINGS, assign
 from slotssm.errors import InputError
 
@@ -135,6 +137,8 @@ class MoviSource(Source):
         with documented(place):
             pictures = values(first["video"])
             shape = images.frame(pictures[0], f"{place}, frame 0").shape
+        if self.options.depth and not {"depth", *kubric_camera.LENS} <= first.keys():
+            raise InputError(f"{place} has no depth, or no lens to tell depth along the axis by; leave out `depth`")
         num_objects = 0
         for key in self.keys:
             num_objects = max(num_objects, self._count_objects(key))
@@ -146,6 +150,7 @@ class MoviSource(Source):
             "num_objects": num_objects,
             "features": sorted(name for name in first if name.startswith("instances/")),
             "has_masks": "segmentations" in first,
+            "has_camera": {*kubric_camera.LENS, *kubric_camera.POSE} <= first.keys(),
         }
 
     def _count_objects(self, key: Place) -> int:
@@ -170,8 +175,10 @@ class MoviSource(Source):
         if "image_positions" not in there:
             del fields["objects/position"]
         if self.options.depth:
-            unit = numeric("world units from the camera's centre")
+            unit = numeric("world units")
             fields["depth"] = Field(PICTURE, (num_frames, height, width), "float32", image=True, attrs=unit)
+        if self._sees(survey):
+            fields |= kubric_camera.fields(num_frames)
         fields["num_objects"] = Field((), (), "uint8", attrs=numeric("objects"))
         for theirs, instance in INSTANCES.items():
             if theirs in there:
@@ -197,6 +204,12 @@ class MoviSource(Source):
     def notes(self, survey: Survey) -> list[str]:
         """What has no place in the file."""
         return ["velocities are in world units (objects/world_velocity): the source has none in pixels"]
+
+    def _sees(self, survey: Survey) -> bool:
+        """Whether the camera is known, with one focal length for both axes of the written frames."""
+        _, height, width = self._shape(survey)
+        source_width, source_height = survey["source_size"]
+        return survey["has_camera"] and source_width >= source_height and width * source_height == height * source_width
 
     def _shape(self, survey: Survey) -> tuple[int, int, int]:
         width, height = survey["source_size"]
@@ -229,7 +242,11 @@ class MoviSource(Source):
         if "depth" in layout:
             low, high = np.asarray(values(example["metadata/depth_range"]), np.float32)
             codes = np.stack([images.depth_map(content, f"{place}, depth") for content in pictures("depth")])
-            episode["depth"] = images.sample(codes / np.float32(65535) * (high - low) + low, (height, width))
+            distance = codes / np.float32(65535) * (high - low) + low
+            focal_px = kubric_camera.focal_px(example, distance.shape[2])
+            episode["depth"] = images.sample(kubric_camera.along_axis(distance, focal_px), (height, width))
+        if self._sees(survey):
+            episode |= kubric_camera.pose(example, num_source, kept, width)
         scale = np.array([width, height], np.float64)
         for theirs, instance in INSTANCES.items():
             name = f"objects/{instance.ours}"

@@ -14,8 +14,8 @@ import numpy as np
 
 from slotssm.data.episodes import PICTURE, Episode, Field, Layout, numeric
 from slotssm.data.hdf5 import checked, guarded, has_link, open_plain, undamaged
-from slotssm.data.importers.options import ImportOptions
 from slotssm.data.importers.readers import images
+from slotssm.data.importers.readers.options import ImportOptions
 from slotssm.data.importers.source import Source, Survey, padded, visible_pixels
 from slotssm.data.importers.splitting import SPELLINGS, assign
 from slotssm.errors import InputError

@@ -3,15 +3,14 @@
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from slotssm.data.episodes import Episode, Layout
-from slotssm.data.importers.options import ImportOptions
+from slotssm.data.importers.readers.options import ImportOptions
 from slotssm.errors import InputError
 
 LISTED_FILES = 64
@@ -79,16 +78,6 @@ class Source(ABC):
 
     def close(self) -> None:  # noqa: B027
         """Let go of open files."""
-
-
-@contextmanager
-def documented(place: str) -> Iterator[None]:
-    """Turn what a document that lacks something raises into `InputError`."""
-    try:
-        yield
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
-        raise InputError(f"{place} is not laid out as documented ({reason}); download it again") from None
 
 
 def in_order(paths: Sequence[Path]) -> list[Path]:

@@ -6,7 +6,7 @@ from typing import TypeVar
 import numpy as np
 
 from slotssm.data.episodes import SPLITS
-from slotssm.data.importers.options import DEFAULT_SHARE, ImportOptions
+from slotssm.data.importers.readers.options import DEFAULT_SHARE, ImportOptions
 from slotssm.errors import InputError
 
 SPELLINGS = {"train": "train", "training": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}

@@ -17,7 +17,7 @@ import numpy as np
 
 from slotssm.data.episodes import Episode, EpisodeFile, Layout
 from slotssm.data.importers.catalog import open_source
-from slotssm.data.importers.options import ImportOptions
+from slotssm.data.importers.readers.options import ImportOptions
 from slotssm.data.importers.source import Source, Survey
 from slotssm.data.sharding import (
     Contents,

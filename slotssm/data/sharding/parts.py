@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from slotssm import __version__
 from slotssm.data.episodes import Episode, EpisodeFile, EpisodeWriter, Layout
-from slotssm.data.sharding.work import MakeEpisodes, Shard, Work
+from slotssm.data.sharding.work import DamagedSourceError, MakeEpisodes, Shard, Work
 from slotssm.errors import BusyError, InputError
 from slotssm.files import exclusive, explained, read_json, write_json
 
@@ -34,6 +34,8 @@ def parts_folder(out: Path) -> Path:
 def hold(out: Path) -> Iterator["Parts"]:
     """Hold the folder of parts of `out`, which is made; it goes at the end if nothing in it could be continued.
 
+    So it does with all that is in it if the source turns out to be damaged.
+
     Raises:
         BusyError: another process holds it.
         InputError: it cannot be made.
@@ -43,6 +45,9 @@ def hold(out: Path) -> Iterator["Parts"]:
     stack = _taken(parts)
     try:
         yield parts
+    except DamagedSourceError:
+        parts.discard()
+        raise
     finally:
         try:
             if not parts.is_begun():
@@ -112,10 +117,13 @@ class Parts:
 
     def make(self) -> None:
         """Make the folder unless it is there."""
-        if self.folder.exists() and not self.folder.is_dir():
-            raise InputError(f"{self.shown} is in the way: it is not a folder; remove it or choose another `out`")
         with explained(self.shown):
-            self.folder.mkdir(exist_ok=True)
+            try:
+                self.folder.mkdir(exist_ok=True)
+            except FileExistsError:
+                raise InputError(
+                    f"{self.shown} is in the way: it is not a folder; remove it or choose another `out`"
+                ) from None
 
     def names(self) -> list[str]:
         """Names of the files; folders are not ours, nor is what NFS keeps of removed files that are open."""

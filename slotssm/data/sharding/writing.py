@@ -6,12 +6,12 @@ could write a share of them, and the last one join.
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from slotssm.data.episodes import EpisodeFile, EpisodeWriter
 from slotssm.data.sharding.parts import Parts, ShardWriter, as_json, hold, parts_folder
-from slotssm.data.sharding.work import Contents, DamagedSourceError, ProgressCallback, Shard, Work
+from slotssm.data.sharding.work import Contents, ProgressCallback, Shard, Work
 from slotssm.data.sharding.workers import open_pool, write_in_pool
 from slotssm.errors import InputError, Interrupted
 from slotssm.files import explained, make_folder, refuse_existing, sync
@@ -66,25 +66,26 @@ def write_episodes(
         DamagedSourceError: as raised by the functions of `work`; nothing is left.
         Interrupted: SIGINT or SIGTERM arrived; `resume` continues.
     """
+    refuse_existing(out, force=True)  # refuses a path that cannot even be looked for
     if out.is_dir():
         raise InputError(f"{out} is a folder; choose a file for `out`")
     if _is_finished(work, out, resume, force) and not parts_folder(out).exists():
         return False
     make_folder(out.parent)
-    with stop_requests() as stop, hold(out) as parts:
+    with ExitStack() as stack:
+        parts = stack.enter_context(hold(out))
         # decided again: until now another process may have finished the file, or left its parts
         if _is_finished(work, out, resume, force):
             if parts.belongs_to(work):
                 parts.discard()
             return False
         found = parts.begin(work, resume, force)
-        try:
-            contents = work.prepare(found)
+        # may take long, and can be interrupted at once, since nothing is written yet
+        contents = work.prepare(found)
+        # from here on until the folder is given back, a signal waits for a moment at which nothing is lost
+        with stop_requests() as stop, stack.pop_all():
             _write(work, contents, parts, out, force, stop, on_progress)
-        except DamagedSourceError:
-            parts.clear()
-            raise
-        return True
+    return True
 
 
 def _is_finished(work: Work, out: Path, resume: bool, force: bool) -> bool:

@@ -20,12 +20,14 @@ class Choice:
         models: names of models.
         seeds: seeds of weights and batches.
         lengths: sequence lengths L.
+        data: episode files to compare on in place of the experiment's own data.
     """
 
     scale: str = "cpu"
     models: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
     lengths: tuple[int, ...] = ()
+    data: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Experiment(ABC):
     name: ClassVar[str]
     models: ClassVar[tuple[str, ...]]
     scales: ClassVar[Mapping[str, Scale]]
+    takes_files: ClassVar[bool] = False
+    """Whether it can be run on other data than its own."""
 
     @abstractmethod
     def cells(self, choice: Choice) -> list[Cell]:
@@ -88,6 +92,8 @@ class Experiment(ABC):
         for seed in choice.seeds:
             if not 0 <= seed < 2**32:
                 raise InputError(f"`seeds` {seed} must be between 0 and 2^32 - 1")
+        if choice.data and not self.takes_files:
+            raise InputError(f"`data`: {self.name} makes its own data and cannot be run on a file")
         known = self.lengths(choice.scale)
         if choice.lengths and not known:
             raise InputError(f"`lengths`: {self.name} has no sequence lengths to choose from")

@@ -13,7 +13,7 @@ from slotssm.experiments.reproductions import paper_numbers
 from slotssm.experiments.reproductions.cells import Cell, Record, Setting, TrainingCell
 from slotssm.experiments.reproductions.comparison import Row, Table, compare
 from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale
-from slotssm.experiments.reproductions.matched import SEQUENCE_MODELS, with_model
+from slotssm.experiments.reproductions.matched import SEQUENCE_MODELS, configs_of, sizes_note, with_model
 from slotssm.plotting import Bar, write_bars
 
 METRICS = ("mse", "color-accuracy", "position-iou", "white-floor")
@@ -231,4 +231,5 @@ def _notes(rows: Sequence[Row]) -> tuple[str, ...]:
     if len(sizes) > 1 and "slotssm" in sizes:
         shares = ", ".join(f"{model} {count / sizes['slotssm']:.2f}" for model, count in sizes.items())
         notes.append(f"parameters relative to slotssm: {shares}.")
-    return tuple(notes)
+    notes.append(sizes_note(configs_of(rows)))
+    return tuple(filter(None, notes))

@@ -1,12 +1,15 @@
 """Baselines of the size of a SlotSSM or an OC-SlotSSM: the same widths, depths, encoder and decoder."""
 
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import torch
 from torch import nn
 
 from slotssm.config import ModelConfig, RunConfig
+from slotssm.documents import load
 from slotssm.errors import InputError
+from slotssm.experiments.reproductions.comparison import Row
 from slotssm.models import SequenceModelConfig, build_model
 from slotssm.registry import MODELS
 
@@ -69,6 +72,37 @@ def matched(reference: ModelConfig, name: str) -> ModelConfig:
             f"{name} cannot be given the size of this {reference.kind}: it would have {ratio:.2f} times its parameters"
         )
     return found
+
+
+def configs_of(rows: Sequence[Row]) -> dict[str, ModelConfig]:
+    """Configurations of the models in a table, from the records that it was made from."""
+    found: dict[str, ModelConfig] = {}
+    for row in rows:
+        document = row.records[0]["config"]["model"]
+        config = load(MODELS.config_class(document), document, row.model)
+        assert isinstance(config, ModelConfig)
+        found.setdefault(row.model, config)
+    return found
+
+
+def sizes_note(configs: Mapping[str, ModelConfig]) -> str:
+    """What to know of the sizes of models in a table: shares of parameters that cannot have any effect.
+
+    Queries and keys of attention among one slot have none, since a softmax over one key is 1.
+
+    Args:
+        configs: names of models to their configurations.
+    """
+    unused = {name: 1 - count_used_parameters(config) / count_parameters(config) for name, config in configs.items()}
+    shown = ", ".join(f"{name} {share:.0%}" for name, share in unused.items() if share >= 0.01)
+    return f"parameters of the sequence model without effect, counted all the same: {shown}." if shown else ""
+
+
+@cache
+def count_used_parameters(config: ModelConfig) -> int:
+    """Parameters of a model that can have an effect."""
+    with torch.device("meta"):
+        return build_model(config).count_used_parameters()
 
 
 @cache

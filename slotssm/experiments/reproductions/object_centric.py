@@ -1,11 +1,12 @@
 """Object-centric learning (paper, section 7.3): OC-SlotSSM beside SAVi, by what their slots own and know."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 from slotssm.config import RunConfig
-from slotssm.experiments.datasets import spec_of
+from slotssm.experiments.datasets import file_data, spec_of
 from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions import paper_numbers
 from slotssm.experiments.reproductions.cells import Cell, Record, Setting, TrainingCell
@@ -49,6 +50,7 @@ class ObjectCentric(Experiment):
 
     name = "object-centric"
     models = OBJECT_MODELS
+    takes_files = True
     scales = MappingProxyType(
         {
             scale: Scale(next(iter(presets.values())), (0,) if scale == "tiny" else (0, 1, 2))
@@ -60,13 +62,13 @@ class ObjectCentric(Experiment):
         """One cell for every data set, model and seed."""
         return [
             TrainingCell(
-                f"{data}-{model}-s{seed}",
+                f"{_word(data)}-{model}-s{seed}",
                 model,
                 _setting(data, base),
                 with_model(base, model).replace(seed=seed),
                 SCORED,
             )
-            for data, base in ((data, preset(name)) for data, name in DATA[choice.scale].items())
+            for data, base in _bases(choice).items()
             for model in choice.models or self.models
             for seed in choice.seeds or self.scales[choice.scale].seeds_of(model)
         ]
@@ -107,6 +109,20 @@ class ObjectCentric(Experiment):
             drawn.append(folder / f"{name}.png")
             write_bars(bars, drawn[-1], "object-centric learning", "data", label)
         return drawn
+
+
+def _bases(choice: Choice) -> dict[str, RunConfig]:
+    """Names of data sets to runs: the scale's own, or its first preset on each of the chosen files."""
+    presets = DATA[choice.scale]
+    if not choice.data:
+        return {data: preset(name) for data, name in presets.items()}
+    first = preset(next(iter(presets.values())))
+    return {path.stem: first.replace(name=_word(path.stem), data=file_data(path)) for path in choice.data}
+
+
+def _word(text: str) -> str:
+    """A name for a run: what it may not hold becomes a dash."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip("._-") or "data"
 
 
 def _setting(data: str, base: RunConfig) -> Setting:

@@ -108,6 +108,8 @@ def reproduce(
     """
     with stop_requests() as stop:
         for index, cell in enumerate(cells):
+            if stop:
+                raise Interrupted(f"{stop.signal_name} before {cell.name}; the same command continues")
             done = read_record(cell, folder)
             if done is not None and not (retry_failed and done["failed"]):
                 continue
@@ -118,8 +120,6 @@ def reproduce(
                 continue
             if record["failed"]:
                 on_note(f"{cell.name}: {record['failed']}")
-            if stop:
-                raise Interrupted(f"{stop.signal_name} after {cell.name}; the same command continues")
     return compile_result(experiment, choice, folder)
 
 

@@ -12,7 +12,7 @@ from slotssm.experiments.reproductions import paper_numbers
 from slotssm.experiments.reproductions.cells import Cell, Record, Setting, TrainingCell
 from slotssm.experiments.reproductions.comparison import Row, Table, compare
 from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale
-from slotssm.experiments.reproductions.matched import with_model
+from slotssm.experiments.reproductions.matched import configs_of, sizes_note, with_model
 from slotssm.plotting import Curve, write_lines
 
 METRICS = ("mse", "psnr", "ssim")
@@ -97,7 +97,8 @@ class VideoPrediction(Experiment):
                 lines.append((label, "–", f"{value:.4f}", ratio, *at, "–", "–", "–", "–"))
         frames = tuple(f"frame {frame}" for frame in paper_numbers.VIDEO_PREDICTION_STEPS)
         columns = ("model", "parameters", "MSE", "MSE / SlotSSM's", *frames, "PSNR", "SSIM", "seeds", "paper's ratio")
-        return Table(f"Video prediction, scale {choice.scale}", columns, lines, _NOTES)
+        notes = filter(None, (*_NOTES, sizes_note(configs_of(rows))))
+        return Table(f"Video prediction, scale {choice.scale}", columns, lines, tuple(notes))
 
     def draw(self, rows: Sequence[Row], folder: Path) -> list[Path]:
         """Error over the steps of the roll-out, as in the paper's figure 4."""

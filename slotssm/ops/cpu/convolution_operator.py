@@ -7,8 +7,8 @@ from torch import Tensor
 
 from slotssm.ops.cpu import threads
 from slotssm.ops.cpu.tiling import as_array, divide
-from slotssm.ops.dtypes import dtype_name
-from slotssm.ops.operators import Computation, DifferentiableOperator
+from slotssm.ops.operators.dtypes import dtype_name
+from slotssm.ops.operators.registration import Computation, DifferentiableOperator
 
 
 def _forward_kernel(dtype: str) -> Any:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from slotssm.ops.cpu import threads
 from slotssm.ops.cpu.tiling import SCAN_CHUNK_STEPS, as_array, divide
-from slotssm.ops.dtypes import dtype_name, state_dtype
-from slotssm.ops.operators import Computation, DifferentiableOperator
+from slotssm.ops.operators.dtypes import dtype_name, state_dtype
+from slotssm.ops.operators.registration import Computation, DifferentiableOperator
 
 
 def _kernel_inputs(

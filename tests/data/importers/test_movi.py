@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from foreign_files import example, jpeg, movi_features, png, write_movi, write_tfrecord
+from scipy.spatial.transform import Rotation
 
 FRAMES, SIZE = 5, 32
 CLASSES = {"shape": "shape_label", "size": "size_label", "color": "color_label", "material": "material_label"}
@@ -48,8 +49,7 @@ def check_scene(ours, scene, num):
     assert ours["num_objects"] == there
     np.testing.assert_array_equal(ours["frames"], scene["_frames"])
     np.testing.assert_array_equal(ours["masks"], scene["_masks"])
-    # float32 as TFDS documents it: depth / 65535 * (max - min) + min
-    np.testing.assert_allclose(ours["depth"], scene["_depth"] / 65535 * (9.25 - 2.5) + 2.5, rtol=1e-6)
+    check_camera(ours, scene)
 
     def instance(name):
         return scene[f"instances/{name}"]
@@ -72,6 +72,22 @@ def check_scene(ours, scene, num):
         if name.startswith("objects/"):
             assert values.shape[: 1 if name in FIXED else 2] == ((num,) if name in FIXED else (FRAMES, num))
             assert not (values[there:] if name in FIXED else values[:, there:]).any()
+
+
+def check_camera(ours, scene):
+    """Points on the rays through the pixels, at the stored distances, and the camera that sees them there."""
+    # as TFDS documents it: depth / 65535 * (max - min) + min, from the camera's centre
+    distance = scene["_depth"] / 65535 * (9.25 - 2.5) + 2.5
+    y, x = (np.indices((SIZE, SIZE)) + 0.5 - SIZE / 2) / (35 / 32 * SIZE)
+    rays = np.stack([x, y, np.ones_like(x)], axis=-1)
+    points = distance[..., None] * rays / np.linalg.norm(rays, axis=-1, keepdims=True)
+    np.testing.assert_allclose(ours["depth"], points[..., 2], rtol=1e-6)
+    np.testing.assert_allclose(ours["camera/focal_px"], 35 / 32 * SIZE)
+    np.testing.assert_array_equal(ours["camera/position"], scene["camera/positions"])
+    for rotation, (w, *xyz) in zip(ours["camera/rotation"], scene["camera/quaternions"].astype(float), strict=True):
+        # Blender's axes are right, up, backward
+        expected = Rotation.from_quat([*xyz, w]).as_matrix() * [1, -1, -1]
+        np.testing.assert_allclose(rotation, expected, atol=1e-6)
 
 
 def check_boxes(boxes, scene):
@@ -97,6 +113,7 @@ def test_other_variants_have_other_properties(tmp_path, imported):
     assert {"category", "scale", "dynamic"} <= {name.rpartition("/")[2] for name in found}
     assert "test/objects/color" not in found
     assert "test/depth" not in found
+    assert "test/camera/rotation" in found
     for index, scene in enumerate(scenes["test"]):
         there = int(scene["metadata/num_instances"][0])
         np.testing.assert_array_equal(found["test/objects/category"][index, :there], scene["instances/category"])
@@ -124,6 +141,25 @@ def test_size_frames_limit_and_splits(source, imported):
     there = int(scene["metadata/num_instances"][0])
     expected = scene["instances/image_positions"].transpose(1, 0, 2)[[0, 2]] * (16, 8)
     np.testing.assert_allclose(found["test/objects/position"][0, :, :there], expected, rtol=1e-6)
+
+
+def test_a_camera_with_two_focal_lengths_is_left_out(source, imported):
+    """Where sides are scaled apart; depth is of the rays all the same, the nearest pixel of each."""
+    found, _ = imported("movi", source[0], size=(16, 8), depth=True)
+    whole, _ = imported("movi", source[0], depth=True)
+    assert not any("camera" in name for name in found)
+    np.testing.assert_array_equal(found["train/depth"], whole["train/depth"][:, :, 2::4, 1::2])
+    half, _ = imported("movi", source[0], size=(16, 16))
+    np.testing.assert_allclose(half["train/camera/focal_px"], 35 / 32 * 16)
+
+
+def test_depth_without_a_lens_is_refused(tmp_path, imported, refused):
+    scene = movi_features(np.random.default_rng(0), 2, FRAMES, SIZE, "a")
+    public = {k: v for k, v in scene.items() if not k.startswith(("_", "camera/sensor"))}
+    path = write_tfrecord(tmp_path / "movi_a-test.tfrecord-00000-of-00001", [example(public)])
+    refused("movi", path, "no lens to tell depth along the axis by", "`depth`", depth=True)
+    found, _ = imported("movi", path)
+    assert not any("camera" in name for name in found)
 
 
 def test_one_shard_is_a_source_too(source, imported):

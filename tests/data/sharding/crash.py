@@ -17,6 +17,7 @@ from small_work import Make, small_work
 from slotssm.data.contents import content_hash
 from slotssm.data.sharding import write_episodes
 from slotssm.errors import Interrupted
+from slotssm.interrupts import Stopped, raise_signals
 
 EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir"}
 OLD, NEW = Make(seed=1), Make(seed=2)
@@ -43,9 +44,10 @@ def stopped_child(out: Path, number: int, count: int, force: bool) -> int:
         sys.addaudithook(on_event)
         code = 1
         try:
+            raise_signals()  # as the command line does
             write(out, NEW, force=force)
             code = 0
-        except Interrupted:
+        except (Interrupted, Stopped):
             code = 3
         except BaseException as error:
             print(repr(error), file=sys.stderr)

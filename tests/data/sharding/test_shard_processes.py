@@ -160,8 +160,9 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     assert num_shards(out) < 200
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("whole_group", [False, True])
+@pytest.mark.parametrize(
+    ("number", "whole_group"), [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGINT, True)]
+)
 def test_a_polite_signal_stops_resumable(tmp_path: Path, number: signal.Signals, whole_group: bool) -> None:
     """Schedulers and terminals signal the workers too."""
     out = tmp_path / "d.h5"

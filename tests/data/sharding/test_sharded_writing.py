@@ -4,51 +4,20 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from cutting import PowerCut, cut_at, cut_short, names
 from small_work import LAYOUT, Make, episode, small_work
 
 from slotssm.data.contents import content_hash
 from slotssm.data.episodes import EpisodeFile, standard_layout
-from slotssm.data.sharding import DamagedSourceError, parts, shard_length, write_episodes, writing
-from slotssm.errors import BusyError, InputError, Interrupted
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-class PowerCut(Exception):
-    """Raised in the middle of the work."""
-
-
-def cut_at(number: int) -> Callable[[int, int], None]:
-    def on_progress(done: int, total: int) -> None:
-        if done == number:
-            raise PowerCut
-
-    return on_progress
-
-
-def cut_short(out: Path, seed: int = 0) -> Path:
-    """Leave a work after eight of its episodes."""
-    with pytest.raises(PowerCut):
-        write_episodes(small_work(Make(seed)), out, on_progress=cut_at(9))
-    return out.with_name(out.name + ".parts")
-
-
-@pytest.fixture(scope="module")
-def hashes(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
-    """Content of the small data set by seed."""
-    folder = tmp_path_factory.mktemp("whole")
-    for seed in (0, 1):
-        write_episodes(small_work(Make(seed)), folder / f"{seed}.h5")
-    return {seed: content_hash(folder / f"{seed}.h5") for seed in (0, 1)}
+from slotssm.data.sharding import Contents, DamagedSourceError, parts, shard_length, write_episodes, writing
+from slotssm.errors import InputError, Interrupted
 
 
 def test_every_episode_lies_where_its_index_says(tmp_path: Path) -> None:
@@ -113,7 +82,7 @@ def test_resume_makes_only_what_is_missing_and_remembers_what_was_found(tmp_path
 
     work = small_work()
     prepare = work.prepare
-    object.__setattr__(work, "prepare", lambda found: (looked.append(found), prepare(found))[1])
+    work = replace(work, prepare=lambda found: (looked.append(found), prepare(found))[1])
     write_episodes(work, tmp_path / "d.h5", resume=True, on_progress=lambda *report: reports.append(report))
     assert looked == [{"looked": 1}]
     assert reports[0] == (8, 23)
@@ -323,6 +292,26 @@ def test_what_arrives_beside_the_lock_is_not_overwritten(tmp_path: Path) -> None
     assert write_episodes(small_work(), out, resume=True)
 
 
+@pytest.mark.parametrize("length", [252, 300])
+def test_a_name_that_is_too_long(tmp_path: Path, length: int) -> None:
+    """Too long with the ending of the parts, and too long by itself."""
+    with pytest.raises(InputError, match=r"File name too long; choose another `out`"):
+        write_episodes(small_work(), tmp_path / ("x" * length))
+    assert names(tmp_path) == []
+
+
+def test_preparation_is_interrupted_at_once_and_leaves_nothing(tmp_path: Path) -> None:
+    """It may take minutes to look at a source, and nothing is written before."""
+
+    def prepare(found: object) -> Contents:
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("still at work")
+
+    with pytest.raises(KeyboardInterrupt):
+        write_episodes(replace(small_work(), prepare=prepare), tmp_path / "d.h5")
+    assert names(tmp_path) == []
+
+
 def test_file_in_the_way_of_the_parts(tmp_path: Path) -> None:
     (tmp_path / "d.h5.parts").write_text("mine")
     with pytest.raises(InputError, match=r"d\.h5\.parts is in the way: it is not a folder"):
@@ -334,88 +323,3 @@ def test_shards_say_nothing_in_the_finished_file(tmp_path: Path) -> None:
     write_episodes(small_work(), tmp_path / "d.h5")
     with h5py.File(tmp_path / "d.h5") as file:
         assert set(file.attrs) == {"format", "format_version", "generator", "seed"}
-
-
-# --- the lock -----------------------------------------------------------------------------------------------
-
-
-def test_parts_in_use_are_refused_whatever_is_asked(tmp_path: Path) -> None:
-    out = tmp_path / "d.h5"
-    left = names(cut_short(out))
-    with parts.hold(out):
-        for how in ({}, {"resume": True}, {"force": True}, {"resume": True, "force": True}):
-            with pytest.raises(BusyError, match="in use by another process"):
-                write_episodes(small_work(Make(1)), out, **how)
-    assert names(tmp_path / "d.h5.parts") == left
-
-
-@pytest.mark.parametrize("finished", [True, False])
-@pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("how", [{}, {"resume": True}, {"force": True}, {"resume": True, "force": True}])
-def test_all_is_decided_again_once_the_lock_is_held(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    hashes: dict[int, str],
-    how: dict[str, bool],
-    seed: int,
-    finished: bool,
-) -> None:
-    """Seed 0 is written, or begun, after a second starter has looked and before it has the lock."""
-    out, make_folder = tmp_path / "d.h5", writing.make_folder
-
-    def slowly(folder: Path) -> None:
-        monkeypatch.undo()
-        if finished:
-            write_episodes(small_work(Make(0)), out)
-        else:
-            cut_short(out)
-        make_folder(folder)
-
-    monkeypatch.setattr(writing, "make_folder", slowly)
-    resume, force = how.get("resume", False), how.get("force", False)
-    reports: list[tuple[int, int]] = []
-    # what is there may only be continued by its own plan; what is complete may be overwritten, by force
-    refused = not (resume and seed == 0) and not (force and (finished or not resume))
-    if refused:
-        with pytest.raises(InputError, match="exists already" if finished else "unfinished|begun with other settings"):
-            write_episodes(small_work(Make(seed)), out, **how)
-        assert names(tmp_path) == ["d.h5" if finished else "d.h5.parts"]
-        if not finished:
-            write_episodes(small_work(Make(0)), out, True, False, lambda *report: reports.append(report))
-            assert reports[0] == (8, 23)
-        assert content_hash(out) == hashes[0]
-        return
-    is_new = write_episodes(small_work(Make(seed)), out, **how)
-    assert is_new == (not (finished and resume and seed == 0))
-    assert content_hash(out) == hashes[seed]
-    assert names(tmp_path) == ["d.h5"]
-
-
-@pytest.mark.parametrize("successor", [False, True])
-def test_the_lock_of_a_removed_folder_is_no_lock(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, successor: bool
-) -> None:
-    """The last holder removes lock and folder after we opened the one and before we lock it; somebody may come next."""
-    out, exclusive, locked = tmp_path / "d.h5", parts.exclusive, []
-    next_one = parts.hold(out)
-
-    @contextmanager
-    def late(path: Path) -> Iterator[None]:
-        with exclusive(path):
-            if not locked:
-                locked.append(path)
-                path.unlink()
-                path.parent.rmdir()
-                if successor:
-                    next_one.__enter__()
-            yield
-
-    monkeypatch.setattr(parts, "exclusive", late)
-    if successor:
-        with pytest.raises(BusyError), parts.hold(out):
-            pass
-        next_one.__exit__(None, None, None)
-    else:
-        with parts.hold(out), pytest.raises(BusyError), exclusive(tmp_path / "d.h5.parts" / "lock"):
-            pass
-    assert names(tmp_path) == []

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from slotssm.data.importers.source import documented
+from slotssm.data.importers.readers.documented import documented
 from slotssm.errors import InputError
 
 

@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import google_crc32c
 import numpy as np
 
-from slotssm.data.importers.readers.checksum import masked_crc32c
 from slotssm.errors import InputError
 
 HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")
+MASK_DELTA = 0xA282EAD8
+"""TensorFlow's `crc32c.h`."""
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 
 Values = list[bytes] | np.ndarray
@@ -88,6 +90,12 @@ class RecordFile:
             return _features(view)
         except (ValueError, IndexError) as error:
             raise InputError(f"{self.path}: record {index} is not a tf.train.Example ({error})") from None
+
+
+def masked_crc32c(content: bytes | memoryview) -> int:
+    """What TFRecord files store: the CRC rotated right by 15 bits plus a constant, so that CRCs of CRCs stay good."""
+    crc = google_crc32c.value(bytes(content))
+    return ((crc >> 15 | crc << 17) + MASK_DELTA) & 0xFFFFFFFF
 
 
 def _varint(view: memoryview, position: int) -> tuple[int, int]:

@@ -9,8 +9,8 @@ from typing import IO
 import numpy as np
 from imageio_ffmpeg import get_ffmpeg_exe
 
-from slotssm.data.importers.options import ImportOptions
 from slotssm.data.importers.readers.images import resize_frame
+from slotssm.data.importers.readers.options import ImportOptions
 from slotssm.errors import InputError
 
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")

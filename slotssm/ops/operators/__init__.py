@@ -1,0 +1,1 @@
+"""Kernels as operators of torch: schema, shapes without data, gradients, and the dtypes that they take."""
