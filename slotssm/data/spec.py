@@ -125,7 +125,7 @@ def read_spec(episodes: EpisodeFile, split: str | None = None) -> DataSpec:
                 "them with one shape"
             )
     shared = {name: field for name, field in first.fields.items() if all(o.fields.get(name) == field for o in others)}
-    return first.model_copy(update={"fields": shared})
+    return first.replace(fields=shared)
 
 
 def _split_spec(episodes: EpisodeFile, split: str) -> DataSpec:
@@ -149,7 +149,7 @@ def _spec(fields: dict[str, FieldSpec], attributes: Mapping[str, Any], place: st
         if name in attributes:
             value = attributes[name]
             document[name] = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-    return load(DataSpec, document, place).model_copy(update={"fields": fields})
+    return load(DataSpec, document, place).replace(fields=fields)
 
 
 def _field_spec(
