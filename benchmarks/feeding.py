@@ -25,16 +25,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
-from slotssm.config.recipes import bouncing_fields
-from slotssm.experiments.provenance import machine
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from generators.bouncing_recipe import BouncingRecipe
+from generators.bouncing_recipe import BouncingRecipe, bouncing_fields
 from generators.writer import generate
 from slotssm.config import RecipeData
 from slotssm.data.clips import Clips, episode_order
 from slotssm.data.loader import Loader
+from slotssm.experiments.measurement.provenance import machine
 
 BATCH_SIZE, CLIP_LEN, NUM_FRAMES, SIZE_PX = 32, 16, 24, 128
 CLIPS = Clips.contiguous(CLIP_LEN)

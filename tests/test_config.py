@@ -212,7 +212,11 @@ def test_a_value_has_no_keys_below_it() -> None:
         (RECALL, "train.batchsize=9", "`assignments`: unknown key train.batchsize; did you mean batch_size?"),
         (RECALL, "trian.num_steps=9", "`assignments`: unknown key trian; did you mean train?"),
         (RECALL, "model.num_slot=9", "`assignments`: unknown key model.num_slot; did you mean num_slots?"),
-        (RECALL, "model.time_mixer.dstate=9", "`assignments`: unknown key model.time_mixer.dstate; did you mean d_state?"),
+        (
+            RECALL,
+            "model.time_mixer.dstate=9",
+            "`assignments`: unknown key model.time_mixer.dstate; did you mean d_state?",
+        ),
         (RECALL, "data.recipe.radius=9", "`assignments`: unknown key data.recipe.radius; did you mean radius_px?"),
         (RECONSTRUCT, "data.recipe.color=9", "`assignments`: unknown key data.recipe.color; did you mean colors?"),
         (RECONSTRUCT, "data.num_tests=9", "`assignments`: unknown key data.num_tests; did you mean num_test?"),
@@ -242,7 +246,11 @@ def test_a_key_of_another_kind_is_unknown() -> None:
         (RECALL, "train.learning_rate=NaN", "`assignments`: train.learning_rate: Input should be a finite number"),
         (RECALL, "train.weight_decay=Infinity", "`assignments`: train.weight_decay: Input should be a finite number"),
         (RECALL, "train=3", "`assignments`: train: Input should be a valid dictionary"),
-        (RECALL, "data.recipe.rule=latest", "`assignments`: data.recipe.rule: Input should be 'earliest' or 'frequent'"),
+        (
+            RECALL,
+            "data.recipe.rule=latest",
+            "`assignments`: data.recipe.rule: Input should be 'earliest' or 'frequent'",
+        ),
         (RECALL, "data.recipe.kind=movi", "`assignments`: data.recipe: kind 'movi' is unknown; there are "),
         (RECALL, "model.kind=rnn", "`assignments`: model: kind 'rnn' is unknown; did you mean slot-rnn?"),
         (RECALL, "model.time_mixer.kind=rnn", "`assignments`: model.time_mixer: kind 'rnn' is unknown; there are "),
@@ -250,18 +258,34 @@ def test_a_key_of_another_kind_is_unknown() -> None:
         (RECALL, "data.seed=-1", "`assignments`: data.seed: Input should be greater than or equal to 0"),
         (RECALL, "name=../up", "`assignments`: name: String should match pattern"),
         (RECALL, "model.num_heads=5", "`assignments`: model: num_heads 5 does not divide slot_dim 64"),
-        (RECALL, "data.recipe.patches_per_side=7", "`assignments`: data.recipe: patches_per_side 7 does not divide size_px 64"),
+        (
+            RECALL,
+            "data.recipe.patches_per_side=7",
+            "`assignments`: data.recipe: patches_per_side 7 does not divide size_px 64",
+        ),
         (RECALL, "data.recipe.kind=bouncing", "task 'recall' needs data of Blinking Color Balls (generator 'bcb')"),
         (RECALL, "task.piece_px=5", "task.piece_px 5 does not divide the frame of 64 x 64 px; take a divisor"),
-        (RECALL, "task.piece_px=32", "task.piece_px 32 does not divide the patch of 16 px (64 px in 4 patches a side, "),
+        (
+            RECALL,
+            "task.piece_px=32",
+            "task.piece_px 32 does not divide the patch of 16 px (64 px in 4 patches a side, ",
+        ),
         (RECALL, "task.patches_per_side=3", "task.piece_px 4 does not divide the patch of 21.3333 px (64 px in 3 "),
         (RECALL, "train.clip_len=2", "task 'recall' reads whole episodes: train.clip_len must be 0"),
         (RECONSTRUCT, "train.clip_len=31", "train.clip_len 31 exceeds the 30 frames of an episode"),
         (RECONSTRUCT, "data.recipe.size_px=62", "frames of 62 x 62 px must have sides that are multiples of 4"),
         (RECONSTRUCT, "task.encoder_downsample=3", "task.encoder_downsample 3 is not a power of two"),
-        (RECONSTRUCT, 'data.recipe.colors=["pink"]', "`assignments`: data.recipe.colors.0: Input should be 'white', 'red'"),
+        (
+            RECONSTRUCT,
+            'data.recipe.colors=["pink"]',
+            "`assignments`: data.recipe.colors.0: Input should be 'white', 'red'",
+        ),
         (RECONSTRUCT, "data.recipe.min_objects=6", "`assignments`: data.recipe: min_objects 6 exceeds max_objects 5"),
-        (RECONSTRUCT, "data.recipe.radii_px=[9, 6]", "`assignments`: data.recipe: radii_px must be two ascending values"),
+        (
+            RECONSTRUCT,
+            "data.recipe.radii_px=[9, 6]",
+            "`assignments`: data.recipe: radii_px must be two ascending values",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_path_and_the_fault(
@@ -276,7 +300,11 @@ def test_a_wrong_value_is_refused_with_its_path_and_the_fault(
         ("mamba2", "headdim=24", "`assignments`: model: time_mixer.headdim 24 does not divide expand * slot_dim = 128"),
         ("mamba2", "ngroups=3", "`assignments`: model: time_mixer.ngroups 3 does not divide the 8 heads of Mamba-2"),
         ("mamba2", "expand=0.01", "`assignments`: model: time_mixer.expand must leave at least one channel"),
-        ("mamba2", "chunk_size=0", "`assignments`: model.time_mixer.chunk_size: Input should be greater than or equal to 1"),
+        (
+            "mamba2",
+            "chunk_size=0",
+            "`assignments`: model.time_mixer.chunk_size: Input should be greater than or equal to 1",
+        ),
         ("mamba2", "head_dim=8", "`assignments`: unknown key model.time_mixer.head_dim; did you mean headdim?"),
         ("s4d", "d_state=5", "`assignments`: model.time_mixer.d_state: Input should be a multiple of 2"),
         ("s4d", "d_conv=4", "`assignments`: unknown key model.time_mixer.d_conv"),
@@ -292,7 +320,10 @@ def test_a_wrong_time_mixer_is_refused(kind: str, assignment: str, message: str)
     ("assignment", "message"),
     [
         ("task.curriculum=[[3, 9]]", "task.piece_px 4 does not divide the patch of 21.3333 px"),
-        ("task.curriculum=[[1, 9], [32, 9]]", "task.piece_px 4 does not divide the patch of 2 px (64 px in 32 patches a side, "),
+        (
+            "task.curriculum=[[1, 9], [32, 9]]",
+            "task.piece_px 4 does not divide the patch of 2 px (64 px in 32 patches a side, ",
+        ),
         ("task.curriculum=[[128, 9]]", "task.piece_px 4 does not divide the patch of 0.5 px"),
         ("task.curriculum=[[0, 9]]", "`assignments`: task.curriculum.0.0: Input should be greater than 0"),
         ("task.curriculum=[[1, 9], [2, 0]]", "`assignments`: task.curriculum.1.1: Input should be greater than 0"),
@@ -446,7 +477,7 @@ def test_only_pixels_of_the_palette_are_classified() -> None:
 
 def test_a_preset_of_bouncing_shapes_is_known_by_its_name() -> None:
     assert {"easy", "medium", "hard", "white-balls"} == set(BOUNCING_PRESETS)
-    with pytest.raises(InputError, match="`preset` harder is unknown; there are white-balls, easy, medium, hard"):
+    with pytest.raises(InputError, match=r"`preset` harder is unknown; did you mean hard\?"):
         bouncing_fields("harder", 30, 64)
     bouncing_fields("hard", 30, 64)["radii_px"].clear()
     assert BOUNCING_PRESETS["hard"]["radii_px"]
