@@ -6,10 +6,13 @@ import shutil
 import h5py
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from test_refusals import refused
 
 from slotssm.data.loader import Loader
+from slotssm.experiments.session import load_run
+from slotssm.training.run import RunDirectory
 
 WIDTH, HEIGHT, T = 96, 64, 4
 GAP_PX, TITLE_PX = 6, 18
@@ -160,3 +163,42 @@ def test_a_run_goes_on_with_its_file_elsewhere(slotssm, workplace, imported):
     assert resumed.code == 0, resumed.err
     assert (run / "metrics.jsonl").read_text() == (workplace / "whole" / "metrics.jsonl").read_text()
     assert (run / "checkpoints" / "step-00000002").is_dir()
+
+
+def test_one_file_of_balls_is_read_in_any_patches(slotssm, workplace):
+    """How a model reads the frames is its task's affair: the file only suggests."""
+    ball = ("--size", 16, "--frames", 4, "--balls", 2, "--radius", 2.5, "--speed", 1)
+    counts = ("--train", 4, "--val", 0, "--test", 2)
+    assert slotssm("generate", "bcb", *ball, *counts, "--patches", 2, "--out", "balls.h5").code == 0
+    content = (workplace / "balls.h5").read_bytes()
+    few = ("--set", "train.num_steps=2", "--set", "train.batch_size=2", "--set", "train.eval_every_steps=0")
+    for patches in (1, 2, 4, None):
+        run = f"run-{patches}"
+        chosen = () if patches is None else ("--set", f"task.patches_per_side={patches}")
+        trained = slotssm("train", "--preset", "tiny-bcb", "--data", "balls.h5", *few, *chosen, "--out", run)
+        assert trained.code == 0, trained.err
+        scored = document(slotssm("eval", run, "--metric", "color-accuracy", "--json"))["results"]
+        assert scored[0]["num_units"] + scored[0]["num_skipped"] == 2
+        outputs = load_run(RunDirectory(workplace / run))[0].predict(torch.zeros(1, 3, 16, 16, 3, dtype=torch.uint8))
+        # one step for each patch of the three context frames
+        assert outputs["slots"].shape[1] == 3 * (patches or 2) ** 2
+    assert (workplace / "balls.h5").read_bytes() == content
+    refused(
+        slotssm("train", "--preset", "tiny-bcb", "--data", "balls.h5", "--set", "task.patches_per_side=3"),
+        "16 px in 3 patches a side",
+    )
+
+
+def test_a_sequence_length_is_recorded_with_the_patches_that_give_it(slotssm, workplace):
+    one = ("--train", 1, "--val", 0, "--test", 0)
+    assert slotssm("generate", "bcb", "--len", 2560, *one).code == 0
+    with h5py.File("data/bcb-earliest-2560.h5") as file:
+        num_frames = file["train/frames"].shape[1]
+        assert (file.attrs["sequence_length"], file.attrs["patches_per_side"]) == (2560, 16)
+        assert (num_frames - 1) * 16**2 == 2560
+        frames = file["train/frames"][...]
+    # other patches, the same content
+    assert slotssm("generate", "bcb", "--frames", num_frames, "--patches", 1, *one, "--out", "whole.h5").code == 0
+    with h5py.File("whole.h5") as file:
+        assert (file.attrs["sequence_length"], file.attrs["patches_per_side"]) == (num_frames - 1, 1)
+        np.testing.assert_array_equal(file["train/frames"], frames)
