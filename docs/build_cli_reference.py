@@ -38,7 +38,8 @@ def describe(name: str, command: Any) -> str:
     lines += ["| option | default | meaning |", "|---|---|---|"]
     lines += [f"| {p.metavar or p.name.upper()} | | {p.help} |" for p in arguments]
     for p in options:
-        default = "" if p.default in (None, False) or callable(p.default) else f"`{p.default}`"
+        is_plain = p.default is None or p.default is False or p.default == "" or callable(p.default)
+        default = "" if is_plain else f"`{p.default}`"
         lines.append(f"| {', '.join(f'`{o}`' for o in p.opts)} | {default} | {p.help} |")
     return "\n".join(lines) + "\n"
 

@@ -1,5 +1,6 @@
 """From what a person asked for to a complete run: preset < TOML file < assignments, and the data that is there."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from slotssm.config import FileData, RunConfig
 from slotssm.data.spec import DataSpec
 from slotssm.documents import load, merged, parse_assignments, read_toml
 from slotssm.errors import InputError
-from slotssm.experiments.datasets import file_data, own_data_path, spec_of
+from slotssm.experiments.datasets import check_is_named, file_data, own_data_path, spec_of
 from slotssm.experiments.presets import PRESETS, preset
 from slotssm.tasks import build_task, check_run
 from slotssm.training.run import RunDirectory
@@ -44,12 +45,12 @@ def resolve(request: Request, base: RunConfig | None = None) -> tuple[RunConfig,
     start = preset(request.preset) if request.preset else base
     document: dict[str, Any] = start.model_dump(mode="json") if start else {}
     if request.file is not None:
-        document = merged(document, read_toml(request.file))
+        document = _laid_over(document, read_toml(request.file))
     if request.data is not None:
-        document = {**document, "data": file_data(request.data).model_dump(mode="json")}
+        document = _laid_over(document, {"data": file_data(request.data).model_dump(mode="json", exclude_none=True)})
     if request.file is not None:
         load(RunConfig, document, str(request.file))
-    document = merged(document, parse_assignments(request.assignments))
+    document = _laid_over(document, parse_assignments(request.assignments))
     if request.seed is not None:
         document["seed"] = request.seed
     config = load(RunConfig, document, "`assignments`" if request.assignments else "configuration")
@@ -63,6 +64,16 @@ def resolve(request: Request, base: RunConfig | None = None) -> tuple[RunConfig,
     return config, spec
 
 
+def _laid_over(document: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes over a run: a file takes the place of a recipe with its counts, and leaves counts of another file."""
+    old, new = document.get("data"), changes.get("data")
+    is_recipe = isinstance(old, Mapping) and "path" not in old
+    if is_recipe and isinstance(new, Mapping) and "path" in new:
+        document = {name: value for name, value in document.items() if name != "data"}
+    found: dict[str, Any] = merged(document, changes)
+    return found
+
+
 def check_same(request: Request, run: RunDirectory) -> None:
     """Refuse to resume a run under a configuration other than its own.
 
@@ -70,8 +81,14 @@ def check_same(request: Request, run: RunDirectory) -> None:
     """
     recorded = run.config()
     if request.data is not None and isinstance(recorded.data, FileData):
-        # a file that has moved is compared by its content when training goes on
-        recorded = recorded.replace(data=recorded.data.replace(path=str(request.data.resolve())))
+        # a file that has moved is the same by its content
+        moved = recorded.data.replace(path=str(request.data.resolve()))
+        check_is_named(moved)
+        recorded = recorded.replace(data=moved)
+    elif isinstance(recorded.data, FileData) and not Path(recorded.data.path).exists():
+        raise InputError(
+            f"{run.record} names the data {recorded.data.path}, which does not exist; say where it is with `data`"
+        )
     elif request.data is not None:
         request = Request(request.preset, request.file, request.assignments, None, request.seed)
     asked, _ = resolve(request, recorded)

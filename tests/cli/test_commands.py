@@ -218,20 +218,22 @@ def test_a_misspelt_command_is_answered_with_the_nearest(slotssm):
 
 def test_a_dry_run_of_a_resumed_run_takes_no_step(slotssm, home, tmp_path):
     run = shutil.copytree(home / "runs" / "tiny-oc-001", tmp_path / "run")
-    (run / "checkpoints" / "last").write_text("step-00000003\n")
+    shutil.rmtree(run / "checkpoints" / "step-00000006")
     log = (run / "metrics.jsonl").read_text()
     assert document(slotssm("train", "--resume", "--out", run, "--dry-run", "--json"))["num_steps"] == 6
+    assert [path.name for path in (run / "checkpoints").glob("step-*")] == ["step-00000003"]
     assert (run / "metrics.jsonl").read_text() == log
 
 
 def test_a_run_resumes_with_its_data_elsewhere(slotssm, home, tmp_path):
     run = shutil.copytree(home / "runs" / "tiny-oc-001", tmp_path / "run")
-    (run / "checkpoints" / "last").write_text("step-00000003\n")
+    shutil.rmtree(run / "checkpoints" / "step-00000006")
     moved = shutil.copy(next((home / "data").glob("tiny-oc-*.h5")), tmp_path / "moved.h5")
     record = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(record | {"data": "/gone/data.h5"}))
     assert "say where it is with --data" in slotssm("train", "--resume", "--out", run).err
     assert slotssm("train", "--resume", "--out", run, "--data", moved).code == 0
+    assert (run / "checkpoints" / "step-00000006").is_dir()
     assert (run / "metrics.jsonl").read_text() == (home / "runs/tiny-oc-001/metrics.jsonl").read_text()
 
 

@@ -77,7 +77,8 @@ def test_repeating_a_finished_command_with_resume_is_no_error(slotssm, workplace
 @pytest.mark.parametrize(
     ("options", "fragments"),
     [
-        (("--preset", "harder"), ("--preset harder is unknown", "white-balls, easy, medium, hard")),
+        (("--preset", "harder"), ("--preset harder is unknown; did you mean hard?",)),
+        (("--preset", "0"), ("--preset 0 is unknown", "white-balls, easy, medium, hard")),
         (("--backgrounds", "wood"), ("backgrounds.0", "'gradient', 'stripes'")),
         (("--textures", ","), ("textures", "at least 1 item")),
         (("--textures", "noise", "--radius", "2-5"), ("radius 3 px or more", "take larger")),
