@@ -8,7 +8,7 @@ import typer
 from slotssm_cli import options
 from slotssm_cli.evaluate import print_report
 from slotssm_cli.terminal.console import Meter, note, result, result_json
-from slotssm_cli.train import shown
+from slotssm_cli.train import step_callback
 
 
 def demo(
@@ -22,7 +22,7 @@ def demo(
 
     note("demo: bouncing shapes → OC-SlotSSM → FG-ARI → a GIF of the slots")
     with Meter("generate", "episodes") as data, Meter("train", "steps") as steps, Meter("test", "episodes") as test:
-        made = run_demo(out, seed, preset, data.update, shown(steps), test.update)
+        made = run_demo(out, seed, preset, data.update, step_callback(steps), test.update)
     if json:
         document = made.report.document(str(made.run))
         result_json({**document, "animation": str(made.animation), "curves": str(made.curves)})

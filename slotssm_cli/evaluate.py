@@ -9,7 +9,7 @@ from slotssm.errors import InputError
 from slotssm_cli import options
 from slotssm_cli.terminal.console import Meter, note, number, result_json, result_table
 
-BESIDE_COMPARE = {"compare", "metric", "out", "force", "json"}
+COMPARE_OPTIONS = {"compare", "metric", "out", "force", "json"}
 """Options that a comparison takes; the others belong to scoring."""
 
 
@@ -61,14 +61,14 @@ def evaluate(
     """Score a run, or anybody's predictions, on an episode file; or compare two such scores."""
     from slotssm.evaluation import FileSource, ScoringOptions
     from slotssm.evaluation.pairing import write_scores
-    from slotssm.experiments import session
+    from slotssm.experiments import runs
     from slotssm.files import make_folder, refuse_existing
     from slotssm.training.device import resolve_device
     from slotssm.training.run import RunDirectory, newest_run
 
     names = [name for group in metric or () for name in options.words(group)]
     if compare is not None:
-        _refuse_beside_compare(context)
+        _refuse_scoring_options(context)
     if out is not None:
         if out.suffix != ".json":
             raise InputError(f"--out {out} must end in .json, which is what it will hold")
@@ -99,12 +99,12 @@ def evaluate(
             if truth is None:
                 raise InputError("--predictions needs the truth: pass --data F, or the run whose data it is")
             source = FileSource(predictions, split)
-            report = session.evaluate_predictions(source, truth, split, names, scoring, meter.update)
+            report = runs.evaluate_predictions(source, truth, split, names, scoring, meter.update)
             scored = None
         else:
             directory = RunDirectory(run) if run else newest_run()
             where = resolve_device(device)
-            report = session.evaluate_run(directory, data, split, names, scoring, where, meter.update)
+            report = runs.evaluate_run(directory, data, split, names, scoring, where, meter.update)
             scored = str(directory.path)
     if out is not None:
         write_scores(out, report, scored, None if predictions is None else str(predictions))
@@ -141,9 +141,9 @@ def print_report(report: Any, scored: str) -> None:
         note(f"left out {name}: {reason}")
 
 
-def _refuse_beside_compare(context: typer.Context) -> None:
+def _refuse_scoring_options(context: typer.Context) -> None:
     given = (name for name in context.params if _is_given(context, name))
-    other = next((name for name in given if name not in BESIDE_COMPARE), None)
+    other = next((name for name in given if name not in COMPARE_OPTIONS), None)
     if other is not None:
         option = "RUN" if other == "run" else f"--{other.replace('_', '-')}"
         raise InputError(f"--compare reads two files that are scored already; leave out {option}")

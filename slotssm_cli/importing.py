@@ -65,7 +65,7 @@ def import_data(
     asked = load(importers.ImportOptions, document, f"import {kind}")
     path = out or importers.default_path(src, kind)
     if dry_run:
-        _tell(importers.estimate(src, path, asked), json, dry_run=True)
+        _print_result(importers.estimate(src, path, asked), json, dry_run=True)
         return
     with Meter(f"import {path}", "episodes") as meter:
         written = importers.import_data(src, path, asked, resume, force, meter.update)
@@ -74,10 +74,10 @@ def import_data(
         note(f"{written.num_frames} frames in {human_seconds(written.seconds)} ({rate:,.0f} frames/s)")
     else:
         note(f"{path} is complete already")
-    _tell(written, json, dry_run=False)
+    _print_result(written, json, dry_run=False)
 
 
-def _tell(found: Any, json: bool, dry_run: bool) -> None:
+def _print_result(found: Any, json: bool, dry_run: bool) -> None:
     """The result, or with `dry_run` what it would be."""
     for line in found.notes:
         note(f"note: {line}")

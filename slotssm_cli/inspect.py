@@ -53,7 +53,7 @@ def _inspect_data(path: Path, with_hash: bool, json: bool) -> None:
 
 def _inspect_run(path: Path, json: bool) -> None:
     from slotssm.documents import as_toml
-    from slotssm.experiments.session import describe_run
+    from slotssm.experiments.runs import describe_run
     from slotssm.training.run import RunDirectory
 
     run = RunDirectory(path)

@@ -19,9 +19,9 @@ def main() -> None:
     """Run the command line; exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 interrupted."""
     stop = raise_signals()
     try:
-        from slotssm_cli.terminal.streams import lasting_streams
+        from slotssm_cli.terminal.streams import tolerant_streams
 
-        with lasting_streams():
+        with tolerant_streams():
             code = _run(stop)
     except KeyboardInterrupt:
         # in the moments before anything is caught further inside

@@ -7,7 +7,7 @@ import typer
 
 from slotssm_cli import options
 from slotssm_cli.terminal.console import Meter, human_bytes, human_seconds, note, result, result_json
-from slotssm_cli.train import shown
+from slotssm_cli.train import step_callback
 
 
 def reproduce(
@@ -35,7 +35,7 @@ def reproduce(
 ) -> None:
     """Rerun an experiment of the paper: data, training, scores, tables and figures; repeat it to continue."""
     from slotssm.experiments.reproductions import reproduce as reproductions
-    from slotssm.experiments.reproductions.cells import Listener
+    from slotssm.experiments.reproductions.cells import ProgressCallbacks
     from slotssm.experiments.reproductions.experiment import Choice
     from slotssm.training.device import resolve_device
 
@@ -54,15 +54,15 @@ def reproduce(
         return _report_plan(cells, folder, json)
     meters: list[Meter] = []
 
-    def listen(index: int, total: int, cell: Any) -> Listener:
+    def callbacks_for(index: int, total: int, cell: Any) -> ProgressCallbacks:
         for meter in meters:
             meter.close()
         label = f"[{index + 1}/{total}] {cell.name}"
         meters[:] = [Meter(f"{label}: data", "episodes"), Meter(label, "steps"), Meter(f"{label}: test", "episodes")]
-        return Listener(meters[0].update, shown(meters[1]), meters[2].update)
+        return ProgressCallbacks(meters[0].update, step_callback(meters[1]), meters[2].update)
 
     try:
-        made = reproductions.reproduce(chosen, choice, folder, cells, device, listen, note, retry_failed)
+        made = reproductions.reproduce(chosen, choice, folder, cells, device, callbacks_for, note, retry_failed)
     finally:
         for meter in meters:
             meter.close()

@@ -27,7 +27,7 @@ def train(
     json: options.Json = False,
 ) -> None:
     """Train a model; interrupted runs continue with --resume, exactly."""
-    from slotssm.experiments import resolve, session
+    from slotssm.experiments import resolve, runs
     from slotssm.experiments.datasets import ensure_own_data
     from slotssm.training.device import resolve_device
     from slotssm.training.run import RunDirectory, newest_run, next_run, reserve_run
@@ -42,24 +42,24 @@ def train(
             known = run.description()
             return _report_plan(resolve.plan(known.config, known.spec, data or run.data()), run.path, json)
         with Meter(f"train {run.path}", "steps") as meter:
-            values = session.resume_run(run, device, shown(meter), data)
+            values = runs.resume_run(run, device, step_callback(meter), data)
         return _report(run.path, values, json)
     resolved, spec = resolve.resolve(request)
     if dry_run:
         return _report_plan(resolve.plan(resolved, spec), (run or next_run(resolved.name)).path, json)
     resolve_device(device)
     if run is not None:
-        session.refuse_used(run, force)
+        runs.refuse_used(run, force)
     with Meter("generate data", "episodes") as meter:
         data = ensure_own_data(resolved, on_progress=meter.update)
     note(f"data {data}")
     run = run or reserve_run(resolved.name)
     with Meter(f"train {run.path}", "steps") as meter:
-        values = session.start_run(resolved, spec, data, run, device, shown(meter), force)
+        values = runs.start_run(resolved, spec, data, run, device, step_callback(meter), force)
     return _report(run.path, values, json)
 
 
-def shown(meter: Meter) -> Any:
+def step_callback(meter: Meter) -> Any:
     """A step callback that shows losses in the meter and messages above it."""
 
     def on_step(report: Any) -> None:

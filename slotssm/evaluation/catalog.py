@@ -47,7 +47,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Part:
+class BatchScores:
     """Scores of some episodes.
 
     Attributes:
@@ -75,7 +75,7 @@ class Metric:
         score: computes it; None for what needs all episodes at once (`slotssm.evaluation.probes`).
         min_side_px: smallest frames that it is defined on.
         by_default: False for what is computed only when it is named.
-        follows_objects: it needs ids that stay with their objects over time (segmentation: unless frames are scored
+        needs_stable_ids: it needs ids that stay with their objects over time (segmentation: unless frames are scored
             alone).
         conclude: what is reported of the details [E, ...] of all episodes.
     """
@@ -83,40 +83,42 @@ class Metric:
     truth: tuple[str, ...]
     predicted: tuple[str, ...]
     options: tuple[str, ...]
-    score: Callable[[Batch, ScoringOptions], Part] | None
+    score: Callable[[Batch, ScoringOptions], BatchScores] | None
     min_side_px: int = 1
     by_default: bool = True
-    follows_objects: bool = False
+    needs_stable_ids: bool = False
     conclude: Callable[[dict[str, np.ndarray]], dict[str, Any]] = mean_details
 
 
 _UNITS = ("per_frame", "skip_frames", "clip_len")
 
 
-def _fg_ari(batch: Batch, options: ScoringOptions) -> Part:
-    return Part(metrics.fg_ari(batch.tables, **options.chosen(*_UNITS, "empty")))
+def _fg_ari(batch: Batch, options: ScoringOptions) -> BatchScores:
+    return BatchScores(metrics.fg_ari(batch.tables, **options.chosen(*_UNITS, "empty")))
 
 
-def _ari(batch: Batch, options: ScoringOptions) -> Part:
-    return Part(metrics.ari(batch.tables, **options.chosen(*_UNITS, "empty")))
+def _ari(batch: Batch, options: ScoringOptions) -> BatchScores:
+    return BatchScores(metrics.ari(batch.tables, **options.chosen(*_UNITS, "empty")))
 
 
-def _miou(batch: Batch, options: ScoringOptions) -> Part:
-    return Part(metrics.miou(batch.tables, **options.chosen(*_UNITS, "include_background", "matching", "average")))
+def _miou(batch: Batch, options: ScoringOptions) -> BatchScores:
+    return BatchScores(
+        metrics.miou(batch.tables, **options.chosen(*_UNITS, "include_background", "matching", "average"))
+    )
 
 
-def _mbo(batch: Batch, options: ScoringOptions) -> Part:
-    return Part(metrics.mbo(batch.tables, **options.chosen(*_UNITS, "include_background", "average")))
+def _mbo(batch: Batch, options: ScoringOptions) -> BatchScores:
+    return BatchScores(metrics.mbo(batch.tables, **options.chosen(*_UNITS, "include_background", "average")))
 
 
-def _slots_used(batch: Batch, options: ScoringOptions) -> Part:
+def _slots_used(batch: Batch, options: ScoringOptions) -> BatchScores:
     masks, num_slots = batch.predicted["masks"], batch.predicted.num_slots
     if num_slots is None:
         # labels that occur nowhere are not known to be slots
         counts = [np.unique(video, return_counts=True)[1] for video in masks]
-        return Part(_by_episode(np.array([(c >= masks.shape[1]).sum() for c in counts], np.float64), "video"))
+        return BatchScores(_by_episode(np.array([(c >= masks.shape[1]).sum() for c in counts], np.float64), "video"))
     used = metrics.used_slots(masks, num_slots)
-    return Part(_by_episode(used.sum(1).astype(np.float64), "video"), {"used": used})
+    return BatchScores(_by_episode(used.sum(1).astype(np.float64), "video"), {"used": used})
 
 
 def _conclude_usage(details: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -127,34 +129,34 @@ def _conclude_usage(details: dict[str, np.ndarray]) -> dict[str, Any]:
     return {"usage_by_slot": used.mean(axis=0).tolist(), "dead_slots": float((~used.any(axis=0)).mean())}
 
 
-def _mask_entropy(batch: Batch, options: ScoringOptions) -> Part:
+def _mask_entropy(batch: Batch, options: ScoringOptions) -> BatchScores:
     soft = batch.predicted["soft"]
     known = metrics.are_weights(soft)
     values = np.full(len(soft), np.nan)
     values[known] = metrics.mask_entropy(soft[known])
-    return Part(_by_episode(values, "video"))
+    return BatchScores(_by_episode(values, "video"))
 
 
-def _identity_switches(batch: Batch, options: ScoringOptions) -> Part:
-    return Part(metrics.identity_switches(batch.tables))
+def _identity_switches(batch: Batch, options: ScoringOptions) -> BatchScores:
+    return BatchScores(metrics.identity_switches(batch.tables))
 
 
-def _mse(batch: Batch, options: ScoringOptions) -> Part:
+def _mse(batch: Batch, options: ScoringOptions) -> BatchScores:
     part = _frames(batch, lambda actual, found: metrics.rollout_mse(actual, found, 0))
     if _is_target(batch):
-        part.details["white_ball_floor"] = _floor(batch.truth).scores.values
+        part.details["white_ball_floor"] = _all_white_error(batch.truth).scores.values
     return part
 
 
-def _psnr(batch: Batch, options: ScoringOptions) -> Part:
+def _psnr(batch: Batch, options: ScoringOptions) -> BatchScores:
     return _frames(batch, metrics.psnr)
 
 
-def _ssim(batch: Batch, options: ScoringOptions) -> Part:
+def _ssim(batch: Batch, options: ScoringOptions) -> BatchScores:
     return _frames(batch, metrics.ssim)
 
 
-def _frames(batch: Batch, score: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Part:
+def _frames(batch: Batch, score: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> BatchScores:
     """All predicted frames against the last frames of the truth; for roll-outs step by step, and with baselines.
 
     Args:
@@ -172,7 +174,7 @@ def _frames(batch: Batch, score: Callable[[np.ndarray, np.ndarray], np.ndarray])
         for name, frame in (("repeat_last_frame", context[:, -1:]), ("mean_frame", context.mean(1, keepdims=True))):
             baseline = score(actual, np.broadcast_to(frame / 255, actual.shape))
             details |= {name: baseline.mean(axis=1), f"{name}_per_step": baseline}
-    return Part(_by_episode(steps.mean(axis=1)), details)
+    return BatchScores(_by_episode(steps.mean(axis=1)), details)
 
 
 def _is_target(batch: Batch) -> bool:
@@ -191,22 +193,22 @@ def _target_classes(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     return nearest_classes(truth[:, -1], palette), nearest_classes(predicted[:, -1], palette)
 
 
-def _color_accuracy(batch: Batch, options: ScoringOptions) -> Part:
-    return Part(_by_episode(metrics.color_accuracy(*_target_classes(batch))))
+def _color_accuracy(batch: Batch, options: ScoringOptions) -> BatchScores:
+    return BatchScores(_by_episode(metrics.color_accuracy(*_target_classes(batch))))
 
 
-def _position_iou(batch: Batch, options: ScoringOptions) -> Part:
-    return Part(_by_episode(metrics.position_iou(*_target_classes(batch))))
+def _position_iou(batch: Batch, options: ScoringOptions) -> BatchScores:
+    return BatchScores(_by_episode(metrics.position_iou(*_target_classes(batch))))
 
 
-def _white_floor(batch: Batch, options: ScoringOptions) -> Part:
-    return _floor(batch.truth)
+def _all_white(batch: Batch, options: ScoringOptions) -> BatchScores:
+    return _all_white_error(batch.truth)
 
 
-def _floor(truth: Truth) -> Part:
+def _all_white_error(truth: Truth) -> BatchScores:
     assert truth.palette is not None
     classes = nearest_classes(truth["frames"][:, -1], truth.palette)
-    return Part(_by_episode(metrics.white_ball_floor(classes, truth.palette)))
+    return BatchScores(_by_episode(metrics.all_white_error(classes, truth.palette)))
 
 
 def _by_episode(values: np.ndarray, unit: str = "episode") -> Scores:
@@ -222,11 +224,13 @@ _FRAMES = ("frames",), ("frames",)
 _TARGET = ("frames", RULE), ("frames",)
 
 METRICS: dict[str, Metric] = {
-    "fg-ari": Metric(*_SEGMENTATION, (*_UNITS, "empty", "include_background"), _fg_ari, follows_objects=True),
-    "ari": Metric(*_SEGMENTATION, (*_UNITS, "empty"), _ari, follows_objects=True),
-    "miou": Metric(*_SEGMENTATION, (*_UNITS, "include_background", "matching", "average"), _miou, follows_objects=True),
-    "mbo": Metric(*_SEGMENTATION, (*_UNITS, "include_background", "average"), _mbo, follows_objects=True),
-    "identity-switches": Metric(*_SEGMENTATION, (), _identity_switches, follows_objects=True),
+    "fg-ari": Metric(*_SEGMENTATION, (*_UNITS, "empty", "include_background"), _fg_ari, needs_stable_ids=True),
+    "ari": Metric(*_SEGMENTATION, (*_UNITS, "empty"), _ari, needs_stable_ids=True),
+    "miou": Metric(
+        *_SEGMENTATION, (*_UNITS, "include_background", "matching", "average"), _miou, needs_stable_ids=True
+    ),
+    "mbo": Metric(*_SEGMENTATION, (*_UNITS, "include_background", "average"), _mbo, needs_stable_ids=True),
+    "identity-switches": Metric(*_SEGMENTATION, (), _identity_switches, needs_stable_ids=True),
     "slots-used": Metric((), ("masks",), (), _slots_used, conclude=_conclude_usage),
     "mask-entropy": Metric((), ("masks", "soft"), (), _mask_entropy),
     "mse": Metric(*_FRAMES, (), _mse),
@@ -234,14 +238,14 @@ METRICS: dict[str, Metric] = {
     "ssim": Metric(*_FRAMES, (), _ssim, SSIM_WINDOW_PX),
     "color-accuracy": Metric(*_TARGET, (), _color_accuracy),
     "position-iou": Metric(*_TARGET, (), _position_iou),
-    "white-floor": Metric(("frames", RULE), (), (), _white_floor),
+    "white-floor": Metric(("frames", RULE), (), (), _all_white),
     "probe": Metric(
         ("masks", "objects"),
         ("masks", "slots"),
         ("probe", "properties", "probe_split"),
         None,
         by_default=False,
-        follows_objects=True,
+        needs_stable_ids=True,
     ),
 }
 """Metric names to metrics."""

@@ -8,7 +8,7 @@ from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
 from slotssm.evaluation.sources import TaskSource
 from slotssm.metrics import hard_masks, match
-from slotssm.plotting import Column, colorize, overlay, pale, slot_colors, storyboard
+from slotssm.plotting import Column, colorize, fade, overlay, slot_colors, storyboard
 from slotssm.plotting.colors import object_colors
 from slotssm.tasks import Outputs, Task
 
@@ -68,8 +68,8 @@ def _rollout_row(predicted: np.ndarray, frames: np.ndarray, index: int) -> list[
     context, actual = frames[:num_context], frames[num_context:]
     return [
         Column(f"truth {index}", frames),
-        Column("prediction", np.concatenate([pale(context), predicted])),
-        Column("overlay", np.concatenate([pale(overlay(context, context)), overlay(actual, predicted)])),
+        Column("prediction", np.concatenate([fade(context), predicted])),
+        Column("overlay", np.concatenate([fade(overlay(context, context)), overlay(actual, predicted)])),
     ]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from slotssm.data.episodes import EpisodeFile
-from slotssm.evaluation.evaluate import BATCH_EPISODES, evaluate, ids_change, possible_metrics
+from slotssm.evaluation.evaluate import BATCH_EPISODES, evaluate, has_per_frame_ids, possible_metrics
 from slotssm.evaluation.options import ScoringOptions
 from slotssm.evaluation.sources import TaskSource
 from slotssm.tasks import Task
@@ -29,7 +29,7 @@ def validate(task: Task, data: Path, split: str, num_episodes: int, batch_episod
         batch_episodes: how many are predicted at a time.
     """
     with EpisodeFile(data) as truth:
-        source, options = TaskSource(task), ScoringOptions(per_frame=ids_change(truth, split))
+        source, options = TaskSource(task), ScoringOptions(per_frame=has_per_frame_ids(truth, split))
         possible = possible_metrics(source, truth, split)
         names = [name for name in task.validated if name in possible]
         if not names:

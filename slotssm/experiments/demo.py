@@ -8,7 +8,7 @@ from slotssm.evaluation import Report, ScoringOptions
 from slotssm.experiments.datasets import ensure_own_data, spec_of
 from slotssm.experiments.drawing import draw_run
 from slotssm.experiments.presets import preset
-from slotssm.experiments.session import evaluate_run, resume_run, start_run
+from slotssm.experiments.runs import evaluate_run, resume_run, start_run
 from slotssm.training.run import RunDirectory
 from slotssm.training.trainer import StepReport
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
 from slotssm.evaluation.pictures import draw_data, draw_predictions
-from slotssm.experiments.session import check_fits, load_run
+from slotssm.experiments.runs import check_fits, load_run
 from slotssm.files import make_folder, refuse_existing
 from slotssm.plotting import check_suffix, write_animation, write_curves
 from slotssm.training.run import RunDirectory, read_lines

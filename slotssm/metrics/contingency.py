@@ -147,9 +147,9 @@ def _compact(names: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return names[seen], places[codes]
 
 
-SAME = np.uint64(0x0101010101010101)
+REPEATED_BYTE = np.uint64(0x0101010101010101)
 """Times a byte, a word of eight such bytes."""
-BYTE = np.uint64(0xFF)
+LOWEST_BYTE = np.uint64(0xFF)
 
 
 @cached_njit(nogil=True)
@@ -165,8 +165,8 @@ def _count_words(
         odd[:] = 0
         for w in range(true_words.shape[1]):
             a, b = true_words[t, w], pred_words[t, w]
-            if a == (a & BYTE) * SAME and b == (b & BYTE) * SAME:
-                table[a & BYTE, b & BYTE] += 8
+            if a == (a & LOWEST_BYTE) * REPEATED_BYTE and b == (b & LOWEST_BYTE) * REPEATED_BYTE:
+                table[a & LOWEST_BYTE, b & LOWEST_BYTE] += 8
             else:
                 for i in range(8 * w, 8 * w + 8, 2):
                     even[true[t, i], pred[t, i]] += 1

@@ -134,7 +134,7 @@ def position_iou(true: np.ndarray, pred: np.ndarray) -> np.ndarray:
     return _ratio(ours & theirs, ours | theirs)
 
 
-def white_ball_floor(target: np.ndarray, palette: np.ndarray) -> np.ndarray:
+def all_white_error(target: np.ndarray, palette: np.ndarray) -> np.ndarray:
     """Squared error of a model with perfect positions that paints every ball white, by episode.
 
     A model must be below the mean of this over the very file to have remembered any colour (about 0.0353

@@ -51,7 +51,7 @@ def fg_ari(
         clip_len: score clips of this many frames (STEVE: 6); the last one may be shorter. 0 is off.
         valid: bool, False pixels are left out.
     """
-    return _adjusted_rand(counted(true, pred, valid), False, empty, per_frame, skip_frames, clip_len)
+    return _adjusted_rand(as_tables(true, pred, valid), False, empty, per_frame, skip_frames, clip_len)
 
 
 def ari(
@@ -65,7 +65,7 @@ def ari(
     valid: Videos = None,
 ) -> Scores:
     """Adjusted Rand index over all valid pixels, the background being one more true object; see `fg_ari`."""
-    return _adjusted_rand(counted(true, pred, valid), True, empty, per_frame, skip_frames, clip_len)
+    return _adjusted_rand(as_tables(true, pred, valid), True, empty, per_frame, skip_frames, clip_len)
 
 
 def _adjusted_rand(
@@ -160,7 +160,7 @@ def miou(
             return [values.tolist() for values in found]
         return [[float(values.mean())] if len(values) else [] for values in found]
 
-    scores = _by_unit(score, counted(true, pred, valid), per_frame, skip_frames, clip_len)
+    scores = _by_unit(score, as_tables(true, pred, valid), per_frame, skip_frames, clip_len)
     unit = "object" if average == "object" else scores.unit
     return Scores(scores.values, scores.groups, scores.num_skipped, unit)
 
@@ -212,7 +212,7 @@ def iou(counts: np.ndarray) -> np.ndarray:
 # --- units ------------------------------------------------------------------------------------------------
 
 
-def counted(true: Videos | Sequence[Tables], pred: Videos, valid: Videos = None) -> list[Tables]:
+def as_tables(true: Videos | Sequence[Tables], pred: Videos, valid: Videos = None) -> list[Tables]:
     """Tables of all videos; those that were counted before as they are."""
     if pred is None:
         if valid is not None or not all(isinstance(each, Tables) for each in true):

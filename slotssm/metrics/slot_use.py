@@ -9,7 +9,7 @@ from scipy.optimize import linear_sum_assignment
 from slotssm.errors import InputError
 from slotssm.metrics.contingency import Tables, Videos, as_array
 from slotssm.metrics.scores import Scores
-from slotssm.metrics.segmentation import BACKGROUND_ID, counted, iou
+from slotssm.metrics.segmentation import BACKGROUND_ID, as_tables, iou
 
 SUM_TOLERANCE = 1e-2
 """How far shares of a pixel may miss a sum of 1, as half precision does."""
@@ -82,7 +82,7 @@ def identity_switches(true: Videos | Sequence[Tables], pred: Videos = None) -> S
     Returns:
         Switches of each video.
     """
-    counts = [_switches(video) for video in counted(true, pred)]
+    counts = [_switches(video) for video in as_tables(true, pred)]
     known = [index for index, count in enumerate(counts) if count is not None]
     values = np.array([counts[index] for index in known], np.float64)
     return Scores(values, np.array(known, np.int64), len(counts) - len(known), "video")

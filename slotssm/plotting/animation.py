@@ -13,8 +13,8 @@ from slotssm.errors import InputError
 from slotssm.files import atomic, write_bytes
 
 SUFFIXES = (".gif", ".mp4", ".png")
-STRIP_FRAMES = 6
-"""Frames of a PNG strip, spread over the video."""
+PNG_FRAMES = 6
+"""Frames of a PNG column, spread over the video."""
 
 FULL_BELOW_BYTES = 2**16
 """A disk with less room than this is why an encoder failed."""
@@ -42,9 +42,9 @@ def write_animation(frames: np.ndarray, path: Path, frames_per_s: float = 6.0) -
         encoded = iio.imwrite("<bytes>", frames, plugin="pillow", extension=".gif", duration=pause_ms, loop=0)
         write_bytes(path, encoded)
     else:
-        chosen = np.unique(np.linspace(0, len(frames) - 1, min(STRIP_FRAMES, len(frames))).round().astype(int))
-        strip = np.concatenate(list(frames[chosen]))
-        write_bytes(path, iio.imwrite("<bytes>", strip, plugin="pillow", extension=".png"))
+        chosen = np.unique(np.linspace(0, len(frames) - 1, min(PNG_FRAMES, len(frames))).round().astype(int))
+        column = np.concatenate(list(frames[chosen]))
+        write_bytes(path, iio.imwrite("<bytes>", column, plugin="pillow", extension=".png"))
 
 
 def _write_mp4(frames: np.ndarray, path: Path, frames_per_s: float) -> None:

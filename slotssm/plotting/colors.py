@@ -4,17 +4,27 @@ import colorsys
 
 import numpy as np
 
-_FIRST = ((230, 75, 53), (77, 187, 213), (60, 180, 75), (250, 190, 40), (145, 90, 200), (255, 130, 200), (0, 110, 180))
+_BASE_COLORS = (
+    (230, 75, 53),
+    (77, 187, 213),
+    (60, 180, 75),
+    (250, 190, 40),
+    (145, 90, 200),
+    (255, 130, 200),
+    (0, 110, 180),
+)
 BACKGROUND = (28, 28, 32)
 IGNORED = (90, 90, 90)
-GIVEN = 120
+CONTEXT_GREY = 120
 """Grey that tints frames which a model was given."""
 
 
 def slot_colors(num_slots: int) -> np.ndarray:
     """One colour for each slot, uint8 [K, 3]; beyond the first seven along the golden angle of hues."""
-    more = [colorsys.hsv_to_rgb((0.11 + 0.381966 * k) % 1, 0.55, 0.95) for k in range(max(0, num_slots - len(_FIRST)))]
-    colors = [*_FIRST, *((int(255 * r), int(255 * g), int(255 * b)) for r, g, b in more)]
+    more = [
+        colorsys.hsv_to_rgb((0.11 + 0.381966 * k) % 1, 0.55, 0.95) for k in range(max(0, num_slots - len(_BASE_COLORS)))
+    ]
+    colors = [*_BASE_COLORS, *((int(255 * r), int(255 * g), int(255 * b)) for r, g, b in more)]
     return np.array(colors[:num_slots], np.uint8).reshape(num_slots, 3)
 
 
@@ -66,6 +76,6 @@ def overlay(true: np.ndarray, pred: np.ndarray) -> np.ndarray:
     return np.stack([red, green, np.zeros_like(red)], axis=-1)
 
 
-def pale(frames: np.ndarray) -> np.ndarray:
+def fade(frames: np.ndarray) -> np.ndarray:
     """Frames, uint8 [...], half way to a grey: they were given, not predicted."""
-    return (frames // 2 + GIVEN // 2).astype(np.uint8)
+    return (frames // 2 + CONTEXT_GREY // 2).astype(np.uint8)

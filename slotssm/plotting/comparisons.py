@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from slotssm.plotting.backend import new_figure, save_figure
 from slotssm.plotting.colors import slot_colors
 
-_KNOWN = (
+_MODEL_ORDER = (
     "slotssm",
     "slot-transformer",
     "single-state-ssm",
@@ -36,7 +36,7 @@ class Bar:
         value: height; None leaves a gap with `missing` written into it.
         error: distances below and above that a whisker shows.
         points: single values, drawn as dots.
-        floor: a reference for the group, drawn as a line across it.
+        baseline: a reference for the group, drawn as a line across it.
         missing: why there is no value.
     """
 
@@ -45,7 +45,7 @@ class Bar:
     value: float | None
     error: tuple[float, float] = (0.0, 0.0)
     points: tuple[float, ...] = ()
-    floor: float | None = None
+    baseline: float | None = None
     missing: str = ""
 
 
@@ -70,14 +70,14 @@ class Curve:
 
 def series_color(series: str) -> tuple[float, float, float]:
     """The colour of a model in every figure; what is no model is grey."""
-    if series not in _KNOWN:
+    if series not in _MODEL_ORDER:
         return (0.45, 0.45, 0.45)
-    red, green, blue = slot_colors(len(_KNOWN))[_KNOWN.index(series)] / 255
+    red, green, blue = slot_colors(len(_MODEL_ORDER))[_MODEL_ORDER.index(series)] / 255
     return float(red), float(green), float(blue)
 
 
 def write_bars(
-    bars: Sequence[Bar], path: Path, title: str, group_label: str, value_label: str, floor_label: str = ""
+    bars: Sequence[Bar], path: Path, title: str, group_label: str, value_label: str, baseline_label: str = ""
 ) -> None:
     """Grouped bars with whiskers, single values as dots, and a reference line across each group.
 
@@ -87,7 +87,7 @@ def write_bars(
         title: of the figure.
         group_label: of the axis of groups.
         value_label: of the axis of values.
-        floor_label: legend of the reference lines.
+        baseline_label: legend of the reference lines.
     """
     groups, series = list(dict.fromkeys(b.group for b in bars)), list(dict.fromkeys(b.series for b in bars))
     width = 0.82 / max(1, len(series))
@@ -103,9 +103,9 @@ def write_bars(
         if len(bar.points) > 1:
             axis.scatter([x] * len(bar.points), bar.points, s=7, color="black", alpha=0.6, zorder=3)
     for index, group in enumerate(groups):
-        floors = [b.floor for b in bars if b.group == group and b.floor is not None]
-        if floors:
-            axis.hlines(floors[0], index - 0.46, index + 0.46, "black", "dashed", linewidth=1, label=floor_label)
+        baselines = [b.baseline for b in bars if b.group == group and b.baseline is not None]
+        if baselines:
+            axis.hlines(baselines[0], index - 0.46, index + 0.46, "black", "dashed", linewidth=1, label=baseline_label)
     axis.set_xticks(range(len(groups)), groups)
     axis.set_xlabel(group_label)
     axis.set_ylabel(value_label)

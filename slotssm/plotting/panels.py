@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 GAP_PX = 6
 TITLE_PX = 18
-PAPER = (250, 250, 250)
-INK = (40, 40, 40)
+PAGE_COLOR = (250, 250, 250)
+TEXT_COLOR = (40, 40, 40)
 SMALLEST_TILE_PX = 96
 """Videos with a shorter side are enlarged."""
 
@@ -48,13 +48,13 @@ def storyboard(rows: Sequence[Sequence[Column]], num_frames: int) -> np.ndarray:
 def _picture(rows: Sequence[Sequence[Column]], frame: int, tile_height: int, tile_width: int) -> np.ndarray:
     width = max(len(row) for row in rows) * (tile_width + GAP_PX) + GAP_PX
     height = len(rows) * (tile_height + TITLE_PX + GAP_PX) + GAP_PX
-    canvas = Image.new("RGB", (width + width % 2, height + height % 2), PAPER)
+    canvas = Image.new("RGB", (width + width % 2, height + height % 2), PAGE_COLOR)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(11)
     for r, row in enumerate(rows):
         top = GAP_PX + r * (tile_height + TITLE_PX + GAP_PX)
         for c, column in enumerate(row):
             left = GAP_PX + c * (tile_width + GAP_PX)
-            draw.text((left + 1, top), column.title, INK, font)
+            draw.text((left + 1, top), column.title, TEXT_COLOR, font)
             if column.color is not None:
                 draw.rectangle((left, top + TITLE_PX - 4, left + tile_width - 1, top + TITLE_PX - 2), column.color)
             image = Image.fromarray(column.frames[min(frame, len(column.frames) - 1)])
@@ -77,11 +77,11 @@ def label_rows(rows: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
     """
     height, width = rows[0][1].shape[:2]
     zoom = max(1, -(-48 // height))
-    canvas = Image.new("RGB", (LABEL_PX + width * zoom, len(rows) * (height * zoom + GAP_PX)), PAPER)
+    canvas = Image.new("RGB", (LABEL_PX + width * zoom, len(rows) * (height * zoom + GAP_PX)), PAGE_COLOR)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(11)
     for index, (label, picture) in enumerate(rows):
         top = index * (height * zoom + GAP_PX)
-        draw.text((GAP_PX, top + height * zoom // 2 - 6), label, INK, font)
+        draw.text((GAP_PX, top + height * zoom // 2 - 6), label, TEXT_COLOR, font)
         image = Image.fromarray(picture).resize((width * zoom, height * zoom), Image.Resampling.NEAREST)
         canvas.paste(image, (LABEL_PX, top))
     return np.asarray(canvas)

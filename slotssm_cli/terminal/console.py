@@ -104,7 +104,7 @@ class Meter:
         self._bar = _bar(unit) if sys.stderr is not None and sys.stderr.isatty() else None
         if self._bar is not None:
             self._task = self._bar.add_task(self._label, total=None, values="")
-        self._began = self._told = time.monotonic()
+        self._began = self._last_printed = time.monotonic()
         self._first: int | None = None
 
     def update(self, done: int, total: int, values: str = "") -> None:
@@ -118,8 +118,8 @@ class Meter:
             return
         self._first = done if self._first is None else self._first
         now = time.monotonic()
-        if now - self._told >= PLAIN_LINE_EVERY_S:
-            self._told = now
+        if now - self._last_printed >= PLAIN_LINE_EVERY_S:
+            self._last_printed = now
             gained = done - self._first
             left = (total - done) * (now - self._began) / gained if gained else math.nan
             eta = f", {human_seconds(left)} left" if math.isfinite(left) else ""

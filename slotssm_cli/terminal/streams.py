@@ -14,7 +14,7 @@ from slotssm.errors import SlotSSMError
 _READER_IS_GONE = {errno.EPIPE, errno.ESHUTDOWN} | ({errno.EINVAL} if os.name == "nt" else set())
 
 
-class Outlet:
+class TolerantStream:
     """A text stream that drops what nobody reads, and otherwise behaves as the stream inside.
 
     Args:
@@ -59,8 +59,8 @@ class Outlet:
 
 
 @contextlib.contextmanager
-def lasting_streams() -> Iterator[None]:
-    """Put an `Outlet` in place of stdout and of stderr; what they cannot encode is replaced by a question mark."""
+def tolerant_streams() -> Iterator[None]:
+    """Put an `TolerantStream` in place of stdout and of stderr; what they cannot encode is replaced by a question mark."""
     _fill_descriptors()
     before = sys.stdout, sys.stderr
     streams = []
@@ -69,7 +69,7 @@ def lasting_streams() -> Iterator[None]:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
         streams.append(stream)
-    sys.stdout, sys.stderr = Outlet(streams[0], required=True), Outlet(streams[1], required=False)
+    sys.stdout, sys.stderr = TolerantStream(streams[0], required=True), TolerantStream(streams[1], required=False)
     try:
         yield
     finally:

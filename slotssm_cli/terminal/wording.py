@@ -8,7 +8,7 @@ from slotssm_cli.terminal.console import note
 
 _NAME = re.compile(r"`([A-Za-z_]\w*)`")
 
-_OTHERWISE: dict[str, tuple[str, ...]] = {
+_ALIASES: dict[str, tuple[str, ...]] = {
     "num_train": ("train",),
     "num_val": ("val",),
     "num_test": ("test",),
@@ -64,7 +64,7 @@ def spell(message: str, command: Any) -> str:
     parameters = {parameter.name: parameter for parameter in command.params} if command is not None else {}
 
     def spelled(name: str) -> str:
-        for candidate in (name, *_OTHERWISE.get(name, ())):
+        for candidate in (name, *_ALIASES.get(name, ())):
             if candidate in parameters:
                 return _flag(parameters[candidate], name)
         return name

@@ -14,8 +14,8 @@ from slotssm.plotting.comparisons import series_color
 from slotssm.plotting.panels import GAP_PX, LABEL_PX, PAPER
 
 BARS = [
-    Bar("80", "slotssm", 0.25, (0.05, 0.125), (0.2, 0.25, 0.3), floor=0.4),
-    Bar("80", "rim", 0.5, floor=0.4),
+    Bar("80", "slotssm", 0.25, (0.05, 0.125), (0.2, 0.25, 0.3), baseline=0.4),
+    Bar("80", "rim", 0.5, baseline=0.4),
     Bar("320", "slotssm", 0.125),
     Bar("320", "rim", None, missing="OOM"),
 ]

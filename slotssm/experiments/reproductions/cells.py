@@ -18,10 +18,10 @@ from slotssm.data.episodes import EpisodeFile
 from slotssm.documents import load
 from slotssm.errors import InputError, Interrupted, SlotSSMError
 from slotssm.evaluation import ScoringOptions
-from slotssm.evaluation.strips import draw_strip
+from slotssm.evaluation.example_pictures import draw_example_picture
 from slotssm.experiments.datasets import ensure_own_data, spec_of
 from slotssm.experiments.measurement.provenance import free_memory, machine
-from slotssm.experiments.session import evaluate_run, load_run, resume_run, start_run
+from slotssm.experiments.runs import evaluate_run, load_run, resume_run, start_run
 from slotssm.files import make_folder, read_json, write_json
 from slotssm.plotting import write_animation
 from slotssm.training.device import resolve_device
@@ -34,7 +34,7 @@ Setting = dict[str, int | str]
 
 
 @dataclass(frozen=True)
-class Listener:
+class ProgressCallbacks:
     """Who is told of progress.
 
     Attributes:
@@ -73,7 +73,7 @@ class Cell(Protocol):
     def agrees(self, recorded: Any) -> bool:
         """Whether a recorded fingerprint means this cell: fields that it does not have are at their defaults."""
 
-    def measure(self, folder: Path, device: str, listener: Listener) -> Record:
+    def measure(self, folder: Path, device: str, callbacks: ProgressCallbacks) -> Record:
         """Do the work; returns `values` and more to record."""
 
 
@@ -121,7 +121,7 @@ class TrainingCell:
             found = found.replace(data=found.data.replace(path=self.config.data.path))
         return found == self.config
 
-    def train(self, folder: Path, device: str, listener: Listener) -> tuple[RunDirectory, Path]:
+    def train(self, folder: Path, device: str, callbacks: ProgressCallbacks) -> tuple[RunDirectory, Path]:
         """Train to the last step what is not trained yet; returns the run and its data.
 
         Raises:
@@ -129,22 +129,22 @@ class TrainingCell:
         """
         run, config = RunDirectory(folder / "runs" / self.name), self.config
         if self.start is not None:
-            before, _ = self.start.train(folder, device, listener)
+            before, _ = self.start.train(folder, device, callbacks)
             config = config.replace(train=config.train.replace(initial=InitialConfig(run=str(before.path))))
-        data = ensure_own_data(config, folder / "data", listener.on_generate)
+        data = ensure_own_data(config, folder / "data", callbacks.on_generate)
         if not run.record.exists():
-            start_run(config, spec_of(config.data), data, run, device, listener.on_step)
+            start_run(config, spec_of(config.data), data, run, device, callbacks.on_step)
         elif _without_start(run.config()) != _without_start(config):
             raise InputError(f"{run.path} was started with another configuration; remove it, or choose another `out`")
         elif not run.is_complete():
-            resume_run(run, device, listener.on_step, data)
+            resume_run(run, device, callbacks.on_step, data)
         return run, data
 
-    def measure(self, folder: Path, device: str, listener: Listener) -> Record:
+    def measure(self, folder: Path, device: str, callbacks: ProgressCallbacks) -> Record:
         """Train to the last step and score the test split."""
         device = resolve_device(device)
-        run, data = self.train(folder, device, listener)
-        report = evaluate_run(run, data, "test", self.metrics, ScoringOptions(), device, listener.on_evaluate)
+        run, data = self.train(folder, device, callbacks)
+        report = evaluate_run(run, data, "test", self.metrics, ScoringOptions(), device, callbacks.on_evaluate)
         self._draw(run, data, folder, device)
         made = run.read()
         return {
@@ -162,7 +162,7 @@ class TrainingCell:
 
     def _draw(self, run: RunDirectory, data: Path, folder: Path, device: str) -> None:
         with EpisodeFile(data) as truth:
-            picture = draw_strip(load_run(run, device)[0], truth, "test")
+            picture = draw_example_picture(load_run(run, device)[0], truth, "test")
         write_animation(picture[None], picture_path(self, folder))
 
 
@@ -194,7 +194,7 @@ def read_record(cell: Cell, folder: Path) -> Record | None:
     return record
 
 
-def run_cell(cell: Cell, folder: Path, device: str, listener: Listener, retry_failed: bool = False) -> Record:
+def run_cell(cell: Cell, folder: Path, device: str, callbacks: ProgressCallbacks, retry_failed: bool = False) -> Record:
     """Measure a cell and record it, or read what is recorded.
 
     A run that does not converge to finite numbers, or does not fit into memory, is recorded as failed; of memory the
@@ -204,7 +204,7 @@ def run_cell(cell: Cell, folder: Path, device: str, listener: Listener, retry_fa
         cell: what to measure.
         folder: of the reproduction.
         device: where.
-        listener: told of progress.
+        callbacks: told of progress.
         retry_failed: measure again what is recorded as failed.
 
     Raises:
@@ -217,7 +217,7 @@ def run_cell(cell: Cell, folder: Path, device: str, listener: Listener, retry_fa
     memory = free_memory(device)
     make_folder(folder / "cells")
     try:
-        measured = {"failed": None, **cell.measure(folder, device, listener)}
+        measured = {"failed": None, **cell.measure(folder, device, callbacks)}
     except Interrupted as stop:
         raise Interrupted(f"{str(stop).split(';')[0]}; the same command continues") from None
     except SlotSSMError as error:

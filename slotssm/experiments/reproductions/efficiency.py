@@ -16,7 +16,7 @@ from slotssm.documents import load
 from slotssm.errors import InputError, Interrupted
 from slotssm.experiments.measurement.efficiency import EARLY
 from slotssm.experiments.presets import preset
-from slotssm.experiments.reproductions.cells import Cell, Listener, Record, Setting
+from slotssm.experiments.reproductions.cells import Cell, ProgressCallbacks, Record, Setting
 from slotssm.experiments.reproductions.comparison import Row, Table, compare
 from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale
 from slotssm.experiments.reproductions.matched import SEQUENCE_MODELS, count_parameters, matched
@@ -87,7 +87,7 @@ class EfficiencyCell:
         except (InputError, KeyError):
             return False
 
-    def measure(self, folder: Path, device: str, listener: Listener) -> Record:
+    def measure(self, folder: Path, device: str, callbacks: ProgressCallbacks) -> Record:
         """Time and memory; what the shorter lengths say to be too slow is recorded as skipped."""
         expected = self._expected_s(folder)
         if expected > LIMIT_S:

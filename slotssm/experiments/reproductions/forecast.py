@@ -84,7 +84,7 @@ def forecast(
     known: dict[str, tuple[float, int]] = {}
     data: dict[Path, int] = {}
     found = []
-    every = _with_starts(cells, folder)
+    every = _with_prerequisites(cells, folder)
     with tempfile.TemporaryDirectory() as place:
         for index, cell in enumerate(every):
             on_progress(index, len(every))
@@ -108,7 +108,7 @@ def forecast(
     return Forecast(found, sum(size for path, size in data.items() if not path.exists()))
 
 
-def _with_starts(cells: Sequence[Cell], folder: Path) -> list[Cell]:
+def _with_prerequisites(cells: Sequence[Cell], folder: Path) -> list[Cell]:
     """The cells, and before each those that it starts from and that are not trained yet."""
     found: dict[str, Cell] = {}
     for cell in cells:

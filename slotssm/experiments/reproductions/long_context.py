@@ -117,7 +117,7 @@ class LongContext(Experiment):
         for row in rows:
             mse, floor = row.metrics["mse"], row.metrics["white-floor"].mean
             setting = row.setting
-            paper_floor = paper_numbers.LONG_CONTEXT_FLOORS.get(int(setting["num_frames"]))
+            paper_floor = paper_numbers.LONG_CONTEXT_ALL_WHITE_ERRORS.get(int(setting["num_frames"]))
             lines.append(
                 (
                     str(setting["rule"]),
@@ -146,17 +146,17 @@ class LongContext(Experiment):
         for rule, num_frames, balls in dict.fromkeys(
             (row.setting["rule"], row.setting["num_frames"], row.setting["balls"]) for row in rows
         ):
-            part = [row for row in rows if _is(row, rule=rule, num_frames=num_frames, balls=balls)]
+            part = [row for row in rows if _has_setting(row, rule=rule, num_frames=num_frames, balls=balls)]
             if len({row.setting["length"] for row in part}) > 1:
                 path = folder / f"{rule}-T{num_frames}-b{balls}-over-length.png"
                 title = f"{rule} colour, T = {num_frames}, {balls} balls"
-                _bars(part, "length", "sequence length L", title, path)
+                _write_bars(part, "length", "sequence length L", title, path)
                 drawn.append(path)
         for rule, length in dict.fromkeys((row.setting["rule"], row.setting["length"]) for row in rows):
-            part = [row for row in rows if _is(row, rule=rule, length=length)]
+            part = [row for row in rows if _has_setting(row, rule=rule, length=length)]
             if len({row.setting["balls"] for row in part}) > 1:
                 path = folder / f"{rule}-L{length}-over-balls.png"
-                _bars(part, "balls", "balls", f"{rule} colour, L = {length}", path)
+                _write_bars(part, "balls", "balls", f"{rule} colour, L = {length}", path)
                 drawn.append(path)
         return drawn
 
@@ -186,11 +186,11 @@ def _order(row: Row) -> tuple[str, int, int, int, int]:
     )
 
 
-def _is(row: Row, **setting: int | str) -> bool:
+def _has_setting(row: Row, **setting: int | str) -> bool:
     return all(row.setting[name] == value for name, value in setting.items())
 
 
-def _bars(rows: Sequence[Row], key: str, label: str, title: str, path: Path) -> None:
+def _write_bars(rows: Sequence[Row], key: str, label: str, title: str, path: Path) -> None:
     bars = [
         Bar(
             group=str(row.setting[key]),
@@ -198,7 +198,7 @@ def _bars(rows: Sequence[Row], key: str, label: str, title: str, path: Path) -> 
             value=row.metrics["mse"].mean,
             error=row.metrics["mse"].error,
             points=tuple(row.metrics["mse"].values.values()),
-            floor=row.metrics["white-floor"].mean,
+            baseline=row.metrics["white-floor"].mean,
             missing=_missing(row),
         )
         for row in rows

@@ -6,7 +6,7 @@ OOM: out of memory (as printed in the paper).
 
 LONG_CONTEXT_ERROR = 0.0002
 """Reading error of a bar's height."""
-LONG_CONTEXT_FLOORS = {6: 0.0353, 11: 0.0436}
+LONG_CONTEXT_ALL_WHITE_ERRORS = {6: 0.0353, 11: 0.0436}
 """Number of frames T to the squared error of perfect positions with every ball white, at the paper's geometry."""
 _LONG_CONTEXT_MODELS = ("slotssm", "slot-transformer", "single-state-ssm", "slot-rnn", "rim")
 _LONG_CONTEXT_ROWS: dict[tuple[str, int], tuple[float | str, ...]] = {

@@ -9,7 +9,7 @@ import numpy as np
 
 from slotssm import __version__
 from slotssm.errors import BusyError, InputError, Interrupted
-from slotssm.experiments.reproductions.cells import Cell, Listener, Record, picture_path, read_record, run_cell
+from slotssm.experiments.reproductions.cells import Cell, ProgressCallbacks, Record, picture_path, read_record, run_cell
 from slotssm.experiments.reproductions.comparison import Row, Table
 from slotssm.experiments.reproductions.efficiency import Efficiency
 from slotssm.experiments.reproductions.experiment import Choice, Experiment
@@ -87,7 +87,7 @@ def reproduce(
     folder: Path,
     cells: Sequence[Cell],
     device: str = "auto",
-    listen: Callable[[int, int, Cell], Listener] = lambda index, total, cell: Listener(),
+    callbacks_for: Callable[[int, int, Cell], ProgressCallbacks] = lambda index, total, cell: ProgressCallbacks(),
     on_note: Callable[[str], None] = lambda text: None,
     retry_failed: bool = False,
 ) -> Reproduction:
@@ -99,7 +99,7 @@ def reproduce(
         folder: where cells, table and figures lie.
         cells: what to run now.
         device: `auto`, `cpu`, ...
-        listen: makes the listener of a cell from its index, the number of cells, and the cell.
+        callbacks_for: makes the callbacks of a cell from its index, the number of cells, and the cell.
         on_note: told what a person should know.
         retry_failed: run again what is recorded as failed, such as what did not fit beside another process.
 
@@ -114,7 +114,7 @@ def reproduce(
             if done is not None and not (retry_failed and done["failed"]):
                 continue
             try:
-                record = run_cell(cell, folder, device, listen(index, len(cells), cell), retry_failed)
+                record = run_cell(cell, folder, device, callbacks_for(index, len(cells), cell), retry_failed)
             except BusyError:
                 on_note(f"{cell.name}: another process is at work on it; going on with the next")
                 continue
@@ -137,7 +137,7 @@ def compile_result(experiment: Experiment, choice: Choice, folder: Path) -> Repr
         files = [folder / "table.txt", folder / "table.csv", folder / "result.json"]
         write_text(files[0], table.text())
         write_text(files[1], table.csv())
-        files += experiment.draw(rows, folder / "figures") + _draw_strips(cells, folder)
+        files += experiment.draw(rows, folder / "figures") + _draw_example_pictures(cells, folder)
         result = {
             "experiment": experiment.name,
             "scale": choice.scale,
@@ -156,7 +156,7 @@ def _provenance(record: Record) -> dict[str, Any]:
     return {name: record[name] for name in names if name in record}
 
 
-def _draw_strips(cells: Sequence[Cell], folder: Path) -> list[Path]:
+def _draw_example_pictures(cells: Sequence[Cell], folder: Path) -> list[Path]:
     """What every model (its first seed) makes of the same test episodes, one figure for each setting."""
     drawn: list[Path] = []
     for setting in dict.fromkeys(tuple(cell.setting.items()) for cell in cells):

@@ -18,7 +18,7 @@ BORDER = 110
 """Grey level of the line between two frames."""
 
 
-def draw_strip(task: Task, truth: EpisodeFile, split: str) -> np.ndarray:
+def draw_example_picture(task: Task, truth: EpisodeFile, split: str) -> np.ndarray:
     """The truth above what the task predicts: one frame of several episodes, or one episode's frames.
 
     Of a roll-out every other frame is shown, of a reconstruction every other frame above its masks, in the colours of
