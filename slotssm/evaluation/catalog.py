@@ -1,4 +1,4 @@
-"""Every metric by name: what it needs of truth and prediction, and how it is computed for a few episodes."""
+"""Every metric by name: which true and predicted fields it needs, and how it scores a batch of episodes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,9 +20,9 @@ class Truth:
     """The truth of consecutive episodes.
 
     Attributes:
-        fields: what metrics asked for, by name: `frames` uint8 [E, T, H, W, 3], `masks` uint8 [E, T, H, W], ...
-        palette: uint8 [C, 3] where every pixel is one of these colours.
-        rule: rule of Blinking Color Balls; empty for other data.
+        fields: the fields that the metrics need, by name: `frames` uint8 [E, T, H, W, 3], `masks` uint8 [E, T, H, W].
+        palette: uint8 [C, 3] if every pixel has one of these colours, else None.
+        rule: colour rule of Blinking Color Balls; empty for other data.
     """
 
     fields: Mapping[str, np.ndarray]
@@ -35,24 +35,24 @@ class Truth:
 
 @dataclass(frozen=True)
 class Batch:
-    """Consecutive episodes, true and predicted."""
+    """Truth and predictions of consecutive episodes."""
 
     truth: Truth
     predicted: Predicted
 
     @cached_property
     def tables(self) -> list[Tables]:
-        """Contingency tables of the masks, counted once for all metrics and conventions."""
+        """Contingency tables of the masks, computed once for all metrics and conventions."""
         return metrics.contingency(self.truth["masks"], self.predicted["masks"])
 
 
 @dataclass(frozen=True)
 class BatchScores:
-    """Scores of some episodes.
+    """Scores of one batch of episodes.
 
     Attributes:
-        scores: the metric's values.
-        details: further values to report, [E, ...] each.
+        scores: values of the metric.
+        details: further values to report, each [E, ...].
     """
 
     scores: Scores
@@ -60,7 +60,7 @@ class BatchScores:
 
 
 def mean_details(details: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The means over episodes of every detail."""
+    """Mean of every detail over episodes."""
     return {name: values.mean(axis=0).tolist() for name, values in details.items()}
 
 
@@ -69,15 +69,15 @@ class Metric:
     """One metric.
 
     Attributes:
-        truth: fields of the truth that it reads.
-        predicted: outputs that it reads.
-        options: scoring options that change it, or turn it into another metric.
-        score: computes it; None for what needs all episodes at once (`slotssm.evaluation.probes`).
-        min_side_px: smallest frames that it is defined on.
-        by_default: False for what is computed only when it is named.
-        needs_stable_ids: it needs ids that stay with their objects over time (segmentation: unless frames are scored
-            alone).
-        conclude: what is reported of the details [E, ...] of all episodes.
+        truth: true fields that it reads.
+        predicted: predicted outputs that it reads.
+        options: scoring options that affect it, or turn it into another metric.
+        score: scores a batch; None if all episodes are needed at once (`slotssm.evaluation.probes`).
+        min_side_px: shortest side of a frame for which it is defined.
+        by_default: False if it is only computed when named.
+        needs_stable_ids: whether object ids must be stable over time (for segmentation scores: unless frames are
+            scored separately).
+        conclude: turns the details [E, ...] of all episodes into reported values.
     """
 
     truth: tuple[str, ...]
@@ -114,7 +114,7 @@ def _mbo(batch: Batch, options: ScoringOptions) -> BatchScores:
 def _slots_used(batch: Batch, options: ScoringOptions) -> BatchScores:
     masks, num_slots = batch.predicted["masks"], batch.predicted.num_slots
     if num_slots is None:
-        # labels that occur nowhere are not known to be slots
+        # with labels alone, a slot that never appears is unknown
         counts = [np.unique(video, return_counts=True)[1] for video in masks]
         return BatchScores(_by_episode(np.array([(c >= masks.shape[1]).sum() for c in counts], np.float64), "video"))
     used = metrics.used_slots(masks, num_slots)
@@ -122,7 +122,7 @@ def _slots_used(batch: Batch, options: ScoringOptions) -> BatchScores:
 
 
 def _conclude_usage(details: dict[str, np.ndarray]) -> dict[str, Any]:
-    """How many videos use each slot, and how many slots are used in none."""
+    """Share of videos that use each slot, and share of slots that no video uses."""
     if "used" not in details:
         return {}
     used = details["used"]
@@ -157,10 +157,10 @@ def _ssim(batch: Batch, options: ScoringOptions) -> BatchScores:
 
 
 def _frames(batch: Batch, score: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> BatchScores:
-    """All predicted frames against the last frames of the truth; for roll-outs step by step, and with baselines.
+    """Score predicted frames against the last true frames; roll-outs also get per-step scores and baselines.
 
     Args:
-        batch: with frames.
+        batch: truth and predictions, both with frames.
         score: maps true and predicted frames [E, T', H, W, 3] to scores [E, T'].
     """
     frames, predicted = batch.truth["frames"], batch.predicted["frames"]
@@ -178,7 +178,7 @@ def _frames(batch: Batch, score: Callable[[np.ndarray, np.ndarray], np.ndarray])
 
 
 def _is_target(batch: Batch) -> bool:
-    """Whether the one predicted frame is the target of Blinking Color Balls, which no context frame resembles."""
+    """Whether the prediction is the target frame of Blinking Color Balls, where roll-out baselines do not apply."""
     return bool(batch.truth.rule) and batch.predicted["frames"].shape[1] == 1
 
 
@@ -212,13 +212,13 @@ def _all_white_error(truth: Truth) -> BatchScores:
 
 
 def _by_episode(values: np.ndarray, unit: str = "episode") -> Scores:
-    """One value an episode; NaN marks episodes that could not be scored."""
+    """Scores from one value per episode; NaN marks episodes that could not be scored."""
     known = np.isfinite(values)
     return Scores(values[known], np.flatnonzero(known), int((~known).sum()), unit)
 
 
 RULE = "rule"
-"""Stands among what a metric needs of the truth for: these are Blinking Color Balls."""
+"""In `Metric.truth`: the metric is only defined for Blinking Color Balls."""
 _SEGMENTATION = ("masks",), ("masks",)
 _FRAMES = ("frames",), ("frames",)
 _TARGET = ("frames", RULE), ("frames",)
@@ -248,4 +248,4 @@ METRICS: dict[str, Metric] = {
         needs_stable_ids=True,
     ),
 }
-"""Metric names to metrics."""
+"""Metrics by name."""

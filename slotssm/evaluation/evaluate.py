@@ -10,43 +10,43 @@ from slotssm.data.episodes import EpisodeFile
 from slotssm.documents import nearest
 from slotssm.errors import InputError
 from slotssm.evaluation.catalog import METRICS, RULE, Batch, BatchScores, Metric, Truth
-from slotssm.evaluation.conventions import ALL, check_conventions, spread
+from slotssm.evaluation.conventions import ALL, check_conventions, distinct_conventions
 from slotssm.evaluation.options import ScoringOptions
 from slotssm.evaluation.probes import ProbeScore, Probing
 from slotssm.evaluation.sources import Source
 from slotssm.metrics import Scores
 
 BATCH_EPISODES = 16
-"""Episodes that are predicted and scored at a time, at most."""
+"""Largest number of episodes that are predicted and scored at a time."""
 SEGMENTATION = tuple(name for name, metric in METRICS.items() if "per_frame" in metric.options)
-"""Metrics that conventions change."""
+"""Metrics that the named conventions affect."""
 
 
 @dataclass(frozen=True)
 class EpisodeValues:
-    """A metric by episode.
+    """Values of a metric by episode.
 
     Attributes:
-        values: float64 [E], the mean over the units of every episode; NaN for one without a scored unit.
-        num_units: int [E], units scored.
+        values: float64 [E], mean over the units of each episode; NaN if none could be scored.
+        num_units: int [E], units scored in each episode.
     """
 
     values: np.ndarray
     num_units: np.ndarray
 
     def document(self) -> dict[str, Any]:
-        """As JSON; null stands for what could not be scored."""
+        """As JSON; episodes that could not be scored are null."""
         values = [float(value) if np.isfinite(value) else None for value in self.values]
         return {"value": values, "num_units": self.num_units.tolist()}
 
 
 @dataclass(frozen=True)
 class Result:
-    """One number with all that is needed to read it."""
+    """One score with everything that is needed to interpret it."""
 
     metric: str
     value: float | None
-    """None when nothing could be scored."""
+    """None if nothing could be scored."""
     unit: str
     """What was averaged over: video, frame, clip, object or episode."""
     num_units: int
@@ -55,20 +55,20 @@ class Result:
     interval: tuple[float, float] | None
     """95 % bootstrap interval over episodes."""
     details: dict[str, Any]
-    """Further numbers, such as the white-ball floor or the error of every roll-out step."""
+    """Further values, such as the error of the all-white baseline or of every roll-out step."""
     convention: str | None = None
-    """Its name, if conventions were asked for by name."""
+    """Name of the convention, if conventions were requested by name."""
     episodes: EpisodeValues | None = None
     """The value of every episode; None for probes, which are scored over all rows together."""
 
     @property
     def name(self) -> str:
-        """Unique in a report, which holds several probes (`probe/position`) and conventions (`fg-ari@per-frame`)."""
+        """Name that is unique in the report: `fg-ari`, `probe/position`, `fg-ari@per-frame`."""
         name = f"{self.metric}/{self.details['property']}" if "property" in self.details else self.metric
         return f"{name}@{self.convention}" if self.convention else name
 
     def document(self, per_episode: bool = False) -> dict[str, Any]:
-        """As JSON, with the values of the episodes if asked for."""
+        """As JSON; `per_episode` adds the value of every episode."""
         return {
             "metric": self.metric,
             "value": self.value,
@@ -92,10 +92,10 @@ class Report:
     num_episodes: int
     results: list[Result]
     left_out: dict[str, str] = field(default_factory=dict)
-    """What would have been computed but for the ids in the truth, which may change over time, and why not."""
+    """Metrics that were left out because object ids in the truth are not stable over time, with the reason."""
 
     def document(self, run: str | None, per_episode: bool = False) -> dict[str, Any]:
-        """As JSON, with the values of the episodes if asked for."""
+        """As JSON; `per_episode` adds the value of every episode."""
         return {
             "run": run,
             "data": self.data,
@@ -106,7 +106,7 @@ class Report:
         }
 
     def values(self) -> dict[str, float]:
-        """Metric names to values, without those that could not be scored."""
+        """Values by result name, without those that could not be scored."""
         return {result.name: result.value for result in self.results if result.value is not None}
 
 
@@ -123,17 +123,17 @@ def evaluate(
     """Compute metrics over a split.
 
     Args:
-        source: gives the predictions.
+        source: source of the predictions.
         truth: episode file.
-        split: which split.
-        names: metric names; empty takes all that source and data can serve.
-        options: conventions.
-        num_episodes: only the first so many; None takes all.
-        on_progress: told of episodes done and in all.
-        batch_episodes: how many are predicted at a time.
+        split: split to score.
+        names: metric names; empty computes every metric that predictions and data allow.
+        options: scoring options.
+        num_episodes: score only this many episodes, from the first on; None scores all.
+        on_progress: called with the numbers of episodes done and in total.
+        batch_episodes: episodes that are predicted at a time.
 
     Raises:
-        InputError: unknown metric or split, or one that the data or the predictions cannot serve.
+        InputError: unknown metric or split, or a metric that the data or the predictions do not allow.
     """
     options = options or ScoringOptions()
     check_conventions(options.conventions, options)
@@ -159,7 +159,7 @@ def evaluate(
                 result.parts.append(_shifted(result.metric.score(batch, result.options), first))
         if probing:
             probing.add(first, actual["masks"], predicted)
-    # the last episode is done when the probes are fitted
+    # the last episode counts as done once the probes are fitted
     probed = probing.scores(lambda done: on_progress(min(total + done, to_do - 1), to_do)) if probing else []
     on_progress(to_do, to_do)
     results = []
@@ -172,18 +172,18 @@ def evaluate(
 
 
 def possible_metrics(source: Source, truth: EpisodeFile, split: str) -> list[str]:
-    """Names of the metrics that predictions and data can serve."""
+    """Names of the metrics that predictions and data allow."""
     return [name for name, metric in METRICS.items() if not _missing_requirement(metric, source, truth, split)]
 
 
 def has_per_frame_ids(truth: EpisodeFile, split: str) -> bool:
-    """Whether an id in the true masks means an object of its frame only, as imported data may say."""
+    """Whether ids in the true masks identify objects within a frame only, as imported data may declare."""
     return truth.has(split, "masks") and truth.field_attrs(split, "masks").get("ids") == "per-frame"
 
 
 @dataclass(frozen=True)
 class _PendingResult:
-    """One result of the report while it is computed."""
+    """One result of the report, while its batches are being scored."""
 
     name: str
     metric: Metric
@@ -195,7 +195,7 @@ class _PendingResult:
 def _choose(
     names: Sequence[str], source: Source, truth: EpisodeFile, split: str, options: ScoringOptions
 ) -> tuple[list[_PendingResult], dict[str, str]]:
-    """The pending of the report, and what was left out of it."""
+    """Results to compute, and metrics that are left out with the reason."""
     possible = {name: _missing_requirement(metric, source, truth, split) for name, metric in METRICS.items()}
     per_frame_ids = has_per_frame_ids(truth, split)
     pending, forbidden = {}, {}
@@ -235,17 +235,17 @@ def _choose(
 
 
 def _scored_as(name: str, options: ScoringOptions) -> str:
-    """What the score must be called: mIoU with overlap matching is mBO, FG-ARI with the background is ARI."""
+    """Name of the score under these options: mIoU with overlap matching is mBO, FG-ARI with the background is ARI."""
     if name == "miou" and options.matching == "overlap":
         return "mbo"
     return "ari" if name == "fg-ari" and options.include_background else name
 
 
 def _refuse_ignored(pending: Sequence[_PendingResult], source: Source, options: ScoringOptions) -> None:
-    """Refuse options that would change nothing, since whoever gives one believes that it does."""
+    """Refuse options that would have no effect, since whoever sets one expects an effect."""
     effective = {"seed", *(name for result in pending for name in result.metric.options)}
     effective |= {"conventions"} if any(result.convention for result in pending) else set()
-    # what the names of these metrics say already
+    # the names of these metrics already imply these options
     effective |= {"include_background"} if any(result.name == "ari" for result in pending) else set()
     effective |= {"matching"} if any(result.name == "mbo" for result in pending) else set()
     if options.mask_source == source.mask_source and any("masks" in result.metric.predicted for result in pending):
@@ -260,7 +260,7 @@ def _refuse_ignored(pending: Sequence[_PendingResult], source: Source, options: 
 
 
 def _pending_results(name: str, options: ScoringOptions, per_frame_ids: bool) -> tuple[list[_PendingResult], list[str]]:
-    """A result for every convention of the metric, and names of conventions that ids per_frame_ids over time forbid."""
+    """One result for every convention of the metric, and names of conventions that per-frame ids rule out."""
     metric = METRICS[name]
     if name not in SEGMENTATION or not options.conventions:
         per_frame = "per_frame" in metric.options and options.per_frame
@@ -269,7 +269,7 @@ def _pending_results(name: str, options: ScoringOptions, per_frame_ids: bool) ->
             if per_frame or not (per_frame_ids and metric.needs_stable_ids)
             else []
         ), []
-    found = spread(options, metric.options)
+    found = distinct_conventions(options, metric.options)
     forbidden = [convention for convention, each in found.items() if per_frame_ids and not each.per_frame]
     named = {convention: _scored_as(name, each) for convention, each in found.items() if convention not in forbidden}
     return [
@@ -278,15 +278,15 @@ def _pending_results(name: str, options: ScoringOptions, per_frame_ids: bool) ->
 
 
 def _per_frame_ids_reason(name: str, truth: EpisodeFile, options: ScoringOptions) -> str:
-    """Why ids that change from frame to frame forbid the metric, in words."""
+    """Why per-frame ids rule out the metric."""
     reason = f"ids in {truth.path} name objects within a frame only (ids = per-frame)"
     if name in SEGMENTATION:
-        return f"{reason}; " + ("take per-frame or slotformer" if options.conventions else "score with `per_frame`")
+        return f"{reason}; " + ("use per-frame or slotformer" if options.conventions else "score with `per_frame`")
     return f"{reason}, and {name} follows objects over time; only scores with `per_frame` can be computed"
 
 
 def _missing_requirement(metric: Metric, source: Source, truth: EpisodeFile, split: str) -> str:
-    """What the metric lacks, in words; empty if nothing."""
+    """Which input the metric lacks; empty if none."""
     for name in metric.truth:
         if name == RULE:
             if RULE not in truth.attrs or "palette" not in truth.attrs:
@@ -295,7 +295,7 @@ def _missing_requirement(metric: Metric, source: Source, truth: EpisodeFile, spl
             return f"{truth.path} has no {split}/{name}"
     for name in metric.predicted:
         if name == "soft" and name not in source.provides:
-            return "the predictions have no soft masks that are weights with sum 1 (labels and logits are none)"
+            return "the predictions have no soft masks that are weights with sum 1 (labels and logits are not)"
         if name not in source.provides:
             return f"the predictions have no {name}"
     if metric.min_side_px > 1:

@@ -1,4 +1,4 @@
-"""Scores as pure functions on arrays; conventions and their alternatives are described in docs/evaluation.md."""
+"""Metrics as pure functions of arrays; docs/evaluation.md describes their conventions and alternatives."""
 
 from slotssm.metrics.agreement import accuracy, balanced_accuracy, r2, r2_by_column, r2_interval, split_by_group
 from slotssm.metrics.contingency import Tables, contingency, hard_masks, resize_labels

@@ -1,4 +1,4 @@
-"""Curves of a training run."""
+"""Training curves of a run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,16 +8,16 @@ from slotssm.plotting.backend import new_figure, save_figure
 
 NOT_PLOTTED = ("step", "split", "learning_rate", "grad_norm")
 BASELINE_SUFFIX = "-repeat-last-frame"
-"""What ends so is drawn beside the quantity before it: the score of repeating the last given frame."""
+"""Suffix of the score of repeating the last context frame, which is drawn in the panel of the score itself."""
 
 
 def write_curves(lines: Sequence[dict[str, Any]], path: Path, title: str) -> None:
-    """Plot everything that metrics.jsonl logs over the steps, one panel for each quantity.
+    """Plot the quantities in metrics.jsonl over the training steps, one panel each.
 
     Args:
-        lines: parsed lines; `split` says whether a value is of training or validation.
+        lines: parsed lines of metrics.jsonl; `split` is `train` or `val`.
         path: picture to write.
-        title: of the figure.
+        title: title of the figure.
     """
     shown = [name for line in lines for name in line if name not in NOT_PLOTTED and not name.endswith(BASELINE_SUFFIX)]
     names = list(dict.fromkeys(shown))

@@ -1,4 +1,4 @@
-"""Storyboards: labelled columns of images side by side, one picture for each frame."""
+"""Storyboards: labelled videos side by side, one picture for each frame."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ TITLE_PX = 18
 PAGE_COLOR = (250, 250, 250)
 TEXT_COLOR = (40, 40, 40)
 SMALLEST_TILE_PX = 96
-"""Videos with a shorter side are enlarged."""
+"""Videos whose shorter side is below this are enlarged."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Column:
     Attributes:
         title: short label.
         frames: uint8 [T, H, W, 3]; a video of one frame is shown throughout.
-        color: RGB of a bar above the video, such as the slot's colour; None leaves it out.
+        color: RGB of a bar above the video, such as the slot's colour; None for no bar.
     """
 
     title: str
@@ -34,10 +34,10 @@ def storyboard(rows: Sequence[Sequence[Column]], num_frames: int) -> np.ndarray:
 
     Args:
         rows: one row for each episode; titles are drawn above each column.
-        num_frames: frames of the result; shorter videos hold their last frame.
+        num_frames: frames of the result; shorter videos stay on their last frame.
 
     Returns:
-        uint8 [T, H, W, 3], with even sides as video codecs want them.
+        uint8 [T, H, W, 3], with even sides as video codecs require.
     """
     tile_height, tile_width = (max(column.frames.shape[axis] for row in rows for column in row) for axis in (1, 2))
     zoom = max(1, -(-SMALLEST_TILE_PX // min(tile_height, tile_width)))
@@ -58,7 +58,7 @@ def _picture(rows: Sequence[Sequence[Column]], frame: int, tile_height: int, til
             if column.color is not None:
                 draw.rectangle((left, top + TITLE_PX - 4, left + tile_width - 1, top + TITLE_PX - 2), column.color)
             image = Image.fromarray(column.frames[min(frame, len(column.frames) - 1)])
-            # whole-number zoom, nearest neighbour: pixels stay what they are
+            # an integer zoom with nearest neighbour keeps pixels exact
             canvas.paste(image.resize((tile_width, tile_height), Image.Resampling.NEAREST), (left, top + TITLE_PX))
     return np.asarray(canvas)
 
@@ -67,10 +67,10 @@ LABEL_PX = 120
 
 
 def label_rows(rows: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
-    """Pictures one below the other with their labels on the left.
+    """Pictures one below the other, with labels on the left.
 
     Args:
-        rows: label and uint8 [H, W, 3] of each row, all of one size.
+        rows: label and picture uint8 [H, W, 3] of each row, all of the same size.
 
     Returns:
         uint8 [rows, width, 3].
