@@ -14,7 +14,7 @@ from slotssm.files import atomic, write_bytes
 
 SUFFIXES = (".gif", ".mp4", ".png")
 PNG_FRAMES = 6
-"""Frames of a PNG column, spread over the video."""
+"""Number of frames in a PNG, spread evenly over the video."""
 
 FULL_BELOW_BYTES = 2**16
 """Free disk space below which a failed encoding is attributed to a full disk."""

@@ -337,7 +337,7 @@ def test_cells_that_others_are_at_work_on_are_left_for_later(tmp_path, busy):
             run_cell(second, tmp_path, "cpu", NOBODY)
         cells = [second, stub]
         made = reproduce(Listed(cells), Choice("tiny"), tmp_path, cells, "cpu", on_note=notes.append)
-    assert notes == ["second: another process is at work on it; going on with the next"]
+    assert notes == ["second: another process is measuring it; continuing with the next"]
     assert (made.num_done, made.missing) == (1, ["second"])
     assert made.table.rows == [("slotssm", "0.5000")]
     assert read_record(second, tmp_path) is None

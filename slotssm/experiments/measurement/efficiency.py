@@ -1,4 +1,4 @@
-"""Time and peak memory of one model at one length, run in a process of its own so that its memory growth is the model's.
+"""Time and peak memory of one model at one length, in a process of its own whose memory growth is the model's.
 
 Usage:
     python -m slotssm.experiments.measurement.efficiency JSON
