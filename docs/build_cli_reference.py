@@ -12,17 +12,24 @@ HEAD = """# Command line
 
 This page is generated from the program (`make docs`).
 
-Results go to stdout, progress and notes to stderr; with `--json` stdout holds exactly one JSON document.
-Exit codes: 0 done; 1 failed; 2 wrong usage or input; 3 interrupted and resumable. An error is one line that names
-the file or option, the fault and the remedy; with `--json` it is also a document `{"error", "exit_code"}`.
-`SLOTSSM_DEBUG=1` shows the traceback of an unexpected failure. A reader of stdout that leaves early (`| head`) is no
-failure. `slotssm --install-completion` teaches the shell to complete commands and options; `python -m slotssm` is the
-same program.
+Results are printed on stdout, progress and notes on stderr. With `--json`, stdout contains exactly one JSON document.
+
+| exit code | meaning |
+|---|---|
+| 0 | success |
+| 1 | failure |
+| 2 | wrong usage or input |
+| 3 | interrupted; repeat the command, with `--resume` where it has that option, to continue |
+
+An error is a single line that names the file or option, the problem and a remedy; with `--json` it is also printed as a
+document `{"error", "exit_code"}`. `SLOTSSM_DEBUG=1` shows the traceback of an unexpected failure. A reader of stdout
+that exits early (`| head`) is not an error. `slotssm --install-completion` installs shell completion of commands and
+options; `python -m slotssm` is the same program.
 """
 
 
 def commands(command: Any, name: str) -> list[tuple[str, Any]]:
-    """All leaves of the tree of commands with their full names."""
+    """All commands, with their full names."""
     children = getattr(command, "commands", None)
     if not children:
         return [(name, command)]
@@ -36,11 +43,18 @@ def describe(name: str, command: Any) -> str:
     usage = " ".join([name, *(p.metavar or f"[{p.name.upper()}]" for p in arguments), "[OPTIONS]"])
     lines = [f"## {name}", "", f"`{usage}`", "", (command.help or "").strip(), ""]
     lines += ["| option | default | meaning |", "|---|---|---|"]
-    lines += [f"| {p.metavar or p.name.upper()} | | {p.help} |" for p in arguments]
+    lines += [f"| {p.metavar or p.name.upper()} | {shown_default(p)} | {p.help} |" for p in arguments]
     for p in options:
-        default = "" if p.default in (None, False) or callable(p.default) else f"`{p.default}`"
-        lines.append(f"| {', '.join(f'`{o}`' for o in p.opts)} | {default} | {p.help} |")
+        lines.append(f"| {', '.join(f'`{o}`' for o in p.opts)} | {shown_default(p)} | {p.help} |")
     return "\n".join(lines) + "\n"
+
+
+def shown_default(parameter: Any) -> str:
+    """The default as Markdown; empty if there is none, as for switches."""
+    if isinstance(parameter.show_default, str):
+        return parameter.show_default
+    has_none = parameter.default is None or parameter.default is False or callable(parameter.default)
+    return "" if has_none else f"`{parameter.default}`"
 
 
 def reference() -> str:

@@ -13,11 +13,11 @@ from slotssm_cli.train import step_callback
 
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for data, run and pictures.")] = Path("demo"),
-    preset: Annotated[str, typer.Option(help="Object-centric preset to run.")] = "cpu-oc",
+    preset: Annotated[str, typer.Option(help="Object-centric preset to train.")] = "cpu-oc",
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Generate bouncing shapes, train OC-SlotSSM, score it and draw the slots; about five minutes on two cores."""
+    """Generate bouncing shapes, train OC-SlotSSM, score it and draw its slots; about five minutes on two cores."""
     from slotssm.experiments.demo import run_demo
 
     note("demo: bouncing shapes → OC-SlotSSM → FG-ARI → a GIF of the slots")
@@ -29,7 +29,7 @@ def demo(
         return
     print_report(made.report, str(made.run))
     result("")
-    result(f"slots at work     {made.animation}")
+    result(f"slots             {made.animation}")
     result(f"training curves   {made.curves}")
     result(f"scores            {made.run / 'eval' / 'test.json'}")
-    result(f"look further      slotssm visualize {made.run} --episodes 3,4,5")
+    result(f"more episodes     slotssm visualize {made.run} --episodes 3,4,5")

@@ -1,7 +1,7 @@
 """Presets: functions that return the complete, typed configuration of a run; variants state only what differs.
 
-`tiny-*` presets run the whole pipeline in seconds, `cpu-*` presets learn something useful on two cores in minutes,
-`paper-*` presets have the paper's settings, for a GPU. Settings that the paper does not report are marked as our choice.
+`tiny-*` presets run the whole pipeline in seconds, `cpu-*` presets learn something useful on two cores in minutes, and
+`paper-*` presets have the paper's settings, for a GPU; settings that it does not report are marked as our choice.
 """
 
 from collections.abc import Callable
@@ -54,12 +54,12 @@ def cpu_oc() -> RunConfig:
 
 
 def cpu_oc_easy() -> RunConfig:
-    """Object-centric learning on the data set `easy` at 32 px, with one slot more than objects (chosen on validation data)."""
+    """Object-centric learning on the data set `easy` at 32 px; an extra slot (chosen on validation data)."""
     return _objects("cpu-oc-easy", "easy", num_slots=4)
 
 
 def cpu_oc_medium() -> RunConfig:
-    """Object-centric learning on the data set `medium` at 32 px, with one slot more than objects, for the background."""
+    """Object-centric learning on the data set `medium` at 32 px; an extra slot, for the background."""
     return _objects("cpu-oc-medium", "medium", num_slots=6)
 
 
@@ -240,7 +240,7 @@ def cpu_balls() -> RunConfig:
 
 
 def paper_balls() -> RunConfig:
-    """Video prediction as in the paper (section 7.1): four white balls at 64 px, 20 training frames, 10 + 20 test frames.
+    """Video prediction as in the paper (section 7.1): four white balls at 64 px; 20 frames to train, 10 + 20 to test.
 
     The physics is that of the paper's data (Sutskever's bouncing balls, as in R-NEM). All training settings are our
     choice, the same as for Blinking Color Balls.

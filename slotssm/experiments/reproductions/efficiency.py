@@ -30,7 +30,7 @@ LENGTHS = MappingProxyType(
 BATCH = 6
 """The paper's batch size for inference."""
 TOKENS = 1
-"""Tokens per step at every L, so that only L varies; the paper's two longest sequences have one 4 x 4 patch per step."""
+"""Tokens per step at every L, so that only L varies; at the paper's two longest L, a step is one 4 x 4 patch."""
 LIMIT_S = 150.0
 """Measurements that are expected to take longer are skipped and recorded as skipped."""
 FIT_FROM = 320
@@ -89,7 +89,7 @@ class EfficiencyCell:
             return False
 
     def measure(self, folder: Path, device: str, callbacks: ProgressCallbacks) -> Record:
-        """Measure time and memory; a length that would take too long, judged by shorter ones, is recorded as skipped."""
+        """Measure time and memory; a length that is expected to take too long is recorded as skipped."""
         expected = self._expected_s(folder)
         if expected > LIMIT_S:
             return {"failed": f"skipped: would take more than {LIMIT_S:.0f} s a call", "values": {}}
