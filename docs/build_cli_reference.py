@@ -40,17 +40,27 @@ def describe(name: str, command: Any) -> str:
     """One command as Markdown."""
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     options = [p for p in command.params if p.param_type_name == "option" and p.name != "help"]
-    usage = " ".join([name, *(p.metavar or f"[{p.name.upper()}]" for p in arguments), "[OPTIONS]"])
+    usage = " ".join([name, *map(shown_argument, arguments), "[OPTIONS]"])
     lines = [f"## {name}", "", f"`{usage}`", "", (command.help or "").strip(), ""]
     lines += ["| option | default | meaning |", "|---|---|---|"]
-    lines += [f"| {p.metavar or p.name.upper()} | {shown_default(p)} | {p.help} |" for p in arguments]
+    # a bar would end the table cell
+    lines += [f"| `{shown_argument(p).replace('|', 'or')}` | {shown_default(p)} | {p.help} |" for p in arguments]
     for p in options:
-        lines.append(f"| {', '.join(f'`{o}`' for o in p.opts)} | {shown_default(p)} | {p.help} |")
+        names = ", ".join(f"`{option}`" for option in (*p.opts, *p.secondary_opts))
+        lines.append(f"| {names} | {shown_default(p)} | {p.help} |")
     return "\n".join(lines) + "\n"
+
+
+def shown_argument(argument: Any) -> str:
+    """A positional argument, in brackets if it is optional."""
+    name = argument.name.upper()
+    return argument.metavar or (name if argument.required else f"[{name}]")
 
 
 def shown_default(parameter: Any) -> str:
     """The default as Markdown; empty if there is none, as for switches."""
+    if parameter.required:
+        return "required"
     if isinstance(parameter.show_default, str):
         return parameter.show_default
     has_none = parameter.default is None or parameter.default is False or callable(parameter.default)

@@ -31,7 +31,7 @@ def export(
         str | None,
         typer.Option(
             help="Frames as npy or png (webdataset), or as png or lossy mp4 (folder).",
-            show_default="npy; png in folder",
+            show_default="npy (webdataset), png (folder)",
         ),
     ] = None,
     shard_mb: Annotated[
