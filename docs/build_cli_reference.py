@@ -12,17 +12,24 @@ HEAD = """# Command line
 
 This page is generated from the program (`make docs`).
 
-Results go to stdout, progress and notes to stderr; with `--json` stdout holds exactly one JSON document.
-Exit codes: 0 done; 1 failed; 2 wrong usage or input; 3 interrupted and resumable. An error is one line that names
-the file or option, the fault and the remedy; with `--json` it is also a document `{"error", "exit_code"}`.
-`SLOTSSM_DEBUG=1` shows the traceback of an unexpected failure. A reader of stdout that leaves early (`| head`) is no
-failure. `slotssm --install-completion` teaches the shell to complete commands and options; `python -m slotssm` is the
-same program.
+Results are printed on stdout, progress and notes on stderr. With `--json`, stdout contains exactly one JSON document.
+
+| exit code | meaning |
+|---|---|
+| 0 | success |
+| 1 | failure |
+| 2 | wrong usage or input |
+| 3 | interrupted; repeat the command, with `--resume` where it has that option, to continue |
+
+An error is a single line that names the file or option, the problem and a remedy; with `--json` it is also printed as a
+document `{"error", "exit_code"}`. `SLOTSSM_DEBUG=1` shows the traceback of an unexpected failure. A reader of stdout
+that exits early (`| head`) is not an error. `slotssm --install-completion` installs shell completion of commands and
+options; `python -m slotssm` is the same program.
 """
 
 
 def commands(command: Any, name: str) -> list[tuple[str, Any]]:
-    """All leaves of the tree of commands with their full names."""
+    """All commands, with their full names."""
     children = getattr(command, "commands", None)
     if not children:
         return [(name, command)]
@@ -33,15 +40,31 @@ def describe(name: str, command: Any) -> str:
     """One command as Markdown."""
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     options = [p for p in command.params if p.param_type_name == "option" and p.name != "help"]
-    usage = " ".join([name, *(p.metavar or f"[{p.name.upper()}]" for p in arguments), "[OPTIONS]"])
+    usage = " ".join([name, *map(shown_argument, arguments), "[OPTIONS]"])
     lines = [f"## {name}", "", f"`{usage}`", "", (command.help or "").strip(), ""]
     lines += ["| option | default | meaning |", "|---|---|---|"]
-    lines += [f"| {p.metavar or p.name.upper()} | | {p.help} |" for p in arguments]
+    # a bar would end the table cell
+    lines += [f"| `{shown_argument(p).replace('|', 'or')}` | {shown_default(p)} | {p.help} |" for p in arguments]
     for p in options:
-        is_plain = p.default is None or p.default is False or p.default == "" or callable(p.default)
-        default = "" if is_plain else f"`{p.default}`"
-        lines.append(f"| {', '.join(f'`{o}`' for o in p.opts)} | {default} | {p.help} |")
+        names = ", ".join(f"`{option}`" for option in (*p.opts, *p.secondary_opts))
+        lines.append(f"| {names} | {shown_default(p)} | {p.help} |")
     return "\n".join(lines) + "\n"
+
+
+def shown_argument(argument: Any) -> str:
+    """A positional argument, in brackets if it is optional."""
+    name = argument.name.upper()
+    return argument.metavar or (name if argument.required else f"[{name}]")
+
+
+def shown_default(parameter: Any) -> str:
+    """The default as Markdown; empty if there is none, as for switches."""
+    if parameter.required:
+        return "required"
+    if isinstance(parameter.show_default, str):
+        return parameter.show_default
+    has_none = parameter.default is None or parameter.default is False or callable(parameter.default)
+    return "" if has_none else f"`{parameter.default}`"
 
 
 def reference() -> str:

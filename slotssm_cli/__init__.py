@@ -1,1 +1,1 @@
-"""The command line: parse, call one core function, print."""
+"""The command line: parse options, call one function of the library, print its result."""

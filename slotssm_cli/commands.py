@@ -1,4 +1,4 @@
-"""The table of commands."""
+"""The commands of the command line."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -58,13 +58,13 @@ def run(on_command: Callable[[Any], None]) -> int:
     """Run the command that `sys.argv` names.
 
     Args:
-        on_command: told of the command once its options are read.
+        on_command: called with the command once its options are parsed.
 
     Returns:
         Exit code.
 
     Raises:
-        InputError: there is no such command or option, or its value is wrong.
+        InputError: unknown command or option, or an invalid value.
         Stopped: a signal arrived.
     """
     root = typer.main.get_command(app)
@@ -86,11 +86,11 @@ def run(on_command: Callable[[Any], None]) -> int:
 
 
 KEYBOARD_INTERRUPT = 130
-"""What typer makes of an interrupt."""
+"""Exit code that typer returns after an interrupt."""
 
 
 class _Escaped(Exception):
-    """Carries an error of the operating system past typer, which ends silently at a broken pipe, whosever it is."""
+    """Carries an OSError past typer, which would exit silently at any broken pipe."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(str(error))

@@ -9,76 +9,79 @@ from slotssm.errors import InputError
 from slotssm_cli import options
 from slotssm_cli.terminal.console import Meter, note, number, result_json, result_table
 
-BESIDE_COMPARE = {"compare", "metric", "out", "force", "json"}
-"""Options that a comparison takes; the others belong to scoring."""
+COMPARE_OPTIONS = {"compare", "metric", "out", "force", "json"}
+"""Options that can be combined with --compare; the others belong to scoring."""
 
 
 def evaluate(
     context: typer.Context,
-    run: Annotated[Path | None, typer.Argument(help="Run directory; by default the newest in runs/.")] = None,
+    run: Annotated[Path | None, typer.Argument(help="Run directory.", show_default="the newest in runs/")] = None,
     metric: Annotated[
-        list[str] | None, typer.Option("--metric", help="Comma-separated or repeated; by default all that apply.")
+        list[str] | None,
+        typer.Option("--metric", help="Metrics, comma-separated or repeated.", show_default="all that apply"),
     ] = None,
     data: options.Data = None,
     split: options.Split = "test",
-    predictions: Annotated[Path | None, typer.Option(help="Score this file instead of a run.")] = None,
-    per_frame: Annotated[bool, typer.Option("--per-frame", help="Score frames instead of videos.")] = False,
+    predictions: Annotated[Path | None, typer.Option(help="Score this predictions file instead of a run.")] = None,
+    per_frame: Annotated[bool, typer.Option("--per-frame", help="Score frames instead of whole videos.")] = False,
     include_background: Annotated[
         bool, typer.Option("--include-background", help="Count the background as an object.")
     ] = False,
-    empty: Annotated[str, typer.Option(help="Units without foreground in FG-ARI: skip, or score one.")] = "skip",
-    skip_frames: Annotated[int, typer.Option(help="Leave out the first frames of each video.")] = 0,
-    clip_len: Annotated[int, typer.Option(help="Score clips of so many frames; 0 is off.")] = 0,
-    matching: Annotated[str, typer.Option(help="Objects to slots in mIoU: hungarian, or overlap.")] = "hungarian",
-    average: Annotated[str, typer.Option(help="mIoU over units, or over every object.")] = "unit",
-    mask_source: Annotated[str, typer.Option(help="Masks from the decoder's alphas, or the attention.")] = "decoder",
-    probe: Annotated[str, typer.Option(help="Probes of properties: linear, or mlp.")] = "linear",
+    empty: Annotated[str, typer.Option(help="FG-ARI of units without foreground: skip or one.")] = "skip",
+    skip_frames: Annotated[int, typer.Option(help="Leave out this many first frames of each video.")] = 0,
+    clip_len: Annotated[int, typer.Option(help="Score clips of this many frames; 0 is off.")] = 0,
+    matching: Annotated[
+        str, typer.Option(help="Matching of objects to slots in mIoU: hungarian or overlap.")
+    ] = "hungarian",
+    average: Annotated[str, typer.Option(help="Average mIoU over each unit or each object.")] = "unit",
+    mask_source: Annotated[str, typer.Option(help="Predicted masks: decoder (alphas) or attention.")] = "decoder",
+    probe: Annotated[str, typer.Option(help="Property probes: linear or mlp.")] = "linear",
     properties: Annotated[
-        str | None, typer.Option(help="Properties to probe, comma-separated; by default all in the file.")
+        str | None, typer.Option(help="Properties to probe, comma-separated.", show_default="all in the file")
     ] = None,
     probe_split: Annotated[
-        str | None, typer.Option(help="Fit probes on this split; by default on other videos of the scored one.")
+        str | None, typer.Option(help="Split to fit probes on.", show_default="cross-validation in --split")
     ] = None,
     conventions: Annotated[
         str | None,
-        typer.Option(help="Segmentation under several conventions in one pass: all, or names such as savi,per-frame."),
+        typer.Option(help="Scoring conventions to compute in one pass: all, or names such as savi,per-frame."),
     ] = None,
     per_episode: Annotated[
-        bool, typer.Option("--per-episode", help="Show the value of every episode in --json.")
+        bool, typer.Option("--per-episode", help="Include the value of every episode in --json.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Write results with the values of all episodes to this file, for --compare.")
+        Path | None, typer.Option(help="Write a score file with the values of all episodes, for --compare.")
     ] = None,
     compare: Annotated[
         tuple[Path, Path] | None,
-        typer.Option(metavar="A.json B.json", help="Compare two files of --out, episode by episode."),
+        typer.Option(metavar="A.json B.json", help="Compare two score files, episode by episode."),
     ] = None,
     plugin: options.Plugin = None,
     device: options.Device = "auto",
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
-    """Score a run, or anybody's predictions, on an episode file; or compare two such scores."""
+    """Score a run or a predictions file on an episode file, or compare two score files."""
     from slotssm.evaluation import FileSource, ScoringOptions
     from slotssm.evaluation.pairing import write_scores
-    from slotssm.experiments import session
+    from slotssm.experiments import runs
     from slotssm.files import make_folder, refuse_existing
     from slotssm.training.device import resolve_device
     from slotssm.training.run import RunDirectory, newest_run
 
     names = [name for group in metric or () for name in options.words(group)]
     if compare is not None:
-        _refuse_beside_compare(context)
+        _refuse_scoring_options(context)
     if out is not None:
         if out.suffix != ".json":
-            raise InputError(f"--out {out} must end in .json, which is what it will hold")
+            raise InputError(f"--out {out} must end in .json, since it is a JSON file")
         refuse_existing(out, force)
         make_folder(out.parent)
     if compare is not None:
         _compare(*compare, names, out, json)
         return
     if per_episode and not json:
-        raise InputError("--per-episode shows in --json alone; add it (files of --out always have these values)")
+        raise InputError("--per-episode needs --json (files written by --out always contain these values)")
     scoring = ScoringOptions(
         per_frame=per_frame,
         include_background=include_background,
@@ -97,14 +100,14 @@ def evaluate(
         if predictions is not None:
             truth = data or (RunDirectory(run).data() if run else None)
             if truth is None:
-                raise InputError("--predictions needs the truth: pass --data F, or the run whose data it is")
+                raise InputError("--predictions needs the truth: pass --data F, or a run whose data it was made for")
             source = FileSource(predictions, split)
-            report = session.evaluate_predictions(source, truth, split, names, scoring, meter.update)
+            report = runs.evaluate_predictions(source, truth, split, names, scoring, meter.update)
             scored = None
         else:
             directory = RunDirectory(run) if run else newest_run()
             where = resolve_device(device)
-            report = session.evaluate_run(directory, data, split, names, scoring, where, meter.update)
+            report = runs.evaluate_run(directory, data, split, names, scoring, where, meter.update)
             scored = str(directory.path)
     if out is not None:
         write_scores(out, report, scored, None if predictions is None else str(predictions))
@@ -116,7 +119,7 @@ def evaluate(
 
 
 def print_report(report: Any, scored: str) -> None:
-    """The table of results."""
+    """Print the table of results."""
     note(f"{scored} on {report.data}, split {report.split}: {report.num_episodes} episodes")
     rows = []
     for found in report.results:
@@ -141,12 +144,12 @@ def print_report(report: Any, scored: str) -> None:
         note(f"left out {name}: {reason}")
 
 
-def _refuse_beside_compare(context: typer.Context) -> None:
+def _refuse_scoring_options(context: typer.Context) -> None:
     given = (name for name in context.params if _is_given(context, name))
-    other = next((name for name in given if name not in BESIDE_COMPARE), None)
+    other = next((name for name in given if name not in COMPARE_OPTIONS), None)
     if other is not None:
         option = "RUN" if other == "run" else f"--{other.replace('_', '-')}"
-        raise InputError(f"--compare reads two files that are scored already; leave out {option}")
+        raise InputError(f"--compare reads two existing score files; leave out {option}")
 
 
 def _is_given(context: typer.Context, name: str) -> bool:
@@ -169,7 +172,7 @@ def _compare(first: Path, second: Path, names: list[str], out: Path | None, json
 
 
 def print_comparison(found: Any) -> None:
-    """The table of paired tests."""
+    """Print the table of paired tests."""
     first, second = found.first, found.second
     note(f"first:  {first.path} ({first.scored})")
     note(f"second: {second.path} ({second.scored})")

@@ -1,4 +1,4 @@
-"""`slotssm export`: episode files in forms that other projects read."""
+"""`slotssm export`: convert episode files to formats that other projects read."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,23 +14,34 @@ MOST_EPISODES = 10_000_000
 
 def export(
     data: Annotated[Path, typer.Argument(help="Episode file.")],
-    to: Annotated[str, typer.Option("--to", help="webdataset, folder, numpy or zarr.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Folder to make; by default beside DATA.")] = None,
-    split: Annotated[str | None, typer.Option(help="Splits, comma-separated; all.")] = None,
-    episodes: Annotated[str | None, typer.Option(help="Episodes of these splits, for example 0-99,120; all.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many episodes of each split.")] = None,
+    to: Annotated[str, typer.Option("--to", help="Format: webdataset, folder, numpy or zarr.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder to write.", show_default="beside the episode file")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Splits, comma-separated.", show_default="all")] = None,
+    episodes: Annotated[
+        str | None, typer.Option(help="Episodes of each split, for example 0-99,120.", show_default="all")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Largest number of episodes of each split.")] = None,
     fields: Annotated[
-        str | None, typer.Option(help="Fields, for example frames,masks,objects/color, or groups: objects; all.")
+        str | None,
+        typer.Option(help="Fields or groups, for example frames,masks,objects/color or objects.", show_default="all"),
     ] = None,
     frames_as: Annotated[
-        str | None, typer.Option(help="npy or png in webdataset, png or mp4 (lossy) in folder; the first.")
+        str | None,
+        typer.Option(
+            help="Frames as npy or png (webdataset), or as png or lossy mp4 (folder).",
+            show_default="npy (webdataset), png (folder)",
+        ),
     ] = None,
-    shard_mb: Annotated[float | None, typer.Option(help="MiB of a shard of webdataset; 256.")] = None,
+    shard_mb: Annotated[
+        float | None, typer.Option(help="Size of a webdataset shard in MiB.", show_default="256")
+    ] = None,
     force: options.Force = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
-    """Export an episode file for other projects: tar shards, pictures, arrays or Zarr."""
+    """Export an episode file for other projects: WebDataset shards, images, NumPy arrays or Zarr."""
     from slotssm.data import exporters
 
     if shard_mb is not None and not shard_mb > 0:
@@ -58,7 +69,7 @@ def export(
     with Meter(f"export {target}", "episodes") as meter:
         done = exporters.export(data, to, target, **choices, force=force, on_progress=meter.update)
     if frames_as == "mp4":
-        note("frames in MP4 are lossy; masks and properties are exact")
+        note("MP4 frames are lossy; masks and properties are exact")
     if json:
         result_json(
             {
@@ -83,7 +94,7 @@ def _numbers(text: str) -> list[int]:
         if last < first:
             raise InputError(f"--episodes {word}: the range ends before it begins")
         if last - first > MOST_EPISODES:
-            raise InputError(f"--episodes {word}: no file has so many; --limit takes at most so many of what there is")
+            raise InputError(f"--episodes {word}: no file has that many; --limit sets the largest number to export")
         numbers += range(first, last + 1)
     if not numbers:
         raise InputError(f"--episodes {text!r}: expected numbers or ranges, for example 0-99,120")

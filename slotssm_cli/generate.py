@@ -1,4 +1,4 @@
-"""`slotssm generate`: make benchmark videos; `slotssm verify`: check a file against its recipe."""
+"""`slotssm generate`: generate benchmark videos; `slotssm verify`: check a file against its recipe."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,10 +14,10 @@ _REGISTERED = "KIND"
 
 
 class _Generators(TyperGroup):
-    """Takes names that are no subcommand for generators that a plugin registers."""
+    """Treats names that are not subcommands as generators registered by plugins."""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The subcommand, or the one for all other names."""
+        """The subcommand, or the one that handles generators of plugins."""
         return super().get_command(ctx, cmd_name) or super().get_command(ctx, _REGISTERED)
 
 
@@ -25,7 +25,7 @@ app = typer.Typer(
     cls=_Generators, no_args_is_help=True, help="Generate benchmark videos with exact masks and properties."
 )
 
-Out = Annotated[Path | None, typer.Option("--out", help="File to write; by default under data/.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Episode file to write.", show_default="a name under data/")]
 
 
 @app.command()
@@ -33,14 +33,18 @@ def bcb(
     length: Annotated[
         int | None, typer.Option("--len", min=1, help="Sequence length L = (T-1)·P²: 80, 160, 320, 640, 1280, 2560.")
     ] = None,
-    rule: Annotated[str, typer.Option(help="Colour of the target's balls: earliest or frequent.")] = "earliest",
-    frames: Annotated[int | None, typer.Option(min=2, help="T: context frames plus the target.")] = None,
-    patches: Annotated[int | None, typer.Option(min=1, help="P: patches per side of a frame, one a step.")] = None,
-    balls: Annotated[int, typer.Option(help="Balls in an episode.")] = 4,
+    rule: Annotated[str, typer.Option(help="Colour rule of the target: earliest or frequent.")] = "earliest",
+    frames: Annotated[int | None, typer.Option(min=2, help="T, number of context frames plus the target.")] = None,
+    patches: Annotated[
+        int | None, typer.Option(min=1, help="P, patches per side of a frame; one patch per step.")
+    ] = None,
+    balls: Annotated[int, typer.Option(help="Number of balls.")] = 4,
     size: Annotated[int, typer.Option(help="Side of the frame in pixels.")] = 64,
-    radius: Annotated[float | None, typer.Option(help="Radius of the balls in pixels; 5.68 at 64 px.")] = None,
-    speed: Annotated[float | None, typer.Option(help="Speed in pixels per frame; 3.0 at 64 px.")] = None,
-    colors: Annotated[int, typer.Option(help="How many non-white colours, 1 to 5.")] = 5,
+    radius: Annotated[
+        float | None, typer.Option(help="Radius of the balls in pixels.", show_default="5.68 at 64 px")
+    ] = None,
+    speed: Annotated[float | None, typer.Option(help="Speed in pixels per frame.", show_default="3.0 at 64 px")] = None,
+    colors: Annotated[int, typer.Option(help="Number of non-white colours, 1 to 5.")] = 5,
     out: Out = None,
     train: options.NumTrain = 1000,
     val: options.NumVal = 100,
@@ -72,44 +76,57 @@ def bcb(
 
 @app.command()
 def bouncing(
-    objects: Annotated[str | None, typer.Option(help="Objects in an episode, a number or a range; 3-5.")] = None,
-    frames: Annotated[int, typer.Option(min=1, help="T: frames of an episode.")] = 30,
+    objects: Annotated[
+        str | None, typer.Option(help="Number of objects, or a range such as 3-5.", show_default="3-5")
+    ] = None,
+    frames: Annotated[int, typer.Option(min=1, help="T, number of frames.")] = 30,
     size: Annotated[int, typer.Option(help="Side of the frame in pixels.")] = 64,
-    shapes: Annotated[str | None, typer.Option(help="Shapes to draw from; circle,square,triangle.")] = None,
+    shapes: Annotated[
+        str | None, typer.Option(help="Shapes to sample from.", show_default="circle,square,triangle")
+    ] = None,
     colors: Annotated[
-        str | None, typer.Option(help="Colours to draw from; red,green,blue,yellow,magenta,cyan.")
+        str | None, typer.Option(help="Colours to sample from.", show_default="red,green,blue,yellow,magenta,cyan")
     ] = None,
     distinct_colors: Annotated[
         bool | None, typer.Option("--distinct-colors/--any-colors", help="No two objects of an episode share a colour.")
     ] = None,
     radius: Annotated[
-        str | None, typer.Option(help="Radius of the disc around a shape in pixels, a range; 6-9 at 64 px.")
+        str | None, typer.Option(help="Range of circumradii of shapes in pixels.", show_default="6-9 at 64 px")
     ] = None,
-    speed: Annotated[str | None, typer.Option(help="First speed in pixels per frame, a range; 1-3 at 64 px.")] = None,
-    mass: Annotated[str | None, typer.Option(help="Masses: by area, or equal; area.")] = None,
+    speed: Annotated[
+        str | None, typer.Option(help="Range of initial speeds in pixels per frame.", show_default="1-3 at 64 px")
+    ] = None,
+    mass: Annotated[
+        str | None, typer.Option(help="Masses: proportional to area, or equal.", show_default="area")
+    ] = None,
     contact: Annotated[
-        str | None, typer.Option(help="Objects collide, or occlude each other in depth order; collide.")
+        str | None, typer.Option(help="Objects collide, or occlude each other in depth order.", show_default="collide")
     ] = None,
     backgrounds: Annotated[
-        str | None, typer.Option(help="Backgrounds to draw from: plain,gradient,stripes,checker,noise; plain.")
+        str | None,
+        typer.Option(
+            help="Backgrounds to sample from: plain, gradient, stripes, checker, noise.", show_default="plain"
+        ),
     ] = None,
     textures: Annotated[
-        str | None, typer.Option(help="Textures of objects to draw from: the same words; plain.")
+        str | None,
+        typer.Option(help="Object textures to sample from, as for --backgrounds.", show_default="plain"),
     ] = None,
     lighting: Annotated[
-        float | None, typer.Option(help="Largest share of light that comes and goes, up to 0.9; 0 is off.")
+        float | None, typer.Option(help="Amplitude of changes in brightness, up to 0.9; 0 is off.", show_default="0")
     ] = None,
     outside: Annotated[
-        float | None, typer.Option(help="How far outside the frame the walls stand, in pixels; 0 is at its edges.")
+        float | None, typer.Option(help="Distance of the walls outside the frame in pixels.", show_default="0")
     ] = None,
     camera: Annotated[
-        float | None, typer.Option(help="How far the view strays along each axis, in pixels; 0 stands still.")
+        float | None,
+        typer.Option(help="Largest displacement of the camera along each axis in pixels.", show_default="0"),
     ] = None,
     camera_speed: Annotated[
-        float | None, typer.Option(help="Highest speed of the view in pixels per frame; 1 at 64 px.")
+        float | None, typer.Option(help="Highest camera speed in pixels per frame.", show_default="1 at 64 px")
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="easy, medium, hard or white-balls; other options lie over it.")
+        str | None, typer.Option(help="easy, medium, hard or white-balls; other options override it.")
     ] = None,
     out: Out = None,
     train: options.NumTrain = 1000,
@@ -144,7 +161,7 @@ def bouncing(
     recipe |= {name: value for name, value in values.items() if value is not None}
     if not recipe.get("camera_px"):
         if camera_speed is not None:
-            raise InputError("--camera-speed moves nothing without --camera; say with it how far the view strays")
+            raise InputError("--camera-speed has no effect without --camera, the largest displacement")
         recipe.pop("camera_speed_px_per_frame", None)
     counts = {"num_train": train, "num_val": val, "num_test": test}
     _generate("bouncing", recipe, preset, counts, seed, out, workers, resume, force, dry_run, json)
@@ -168,19 +185,19 @@ def registered(
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
-    """The data set of a plugin, by the kind of its recipe."""
+    """Data set of a plugin, by the kind of its recipe."""
     from slotssm.documents import parse_assignments
     from slotssm.registry import GENERATORS
 
     kind = context.info_name or ""
-    GENERATORS[kind]  # names the nearest one if there is none
+    GENERATORS[kind]  # raises an error that suggests the nearest name
     counts = {"num_train": train, "num_val": val, "num_test": test}
     recipe = parse_assignments(assignments or ())
     _generate(kind, recipe, None, counts, seed, out, workers, resume, force, dry_run, json)
 
 
 def _plain_bouncing(num_frames: int, size_px: int) -> dict[str, Any]:
-    """Fields of `BouncingRecipe` without a preset: lengths are for a frame of 64 px and scale with it."""
+    """Fields of `BouncingRecipe` without a preset; lengths scale with the frame."""
     scale = size_px / 64
     return {
         "num_frames": num_frames,
@@ -235,7 +252,7 @@ def _generate(
         rate = written.num_frames / max(written.seconds, 1e-9)
         note(f"{written.num_frames} frames in {human_seconds(written.seconds)} ({rate:,.0f} frames/s)")
     else:
-        note(f"{path} is complete already")
+        note(f"{path} is already complete")
     if json:
         result_json(
             {
@@ -253,7 +270,7 @@ def _generate(
 
 def verify(
     data: Annotated[Path, typer.Argument(help="Episode file.")],
-    check_all: Annotated[bool, typer.Option("--all", help="Every episode instead of a sample.")] = False,
+    check_all: Annotated[bool, typer.Option("--all", help="Check every episode instead of a sample.")] = False,
     plugin: options.Plugin = None,
     json: options.Json = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""`slotssm import`: other people's data sets as episode files."""
+"""`slotssm import`: convert public data sets to episode files."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,27 +12,38 @@ from slotssm_cli.terminal.console import Meter, human_bytes, human_seconds, note
 
 def import_data(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="movi, cater, clevrer, rnem or folder.")],
-    src: Annotated[Path, typer.Argument(metavar="SRC", help="File or folder that was downloaded.")],
-    out: Annotated[Path | None, typer.Option("--out", help="File to write; by default under data/.")] = None,
+    src: Annotated[Path, typer.Argument(metavar="SRC", help="Downloaded file or folder.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Episode file to write.", show_default="a name under data/")
+    ] = None,
     size: Annotated[
-        str | None, typer.Option(help="Size in pixels, 64 or 96x64 (width x height); by default the source's.")
+        str | None,
+        typer.Option(help="Size in pixels: 64, or 96x64 (width x height).", show_default="as in the source"),
     ] = None,
     frames: Annotated[
-        str | None, typer.Option(help="Frames of an episode: 24; 24/2 takes every second; /2 every second of all.")
+        str | None,
+        typer.Option(
+            help="Frames per episode: 24; 24/2 with a stride of 2; /2 for all at that stride.", show_default="all"
+        ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many episodes of each split.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Import only this many episodes of each split.")] = None,
     split: Annotated[
-        list[str] | None, typer.Option(help="Split to take, or OURS=THEIRS to rename it; repeatable; all by default.")
+        list[str] | None,
+        typer.Option(help="Split to import, or OURS=THEIRS to rename it; repeatable.", show_default="all"),
     ] = None,
     val: Annotated[
-        str | None, typer.Option(help="Without splits of its own: episodes (10) or share (0.1) of val; 0.1.")
+        str | None,
+        typer.Option(help="Episodes (10) or share (0.1) for val, if the source has no splits.", show_default="0.1"),
     ] = None,
-    test: Annotated[str | None, typer.Option(help="Likewise, of test; 0.1.")] = None,
+    test: Annotated[
+        str | None,
+        typer.Option(help="Episodes (10) or share (0.1) for test, if the source has no splits.", show_default="0.1"),
+    ] = None,
     seed: options.Seed = 0,
-    depth: Annotated[bool, typer.Option("--depth", help="Also depth maps (movi, folder).")] = False,
-    masks: Annotated[Path | None, typer.Option(help="Folder of mask PNGs (folder); by default SRC/masks.")] = None,
+    depth: Annotated[bool, typer.Option("--depth", help="Also import depth maps (movi, folder).")] = False,
+    masks: Annotated[Path | None, typer.Option(help="Folder of mask PNGs (folder).", show_default="SRC/masks")] = None,
     per_frame_ids: Annotated[
-        bool, typer.Option("--per-frame-ids", help="The ids of the masks are not stable over time (folder).")
+        bool, typer.Option("--per-frame-ids", help="Object ids in the masks are not stable over time (folder).")
     ] = False,
     fixed_camera: Annotated[
         bool, typer.Option("--fixed-camera", help="The camera does not move: project positions (cater).")
@@ -42,7 +53,7 @@ def import_data(
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
-    """Import videos of MOVi, CATER, CLEVRER, R-NEM or a folder, with masks and properties, as an episode file."""
+    """Import MOVi, CATER, CLEVRER, R-NEM or a folder of videos, with masks and properties, as an episode file."""
     from slotssm.data import importers
     from slotssm.documents import load
 
@@ -65,7 +76,7 @@ def import_data(
     asked = load(importers.ImportOptions, document, f"import {kind}")
     path = out or importers.default_path(src, kind)
     if dry_run:
-        _tell(importers.estimate(src, path, asked), json, dry_run=True)
+        _print_result(importers.estimate(src, path, asked), json, dry_run=True)
         return
     with Meter(f"import {path}", "episodes") as meter:
         written = importers.import_data(src, path, asked, resume, force, meter.update)
@@ -73,12 +84,12 @@ def import_data(
         rate = written.num_frames / max(written.seconds, 1e-9)
         note(f"{written.num_frames} frames in {human_seconds(written.seconds)} ({rate:,.0f} frames/s)")
     else:
-        note(f"{path} is complete already")
-    _tell(written, json, dry_run=False)
+        note(f"{path} is already complete")
+    _print_result(written, json, dry_run=False)
 
 
-def _tell(found: Any, json: bool, dry_run: bool) -> None:
-    """The result, or with `dry_run` what it would be."""
+def _print_result(found: Any, json: bool, dry_run: bool) -> None:
+    """Print the result, or with `dry_run` the estimate."""
     for line in found.notes:
         note(f"note: {line}")
     if json:
@@ -124,7 +135,7 @@ def _size(text: str | None) -> tuple[int, int] | None:
 
 
 def _frames(text: str | None) -> tuple[int | None, int]:
-    """`24`, `24/2` or `/2` as number and stride."""
+    """`24`, `24/2` or `/2` as number of frames and stride."""
     if text is None:
         return None, 1
     number, slash, stride = text.partition("/")
@@ -138,7 +149,7 @@ def _frames(text: str | None) -> tuple[int | None, int]:
 
 
 def _count(text: str | None, option: str) -> int | float | None:
-    """Episodes (a whole number) or a share."""
+    """A number of episodes, or a share."""
     if text is None:
         return None
     try:

@@ -11,14 +11,14 @@ from slotssm_cli.terminal.console import human_bytes, note, number, result, resu
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="An episode file or a run directory.")],
+    path: Annotated[Path, typer.Argument(help="Episode file or run directory.")],
     plugin: options.Plugin = None,
     with_hash: Annotated[
-        bool, typer.Option("--hash", help="Also the SHA-256 of the content (reads all of it).")
+        bool, typer.Option("--hash", help="Also print the SHA-256 of the content (reads the whole file).")
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Print every field of an episode file with shape, dtype, unit and statistics; or what a run is."""
+    """Print every field of an episode file with shape, dtype, unit and statistics, or describe a run."""
     if path.is_dir():
         _inspect_run(path, json)
     else:
@@ -53,7 +53,7 @@ def _inspect_data(path: Path, with_hash: bool, json: bool) -> None:
 
 def _inspect_run(path: Path, json: bool) -> None:
     from slotssm.documents import as_toml
-    from slotssm.experiments.session import describe_run
+    from slotssm.experiments.runs import describe_run
     from slotssm.training.run import RunDirectory
 
     run = RunDirectory(path)
@@ -69,7 +69,7 @@ def _inspect_run(path: Path, json: bool) -> None:
 
 
 def doctor(json: options.Json = False) -> None:
-    """Check that everything that slotssm needs works on this machine."""
+    """Check that everything slotssm needs works on this machine."""
     from slotssm.experiments.measurement.checkup import check_machine
 
     findings: list[Any] = check_machine()

@@ -1,6 +1,6 @@
-"""The console script: how signals, notes and errors leave the program.
+"""The console script: signals, error messages and exit codes.
 
-Imports nothing before signals are caught.
+Heavy imports happen after signal handlers are installed.
 """
 
 import contextlib
@@ -16,15 +16,15 @@ INTERRUPTED = 3
 
 
 def main() -> None:
-    """Run the command line; exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 interrupted."""
+    """Run the command line; exit codes: 0 success, 1 failure, 2 wrong usage or input, 3 interrupted."""
     stop = raise_signals()
     try:
-        from slotssm_cli.terminal.streams import lasting_streams
+        from slotssm_cli.terminal.streams import tolerant_streams
 
-        with lasting_streams():
+        with tolerant_streams():
             code = _run(stop)
     except KeyboardInterrupt:
-        # in the moments before anything is caught further inside
+        # a signal before the handlers further inside are active
         ignore_signals()
         code = _fail(f"interrupted by {stop.signal_name}", INTERRUPTED, None)
     sys.exit(code)
@@ -56,7 +56,7 @@ def _run(stop: StopRequest) -> int:
         return _fail(f"the package {error.name} is missing; {remedy}", InputError.exit_code, None)
     except Exception as error:
         ignore_signals()
-        if stop:  # programs that were started share the signal, and their end shows as an error here
+        if stop:  # child processes receive the signal too, and their exit may surface as an error here
             return _fail(f"interrupted by {stop.signal_name}", INTERRUPTED, None)
         if os.environ.get(DEBUG_VARIABLE):
             raise
@@ -68,10 +68,10 @@ def _fail(message: str, code: int, command: Any) -> int:
     from slotssm_cli.terminal.wording import spell
 
     line = " ".join(spell(message, command).split())
-    if line:  # a bare `slotssm` has printed its help already
+    if line:  # `slotssm` without arguments has printed its help already
         note(f"slotssm: {line}")
     if "--json" in sys.argv:
-        # what went wrong first decides the exit code
+        # the first error decides the exit code
         with contextlib.suppress(SlotSSMError):
             result_json({"error": line, "exit_code": code})
     return code

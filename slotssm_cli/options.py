@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their texts are read."""
+"""Options that several commands share, and parsers of option values."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,24 +7,31 @@ import typer
 
 from slotssm.errors import InputError
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Tell what would be done and what it costs, and do nothing.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue what was interrupted.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed; 0 is a seed like any other.")]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes; chosen by the job's size.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result on stdout as a single JSON document.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite existing output.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done and its cost, without doing it.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Resume interrupted work.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed.")]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Number of processes.", show_default="by the amount of work"),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
-Data = Annotated[Path | None, typer.Option("--data", help="Episode file.")]
+Data = Annotated[
+    Path | None, typer.Option("--data", help="Episode file, generated or imported.", show_default="the run's own data")
+]
 Plugin = Annotated[
     list[Path] | None,
     typer.Option(
-        "--plugin", callback=lambda paths: _load_plugins(paths), help="Python file that registers code; repeatable."
+        "--plugin",
+        callback=lambda paths: _load_plugins(paths),
+        help="Python file that registers models, tasks or data sets; repeatable.",
     ),
 ]
-Split = Annotated[str, typer.Option("--split", help="train, val or test.")]
-NumTrain = Annotated[int, typer.Option("--train", min=0, help="Episodes in the split train; 0 leaves it out.")]
-NumVal = Annotated[int, typer.Option("--val", min=0, help="Episodes in the split val; 0 leaves it out.")]
-NumTest = Annotated[int, typer.Option("--test", min=0, help="Episodes in the split test; 0 leaves it out.")]
+Split = Annotated[str, typer.Option("--split", help="Split to use: train, val or test.")]
+NumTrain = Annotated[int, typer.Option("--train", min=0, help="Number of training episodes; 0 leaves out the split.")]
+NumVal = Annotated[int, typer.Option("--val", min=0, help="Number of validation episodes; 0 leaves out the split.")]
+NumTest = Annotated[int, typer.Option("--test", min=0, help="Number of test episodes; 0 leaves out the split.")]
 
 
 def words(text: str) -> list[str]:
@@ -62,7 +69,7 @@ def number_range(text: str, option: str) -> tuple[float, float]:
 
 
 def _load_plugins(paths: list[Path] | None) -> list[Path] | None:
-    """Run plugin files before the command looks anything up; installed plugins are there anyway."""
+    """Load installed plugins and plugin files before the command looks up any name."""
     from slotssm.plugins import load_installed_plugins, load_plugin
 
     load_installed_plugins()

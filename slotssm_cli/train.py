@@ -11,14 +11,24 @@ from slotssm_cli.terminal.console import Meter, note, number, result, result_jso
 
 
 def train(
-    preset: Annotated[str | None, typer.Option(help="Named experiment; see `slotssm presets`.")] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file: changes to the preset, or a whole run.")] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY.PATH=VALUE, for example train.num_steps=500; repeatable.")
+    preset: Annotated[str | None, typer.Option(help="Preset to start from; see `slotssm presets`.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with changes to the preset, or a complete configuration.")
     ] = None,
-    data: options.Data = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Run directory; by default the next runs/NAME-001.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of weights and batches.")] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="KEY.PATH=VALUE, for example train.num_steps=500; repeatable."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Episode file, generated or imported.", show_default="the preset's own data"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Run directory.", show_default="the next free runs/NAME-001")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Seed of weights and batches.", show_default="the preset's")
+    ] = None,
     plugin: options.Plugin = None,
     device: options.Device = "auto",
     resume: options.Resume = False,
@@ -26,8 +36,8 @@ def train(
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
-    """Train a model; interrupted runs continue with --resume, exactly."""
-    from slotssm.experiments import resolve, session
+    """Train a model; --resume continues an interrupted run exactly."""
+    from slotssm.experiments import resolve, runs
     from slotssm.experiments.datasets import ensure_own_data
     from slotssm.training.device import resolve_device
     from slotssm.training.run import RunDirectory, newest_run, next_run, reserve_run
@@ -42,25 +52,25 @@ def train(
             known = run.description()
             return _report_plan(resolve.plan(known.config, known.spec, data or run.data()), run.path, json)
         with Meter(f"train {run.path}", "steps") as meter:
-            values = session.resume_run(run, device, shown(meter), data)
+            values = runs.resume_run(run, device, step_callback(meter), data)
         return _report(run.path, values, json)
     resolved, spec = resolve.resolve(request)
     if dry_run:
         return _report_plan(resolve.plan(resolved, spec), (run or next_run(resolved.name)).path, json)
     resolve_device(device)
     if run is not None:
-        session.refuse_used(run, force)
+        runs.refuse_used(run, force)
     with Meter("generate data", "episodes") as meter:
         data = ensure_own_data(resolved, on_progress=meter.update)
     note(f"data {data}")
     run = run or reserve_run(resolved.name)
     with Meter(f"train {run.path}", "steps") as meter:
-        values = session.start_run(resolved, spec, data, run, device, shown(meter), force)
+        values = runs.start_run(resolved, spec, data, run, device, step_callback(meter), force)
     return _report(run.path, values, json)
 
 
-def shown(meter: Meter) -> Any:
-    """A step callback that shows losses in the meter and messages above it."""
+def step_callback(meter: Meter) -> Any:
+    """A callback that shows losses in the meter, and messages above it."""
 
     def on_step(report: Any) -> None:
         if report.message:
@@ -89,10 +99,10 @@ def _report_plan(facts: dict[str, Any], run: Path, json: bool) -> None:
 
 
 def presets(
-    name: Annotated[str | None, typer.Argument(help="Print this one as TOML.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Preset to print as TOML.", show_default="list all")] = None,
     json: options.Json = False,
 ) -> None:
-    """List the named experiments, or print one as a configuration file."""
+    """List the presets, or print one as a TOML configuration."""
     from slotssm.documents import as_toml
     from slotssm.experiments.presets import PRESETS, preset
 
@@ -107,4 +117,4 @@ def presets(
     if json:
         result_json(described)
     else:
-        result_table("presets", ("name", "what it is"), list(described.items()))
+        result_table("presets", ("name", "description"), list(described.items()))

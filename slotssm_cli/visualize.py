@@ -12,20 +12,30 @@ from slotssm_cli.terminal.console import result, result_json
 
 def visualize(
     path: Annotated[
-        Path | None, typer.Argument(metavar="[RUN | DATA]", help="A run directory or an episode file; the newest run.")
+        Path | None,
+        typer.Argument(
+            metavar="[RUN | DATA]", help="Run directory or episode file.", show_default="the newest run in runs/"
+        ),
     ] = None,
-    episodes: Annotated[str | None, typer.Option(help="Episodes to show, comma-separated; the first three.")] = None,
+    episodes: Annotated[
+        str | None, typer.Option(help="Episodes to show, comma-separated.", show_default="the first three")
+    ] = None,
     data: options.Data = None,
     split: options.Split = "test",
     out: Annotated[
-        Path | None, typer.Option("--out", help="A .gif, .mp4 or .png; by default in RUN/figures, or beside DATA.")
+        Path | None,
+        typer.Option(
+            "--out",
+            help="File to write: .gif, .mp4 or .png.",
+            show_default="in RUN/figures, or beside the episode file",
+        ),
     ] = None,
     plugin: options.Plugin = None,
     device: options.Device = "cpu",
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
-    """Draw input, truth, prediction and every slot of a run with its training curves; or a data set alone."""
+    """Draw input, truth, prediction and slots of a run, and its training curves; or draw a data set."""
     from slotssm.experiments import drawing
     from slotssm.training.device import resolve_device
     from slotssm.training.run import RunDirectory, newest_run
@@ -33,7 +43,7 @@ def visualize(
     chosen = None if episodes is None else options.whole_numbers(episodes, "--episodes")
     device = resolve_device(device)
     if path is not None and not path.exists():
-        raise InputError(f"{path} does not exist; name a run directory or an episode file")
+        raise InputError(f"{path} does not exist; give a run directory or an episode file")
     if path is not None and path.is_file():
         written = drawing.draw_file(path, split, chosen, out, force)
     else:

@@ -1,4 +1,4 @@
-"""Model (or predictions file) × data → report."""
+"""Scores of a trained model, or of a predictions file, on an episode file."""
 
 from slotssm.evaluation.evaluate import Report, Result, evaluate
 from slotssm.evaluation.options import ScoringOptions

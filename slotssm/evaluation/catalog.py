@@ -1,4 +1,4 @@
-"""Every metric by name: what it needs of truth and prediction, and how it is computed for a few episodes."""
+"""Every metric by name: which true and predicted fields it needs, and how it scores a batch of episodes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,9 +20,9 @@ class Truth:
     """The truth of consecutive episodes.
 
     Attributes:
-        fields: what metrics asked for, by name: `frames` uint8 [E, T, H, W, 3], `masks` uint8 [E, T, H, W], ...
-        palette: uint8 [C, 3] where every pixel is one of these colours.
-        rule: rule of Blinking Color Balls; empty for other data.
+        fields: the fields that the metrics need, by name: `frames` uint8 [E, T, H, W, 3], `masks` uint8 [E, T, H, W].
+        palette: uint8 [C, 3] if every pixel has one of these colours, else None.
+        rule: colour rule of Blinking Color Balls; empty for other data.
     """
 
     fields: Mapping[str, np.ndarray]
@@ -35,24 +35,24 @@ class Truth:
 
 @dataclass(frozen=True)
 class Batch:
-    """Consecutive episodes, true and predicted."""
+    """Truth and predictions of consecutive episodes."""
 
     truth: Truth
     predicted: Predicted
 
     @cached_property
     def tables(self) -> list[Tables]:
-        """Contingency tables of the masks, counted once for all metrics and conventions."""
+        """Contingency tables of the masks, computed once for all metrics and conventions."""
         return metrics.contingency(self.truth["masks"], self.predicted["masks"])
 
 
 @dataclass(frozen=True)
-class Part:
-    """Scores of some episodes.
+class BatchScores:
+    """Scores of one batch of episodes.
 
     Attributes:
-        scores: the metric's values.
-        details: further values to report, [E, ...] each.
+        scores: values of the metric.
+        details: further values to report, each [E, ...].
     """
 
     scores: Scores
@@ -60,7 +60,7 @@ class Part:
 
 
 def mean_details(details: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The means over episodes of every detail."""
+    """Mean of every detail over episodes."""
     return {name: values.mean(axis=0).tolist() for name, values in details.items()}
 
 
@@ -69,96 +69,98 @@ class Metric:
     """One metric.
 
     Attributes:
-        truth: fields of the truth that it reads.
-        predicted: outputs that it reads.
-        options: scoring options that change it, or turn it into another metric.
-        score: computes it; None for what needs all episodes at once (`slotssm.evaluation.probes`).
-        min_side_px: smallest frames that it is defined on.
-        by_default: False for what is computed only when it is named.
-        follows_objects: it needs ids that stay with their objects over time (segmentation: unless frames are scored
-            alone).
-        conclude: what is reported of the details [E, ...] of all episodes.
+        truth: true fields that it reads.
+        predicted: predicted outputs that it reads.
+        options: scoring options that affect it, or turn it into another metric.
+        score: scores a batch; None if all episodes are needed at once (`slotssm.evaluation.probes`).
+        min_side_px: shortest side of a frame for which it is defined.
+        by_default: False if it is only computed when named.
+        needs_stable_ids: whether object ids must be stable over time (for segmentation scores: unless frames are
+            scored separately).
+        conclude: turns the details [E, ...] of all episodes into reported values.
     """
 
     truth: tuple[str, ...]
     predicted: tuple[str, ...]
     options: tuple[str, ...]
-    score: Callable[[Batch, ScoringOptions], Part] | None
+    score: Callable[[Batch, ScoringOptions], BatchScores] | None
     min_side_px: int = 1
     by_default: bool = True
-    follows_objects: bool = False
+    needs_stable_ids: bool = False
     conclude: Callable[[dict[str, np.ndarray]], dict[str, Any]] = mean_details
 
 
 _UNITS = ("per_frame", "skip_frames", "clip_len")
 
 
-def _fg_ari(batch: Batch, options: ScoringOptions) -> Part:
-    return Part(metrics.fg_ari(batch.tables, **options.chosen(*_UNITS, "empty")))
+def _fg_ari(batch: Batch, options: ScoringOptions) -> BatchScores:
+    return BatchScores(metrics.fg_ari(batch.tables, **options.chosen(*_UNITS, "empty")))
 
 
-def _ari(batch: Batch, options: ScoringOptions) -> Part:
-    return Part(metrics.ari(batch.tables, **options.chosen(*_UNITS, "empty")))
+def _ari(batch: Batch, options: ScoringOptions) -> BatchScores:
+    return BatchScores(metrics.ari(batch.tables, **options.chosen(*_UNITS, "empty")))
 
 
-def _miou(batch: Batch, options: ScoringOptions) -> Part:
-    return Part(metrics.miou(batch.tables, **options.chosen(*_UNITS, "include_background", "matching", "average")))
+def _miou(batch: Batch, options: ScoringOptions) -> BatchScores:
+    return BatchScores(
+        metrics.miou(batch.tables, **options.chosen(*_UNITS, "include_background", "matching", "average"))
+    )
 
 
-def _mbo(batch: Batch, options: ScoringOptions) -> Part:
-    return Part(metrics.mbo(batch.tables, **options.chosen(*_UNITS, "include_background", "average")))
+def _mbo(batch: Batch, options: ScoringOptions) -> BatchScores:
+    return BatchScores(metrics.mbo(batch.tables, **options.chosen(*_UNITS, "include_background", "average")))
 
 
-def _slots_used(batch: Batch, options: ScoringOptions) -> Part:
+def _slots_used(batch: Batch, options: ScoringOptions) -> BatchScores:
     masks, num_slots = batch.predicted["masks"], batch.predicted.num_slots
     if num_slots is None:
-        # labels that occur nowhere are not known to be slots
+        # with labels alone, a slot that never appears is unknown
         counts = [np.unique(video, return_counts=True)[1] for video in masks]
-        return Part(_by_episode(np.array([(c >= masks.shape[1]).sum() for c in counts], np.float64), "video"))
+        return BatchScores(_by_episode(np.array([(c >= masks.shape[1]).sum() for c in counts], np.float64), "video"))
     used = metrics.used_slots(masks, num_slots)
-    return Part(_by_episode(used.sum(1).astype(np.float64), "video"), {"used": used})
+    return BatchScores(_by_episode(used.sum(1).astype(np.float64), "video"), {"used": used})
 
 
 def _conclude_usage(details: dict[str, np.ndarray]) -> dict[str, Any]:
-    """How many videos use each slot, and how many slots are used in none."""
+    """Share of videos that use each slot, and share of slots that no video uses."""
     if "used" not in details:
         return {}
     used = details["used"]
     return {"usage_by_slot": used.mean(axis=0).tolist(), "dead_slots": float((~used.any(axis=0)).mean())}
 
 
-def _mask_entropy(batch: Batch, options: ScoringOptions) -> Part:
+def _mask_entropy(batch: Batch, options: ScoringOptions) -> BatchScores:
     soft = batch.predicted["soft"]
     known = metrics.are_weights(soft)
     values = np.full(len(soft), np.nan)
     values[known] = metrics.mask_entropy(soft[known])
-    return Part(_by_episode(values, "video"))
+    return BatchScores(_by_episode(values, "video"))
 
 
-def _identity_switches(batch: Batch, options: ScoringOptions) -> Part:
-    return Part(metrics.identity_switches(batch.tables))
+def _identity_switches(batch: Batch, options: ScoringOptions) -> BatchScores:
+    return BatchScores(metrics.identity_switches(batch.tables))
 
 
-def _mse(batch: Batch, options: ScoringOptions) -> Part:
+def _mse(batch: Batch, options: ScoringOptions) -> BatchScores:
     part = _frames(batch, lambda actual, found: metrics.rollout_mse(actual, found, 0))
     if _is_target(batch):
-        part.details["white_ball_floor"] = _floor(batch.truth).scores.values
+        part.details["white_ball_floor"] = _all_white_error(batch.truth).scores.values
     return part
 
 
-def _psnr(batch: Batch, options: ScoringOptions) -> Part:
+def _psnr(batch: Batch, options: ScoringOptions) -> BatchScores:
     return _frames(batch, metrics.psnr)
 
 
-def _ssim(batch: Batch, options: ScoringOptions) -> Part:
+def _ssim(batch: Batch, options: ScoringOptions) -> BatchScores:
     return _frames(batch, metrics.ssim)
 
 
-def _frames(batch: Batch, score: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Part:
-    """All predicted frames against the last frames of the truth; for roll-outs step by step, and with baselines.
+def _frames(batch: Batch, score: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> BatchScores:
+    """Score predicted frames against the last true frames; roll-outs also get per-step scores and baselines.
 
     Args:
-        batch: with frames.
+        batch: truth and predictions, both with frames.
         score: maps true and predicted frames [E, T', H, W, 3] to scores [E, T'].
     """
     frames, predicted = batch.truth["frames"], batch.predicted["frames"]
@@ -172,11 +174,11 @@ def _frames(batch: Batch, score: Callable[[np.ndarray, np.ndarray], np.ndarray])
         for name, frame in (("repeat_last_frame", context[:, -1:]), ("mean_frame", context.mean(1, keepdims=True))):
             baseline = score(actual, np.broadcast_to(frame / 255, actual.shape))
             details |= {name: baseline.mean(axis=1), f"{name}_per_step": baseline}
-    return Part(_by_episode(steps.mean(axis=1)), details)
+    return BatchScores(_by_episode(steps.mean(axis=1)), details)
 
 
 def _is_target(batch: Batch) -> bool:
-    """Whether the one predicted frame is the target of Blinking Color Balls, which no context frame resembles."""
+    """Whether the prediction is the target frame of Blinking Color Balls, where roll-out baselines do not apply."""
     return bool(batch.truth.rule) and batch.predicted["frames"].shape[1] == 1
 
 
@@ -191,42 +193,44 @@ def _target_classes(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     return nearest_classes(truth[:, -1], palette), nearest_classes(predicted[:, -1], palette)
 
 
-def _color_accuracy(batch: Batch, options: ScoringOptions) -> Part:
-    return Part(_by_episode(metrics.color_accuracy(*_target_classes(batch))))
+def _color_accuracy(batch: Batch, options: ScoringOptions) -> BatchScores:
+    return BatchScores(_by_episode(metrics.color_accuracy(*_target_classes(batch))))
 
 
-def _position_iou(batch: Batch, options: ScoringOptions) -> Part:
-    return Part(_by_episode(metrics.position_iou(*_target_classes(batch))))
+def _position_iou(batch: Batch, options: ScoringOptions) -> BatchScores:
+    return BatchScores(_by_episode(metrics.position_iou(*_target_classes(batch))))
 
 
-def _white_floor(batch: Batch, options: ScoringOptions) -> Part:
-    return _floor(batch.truth)
+def _all_white(batch: Batch, options: ScoringOptions) -> BatchScores:
+    return _all_white_error(batch.truth)
 
 
-def _floor(truth: Truth) -> Part:
+def _all_white_error(truth: Truth) -> BatchScores:
     assert truth.palette is not None
     classes = nearest_classes(truth["frames"][:, -1], truth.palette)
-    return Part(_by_episode(metrics.white_ball_floor(classes, truth.palette)))
+    return BatchScores(_by_episode(metrics.all_white_error(classes, truth.palette)))
 
 
 def _by_episode(values: np.ndarray, unit: str = "episode") -> Scores:
-    """One value an episode; NaN marks episodes that could not be scored."""
+    """Scores from one value per episode; NaN marks episodes that could not be scored."""
     known = np.isfinite(values)
     return Scores(values[known], np.flatnonzero(known), int((~known).sum()), unit)
 
 
 RULE = "rule"
-"""Stands among what a metric needs of the truth for: these are Blinking Color Balls."""
+"""In `Metric.truth`: the metric is only defined for Blinking Color Balls."""
 _SEGMENTATION = ("masks",), ("masks",)
 _FRAMES = ("frames",), ("frames",)
 _TARGET = ("frames", RULE), ("frames",)
 
 METRICS: dict[str, Metric] = {
-    "fg-ari": Metric(*_SEGMENTATION, (*_UNITS, "empty", "include_background"), _fg_ari, follows_objects=True),
-    "ari": Metric(*_SEGMENTATION, (*_UNITS, "empty"), _ari, follows_objects=True),
-    "miou": Metric(*_SEGMENTATION, (*_UNITS, "include_background", "matching", "average"), _miou, follows_objects=True),
-    "mbo": Metric(*_SEGMENTATION, (*_UNITS, "include_background", "average"), _mbo, follows_objects=True),
-    "identity-switches": Metric(*_SEGMENTATION, (), _identity_switches, follows_objects=True),
+    "fg-ari": Metric(*_SEGMENTATION, (*_UNITS, "empty", "include_background"), _fg_ari, needs_stable_ids=True),
+    "ari": Metric(*_SEGMENTATION, (*_UNITS, "empty"), _ari, needs_stable_ids=True),
+    "miou": Metric(
+        *_SEGMENTATION, (*_UNITS, "include_background", "matching", "average"), _miou, needs_stable_ids=True
+    ),
+    "mbo": Metric(*_SEGMENTATION, (*_UNITS, "include_background", "average"), _mbo, needs_stable_ids=True),
+    "identity-switches": Metric(*_SEGMENTATION, (), _identity_switches, needs_stable_ids=True),
     "slots-used": Metric((), ("masks",), (), _slots_used, conclude=_conclude_usage),
     "mask-entropy": Metric((), ("masks", "soft"), (), _mask_entropy),
     "mse": Metric(*_FRAMES, (), _mse),
@@ -234,14 +238,14 @@ METRICS: dict[str, Metric] = {
     "ssim": Metric(*_FRAMES, (), _ssim, SSIM_WINDOW_PX),
     "color-accuracy": Metric(*_TARGET, (), _color_accuracy),
     "position-iou": Metric(*_TARGET, (), _position_iou),
-    "white-floor": Metric(("frames", RULE), (), (), _white_floor),
+    "white-floor": Metric(("frames", RULE), (), (), _all_white),
     "probe": Metric(
         ("masks", "objects"),
         ("masks", "slots"),
         ("probe", "properties", "probe_split"),
         None,
         by_default=False,
-        follows_objects=True,
+        needs_stable_ids=True,
     ),
 }
-"""Metric names to metrics."""
+"""Metrics by name."""

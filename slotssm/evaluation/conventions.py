@@ -1,4 +1,4 @@
-"""Named conventions of scoring segmentations: what public code bases and papers do differently."""
+"""Named scoring conventions for segmentation: where public codebases and papers differ."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,36 +25,36 @@ CONVENTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "slotformer": {"empty": "one", "per_frame": True},
     }
 )
-"""Names to the options that differ from the defaults; what each is, and whose, says docs/evaluation.md."""
+"""Convention names to the options in which they differ from the defaults; docs/evaluation.md gives their sources."""
 ALL = "all"
 
 
 def check_conventions(names: Sequence[str], options: ScoringOptions) -> None:
-    """Refuse unknown names, and options beside them that they state themselves."""
+    """Refuse unknown convention names, and options that the conventions already set."""
     for name in names:
         if name != ALL and name not in CONVENTIONS:
             raise InputError(f"`conventions` {name} is unknown; {nearest(name, [*CONVENTIONS, ALL])}")
     if names:
         stated = ("per_frame", "include_background", "empty", "skip_frames", "clip_len", "matching", "average")
-        mine, usual = options.chosen(*stated), ScoringOptions().chosen(*stated)
+        given, defaults = options.chosen(*stated), ScoringOptions().chosen(*stated)
         for name in stated:
-            if mine[name] != usual[name]:
-                raise InputError(f"`conventions` state their own options; leave out `{name}`, or `conventions`")
+            if given[name] != defaults[name]:
+                raise InputError(f"`conventions` set their own options; leave out `{name}`, or `conventions`")
 
 
-def spread(options: ScoringOptions, changes: Sequence[str]) -> dict[str, ScoringOptions]:
-    """The conventions in which the options `changes` differ, by name; of two that agree in them the first.
+def distinct_conventions(options: ScoringOptions, relevant: Sequence[str]) -> dict[str, ScoringOptions]:
+    """Options of each requested convention, by name; conventions that agree in the relevant options appear once.
 
     Args:
-        options: names conventions, or `all`; what they leave open.
-        changes: options that a metric has.
+        options: requested conventions (or `all`), and the options that conventions leave open.
+        relevant: names of the options that affect the metric.
     """
     chosen = list(CONVENTIONS) if ALL in options.conventions else list(dict.fromkeys(options.conventions))
     found: dict[str, ScoringOptions] = {}
     seen: list[dict[str, Any]] = []
     for name in chosen:
         each = replace(options, conventions=(), **CONVENTIONS[name])
-        stated = each.chosen(*changes)
+        stated = each.chosen(*relevant)
         if stated not in seen:
             seen.append(stated)
             found[name] = each

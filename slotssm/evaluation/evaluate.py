@@ -9,44 +9,44 @@ import numpy as np
 from slotssm.data.episodes import EpisodeFile
 from slotssm.documents import nearest
 from slotssm.errors import InputError
-from slotssm.evaluation.catalog import METRICS, RULE, Batch, Metric, Part, Truth
-from slotssm.evaluation.conventions import ALL, check_conventions, spread
+from slotssm.evaluation.catalog import METRICS, RULE, Batch, BatchScores, Metric, Truth
+from slotssm.evaluation.conventions import ALL, check_conventions, distinct_conventions
 from slotssm.evaluation.options import ScoringOptions
 from slotssm.evaluation.probes import ProbeScore, Probing
 from slotssm.evaluation.sources import Source
 from slotssm.metrics import Scores
 
 BATCH_EPISODES = 16
-"""Episodes that are predicted and scored at a time, at most."""
+"""Largest number of episodes that are predicted and scored at a time."""
 SEGMENTATION = tuple(name for name, metric in METRICS.items() if "per_frame" in metric.options)
-"""Metrics that conventions change."""
+"""Metrics that the named conventions affect."""
 
 
 @dataclass(frozen=True)
 class EpisodeValues:
-    """A metric by episode.
+    """Values of a metric by episode.
 
     Attributes:
-        values: float64 [E], the mean over the units of every episode; NaN for one without a scored unit.
-        num_units: int [E], units scored.
+        values: float64 [E], mean over the units of each episode; NaN if none could be scored.
+        num_units: int [E], units scored in each episode.
     """
 
     values: np.ndarray
     num_units: np.ndarray
 
     def document(self) -> dict[str, Any]:
-        """As JSON; null stands for what could not be scored."""
+        """As JSON; episodes that could not be scored are null."""
         values = [float(value) if np.isfinite(value) else None for value in self.values]
         return {"value": values, "num_units": self.num_units.tolist()}
 
 
 @dataclass(frozen=True)
 class Result:
-    """One number with all that is needed to read it."""
+    """One score with everything that is needed to interpret it."""
 
     metric: str
     value: float | None
-    """None when nothing could be scored."""
+    """None if nothing could be scored."""
     unit: str
     """What was averaged over: video, frame, clip, object or episode."""
     num_units: int
@@ -55,20 +55,20 @@ class Result:
     interval: tuple[float, float] | None
     """95 % bootstrap interval over episodes."""
     details: dict[str, Any]
-    """Further numbers, such as the white-ball floor or the error of every roll-out step."""
+    """Further values, such as the error of the all-white baseline or of every roll-out step."""
     convention: str | None = None
-    """Its name, if conventions were asked for by name."""
+    """Name of the convention, if conventions were requested by name."""
     episodes: EpisodeValues | None = None
     """The value of every episode; None for probes, which are scored over all rows together."""
 
     @property
     def name(self) -> str:
-        """Unique in a report, which holds several probes (`probe/position`) and conventions (`fg-ari@per-frame`)."""
+        """Name that is unique in the report: `fg-ari`, `probe/position`, `fg-ari@per-frame`."""
         name = f"{self.metric}/{self.details['property']}" if "property" in self.details else self.metric
         return f"{name}@{self.convention}" if self.convention else name
 
     def document(self, per_episode: bool = False) -> dict[str, Any]:
-        """As JSON, with the values of the episodes if asked for."""
+        """As JSON; `per_episode` adds the value of every episode."""
         return {
             "metric": self.metric,
             "value": self.value,
@@ -92,10 +92,10 @@ class Report:
     num_episodes: int
     results: list[Result]
     left_out: dict[str, str] = field(default_factory=dict)
-    """What would have been computed but for the ids in the truth, which may change over time, and why not."""
+    """Metrics that were left out because object ids in the truth are not stable over time, with the reason."""
 
     def document(self, run: str | None, per_episode: bool = False) -> dict[str, Any]:
-        """As JSON, with the values of the episodes if asked for."""
+        """As JSON; `per_episode` adds the value of every episode."""
         return {
             "run": run,
             "data": self.data,
@@ -106,7 +106,7 @@ class Report:
         }
 
     def values(self) -> dict[str, float]:
-        """Metric names to values, without those that could not be scored."""
+        """Values by result name, without those that could not be scored."""
         return {result.name: result.value for result in self.results if result.value is not None}
 
 
@@ -123,30 +123,30 @@ def evaluate(
     """Compute metrics over a split.
 
     Args:
-        source: gives the predictions.
+        source: source of the predictions.
         truth: episode file.
-        split: which split.
-        names: metric names; empty takes all that source and data can serve.
-        options: conventions.
-        num_episodes: only the first so many; None takes all.
-        on_progress: told of episodes done and in all.
-        batch_episodes: how many are predicted at a time.
+        split: split to score.
+        names: metric names; empty computes every metric that predictions and data allow.
+        options: scoring options.
+        num_episodes: score only this many episodes, from the first on; None scores all.
+        on_progress: called with the numbers of episodes done and in total.
+        batch_episodes: episodes that are predicted at a time.
 
     Raises:
-        InputError: unknown metric or split, or one that the data or the predictions cannot serve.
+        InputError: unknown metric or split, or a metric that the data or the predictions do not allow.
     """
     options = options or ScoringOptions()
     check_conventions(options.conventions, options)
     if split not in truth.splits:
         raise InputError(f"{truth.path} has no split {split!r}; it has {', '.join(truth.splits)}")
-    lines, left_out = _choose(names, source, truth, split, options)
+    pending, left_out = _choose(names, source, truth, split, options)
     total = truth.num_episodes(split)
     total = total if num_episodes is None else min(total, num_episodes)
     if total == 0:
         raise InputError(f"{truth.path} has no episodes in split {split!r}")
-    needed = {name for line in lines for name in line.metric.truth}
-    asked = {name for line in lines for name in line.metric.predicted}
-    probing = Probing(source, truth, split, options) if any(line.name == "probe" for line in lines) else None
+    needed = {name for result in pending for name in result.metric.truth}
+    asked = {name for result in pending for name in result.metric.predicted}
+    probing = Probing(source, truth, split, options) if any(result.name == "probe" for result in pending) else None
     to_do = total + (probing.num_fit_episodes if probing else 0)
     for first in range(0, total, batch_episodes):
         on_progress(first, to_do)
@@ -154,61 +154,61 @@ def evaluate(
         actual = _truth(truth, split, first, last, needed)
         predicted = source.predict(truth, split, first, last, asked)
         batch = Batch(actual, predicted)
-        for line in lines:
-            if line.metric.score is not None:
-                line.parts.append(_shifted(line.metric.score(batch, line.options), first))
+        for result in pending:
+            if result.metric.score is not None:
+                result.parts.append(_shifted(result.metric.score(batch, result.options), first))
         if probing:
             probing.add(first, actual["masks"], predicted)
-    # the last episode is done when the probes are fitted
+    # the last episode counts as done once the probes are fitted
     probed = probing.scores(lambda done: on_progress(min(total + done, to_do - 1), to_do)) if probing else []
     on_progress(to_do, to_do)
     results = []
-    for line in lines:
-        if line.metric.score is not None:
-            results.append(_result(line, source, total))
+    for result in pending:
+        if result.metric.score is not None:
+            results.append(_result(result, source, total))
         else:
-            results += [_probe_result(line.name, score) for score in probed]
+            results += [_probe_result(result.name, score) for score in probed]
     return Report(str(truth.path), split, total, results, left_out)
 
 
 def possible_metrics(source: Source, truth: EpisodeFile, split: str) -> list[str]:
-    """Names of the metrics that predictions and data can serve."""
-    return [name for name, metric in METRICS.items() if not _missing(metric, source, truth, split)]
+    """Names of the metrics that predictions and data allow."""
+    return [name for name, metric in METRICS.items() if not _missing_requirement(metric, source, truth, split)]
 
 
-def ids_change(truth: EpisodeFile, split: str) -> bool:
-    """Whether an id in the true masks means an object of its frame only, as imported data may say."""
+def has_per_frame_ids(truth: EpisodeFile, split: str) -> bool:
+    """Whether ids in the true masks identify objects within a frame only, as imported data may declare."""
     return truth.has(split, "masks") and truth.field_attrs(split, "masks").get("ids") == "per-frame"
 
 
 @dataclass(frozen=True)
-class _Line:
-    """One line of the report while it is computed."""
+class _PendingResult:
+    """One result of the report, while its batches are being scored."""
 
     name: str
     metric: Metric
     options: ScoringOptions
     convention: str | None = None
-    parts: list[Part] = field(default_factory=list)
+    parts: list[BatchScores] = field(default_factory=list)
 
 
 def _choose(
     names: Sequence[str], source: Source, truth: EpisodeFile, split: str, options: ScoringOptions
-) -> tuple[list[_Line], dict[str, str]]:
-    """The lines of the report, and what was left out of it."""
-    possible = {name: _missing(metric, source, truth, split) for name, metric in METRICS.items()}
-    loose = ids_change(truth, split)
-    lines, forbidden = {}, {}
+) -> tuple[list[_PendingResult], dict[str, str]]:
+    """Results to compute, and metrics that are left out with the reason."""
+    possible = {name: _missing_requirement(metric, source, truth, split) for name, metric in METRICS.items()}
+    per_frame_ids = has_per_frame_ids(truth, split)
+    pending, forbidden = {}, {}
     for name in (name for name, missing in possible.items() if not missing):
-        lines[name], forbidden[name] = _lines(name, options, loose)
-    served = [name for name in lines if lines[name]]
+        pending[name], forbidden[name] = _pending_results(name, options, per_frame_ids)
+    served = [name for name in pending if pending[name]]
     left_out: dict[str, str] = {}
     if not names:
         usual = [
-            name for name in lines if METRICS[name].by_default and (name in SEGMENTATION or not options.conventions)
+            name for name in pending if METRICS[name].by_default and (name in SEGMENTATION or not options.conventions)
         ]
-        left_out = {name: _follows(name, truth, options) for name in usual if not lines[name]}
-        names = [name for name in usual if lines[name]]
+        left_out = {name: _per_frame_ids_reason(name, truth, options) for name in usual if not pending[name]}
+        names = [name for name in usual if pending[name]]
         if not names:
             reason = f": {next(iter(left_out.values()))}" if left_out else ""
             raise InputError(
@@ -217,7 +217,7 @@ def _choose(
     for name in names:
         if name not in METRICS:
             raise InputError(f"`metric` {name} is unknown; {nearest(name, METRICS)}")
-        missing = possible[name] or ("" if lines[name] else _follows(name, truth, options))
+        missing = possible[name] or ("" if pending[name] else _per_frame_ids_reason(name, truth, options))
         if missing:
             raise InputError(
                 f"`metric` {name} cannot be computed: {missing}; possible here: {', '.join(served) or 'none'}"
@@ -225,60 +225,68 @@ def _choose(
     chosen = dict.fromkeys(names if options.conventions else (_scored_as(name, options) for name in names))
     for name in (name for name in chosen if forbidden[name]):
         if ALL not in options.conventions:
-            raise InputError(f"`conventions` {','.join(forbidden[name])}: {_follows(name, truth, options)}")
-        left_out[f"{name}@{','.join(forbidden[name])}"] = _follows(name, truth, options)
-    found = list({(line.name, line.convention): line for name in chosen for line in lines[name]}.values())
+            raise InputError(
+                f"`conventions` {','.join(forbidden[name])}: {_per_frame_ids_reason(name, truth, options)}"
+            )
+        left_out[f"{name}@{','.join(forbidden[name])}"] = _per_frame_ids_reason(name, truth, options)
+    found = list({(result.name, result.convention): result for name in chosen for result in pending[name]}.values())
     _refuse_ignored(found, source, options)
     return found, left_out
 
 
 def _scored_as(name: str, options: ScoringOptions) -> str:
-    """What the score must be called: mIoU with overlap matching is mBO, FG-ARI with the background is ARI."""
+    """Name of the score under these options: mIoU with overlap matching is mBO, FG-ARI with the background is ARI."""
     if name == "miou" and options.matching == "overlap":
         return "mbo"
     return "ari" if name == "fg-ari" and options.include_background else name
 
 
-def _refuse_ignored(lines: Sequence[_Line], source: Source, options: ScoringOptions) -> None:
-    """Refuse options that would change nothing, since whoever gives one believes that it does."""
-    heard = {"seed", *(name for line in lines for name in line.metric.options)}
-    heard |= {"conventions"} if any(line.convention for line in lines) else set()
-    # what the names of these metrics say already
-    heard |= {"include_background"} if any(line.name == "ari" for line in lines) else set()
-    heard |= {"matching"} if any(line.name == "mbo" for line in lines) else set()
-    if options.mask_source == source.mask_source and any("masks" in line.metric.predicted for line in lines):
-        heard.add("mask_source")
+def _refuse_ignored(pending: Sequence[_PendingResult], source: Source, options: ScoringOptions) -> None:
+    """Refuse options that would have no effect, since whoever sets one expects an effect."""
+    effective = {"seed", *(name for result in pending for name in result.metric.options)}
+    effective |= {"conventions"} if any(result.convention for result in pending) else set()
+    # the names of these metrics already imply these options
+    effective |= {"include_background"} if any(result.name == "ari" for result in pending) else set()
+    effective |= {"matching"} if any(result.name == "mbo" for result in pending) else set()
+    if options.mask_source == source.mask_source and any("masks" in result.metric.predicted for result in pending):
+        effective.add("mask_source")
     usual = asdict(ScoringOptions())
     for name, value in asdict(options).items():
-        if value != usual[name] and name not in heard:
+        if value != usual[name] and name not in effective:
             with_it = [other for other, metric in METRICS.items() if name in metric.options]
             remedy = f", or score {' or '.join(with_it)}" if with_it else ""
-            scored = ", ".join(dict.fromkeys(line.name for line in lines))
+            scored = ", ".join(dict.fromkeys(result.name for result in pending))
             raise InputError(f"`{name}` changes nothing of {scored} here; leave it out{remedy}")
 
 
-def _lines(name: str, options: ScoringOptions, loose: bool) -> tuple[list[_Line], list[str]]:
-    """A line for every convention of the metric, and names of conventions that ids loose over time forbid."""
+def _pending_results(name: str, options: ScoringOptions, per_frame_ids: bool) -> tuple[list[_PendingResult], list[str]]:
+    """One result for every convention of the metric, and names of conventions that per-frame ids rule out."""
     metric = METRICS[name]
     if name not in SEGMENTATION or not options.conventions:
         per_frame = "per_frame" in metric.options and options.per_frame
-        return ([_Line(name, metric, options)] if per_frame or not (loose and metric.follows_objects) else []), []
-    found = spread(options, metric.options)
-    forbidden = [convention for convention, each in found.items() if loose and not each.per_frame]
+        return (
+            [_PendingResult(name, metric, options)]
+            if per_frame or not (per_frame_ids and metric.needs_stable_ids)
+            else []
+        ), []
+    found = distinct_conventions(options, metric.options)
+    forbidden = [convention for convention, each in found.items() if per_frame_ids and not each.per_frame]
     named = {convention: _scored_as(name, each) for convention, each in found.items() if convention not in forbidden}
-    return [_Line(each, METRICS[each], found[convention], convention) for convention, each in named.items()], forbidden
+    return [
+        _PendingResult(each, METRICS[each], found[convention], convention) for convention, each in named.items()
+    ], forbidden
 
 
-def _follows(name: str, truth: EpisodeFile, options: ScoringOptions) -> str:
-    """Why ids that change from frame to frame forbid the metric, in words."""
+def _per_frame_ids_reason(name: str, truth: EpisodeFile, options: ScoringOptions) -> str:
+    """Why per-frame ids rule out the metric."""
     reason = f"ids in {truth.path} name objects within a frame only (ids = per-frame)"
     if name in SEGMENTATION:
-        return f"{reason}; " + ("take per-frame or slotformer" if options.conventions else "score with `per_frame`")
+        return f"{reason}; " + ("use per-frame or slotformer" if options.conventions else "score with `per_frame`")
     return f"{reason}, and {name} follows objects over time; only scores with `per_frame` can be computed"
 
 
-def _missing(metric: Metric, source: Source, truth: EpisodeFile, split: str) -> str:
-    """What the metric lacks, in words; empty if nothing."""
+def _missing_requirement(metric: Metric, source: Source, truth: EpisodeFile, split: str) -> str:
+    """Which input the metric lacks; empty if none."""
     for name in metric.truth:
         if name == RULE:
             if RULE not in truth.attrs or "palette" not in truth.attrs:
@@ -287,7 +295,7 @@ def _missing(metric: Metric, source: Source, truth: EpisodeFile, split: str) -> 
             return f"{truth.path} has no {split}/{name}"
     for name in metric.predicted:
         if name == "soft" and name not in source.provides:
-            return "the predictions have no soft masks that are weights with sum 1 (labels and logits are none)"
+            return "the predictions have no soft masks that are weights with sum 1 (labels and logits are not)"
         if name not in source.provides:
             return f"the predictions have no {name}"
     if metric.min_side_px > 1:
@@ -304,13 +312,13 @@ def _truth(truth: EpisodeFile, split: str, first: int, last: int, needed: set[st
     return Truth(fields, palette, str(truth.attrs.get(RULE, "")))
 
 
-def _shifted(part: Part, first: int) -> Part:
+def _shifted(part: BatchScores, first: int) -> BatchScores:
     scores = part.scores
-    return Part(Scores(scores.values, scores.groups + first, scores.num_skipped, scores.unit), part.details)
+    return BatchScores(Scores(scores.values, scores.groups + first, scores.num_skipped, scores.unit), part.details)
 
 
-def _result(line: _Line, source: Source, num_episodes: int) -> Result:
-    metric, parts = line.metric, line.parts
+def _result(result: _PendingResult, source: Source, num_episodes: int) -> Result:
+    metric, parts = result.metric, result.parts
     scores = Scores(
         np.concatenate([part.scores.values for part in parts]),
         np.concatenate([part.scores.groups for part in parts]),
@@ -318,19 +326,19 @@ def _result(line: _Line, source: Source, num_episodes: int) -> Result:
         parts[0].scores.unit,
     )
     details = {key: np.concatenate([part.details[key] for part in parts]) for key in parts[0].details}
-    stated = line.options.chosen(*metric.options)
+    stated = result.options.chosen(*metric.options)
     if "masks" in metric.predicted:
         stated["mask_source"] = source.mask_source
     return Result(
-        line.name,
+        result.name,
         scores.mean,
         scores.unit,
         scores.num_units,
         scores.num_skipped,
         stated,
-        scores.interval(line.options.seed),
+        scores.interval(result.options.seed),
         metric.conclude(details),
-        line.convention,
+        result.convention,
         EpisodeValues(*scores.by_episode(num_episodes)),
     )
 

@@ -1,4 +1,4 @@
-"""Conventions of scoring, each stated with every result that it touches."""
+"""Scoring options; every result states those that affect it."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -8,23 +8,23 @@ from slotssm.errors import InputError
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """Where public code bases differ; the defaults are argued in docs/evaluation.md.
+    """Choices in which public codebases differ; docs/evaluation.md explains the defaults.
 
     Attributes:
         per_frame: segmentation units are frames instead of videos.
-        include_background: FG-ARI counts the background too, which turns it into ARI; mIoU takes it as an object.
-        empty: what FG-ARI gives units without foreground: skip them, or score 1.
-        skip_frames: leave out the first frames of each video from segmentation scores.
-        clip_len: segmentation units are clips of so many frames; 0 is off.
+        include_background: count the background as an object; this turns FG-ARI into ARI.
+        empty: how FG-ARI treats units without foreground: `skip` them, or score them as `one`.
+        skip_frames: number of first frames of each video that segmentation scores leave out.
+        clip_len: segmentation units are clips of this many frames; 0 is off.
         matching: `hungarian` (one to one), or `overlap`, which turns mIoU into mBO.
-        average: mIoU over units, or over all objects.
-        mask_source: predicted masks from the decoder's alphas or from the encoder's attention.
-        probe: `linear` probes of properties, or networks with one hidden layer.
-        properties: names of the properties to probe; empty takes all.
-        probe_split: the split that probes are fitted on; None is the scored one, in folds of whole videos.
+        average: average mIoU over units (`unit`), or over all objects (`object`).
+        mask_source: predicted masks are the decoder's alphas or the encoder's attention.
+        probe: property probes are `linear`, or networks with one hidden layer (`mlp`).
+        properties: names of the properties to probe; empty probes all.
+        probe_split: split that probes are fitted on; None cross-validates over whole videos of the scored split.
         conventions: names from `slotssm.evaluation.conventions`, or `all`, under which segmentations are scored in one
             pass; empty scores under the options above.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap and of the probes.
     """
 
     per_frame: bool = False

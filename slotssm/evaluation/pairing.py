@@ -1,4 +1,4 @@
-"""Score files, and two of them compared episode by episode: does one model really do better than the other?"""
+"""Score files, and paired comparison of two of them: is one model significantly better on the same episodes?"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +17,7 @@ from slotssm.metrics import PairedTest, paired_test
 FORMAT = "slotssm-scores"
 FORMAT_VERSION = 1
 SEED = 0
-"""Of resampling and of random exchanges; every comparison states it."""
+"""Seed of the bootstrap and of the permutation test; every comparison states it."""
 
 
 def write_scores(path: Path, report: Report, run: str | None, predictions: str | None) -> None:
@@ -25,9 +25,9 @@ def write_scores(path: Path, report: Report, run: str | None, predictions: str |
 
     Args:
         path: file to write, atomically.
-        report: what was scored.
-        run: the run that was scored, if it was one.
-        predictions: the predictions file that was scored, if it was one.
+        report: the scores.
+        run: the run that was scored, if any.
+        predictions: the predictions file that was scored, if any.
     """
     document = report.document(run, per_episode=True)
     head = {"format": FORMAT, "format_version": FORMAT_VERSION, "run": run, "predictions": predictions}
@@ -39,11 +39,11 @@ class EpisodeScores:
     """One result of a score file.
 
     Attributes:
-        metric: its name.
-        convention: its name, where conventions were asked for by name.
-        options: how it was scored.
+        metric: name of the metric.
+        convention: name of the convention, if conventions were requested by name.
+        options: scoring options.
         values: float64 [E], NaN where nothing could be scored.
-        num_units: int [E], units that each value is a mean over.
+        num_units: int [E], number of units that each value is averaged over.
     """
 
     metric: str
@@ -54,23 +54,23 @@ class EpisodeScores:
 
     @property
     def convention_options(self) -> dict[str, Any]:
-        """Options that must agree; where the masks come from belongs to the model."""
+        """Options that must agree between two models; the source of the masks may differ."""
         return {name: value for name, value in self.options.items() if name != "mask_source"}
 
 
 @dataclass(frozen=True)
 class ScoreFile:
-    """What `write_scores` wrote.
+    """A file written by `write_scores`.
 
     Attributes:
-        path: where it lies.
-        scored: run or predictions file.
+        path: path of the file.
+        scored: the run or predictions file that was scored.
         data: episode file.
-        data_sha256: its content hash.
-        split: which split.
+        data_sha256: content hash of the episode file.
+        split: split that was scored.
         num_episodes: E.
-        results: by name, those with a value for every episode.
-        others: names of results without, such as probes.
+        results: results with a value for every episode, by name.
+        others: names of results without such values, such as probes.
     """
 
     path: Path
@@ -87,7 +87,7 @@ def read_scores(path: Path) -> ScoreFile:
     """Read a score file.
 
     Raises:
-        InputError: it is missing, damaged, or something else.
+        InputError: the file is missing, damaged, or not a score file.
     """
     document = read_json(path)
     if not isinstance(document, dict) or document.get("format") != FORMAT:
@@ -132,12 +132,12 @@ class Comparison:
     """One metric of two models.
 
     Attributes:
-        name: of the result in both files.
-        metric: its metric.
-        convention: its convention, where conventions were asked for by name.
-        options: how it was scored, without the source of the masks.
-        test: differences are second minus first.
-        num_unpaired: episodes that one of the two could not be scored on, and that are left out.
+        name: name of the result in the first file.
+        metric: name of the metric.
+        convention: name of the convention, if conventions were requested by name.
+        options: scoring options, without the source of the masks.
+        test: paired test; differences are second minus first.
+        num_unpaired: episodes that were left out because only one of the two models could be scored on them.
     """
 
     name: str
@@ -169,14 +169,14 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Comparisons:
-    """Two score files, compared.
+    """Comparison of two score files.
 
     Attributes:
-        first: one file.
-        second: the other.
-        seed: of resampling and random exchanges.
-        results: metrics that both have.
-        left_out: metrics that could not be compared, and why.
+        first: the first file.
+        second: the second file.
+        seed: seed of the bootstrap and of the permutation test.
+        results: metrics that both files have.
+        left_out: metrics that could not be compared, with the reason.
     """
 
     first: ScoreFile
@@ -201,16 +201,17 @@ class Comparisons:
 
 
 def compare(first: Path, second: Path, names: Sequence[str] = (), seed: int = SEED) -> Comparisons:
-    """Paired tests of everything that two score files have in common.
+    """Paired tests of all results that two score files have in common.
 
     Args:
-        first: a file of `write_scores`.
-        second: another one.
-        names: metrics, or names of results such as `fg-ari@savi`; empty takes all.
-        seed: of resampling and random exchanges.
+        first: file written by `write_scores`.
+        second: another such file.
+        names: metrics, or names of results such as `fg-ari@savi`; empty compares all.
+        seed: seed of the bootstrap and of the permutation test.
 
     Raises:
-        InputError: the files score other data, splits or episodes, or have no metric in common under one convention.
+        InputError: the files differ in data, split or number of episodes, or have no metric in common that was scored
+            under the same convention.
     """
     a, b = read_scores(first), read_scores(second)
     for what, ours, theirs in (
@@ -249,12 +250,12 @@ def compare(first: Path, second: Path, names: Sequence[str] = (), seed: int = SE
 
 
 def _is_named(wanted: str, name: str) -> bool:
-    """Whether a result is meant, by its full name or by its metric."""
+    """Whether `wanted` names this result, by its full name or by its metric."""
     return wanted in (name, name.split("@")[0], name.split("/")[0])
 
 
 def _partner(name: str, found: EpisodeScores, other: ScoreFile) -> str | None:
-    """Name of the same result in another file; without a result of this name, that of its metric and options."""
+    """Name of the corresponding result in another file: the same name, or else the same metric and options."""
     if name in other.results:
         return name
     stated = found.metric, found.convention_options
@@ -263,7 +264,7 @@ def _partner(name: str, found: EpisodeScores, other: ScoreFile) -> str | None:
 
 
 def _compare(name: str, partner: str, a: ScoreFile, b: ScoreFile, seed: int) -> Comparison | str:
-    """The paired test of a result, or why there is none."""
+    """Paired test of a result, or the reason why there is none."""
     ours, theirs = a.results[name], b.results[partner]
     mine, other = ours.convention_options, theirs.convention_options
     if mine != other:
@@ -276,9 +277,9 @@ def _compare(name: str, partner: str, a: ScoreFile, b: ScoreFile, seed: int) -> 
     both = np.isfinite(ours.values) & np.isfinite(theirs.values)
     either = np.isfinite(ours.values) | np.isfinite(theirs.values)
     if (ours.num_units[both] != theirs.num_units[both]).any():
-        return f"is a mean over other units in {a.path} than in {b.path}; score one of them again"
+        return f"is averaged over different units in {a.path} and in {b.path}; score one of them again"
     first, second = (np.where(both, scores.values, np.nan) for scores in (ours, theirs))
     test = paired_test(first, second, seed, ours.num_units)
     if test is None:
-        return "was scored on no episode of both"
+        return "has no episode that was scored in both files"
     return Comparison(name, ours.metric, ours.convention or theirs.convention, mine, test, int((either & ~both).sum()))

@@ -1,4 +1,4 @@
-"""What a model makes of some episodes, as a storyboard; or the episodes alone."""
+"""Storyboards: predictions of a model beside the truth, or a data set alone."""
 
 from collections.abc import Sequence
 
@@ -8,16 +8,16 @@ from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
 from slotssm.evaluation.sources import TaskSource
 from slotssm.metrics import hard_masks, match
-from slotssm.plotting import Column, colorize, overlay, pale, slot_colors, storyboard
+from slotssm.plotting import Column, colorize, fade, overlay, slot_colors, storyboard
 from slotssm.plotting.colors import object_colors
 from slotssm.tasks import Outputs, Task
 
 FIRST_EPISODES = 3
-"""Episodes that are shown unless others are asked for."""
+"""Number of episodes that are shown by default."""
 
 
 def draw_data(truth: EpisodeFile, split: str, episodes: Sequence[int] | None = None) -> np.ndarray:
-    """Videos and true masks of some episodes (the first few by default), uint8 [T, H, W, 3]."""
+    """Videos and true masks of some episodes (by default the first few), uint8 [T, H, W, 3]."""
     episodes = _chosen(truth, split, episodes)
     rows = []
     for index in episodes:
@@ -30,10 +30,10 @@ def draw_data(truth: EpisodeFile, split: str, episodes: Sequence[int] | None = N
 
 
 def draw_predictions(task: Task, truth: EpisodeFile, split: str, episodes: Sequence[int] | None = None) -> np.ndarray:
-    """Input, truth, prediction and slots of some episodes (the first few by default), uint8 [T, H, W, 3].
+    """Input, truth, prediction and slots of some episodes (by default the first few), uint8 [T, H, W, 3].
 
-    What is drawn depends on the outputs that the task gives: masks with what every slot paints; one predicted frame
-    beside its context; a roll-out over the truth; or reconstructions.
+    The columns depend on the outputs of the task: masks, reconstruction and the image of every slot; a single
+    predicted frame beside its context; or a roll-out overlaid on the truth.
     """
     episodes = _chosen(truth, split, episodes)
     source = TaskSource(task)
@@ -63,13 +63,13 @@ def _target_row(predicted: np.ndarray, frames: np.ndarray, index: int) -> list[C
 
 
 def _rollout_row(predicted: np.ndarray, frames: np.ndarray, index: int) -> list[Column]:
-    """While frames are given they are pale; then the roll-out, and where it meets the truth."""
+    """Truth, roll-out and their overlay; context frames are faded."""
     num_context = len(frames) - len(predicted)
     context, actual = frames[:num_context], frames[num_context:]
     return [
         Column(f"truth {index}", frames),
-        Column("prediction", np.concatenate([pale(context), predicted])),
-        Column("overlay", np.concatenate([pale(overlay(context, context)), overlay(actual, predicted)])),
+        Column("prediction", np.concatenate([fade(context), predicted])),
+        Column("overlay", np.concatenate([fade(overlay(context, context)), overlay(actual, predicted)])),
     ]
 
 
@@ -88,13 +88,13 @@ def _slots_row(outputs: Outputs, truth: EpisodeFile, split: str, index: int) -> 
 
 
 def _painted(outputs: Outputs, soft: np.ndarray, colors: np.ndarray) -> list[Column]:
-    """What the slots paint: all of them in their colours, then each one alone."""
+    """Images of the slots: all of them in the slots' colours, then each slot separately."""
     painted = outputs["slot_frames"][0].permute(0, 1, 3, 4, 2).float().cpu().numpy()
-    # how brightly each slot paints, in its colour: on black, where any slot may hold the mask, nothing shows
+    # brightness of each slot's image in the slot's colour; black regions, which any slot may own, stay black
     brightness = soft * painted.max(axis=-1).clip(0, 1)
     columns = [Column("painted by", as_bytes(np.einsum("tkhw,kc->thwc", brightness, colors / 255)))]
     for k in range(len(colors)):
-        # what the slot paints, where it paints; elsewhere the paper shows through
+        # the slot's image where its alpha is high; the light page background elsewhere
         alpha = soft[:, k, :, :, None]
         shown = alpha * painted[:, k] + (1 - alpha) * 0.93
         red, green, blue = (int(part) for part in colors[k])
@@ -111,7 +111,7 @@ def _predicted(outputs: Outputs) -> np.ndarray:
 
 
 def as_bytes(pixels: np.ndarray) -> np.ndarray:
-    """Pixels in [0, 1] (what lies outside is clipped) as uint8."""
+    """Pixels in [0, 1] as uint8; values outside are clipped."""
     return (pixels.clip(0, 1) * 255).round().astype(np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Property probes: what a simple read-out finds in frozen slots (protocol and its reasons: docs/probes.md)."""
+"""Property probes: how well a simple model predicts object properties from frozen slots (protocol: docs/probes.md)."""
 
 import math
 import warnings
@@ -25,13 +25,13 @@ from slotssm.metrics import accuracy, balanced_accuracy, bootstrap_interval, r2_
 
 NUM_FOLDS = 5
 MAX_FIT_ROWS = 20_000
-"""A probe is fitted on at most so many rows, as many of every video and at least one; all rows are scored."""
+"""Largest number of rows that a probe is fitted on, evenly over videos and at least one each; all rows are scored."""
 MAX_CLASSES = 256
-"""A property with more classes names its objects rather than describing them, and is not probed."""
+"""A property with more classes identifies objects rather than describing them, and is not probed."""
 MLP_WIDTH = 128
 MLP_BATCH_ROWS = 200
 MLP_STEPS = 2000
-"""Steps of the network's optimiser; it stops earlier when the loss no longer falls."""
+"""Largest number of optimiser steps of the network; it stops earlier when the loss no longer decreases."""
 BATCH_EPISODES = 16
 
 Kind = Literal["linear", "mlp"]
@@ -39,15 +39,15 @@ Kind = Literal["linear", "mlp"]
 
 @dataclass(frozen=True)
 class ProbeScore:
-    """What a probe found of one property.
+    """Score of the probe of one property.
 
     Attributes:
-        value: accuracy or coefficient of determination; None when nothing could be scored.
-        interval: 95 % bootstrap interval over videos, the fitted probes being given.
+        value: accuracy or coefficient of determination; None if nothing could be scored.
+        interval: 95 % bootstrap interval over videos, with the fitted probes held fixed.
         num_rows: rows scored.
-        num_skipped: visible objects of single frames that were left out: without a slot, or with an unknown property.
-        options: conventions.
-        details: further scores, baselines, and what they were computed from.
+        num_skipped: (frame, visible object) pairs that were left out: without a slot, or with an unknown property.
+        options: options of the probe.
+        details: further scores, baselines, and numbers of videos, rows and classes.
     """
 
     value: float | None
@@ -59,15 +59,15 @@ class ProbeScore:
 
 
 class Probing:
-    """Gathers the slots of a split, batch by batch, and probes them once all are there.
+    """Collects the slots of a split batch by batch, then fits and scores the probes.
 
-    Probes are fitted and scored within the split, in folds of whole videos; or fitted on another split.
+    Probes are cross-validated within the split, in folds of whole videos, or fitted on another split.
 
     Args:
-        source: gives the predictions.
+        source: source of the predictions.
         truth: episode file.
-        split: the split that is scored.
-        options: which probe, which properties, and the split that it is fitted on.
+        split: split to score.
+        options: kind of probe, properties, and the split to fit on.
 
     Raises:
         InputError: there is nothing to probe, or no split to fit on.
@@ -78,21 +78,21 @@ class Probing:
         self.properties = find_properties(truth, split, options.properties)
         self._fit_split = options.probe_split or split
         self.num_fit_episodes = 0
-        """Episodes that are still to be read when the split itself has been."""
+        """Episodes of the other split that probes are fitted on."""
         if self._fit_split != split:
             self._check_fit_split()
             self.num_fit_episodes = truth.num_episodes(self._fit_split)
         self._parts: list[SlotRows] = []
 
     def add(self, first: int, masks: np.ndarray, predicted: Predicted) -> None:
-        """Take the slots of consecutive episodes with their true masks [E, T, H, W]."""
+        """Add the slots of consecutive episodes, given their true masks [E, T, H, W]."""
         self._parts.append(gather_rows(self._truth, self._split, first, self.properties, masks, predicted))
 
     def scores(self, on_progress: Callable[[int], None] = lambda done: None) -> list[ProbeScore]:
-        """Fit the probes; one score for every property.
+        """Fit the probes and return one score for every property.
 
         Args:
-            on_progress: told of the episodes read for fitting.
+            on_progress: called with the number of episodes read for fitting.
         """
         rows = SlotRows.join(self._parts)
         fit = None if self._fit_split == self._split else self._fit_rows(on_progress)
@@ -127,20 +127,20 @@ class Probing:
 
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
-"""Rows to fit on, rows to score."""
+"""Pairs of (rows to fit on, rows to score)."""
 SCORES = {"categorical": ("accuracy", "balanced_accuracy"), "numeric": ("r2", "mse")}
-"""Scores by kind of property; the first is the result's value."""
+"""Scores by kind of property; the first is the value of the result."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """What a probe of one property is fitted and scored on.
+    """Data that a probe of one property is fitted and scored on.
 
     Attributes:
         slots: [R, D].
-        targets: class numbers [R], or numbers [R, C].
-        videos: [R]; those of different splits differ.
-        folds: which rows are for what; empty if there are too few.
+        targets: class indices [R], or values [R, C].
+        videos: [R]; videos of different splits have different numbers.
+        folds: pairs of (rows to fit on, rows to score); empty if there are too few videos.
         scored: rows that are scored.
         classes: names of the classes.
     """
@@ -156,15 +156,15 @@ class Examples:
 def probe(rows: SlotRows, found: Property, kind: Kind, seed: int, fit: SlotRows | None = None) -> ProbeScore:
     """Fit probes of one property and score them on videos that they were not fitted on.
 
-    Beside the probe stand a dummy (the most frequent class, or the mean, of the rows that the probe was fitted on)
-    and the same probe on slots that were shuffled over all rows, which must not do better than the dummy.
+    Two baselines are scored with it: a dummy (the most frequent class, or the mean, of the rows that the probe was
+    fitted on), and the same probe on slots shuffled over all rows, which must not do better than the dummy.
 
     Args:
-        rows: what is scored.
+        rows: rows to score.
         found: the property.
-        kind: `linear` (logistic regression, ridge) or `mlp` (one hidden layer).
-        seed: of subsampling, of the shuffle, of the network and of the bootstrap.
-        fit: what the probe is fitted on; None fits and scores `rows` in folds of whole videos.
+        kind: `linear` (logistic or ridge regression) or `mlp` (one hidden layer).
+        seed: seed of the subsampling, the shuffling, the network and the bootstrap.
+        fit: rows to fit on; None cross-validates `rows` in folds of whole videos.
     """
     examples = _examples(rows, found, seed, fit)
     details: dict[str, Any] = {"property": found.name, "kind": found.kind}
@@ -196,7 +196,7 @@ def probe(rows: SlotRows, found: Property, kind: Kind, seed: int, fit: SlotRows 
 
 
 def _examples(rows: SlotRows, found: Property, seed: int, fit: SlotRows | None) -> Examples:
-    """Rows whose property is known, and how they are divided."""
+    """Rows whose property is known, divided into folds."""
     slots, targets, videos = _known(rows, found)
     scored = np.arange(len(videos))
     if fit is None:
@@ -207,7 +207,7 @@ def _examples(rows: SlotRows, found: Property, seed: int, fit: SlotRows | None) 
         folds = [(len(videos) + np.arange(len(fit_videos)), scored)] if len(fit_videos) and len(videos) else []
         if folds:
             slots, targets = np.concatenate([slots, fit_slots]), np.concatenate([targets, fit_targets])
-            # a video of the other split is another video, whatever its number
+            # videos of the other split need numbers of their own
             videos = np.concatenate([videos, fit_videos + videos.max() + 1])
     classes: list[str] = []
     if found.kind == "categorical":
@@ -227,7 +227,7 @@ def _known(rows: SlotRows, found: Property) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def _subsample(train: np.ndarray, videos: np.ndarray, seed: int) -> np.ndarray:
-    """The rows to fit on, or as many of every video as `MAX_FIT_ROWS` allows, drawn at random."""
+    """The rows to fit on; if they exceed `MAX_FIT_ROWS`, a random sample with equally many of every video."""
     if len(train) <= MAX_FIT_ROWS:
         return train
     _, video, counts = np.unique(videos[train], return_inverse=True, return_counts=True)
@@ -238,25 +238,25 @@ def _subsample(train: np.ndarray, videos: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _nothing_to_score(examples: Examples, found: Property) -> str:
-    """Why there is no score, in words; empty if there is one."""
+    """Why there is no score; empty if there is one."""
     true = examples.targets[examples.scored]
     if not len(true):
         return "no slot was matched to a visible object whose property is known"
     if not examples.folds:
-        return "too few videos with matched objects to fit on some and score others"
+        return "too few videos with matched objects to fit on some and score on others"
     if found.kind == "numeric":
         varies = np.isfinite(r2_by_column(true, np.zeros_like(true))).any()
         return "" if varies else "the property is the same in all rows"
     if len(np.unique(true)) == 1:
         return f"all rows are of one class ({examples.classes[true[0]]})"
     if len(examples.classes) > MAX_CLASSES:
-        return f"{len(examples.classes)} classes are more than are probed ({MAX_CLASSES})"
+        return f"{len(examples.classes)} classes exceed the limit of {MAX_CLASSES}"
     fitted = max(len(np.unique(examples.targets[train])) for train, _ in examples.folds)
     return "" if fitted > 1 else "the rows to fit on are all of one class"
 
 
 def _unfitted(model: str, target: str, num_rows: int, seed: int) -> Any:
-    """A dummy or a probe; slots are standardised by the rows that it is fitted on."""
+    """An unfitted dummy or probe; probes standardise the slots by the rows that they are fitted on."""
     if model == "dummy":
         return DummyClassifier(strategy="most_frequent") if target == "categorical" else DummyRegressor(strategy="mean")
     network = {
@@ -275,19 +275,19 @@ def _unfitted(model: str, target: str, num_rows: int, seed: int) -> Any:
 
 
 def _predict(model: str, target: str, slots: np.ndarray, examples: Examples, seed: int) -> tuple[np.ndarray, bool]:
-    """What `linear`, `mlp` or `dummy` says of the scored rows, and whether every fit converged."""
+    """Predictions of `linear`, `mlp` or `dummy` for the scored rows, and whether every fit converged."""
     predicted = np.zeros_like(examples.targets)
     converged = True
     for train, test in examples.folds:
         targets = examples.targets[train]
-        # a classifier cannot be fitted to one class, which a fold of few videos may be left with
+        # a fold of few videos may have one class only, to which a classifier cannot be fitted
         alone = target == "categorical" and len(np.unique(targets)) == 1
         unfitted = _unfitted("dummy" if alone else model, target, len(train), seed)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
-            # few rows of many classes are no mistake here
+            # few rows of many classes are expected here
             warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
-            # networks take a single column as a vector
+            # scikit-learn's networks expect a single column as a vector
             fitted = unfitted.fit(slots[train].astype(np.float64), targets if targets[0].size > 1 else targets.ravel())
         converged &= not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
         predicted[test] = fitted.predict(slots[test].astype(np.float64)).reshape(predicted[test].shape)
@@ -295,7 +295,7 @@ def _predict(model: str, target: str, slots: np.ndarray, examples: Examples, see
 
 
 def _scores(examples: Examples, found: Property, guess: np.ndarray) -> dict[str, float]:
-    """The scores of `SCORES` for the scored rows; columns that do not vary have no part in r2."""
+    """The scores of `SCORES` for the scored rows; r2 leaves out columns that do not vary."""
     true = examples.targets[examples.scored]
     if found.kind == "categorical":
         return {"accuracy": accuracy(true, guess), "balanced_accuracy": balanced_accuracy(true, guess)}
@@ -305,24 +305,24 @@ def _scores(examples: Examples, found: Property, guess: np.ndarray) -> dict[str,
 def _uncertainty(
     examples: Examples, found: Property, guess: np.ndarray, seed: int
 ) -> tuple[tuple[float, float] | None, dict[str, Any]]:
-    """Interval of the value; for numbers also the coefficient of every column."""
+    """Interval of the value; for numeric properties also R² of every column."""
     true, videos = examples.targets[examples.scored], examples.videos[examples.scored]
     if found.kind == "categorical":
         return bootstrap_interval(true == guess, videos, seed), {}
     columns = r2_by_column(true, guess)
     varies = np.isfinite(columns)
-    told = [float(column) if known else None for column, known in zip(columns, varies, strict=True)]
-    return r2_interval(true[:, varies], guess[:, varies], videos, seed), {"r2_per_column": told}
+    per_column = [float(column) if known else None for column, known in zip(columns, varies, strict=True)]
+    return r2_interval(true[:, varies], guess[:, varies], videos, seed), {"r2_per_column": per_column}
 
 
 def _amounts(examples: Examples, found: Property) -> dict[str, Any]:
-    """What there was to fit on and to score."""
+    """Numbers of videos, rows and classes that were fitted on and scored."""
     true = examples.targets[examples.scored]
-    told: dict[str, Any] = {
+    amounts: dict[str, Any] = {
         "num_videos": len(np.unique(examples.videos[examples.scored])),
         "num_fit_rows": max((len(train) for train, _ in examples.folds), default=0),
     }
     if found.kind == "numeric":
-        return told | {"property_unit": found.unit}
+        return amounts | {"property_unit": found.unit}
     rows_by_class = {examples.classes[index]: int(count) for index, count in enumerate(np.bincount(true)) if count}
-    return told | {"num_classes": len(rows_by_class), "rows_by_class": rows_by_class}
+    return amounts | {"num_classes": len(rows_by_class), "rows_by_class": rows_by_class}

@@ -1,4 +1,4 @@
-"""What an episode file says of its objects, beside the slots that a model gave them."""
+"""Object properties of an episode file, paired with the slots that are matched to the objects."""
 
 import math
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ class Property:
 
     Attributes:
         name: `position`, `color`, ...
-        kind: `categorical` has labels, `numeric` numbers.
-        unit: of numbers.
-        categories: names of labels 0, 1, ...
+        kind: `categorical` (labels) or `numeric`.
+        unit: unit of a numeric property.
+        categories: names of the labels 0, 1, ...
     """
 
     name: str
@@ -45,11 +45,11 @@ class SlotRows:
 
     Attributes:
         slots: float32 [R, D].
-        videos: int [R] the episode of each row.
-        values: property to labels [R] or float64 [R, C].
-        num_visible: rows that there would be if every visible object had a slot.
-        num_objects: objects of all videos, each counted once.
-        num_matched: those of them that have a slot.
+        videos: int [R], episode of each row.
+        values: property name to labels [R] or float64 [R, C].
+        num_visible: number of rows if every visible object had a slot.
+        num_objects: number of objects in all videos.
+        num_matched: number of objects with a slot.
     """
 
     slots: np.ndarray
@@ -61,7 +61,7 @@ class SlotRows:
 
     @classmethod
     def join(cls, parts: Sequence["SlotRows"]) -> "SlotRows":
-        """Rows of several parts, one after the other."""
+        """Concatenate the rows of several parts."""
         widths = sorted({part.slots.shape[1] for part in parts if len(part.slots)})
         if len(widths) > 1:
             raise InputError(f"slots of width {widths[0]} and of width {widths[1]} cannot be probed together")
@@ -82,10 +82,10 @@ class SlotRows:
 
 
 def find_properties(truth: EpisodeFile, split: str, names: Sequence[str] = ()) -> list[Property]:
-    """Properties of a split by name; no names take all but `visible`.
+    """Properties of a split by name; without names, all but `visible`.
 
     Raises:
-        InputError: an unknown property, one of a wrong kind or shape, or none at all.
+        InputError: a property is unknown or has an unsuitable kind or shape, or there are none.
     """
     there = [name.removeprefix(GROUP) for name in truth.fields(split) if name.startswith(GROUP)]
     for name in names:
@@ -96,8 +96,8 @@ def find_properties(truth: EpisodeFile, split: str, names: Sequence[str] = ()) -
         raise InputError(f"{truth.path} has no property of objects to probe in {split}/objects")
     counts = {name: _num_objects(truth, split, name) for name in {*chosen, VISIBLE} & set(there)}
     if len(set(counts.values())) > 1:
-        told = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
-        raise InputError(f"{truth.path}: properties in {split}/objects differ in their number of objects ({told})")
+        listed = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+        raise InputError(f"{truth.path}: properties in {split}/objects differ in their number of objects ({listed})")
     return [_property(truth, split, name) for name in chosen]
 
 
@@ -121,12 +121,12 @@ def _num_objects(truth: EpisodeFile, split: str, name: str) -> int:
 def _property(truth: EpisodeFile, split: str, name: str) -> Property:
     place = f"{truth.path}: {split}/{GROUP}{name}"
     dataset, attrs = truth.dataset(split, GROUP + name), truth.field_attrs(split, GROUP + name)
-    # whoever writes no attribute has their numbers taken as numbers if they have fractions; results state the kind
+    # without the attribute, floats are numeric and integers categorical; results state the kind
     kind = attrs.get("kind", "numeric" if dataset.dtype.kind == "f" else "categorical")
     if kind not in ("categorical", "numeric"):
         raise InputError(f"{place} is of kind {kind!r}; it must be categorical or numeric")
     if kind == "numeric" and dataset.dtype.kind not in "iufb":
-        raise InputError(f"{place} is said to be numeric and holds {dataset.dtype}; choose others with `properties`")
+        raise InputError(f"{place} is declared numeric but holds {dataset.dtype}; choose others with `properties`")
     num_columns = math.prod(dataset.shape[3 if _has_time(truth, split, name) else 2 :])
     if num_columns == 0 or (kind == "categorical" and num_columns > 1):
         raise InputError(f"{place} is {kind} and has {num_columns} columns; choose others with `properties`")
@@ -137,21 +137,21 @@ def _property(truth: EpisodeFile, split: str, name: str) -> Property:
 def gather_rows(
     truth: EpisodeFile, split: str, first: int, properties: Sequence[Property], masks: np.ndarray, predicted: Predicted
 ) -> SlotRows:
-    """Match slots to objects in consecutive episodes, each whole video at once, and list what is known of them.
+    """Match slots to objects in consecutive episodes, and pair each slot with the properties of its object.
 
-    Objects are matched by `slotssm.metrics.match`; pairs without overlap are dropped, and so are frames in which an
-    object is not visible (by `objects/visible`, or where that is absent by the masks).
+    Matching is over whole videos, by `slotssm.metrics.match`. Pairs without overlap are dropped, and so are frames in
+    which an object is not visible (according to `objects/visible`, or to the masks if that field is absent).
 
     Args:
         truth: episode file.
-        split: which split.
-        first: number of the first episode.
-        properties: what to list.
+        split: split to read.
+        first: index of the first episode.
+        properties: properties to read.
         masks: true masks [E, T, H, W].
-        predicted: slots, and masks whose labels are numbers of slots.
+        predicted: slots, and masks whose labels are slot indices.
 
     Raises:
-        InputError: masks, slots and properties do not belong together.
+        InputError: masks, slots and properties do not fit together.
     """
     where = slice(first, first + len(masks))
     values = {found.name: _values(truth, split, found, where, masks.shape[1]) for found in properties}
@@ -207,7 +207,7 @@ def _check(truth: EpisodeFile, split: str, masks: np.ndarray, predicted: Predict
     if labels.size and (labels.min() < 0 or labels.max() >= num_slots):
         raise InputError(
             f"predicted masks have labels from {labels.min()} to {labels.max()} and there are {num_slots} slots; "
-            f"probes need masks whose labels are the slots' numbers, 0 to {num_slots - 1}"
+            f"probes need masks whose labels are slot indices, 0 to {num_slots - 1}"
         )
     highest = int(np.max(masks, where=masks != IGNORE_ID, initial=0))
     if highest > num_objects:

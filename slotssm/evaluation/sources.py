@@ -1,4 +1,4 @@
-"""Where predictions come from: a trained task, or a file that anybody's model wrote."""
+"""Sources of predictions: a trained task, or a file written by any other model."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Container, Mapping
@@ -14,7 +14,7 @@ from slotssm.metrics import are_weights, hard_masks, resize_labels
 from slotssm.tasks import Outputs, Task
 
 EVERYTHING = frozenset({"masks", "frames", "slots", "soft", "depth", "logits"})
-"""All outputs that can be asked for."""
+"""All outputs that can be requested."""
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,13 @@ class Predicted:
     """Outputs for consecutive episodes, by name.
 
     Attributes:
-        outputs: what was asked for and is given, as arrays:
-            `masks` integer [E, T, H, W] at the truth's resolution;
-            `soft` [E, T, K, h, w] the weights behind the masks, at their own resolution, sum 1 over K;
-            `frames` [E, T', H, W, 3], uint8 or floats in [0, 1], which belong to the last T' frames of the truth;
-            `slots` float32 [E, T, K, D], finite, whose numbers the masks' labels are;
-            others as the task gives them.
-        num_slots: K where the masks were soft; labels alone do not tell which slots own nothing.
+        outputs: the requested outputs, as far as the source provides them:
+            `masks` integer [E, T, H, W], slot indices at the resolution of the truth;
+            `soft` [E, T, K, h, w], the soft masks at their own resolution, sum 1 over K;
+            `frames` [E, T', H, W, 3], uint8 or floats in [0, 1], predictions of the last T' frames;
+            `slots` float32 [E, T, K, D], finite;
+            others as the task returns them.
+        num_slots: K if the masks were soft; None if only labels are known, which do not show unused slots.
     """
 
     outputs: Mapping[str, np.ndarray]
@@ -39,26 +39,26 @@ class Predicted:
 
 
 class Source(ABC):
-    """Gives predictions for episodes of one split, in order."""
+    """Predictions for consecutive episodes of a split."""
 
     provides: frozenset[str]
-    """Names of the outputs that can be asked for."""
+    """Names of the outputs that the source provides."""
     mask_source: str
-    """What the masks are: `decoder`, `attention` or `file`."""
+    """Origin of the masks: `decoder`, `attention` or `file`."""
 
     @abstractmethod
     def predict(
         self, truth: EpisodeFile, split: str, first: int, last: int, names: Container[str] = EVERYTHING
     ) -> Predicted:
-        """The named outputs for episodes `first` to `last` (exclusive), as far as they are given."""
+        """The named outputs for episodes `first` to `last` (exclusive), as far as the source provides them."""
 
 
 class TaskSource(Source):
     """Runs a trained task on whole episodes, in eval mode, with carried state.
 
     Args:
-        task: the task.
-        mask_source: `decoder` alphas or encoder `attention`.
+        task: trained task.
+        mask_source: `decoder` (alphas) or `attention` (of the encoder).
     """
 
     def __init__(self, task: Task, mask_source: str = "decoder") -> None:
@@ -66,7 +66,7 @@ class TaskSource(Source):
         self._masks = "masks" if mask_source == "decoder" else "attention"
         provides = set(task.outputs) - {"masks", "attention", "slots"}
         if self._masks in task.outputs:
-            # without masks nothing says which object a slot is about
+            # slots can only be matched to objects by their masks
             provides |= {"masks", "soft", "slots"}
         self.provides = frozenset(provides)
 
@@ -91,7 +91,7 @@ class TaskSource(Source):
         return Predicted(arrays, soft.shape[2])
 
     def run(self, truth: EpisodeFile, split: str, first: int, last: int) -> Outputs:
-        """The task's named outputs as tensors, as pictures need them."""
+        """All outputs of the task as tensors."""
         frames = truth.read(split, "frames", slice(first, last))
         device = next(self.task.parameters()).device
         training = self.task.training
@@ -104,7 +104,7 @@ class TaskSource(Source):
 
 
 def _array(values: torch.Tensor) -> np.ndarray:
-    """On the host, real numbers in single precision."""
+    """NumPy array on the host; floating-point values become float32."""
     array: np.ndarray = (values.float() if values.is_floating_point() else values).cpu().numpy()
     return array
 
@@ -112,12 +112,12 @@ def _array(values: torch.Tensor) -> np.ndarray:
 class FileSource(Source):
     """Reads predictions from a file with the episode file's groups.
 
-    `masks` are [E, T, H, W] integers or [E, T, K, H, W] soft; `frames` [E, T', H, W, 3] roll-outs; `slots`
+    `masks` are integers [E, T, H, W] or soft [E, T, K, H, W]; `frames` are [E, T', H, W, 3]; `slots` are
     [E, T, K, D].
 
     Args:
-        path: the predictions.
-        split: which split of it.
+        path: predictions file.
+        split: split to read.
     """
 
     mask_source = "file"
@@ -134,7 +134,7 @@ class FileSource(Source):
     def predict(
         self, truth: EpisodeFile, split: str, first: int, last: int, names: Container[str] = EVERYTHING
     ) -> Predicted:
-        """Predictions as stored; masks of another size are resized to the truth's."""
+        """Predictions as stored; masks are resized to the resolution of the truth."""
         num_episodes = self._file.num_episodes(split)
         if num_episodes != truth.num_episodes(split):
             raise InputError(
@@ -159,7 +159,7 @@ class FileSource(Source):
         return Predicted(arrays, stored.shape[2] if stored is not None and is_soft else None)
 
     def _holds_weights(self, split: str) -> bool:
-        """Whether the masks are soft and those of the first episode sum to 1, which logits do not."""
+        """Whether the masks are soft weights rather than logits: those of the first episode sum to 1."""
         if not self._file.has(split, "masks"):
             return False
         masks = self._file.dataset(split, "masks")
@@ -180,7 +180,7 @@ class FileSource(Source):
         if slots.ndim != 4 or slots.dtype.kind not in "iuf":
             raise InputError(f"{place} must be numbers [E, T, K, D], found {slots.dtype} {slots.shape}")
         if len(masks) == 5 and masks[2] != slots.shape[2]:
-            raise InputError(f"{place} has {slots.shape[2]} slots, {split}/masks has {masks[2]}; there must be as many")
+            raise InputError(f"{place} has {slots.shape[2]} slots, {split}/masks has {masks[2]}; they must be equal")
         if not np.isfinite(slots).all() or np.abs(slots).max(initial=0) > np.finfo(np.float32).max:
             raise InputError(f"{place} holds values that are not finite numbers")
         return slots.astype(np.float32)

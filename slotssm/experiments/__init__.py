@@ -1,1 +1,1 @@
-"""Whole experiments: data, training, evaluation and pictures in one call."""
+"""Complete experiments: data, training, evaluation and pictures in one call."""

@@ -1,4 +1,4 @@
-"""The data set of a run: the file that it names, or its recipe's, generated once and found again."""
+"""The data set of a run: an existing file, or one generated from a recipe and reused."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ DATA = Path("data")
 
 
 def spec_of(data: DataConfig) -> DataSpec:
-    """What is known of a data set, from the file or, without making any episode, from the recipe."""
+    """Specification of a data set, from the file or, without generating any episode, from the recipe."""
     if isinstance(data, FileData):
         return spec_of_file(Path(data.path))
     generator = generator_of(data.recipe)
@@ -26,15 +26,15 @@ def spec_of(data: DataConfig) -> DataSpec:
 
 
 def spec_of_file(path: Path) -> DataSpec:
-    """What is known of an episode file."""
+    """Specification of an episode file."""
     with EpisodeFile(path) as episodes:
         return read_spec(episodes)
 
 
 def own_data_path(config: RunConfig, folder: Path = DATA) -> Path:
-    """Where the data set of a configuration lies.
+    """Path of the data set of a configuration.
 
-    The name of a generated one carries recipe, counts and seed as a fingerprint.
+    The name of a generated file contains a hash of recipe, numbers of episodes and seed.
     """
     if isinstance(config.data, FileData):
         return Path(config.data.path)
@@ -45,12 +45,12 @@ def own_data_path(config: RunConfig, folder: Path = DATA) -> Path:
 def ensure_own_data(
     config: RunConfig, folder: Path = DATA, on_progress: ProgressCallback = lambda done, total: None
 ) -> Path:
-    """The file of a configuration's data set; a generated one is made unless it is there.
+    """Path of the data set of a configuration, which is generated from its recipe unless the file exists.
 
-    An interrupted generation is continued; one that another process is at work on is waited for.
+    An interrupted generation is resumed; if another process is generating the file, this call waits for it.
 
     Raises:
-        InputError: the file that the configuration names is missing, or is another one.
+        InputError: the file that the configuration names is missing or has other content.
     """
     path = own_data_path(config, folder)
     if isinstance(config.data, FileData):
@@ -68,12 +68,12 @@ def ensure_own_data(
 
 
 def file_data(path: Path, **counts: int | None) -> FileData:
-    """The configuration of an existing file, with its content hash."""
+    """Data configuration of an existing file, with its content hash."""
     return FileData(path=str(path.resolve()), sha256=known_content_hash(path), **counts)
 
 
 def check_is_named(data: FileData) -> None:
-    """Refuse a file whose content is not what the configuration says."""
+    """Refuse a file whose content hash differs from the configuration."""
     path = Path(data.path)
     if data.sha256 and known_content_hash(path) != data.sha256:
         raise InputError(f"{path} is not the data set that data.sha256 names: its content hash differs")

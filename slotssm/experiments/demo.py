@@ -1,4 +1,4 @@
-"""The demo: bouncing shapes, OC-SlotSSM, and slots that find the objects by themselves."""
+"""The demo: OC-SlotSSM learns to segment bouncing shapes without labels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from slotssm.evaluation import Report, ScoringOptions
 from slotssm.experiments.datasets import ensure_own_data, spec_of
 from slotssm.experiments.drawing import draw_run
 from slotssm.experiments.presets import preset
-from slotssm.experiments.session import evaluate_run, resume_run, start_run
+from slotssm.experiments.runs import evaluate_run, resume_run, start_run
 from slotssm.training.run import RunDirectory
 from slotssm.training.trainer import StepReport
 
@@ -18,14 +18,14 @@ EPISODES = (0, 1, 2)
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo made.
+    """Results of the demo.
 
     Attributes:
         run: run directory.
-        data: data set.
+        data: episode file.
         report: scores on the test split.
-        animation: input, truth, reconstruction and slots.
-        curves: training curves.
+        animation: GIF of input, truth, reconstruction and slots.
+        curves: picture of the training curves.
     """
 
     run: Path
@@ -43,7 +43,7 @@ def run_demo(
     on_step: Callable[[StepReport], None] = lambda report: None,
     on_evaluate: Callable[[int, int], None] = lambda done, total: None,
 ) -> DemoResult:
-    """Generate, train, evaluate and draw in `folder`; what is done already is not done again."""
+    """Generate, train, evaluate and draw in `folder`; data and training that are complete are reused."""
     config = preset(preset_name).replace(seed=seed)
     data = ensure_own_data(config, folder / "data", on_generate)
     run = RunDirectory(folder / "runs" / f"{config.name}-seed{seed}")

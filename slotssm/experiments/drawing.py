@@ -1,4 +1,4 @@
-"""Pictures of runs and data sets, written where people look for them."""
+"""Pictures of runs and data sets, with default paths."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
 from slotssm.evaluation.pictures import draw_data, draw_predictions
-from slotssm.experiments.session import check_fits, load_run
+from slotssm.experiments.runs import check_fits, load_run
 from slotssm.files import make_folder, refuse_existing
 from slotssm.plotting import check_suffix, write_animation, write_curves
 from slotssm.training.run import RunDirectory, read_lines
@@ -23,11 +23,11 @@ def draw_run(
 ) -> list[Path]:
     """Draw predictions and training curves of a run.
 
-    Without `out` both go to the run's folder of figures, replacing what an earlier call drew there; with it the
-    curves lie beside the animation.
+    Without `out` both are written to the run's folder of figures, replacing earlier ones; with `out` the curves are
+    written beside the animation.
 
     Returns:
-        The files: animation, curves.
+        Paths of the animation and of the curves.
     """
     target = run.figures / f"{split}.gif" if out is None else _target(out, force)
     curves = target.with_name("curves.png" if out is None else f"{target.stem}-curves.png")
@@ -47,7 +47,7 @@ def draw_run(
 def draw_file(
     data: Path, split: str, episodes: Sequence[int] | None = None, out: Path | None = None, force: bool = False
 ) -> list[Path]:
-    """Draw a data set; without `out` as a GIF beside the file."""
+    """Draw a data set, by default as a GIF beside the file."""
     target = _target(out or data.with_name(f"{data.stem}-{split}.gif"), force)
     with EpisodeFile(data) as truth:
         frames = draw_data(truth, split, episodes)
@@ -57,7 +57,7 @@ def draw_file(
 
 
 def _target(out: Path, force: bool) -> Path:
-    """The file to write, which is never overwritten without `force`."""
+    """Check the path to write; existing files are refused without `force`."""
     check_suffix(out)
     if out.is_dir():
         raise InputError(f"`out` {out} is a folder; name a .gif, .mp4 or .png in it")

@@ -1,7 +1,7 @@
-"""Named experiments: functions that return a complete, typed run; a variant says only what differs.
+"""Presets: functions that return the complete, typed configuration of a run; variants state only what differs.
 
-`tiny-*` presets run the whole pipeline in seconds, `cpu-*` learn something real on two cores in minutes, `paper-*`
-have the paper's settings for a GPU; what the paper does not say is our choice and marked so.
+`tiny-*` presets run the whole pipeline in seconds, `cpu-*` presets learn something useful on two cores in minutes, and
+`paper-*` presets have the paper's settings, for a GPU; settings that it does not report are marked as our choice.
 """
 
 from collections.abc import Callable
@@ -17,10 +17,10 @@ from slotssm.tasks import PredictConfig, RecallConfig, ReconstructConfig
 
 
 def cpu_oc() -> RunConfig:
-    """OC-SlotSSM finds three bouncing shapes at 32 px; about three minutes on two cores (the demo).
+    """OC-SlotSSM segments three bouncing shapes at 32 px; about three minutes on two cores (the demo).
 
-    There are as many slots as objects: black needs no slot, and a spare one shares an object with another slot,
-    which lowers FG-ARI while it lowers the error (chosen on validation data).
+    There are as many slots as objects: the black background needs no slot, and a spare slot shares an object with
+    another one, which lowers the error but also FG-ARI (chosen on validation data).
     """
     return RunConfig(
         name="cpu-oc",
@@ -54,17 +54,17 @@ def cpu_oc() -> RunConfig:
 
 
 def cpu_oc_easy() -> RunConfig:
-    """Object-centric learning on the data set `easy` at 32 px; a slot more than objects (chosen on validation data)."""
+    """Object-centric learning on the data set `easy` at 32 px; an extra slot (chosen on validation data)."""
     return _objects("cpu-oc-easy", "easy", num_slots=4)
 
 
 def cpu_oc_medium() -> RunConfig:
-    """Object-centric learning on the data set `medium` at 32 px; one slot more than objects, for the background."""
+    """Object-centric learning on the data set `medium` at 32 px; an extra slot, for the background."""
     return _objects("cpu-oc-medium", "medium", num_slots=6)
 
 
 def _objects(name: str, data: str, num_slots: int) -> RunConfig:
-    """The demo's model, deeper, with a painter that learns sooner and more steps (chosen on validation data)."""
+    """The demo's model, deeper, with a decoder that learns sooner and more steps (chosen on validation data)."""
     base = cpu_oc()
     recipe = BouncingRecipe.model_validate(bouncing_fields(data, num_frames=8, size_px=32))
     changes = {
@@ -78,10 +78,10 @@ def _objects(name: str, data: str, num_slots: int) -> RunConfig:
 
 
 def paper_oc() -> RunConfig:
-    """Object-centric learning at the paper's size, section 7.3: 128 px, 64 x 64 tokens, on the data set `hard`.
+    """Object-centric learning at the paper's size (section 7.3): 128 px, 64 x 64 tokens, on the data set `hard`.
 
-    Width, depth, learning rate, schedule and clipping are those of the authors' released example; the rest of the
-    training and the number of slots are our choice, as are the data, since the paper's are rendered.
+    Width, depth, learning rate, schedule and gradient clipping are those of the authors' released example. The
+    remaining training settings and the number of slots are our choice, as is the data: the paper's videos are rendered.
     """
     recipe = BouncingRecipe.model_validate(bouncing_fields("hard", num_frames=24, size_px=128))
     return RunConfig(
@@ -165,10 +165,10 @@ def tiny_bcb() -> RunConfig:
 
 
 def cpu_bcb() -> RunConfig:
-    """Blinking Color Balls with three large balls at 32 px, learned with both aids on a CPU.
+    """Blinking Color Balls with three large balls at 32 px, with prefix targets and a curriculum, on a CPU.
 
-    The balls are larger and slower for their frame than the paper's, so that positions are learned soon and what is
-    left is memory (chosen on validation data). The aids are prefix targets and a curriculum of patches.
+    Relative to the frame, the balls are larger and slower than the paper's, so that positions are learned early and the
+    remaining difficulty is memory (chosen on validation data). The curriculum is over the number of patches.
     """
     return RunConfig(
         name="cpu-bcb",
@@ -198,10 +198,10 @@ def cpu_bcb() -> RunConfig:
 
 
 def paper_bcb() -> RunConfig:
-    """Blinking Color Balls as in the paper, section 7.2: Earliest Color, T = 6, L = 80; change rule, T and P.
+    """Blinking Color Balls as in the paper (section 7.2): Earliest Color, T = 6, L = 80; set rule, T and P for others.
 
-    Batch, steps, learning rate, weight decay, width, state size, expansion, dropout and heads are those believed to
-    be the paper's; the number of layers, warm-up, schedule and the sizes of the data set are our choice.
+    Batch size, steps, learning rate, weight decay, width, state size, expansion, dropout and heads are the paper's to
+    the best of our knowledge. The number of layers, warm-up, schedule and size of the data set are our choice.
     """
     return RunConfig(
         name="paper-bcb",
@@ -223,10 +223,10 @@ def paper_bcb() -> RunConfig:
 
 
 def cpu_balls() -> RunConfig:
-    """Three white balls at half the paper's size, predicted frame by frame on a CPU.
+    """Video prediction of three white balls at half the paper's resolution, on a CPU.
 
-    The balls are slower than the paper's, so that a roll-out meets fewer collisions, and a frame is 16 pieces of 8 px
-    (both chosen on validation data).
+    The balls are slower than the paper's, so that a roll-out contains fewer collisions, and a frame is decoded as 16
+    pieces of 8 px (both chosen on validation data).
     """
     base = cpu_bcb()
     return base.replace(
@@ -240,10 +240,10 @@ def cpu_balls() -> RunConfig:
 
 
 def paper_balls() -> RunConfig:
-    """Video prediction as in the paper, section 7.1: four white balls at 64 px, 20 frames to train, 10 + 20 to test.
+    """Video prediction as in the paper (section 7.1): four white balls at 64 px; 20 frames to train, 10 + 20 to test.
 
-    The physics is that of the data which the paper uses (Sutskever's bouncing balls as in R-NEM); all numbers of
-    training are our choice, the same as for Blinking Color Balls.
+    The physics is that of the paper's data (Sutskever's bouncing balls, as in R-NEM). All training settings are our
+    choice, the same as for Blinking Color Balls.
     """
     base = paper_bcb()
     return base.replace(
@@ -255,7 +255,7 @@ def paper_balls() -> RunConfig:
 
 
 def tiny_balls() -> RunConfig:
-    """The smallest video prediction: 16 px, 2 balls, 4 + 4 frames, seconds."""
+    """The smallest video prediction run: 16 px, 2 balls, 4 + 4 frames, seconds."""
     base = tiny_bcb()
     recipe = BouncingRecipe(
         num_frames=8,
@@ -277,7 +277,7 @@ def tiny_balls() -> RunConfig:
 
 
 def _white_balls(size_px: int, num_balls: int, joint_speed: float = 0.5) -> BouncingRecipe:
-    """Two sizes of white balls; the square is ten units wide, radii 0.8 and 1, joint speed in units a frame."""
+    """White balls of two radii, 0.8 and 1 units; the frame is ten units wide, and the speed is in units per frame."""
     unit = size_px / 10
     return BouncingRecipe(
         num_frames=30,
@@ -305,11 +305,11 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "paper-balls": paper_balls,
     "paper-oc": paper_oc,
 }
-"""Preset names to the functions that make them."""
+"""Functions that return a preset, by name."""
 
 
 def preset(name: str) -> RunConfig:
-    """The run of that name; an unknown one is refused with the nearest."""
+    """The preset of that name; the error for an unknown name suggests the nearest."""
     if name not in PRESETS:
         raise InputError(f"`preset` {name} is unknown; {nearest(name, PRESETS)}")
     return PRESETS[name]()

@@ -1,4 +1,4 @@
-"""From what a person asked for to a complete run: preset < TOML file < assignments, and the data that is there."""
+"""Complete configuration of a requested run: preset, overridden by a TOML file, overridden by assignments."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from slotssm.training.run import RunDirectory
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for.
+    """A request for a run.
 
     Attributes:
-        preset: name, or None.
+        preset: name of a preset, or None.
         file: TOML file, or None.
-        assignments: `key.path=value` texts.
-        data: existing episode file, which replaces the preset's data; or None.
-        seed: of the run, or None.
+        assignments: texts of the form `key.path=value`.
+        data: episode file that replaces the preset's data, or None.
+        seed: seed of the run, or None.
     """
 
     preset: str | None = None
@@ -35,10 +35,10 @@ class Request:
 
 
 def resolve(request: Request, base: RunConfig | None = None) -> tuple[RunConfig, DataSpec]:
-    """The run that is asked for, and what is known of its data; `base` stands in for the preset if none is named.
+    """Configuration of the requested run, and specification of its data; `base` is used if no preset is named.
 
     Raises:
-        InputError: something asked for is unknown or does not go together.
+        InputError: a name or key is unknown, or settings are incompatible.
     """
     if request.preset is None and request.file is None and base is None:
         raise InputError(f"name what to train: `preset` {'|'.join(PRESETS)}, or a `config` file")
@@ -75,9 +75,9 @@ def _laid_over(document: dict[str, Any], changes: Mapping[str, Any]) -> dict[str
 
 
 def check_same(request: Request, run: RunDirectory) -> None:
-    """Refuse to resume a run under a configuration other than its own.
+    """Refuse to resume a run with a configuration other than its own.
 
-    Repeating the command that started the run is fine, and so is naming nothing but the run.
+    Allowed are repeating the options that started the run, and giving none.
     """
     recorded = run.config()
     if request.data is not None and isinstance(recorded.data, FileData):
@@ -105,7 +105,7 @@ def _first_difference(ours: Any, theirs: Any, path: str) -> str:
 
 
 def plan(config: RunConfig, spec: DataSpec, data: Path | None = None) -> dict[str, Any]:
-    """What a training run would do: data, sizes of the model's parts, steps."""
+    """Facts of a training run before it starts: data, numbers of parameters, steps."""
     task = build_task(config, spec)
     path = data or own_data_path(config)
     parameters = {

@@ -1,15 +1,15 @@
-"""Scores as pure functions on arrays; conventions and their alternatives are described in docs/evaluation.md."""
+"""Metrics as pure functions of arrays; docs/evaluation.md describes their conventions and alternatives."""
 
 from slotssm.metrics.agreement import accuracy, balanced_accuracy, r2, r2_by_column, r2_interval, split_by_group
 from slotssm.metrics.contingency import Tables, contingency, hard_masks, resize_labels
 from slotssm.metrics.pixels import (
+    all_white_error,
     color_accuracy,
     position_iou,
     psnr,
     rollout_mse,
     squared_error,
     ssim,
-    white_ball_floor,
 )
 from slotssm.metrics.scores import Scores, bootstrap_interval
 from slotssm.metrics.segmentation import ari, fg_ari, match, mbo, miou
@@ -22,6 +22,7 @@ __all__ = [
     "Scores",
     "Tables",
     "accuracy",
+    "all_white_error",
     "are_weights",
     "ari",
     "balanced_accuracy",
@@ -51,5 +52,4 @@ __all__ = [
     "ssim",
     "top_k_accuracy",
     "used_slots",
-    "white_ball_floor",
 ]

@@ -1,4 +1,4 @@
-"""Agreement of predicted with true properties, and splits that keep a video together."""
+"""Agreement of predicted and true properties, and data splits that keep each video together."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -6,18 +6,18 @@ from sklearn.metrics import accuracy_score, r2_score, recall_score
 from sklearn.model_selection import GroupShuffleSplit
 
 ROUNDING = 1e-6
-"""A column whose values differ by less than this share of the largest one is constant but for rounding in float32."""
+"""A column that varies by less than this share of its largest value is constant up to float32 rounding."""
 
 
 def r2(true: ArrayLike, pred: ArrayLike) -> float:
-    """Coefficient of determination, the plain mean over columns; arguments are [rows] or [rows, columns]."""
+    """Coefficient of determination, unweighted mean over columns; arguments are [rows] or [rows, columns]."""
     return float(r2_score(true, pred, multioutput="uniform_average"))
 
 
 def r2_by_column(true: ArrayLike, pred: ArrayLike) -> np.ndarray:
     """Coefficient of determination of every column, [columns]; NaN where the truth is constant.
 
-    scikit-learn scores a constant column 0 or 1, neither of which says anything about the prediction.
+    scikit-learn scores a constant column as 0 or 1, which says nothing about the prediction.
 
     Args:
         true: [rows, columns].
@@ -35,27 +35,27 @@ def r2_by_column(true: ArrayLike, pred: ArrayLike) -> np.ndarray:
 def r2_interval(
     true: ArrayLike, pred: ArrayLike, groups: ArrayLike, seed: int, confidence: float = 0.95, num_resamples: int = 2000
 ) -> tuple[float, float] | None:
-    """Percentile bootstrap of `r2`; whole videos are resampled, since rows of one are not independent.
+    """Percentile bootstrap of `r2`; whole videos are resampled, since rows of one video are not independent.
 
-    A resample in which a column does not vary has no coefficient and is left out.
+    Resamples in which a column does not vary are left out, because R² is undefined for them.
 
     Args:
         true: [rows, columns].
         pred: [rows, columns].
-        groups: [rows] video of each row.
-        seed: of the resampling.
-        confidence: share of the distribution inside the interval.
-        num_resamples: resamples drawn.
+        groups: [rows], video of each row.
+        seed: seed of the resampling.
+        confidence: coverage of the interval.
+        num_resamples: number of resamples.
 
     Returns:
-        Lower and upper end, or None with fewer than two videos.
+        Lower and upper bound, or None with fewer than two videos.
     """
     actual, found = np.asarray(true, np.float64), np.asarray(pred, np.float64)
     _, index = np.unique(np.asarray(groups), return_inverse=True)
     num_groups = int(index.max()) + 1 if len(index) else 0
     if num_groups < 2:
         return None
-    # about the mean of all rows, so that differences of large sums keep their digits
+    # centred, so that differences of large sums do not lose precision
     centred = actual - actual.mean(axis=0)
     counts = np.bincount(index)[:, None]
     sums, squares, errors = (_sums(values, index) for values in (centred, centred**2, (actual - found) ** 2))
@@ -77,20 +77,20 @@ def _sums(values: np.ndarray, index: np.ndarray) -> np.ndarray:
 
 
 def accuracy(true: ArrayLike, pred: ArrayLike) -> float:
-    """Share of equal labels."""
+    """Share of labels that are equal."""
     return float(accuracy_score(true, pred))
 
 
 def balanced_accuracy(true: ArrayLike, pred: ArrayLike) -> float:
-    """Mean over the true classes of the share of their rows that are right; labels that are never true do not count.
+    """Recall averaged over the true classes; predicted labels that never occur in the truth do not count as classes.
 
-    scikit-learn's `balanced_accuracy_score`, without its warning about predicted labels that are never true.
+    scikit-learn's `balanced_accuracy_score`, without its warning about predicted labels that are not in the truth.
     """
     return float(recall_score(true, pred, labels=np.unique(np.asarray(true)), average="macro", zero_division=0))
 
 
 def split_by_group(groups: ArrayLike, test_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row indices for training and test such that no group (video) is in both."""
+    """Row indices for training and test, such that no group (video) is in both."""
     splitter = GroupShuffleSplit(n_splits=1, test_size=test_fraction, random_state=seed)
     rows = np.asarray(groups)
     train, test = next(splitter.split(rows, groups=rows))

@@ -1,8 +1,8 @@
 """Contingency tables of label maps: how many pixels of each true object lie in each predicted slot.
 
-Every score of a segmentation is computed from them, so the pixels are read once, whatever conventions are asked
-for. In the truth 255 is "ignore"; every predicted label is kept. Labels may be numpy arrays or tensors of torch on
-any device; soft masks become labels by `hard_masks`.
+All segmentation scores are computed from these tables, so the pixels are read once for any number of conventions. In
+the truth, 255 means "ignore"; every predicted label is kept. Labels may be NumPy arrays or torch tensors on any
+device; soft masks become labels by `hard_masks`.
 """
 
 import math
@@ -26,9 +26,9 @@ class Tables:
     """Contingency tables of one video.
 
     Attributes:
-        counts: int64 [T, C, K] pixels by frame, true id and predicted label.
-        ids: [C] true ids that were counted, in ascending order; never `IGNORE_ID`.
-        labels: [K] predicted labels that were counted, in ascending order.
+        counts: int64 [T, C, K], pixels by frame, true id and predicted label.
+        ids: [C], true ids that occur, in ascending order; never `IGNORE_ID`.
+        labels: [K], predicted labels that occur, in ascending order.
     """
 
     counts: np.ndarray
@@ -37,15 +37,15 @@ class Tables:
 
 
 def contingency(true: Videos, pred: Videos, valid: Videos = None) -> list[Tables]:
-    """Count the pixels of every video once; all scores take the tables in place of the masks.
+    """Contingency tables of every video, which all scores accept in place of the masks.
 
     Args:
-        true: [E, T, H, W] or a sequence of [T, H, W]; 255 is left out.
+        true: [E, T, H, W] or a sequence of [T, H, W]; pixels labelled 255 are left out.
         pred: labels of the same shapes, or soft masks [E, T, K, H, W].
-        valid: bool, of the shape of `true`; False is left out too.
+        valid: bool, of the shape of `true`; False pixels are left out too.
 
     Raises:
-        InputError: shapes differ, labels are no integers, or soft masks hold NaN.
+        InputError: shapes differ, labels are not integers, or soft masks contain NaN.
     """
     if len(true) != len(pred) or (valid is not None and len(valid) != len(true)):
         others = f"{len(pred)} predicted" + ("" if valid is None else f" and {len(valid)} valid")
@@ -54,15 +54,15 @@ def contingency(true: Videos, pred: Videos, valid: Videos = None) -> list[Tables
 
 
 def tables(true: Any, pred: Any, valid: Any = None) -> Tables:
-    """Contingency tables of a video, frame by frame.
+    """Contingency tables of the frames of one video.
 
     Args:
-        true: integer [T, H, W]; 255 is left out.
+        true: integer [T, H, W]; pixels labelled 255 are left out.
         pred: integer [T, H, W], or soft [T, K, H, W].
-        valid: bool [T, H, W]; False is left out too.
+        valid: bool [T, H, W]; False pixels are left out too.
 
     Raises:
-        InputError: shapes differ, labels are no integers, or soft masks hold NaN.
+        InputError: shapes differ, labels are not integers, or soft masks contain NaN.
     """
     true, pred = _labels(true, "true"), as_array(pred)
     pred = hard_masks(pred) if pred.ndim == 4 and true.ndim == 3 else _labels(pred, "predicted")
@@ -90,19 +90,19 @@ def tables(true: Any, pred: Any, valid: Any = None) -> Tables:
 
 
 def as_array(values: Any) -> np.ndarray:
-    """Arrays as they are and tensors of torch as arrays: detached, from any device.
+    """NumPy array from an array or a torch tensor (detached, from any device).
 
-    Types that numpy does not know (bfloat16, floats of eight bits) become float32, which holds them exactly.
+    Types that NumPy lacks (bfloat16, 8-bit floats) become float32, which represents them exactly.
     """
     if hasattr(values, "detach"):
         values = values.detach().cpu()
-        # wider types keep their precision, which may decide an argmax
+        # float64 keeps its precision, which may decide an argmax
         if values.is_floating_point() and values.dtype.itemsize < 4:
             values = values.float()
         return values.numpy()
     array = np.asarray(values)
     if array.dtype.kind == "V" and array.dtype.names is None:
-        # bfloat16 of jax and its like, which numpy only stores
+        # types such as JAX's bfloat16, which NumPy can store but not compute with
         try:
             return array.astype(np.float32)
         except (TypeError, ValueError):
@@ -121,43 +121,43 @@ def _labels(masks: Any, name: str) -> np.ndarray:
 
 
 LARGEST_TABLE = 1 << 12
-"""Entries of a frame's table, most of them for names that do not occur, that are cheaper than finding those that do."""
+"""Table size per frame above which labels that do not occur are removed before counting."""
 
 
 def _coded(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Names in ascending order, and every pixel's index among them; bytes wherever the labels allow it."""
+    """Labels in ascending order, and the index of every pixel's label; uint8 wherever the range of labels allows it."""
     if labels.dtype.kind == "b":
         labels = labels.view(np.uint8)
     if labels.dtype == np.uint8 or labels.size == 0:
         return np.arange(int(labels.max(initial=0)) + 1), labels.astype(np.uint8, copy=False)
     lowest, highest = int(labels.min()), int(labels.max())
     if highest - lowest < 256:
-        # the difference of integers that wrap is right in its lowest byte
+        # integers may wrap around, but the lowest byte of their difference is correct
         return np.arange(lowest, highest + 1), labels.astype(np.uint8) - np.uint8(lowest % 256)
     names, inverse = np.unique(labels, return_inverse=True)
     return names, inverse.reshape(labels.shape).astype(np.uint8 if len(names) <= 256 else np.int32)
 
 
 def _compact(names: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The names that occur, and every pixel's index among them."""
-    if codes.dtype != np.uint8:  # of np.unique, which gives no others
+    """The labels that occur, and the index of every pixel's label."""
+    if codes.dtype != np.uint8:  # these come from np.unique and all occur
         return names, codes
     seen = np.bincount(codes.reshape(-1), minlength=len(names)) > 0
     places = (np.cumsum(seen) - 1).astype(np.uint8)
     return names[seen], places[codes]
 
 
-SAME = np.uint64(0x0101010101010101)
-"""Times a byte, a word of eight such bytes."""
-BYTE = np.uint64(0xFF)
+REPEATED_BYTE = np.uint64(0x0101010101010101)
+"""Multiplied by a byte, gives a word of eight such bytes."""
+LOWEST_BYTE = np.uint64(0xFF)
 
 
 @cached_njit(nogil=True)
 def _count_words(
     counts: np.ndarray, true: np.ndarray, pred: np.ndarray, true_words: np.ndarray, pred_words: np.ndarray
 ) -> None:
-    """Count bytes, eight pixels at once where both masks are of one label, as most of a mask is."""
-    # the same entry in a row of pixels would wait for itself; neighbours go to different tables
+    """Count uint8 labels, eight pixels at once where both masks are uniform, as they mostly are."""
+    # neighbouring pixels go to different tables, since consecutive increments of one entry would stall
     even, odd = np.zeros(counts.shape[1:], np.int64), np.zeros(counts.shape[1:], np.int64)
     for t in range(true.shape[0]):
         table = counts[t]
@@ -165,8 +165,8 @@ def _count_words(
         odd[:] = 0
         for w in range(true_words.shape[1]):
             a, b = true_words[t, w], pred_words[t, w]
-            if a == (a & BYTE) * SAME and b == (b & BYTE) * SAME:
-                table[a & BYTE, b & BYTE] += 8
+            if a == (a & LOWEST_BYTE) * REPEATED_BYTE and b == (b & LOWEST_BYTE) * REPEATED_BYTE:
+                table[a & LOWEST_BYTE, b & LOWEST_BYTE] += 8
             else:
                 for i in range(8 * w, 8 * w + 8, 2):
                     even[true[t, i], pred[t, i]] += 1
@@ -186,7 +186,7 @@ def _count(counts: np.ndarray, true: np.ndarray, pred: np.ndarray, keep: np.ndar
 
 
 def hard_masks(soft: Any) -> np.ndarray:
-    """Labels from soft masks: argmax over the slots, ties to the lowest one; never a threshold.
+    """Labels from soft masks by argmax over the slots; ties go to the lowest slot.
 
     Args:
         soft: [..., K, H, W] weights or logits of any float type.
@@ -195,7 +195,7 @@ def hard_masks(soft: Any) -> np.ndarray:
         uint8 (int64 for more than 255 slots) [..., H, W].
 
     Raises:
-        InputError: NaN among the weights, or nothing to choose from.
+        InputError: the masks contain NaN, are not numeric, or have no slots.
     """
     array = as_array(soft)
     if array.dtype.kind not in "fiub" or array.ndim < 3 or array.shape[-3] == 0:
@@ -206,19 +206,19 @@ def hard_masks(soft: Any) -> np.ndarray:
     for index, weights in enumerate(slots[1:], 1):
         weights = _comparable(weights)
         labels[weights > best] = index
-        np.maximum(best, weights, out=best)  # keeps NaN
+        np.maximum(best, weights, out=best)  # propagates NaN
     if best.dtype.kind == "f" and np.isnan(best).any():
-        raise InputError("soft masks hold NaN, which no slot can win; mend the model's output")
+        raise InputError("soft masks contain NaN, so no slot can be chosen; check the model's output")
     return labels
 
 
 def _comparable(weights: np.ndarray) -> np.ndarray:
-    """Numpy compares half floats one by one; wider ones at full speed."""
+    """Weights in a type that NumPy compares with vector instructions, which it lacks for float16."""
     return weights.astype(np.float32) if weights.dtype == np.float16 else weights
 
 
 def resize_labels(labels: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """Nearest-neighbour resize of the last two axes to (H, W), sampling at pixel centres."""
+    """Resize the last two axes to (H, W) with nearest neighbour, sampled at pixel centres."""
     rows = ((np.arange(size[0]) + 0.5) * labels.shape[-2] / size[0]).astype(int)
     columns = ((np.arange(size[1]) + 0.5) * labels.shape[-1] / size[1]).astype(int)
     return labels[..., rows[:, None], columns[None, :]]

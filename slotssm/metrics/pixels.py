@@ -1,4 +1,4 @@
-"""Scores of predicted frames: squared error, PSNR, SSIM, and Blinking Color Balls."""
+"""Scores of predicted frames: squared error, PSNR, SSIM, and scores of Blinking Color Balls."""
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -9,9 +9,9 @@ BACKGROUND = 0
 WHITE = 1
 
 MAX_PSNR_DB = 100.0
-"""PSNR of frames whose squared error is 1e-10 or less, equal frames among them, so that means stay finite."""
+"""Upper limit of PSNR, so that a perfect frame leaves the mean finite."""
 SSIM_WINDOW_PX = 11
-"""Side of the window of SSIM; frames must not be smaller."""
+"""Side of the SSIM window; frames must not be smaller."""
 SSIM_SIGMA_PX = 1.5
 SSIM_K1, SSIM_K2 = 0.01, 0.03
 
@@ -20,7 +20,7 @@ def squared_error(true: np.ndarray, pred: np.ndarray) -> np.ndarray:
     """Mean squared error of each episode, pixels in [0, 1].
 
     Args:
-        true: [E, ...]; uint8 is divided by 255, floats are taken as they are.
+        true: [E, ...]; uint8 is divided by 255, floats are used as they are.
         pred: the same shape.
 
     Returns:
@@ -31,12 +31,12 @@ def squared_error(true: np.ndarray, pred: np.ndarray) -> np.ndarray:
 
 
 def rollout_mse(true: np.ndarray, pred: np.ndarray, num_context: int) -> np.ndarray:
-    """Mean squared error of every roll-out step and episode; the context frames do not count.
+    """Mean squared error of every roll-out step and episode; context frames do not count.
 
     Args:
         true: [E, T, H, W, C], uint8 or in [0, 1].
         pred: the same shape.
-        num_context: frames that were given.
+        num_context: number of context frames.
 
     Returns:
         float64 [E, T - num_context].
@@ -49,7 +49,7 @@ def psnr(true: np.ndarray, pred: np.ndarray) -> np.ndarray:
     """Peak signal-to-noise ratio of every frame in dB: -10 log10 of its squared error, at most `MAX_PSNR_DB`.
 
     Args:
-        true: [E, T, H, W, C], uint8 or in [0, 1], where the peak is 1.
+        true: [E, T, H, W, C], uint8 or in [0, 1]; the peak is 1.
         pred: the same shape.
 
     Returns:
@@ -61,8 +61,8 @@ def psnr(true: np.ndarray, pred: np.ndarray) -> np.ndarray:
 def ssim(true: np.ndarray, pred: np.ndarray) -> np.ndarray:
     """Structural similarity of every frame (Wang et al. 2004), the mean over positions and channels.
 
-    The window is a Gaussian of 11 x 11 pixels and sigma 1.5, K1 = 0.01, K2 = 0.03, the data range is 1; variances
-    are those of the population, and only windows inside the frame count, as in scikit-image's
+    Gaussian window of 11 x 11 pixels and sigma 1.5, K1 = 0.01, K2 = 0.03, data range 1, population variances, and only
+    windows inside the frame, as in scikit-image's
     `structural_similarity(..., gaussian_weights=True, use_sample_covariance=False)`.
 
     Args:
@@ -78,7 +78,7 @@ def ssim(true: np.ndarray, pred: np.ndarray) -> np.ndarray:
     height, width = np.shape(true)[2:4]
     if min(height, width) < SSIM_WINDOW_PX:
         raise InputError(f"frames of {width} x {height} px are smaller than the {SSIM_WINDOW_PX} px window of SSIM")
-    # one episode at a time, since a filtered copy of all of them in float64 would take much memory
+    # one episode at a time, to limit the memory of filtered float64 copies
     pairs = zip(_unit_range(true, np.shape(pred)), _unit_range(pred, np.shape(true)), strict=True)
     return np.array([_similarity(x, y) for x, y in pairs]).reshape(np.shape(true)[:2])
 
@@ -107,7 +107,7 @@ def _unit_range(pixels: np.ndarray, other_shape: tuple[int, ...]) -> np.ndarray:
 
 
 def color_accuracy(true: np.ndarray, pred: np.ndarray) -> np.ndarray:
-    """Share of the target's ball pixels that have the right class, by episode; NaN where there is no ball.
+    """Share of the target's ball pixels with the correct colour class, by episode; NaN if there is no ball.
 
     Args:
         true: [E, H, W] pixel classes, 0 background.
@@ -121,7 +121,7 @@ def color_accuracy(true: np.ndarray, pred: np.ndarray) -> np.ndarray:
 
 
 def position_iou(true: np.ndarray, pred: np.ndarray) -> np.ndarray:
-    """IoU of ball pixels against ball pixels, whatever their colour, by episode; NaN where both are empty.
+    """IoU of true and predicted ball pixels, regardless of colour, by episode; NaN if both are empty.
 
     Args:
         true: [E, H, W] pixel classes, 0 background.
@@ -134,10 +134,10 @@ def position_iou(true: np.ndarray, pred: np.ndarray) -> np.ndarray:
     return _ratio(ours & theirs, ours | theirs)
 
 
-def white_ball_floor(target: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """Squared error of a model with perfect positions that paints every ball white, by episode.
+def all_white_error(target: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """Squared error of the all-white baseline, which draws every ball at its true position in white, by episode.
 
-    A model must be below the mean of this over the very file to have remembered any colour (about 0.0353
+    A model has remembered colours only if its error is below the mean of this baseline on the same file (about 0.0353
     after 5 context frames and 0.0436 after 10 at the paper's geometry).
 
     Args:
@@ -152,7 +152,7 @@ def white_ball_floor(target: np.ndarray, palette: np.ndarray) -> np.ndarray:
 
 
 def nearest_classes(frames: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """Pixel classes of RGB frames: the nearest colour of the palette.
+    """Pixel classes of RGB frames, by the nearest palette colour.
 
     Args:
         frames: [..., 3], uint8 or floats in [0, 1].

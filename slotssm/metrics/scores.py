@@ -1,4 +1,4 @@
-"""What a metric returns: one value for every unit scored, and how many units could not be scored."""
+"""Return value of metrics: one value for every scored unit, and the number of units that could not be scored."""
 
 from dataclasses import dataclass
 
@@ -11,10 +11,10 @@ class Scores:
     """Values of a metric.
 
     Attributes:
-        values: float64, one for each unit that was scored.
-        groups: int, the episode that each value belongs to.
+        values: float64, one for each scored unit.
+        groups: int, episode of each value.
         num_skipped: units that could not be scored and are not in `values`.
-        unit: what a value stands for: `video`, `frame`, `clip`, `object` or `episode`.
+        unit: kind of unit: `video`, `frame`, `clip`, `object` or `episode`.
     """
 
     values: np.ndarray
@@ -24,7 +24,7 @@ class Scores:
 
     @property
     def mean(self) -> float | None:
-        """Mean over units; None when nothing could be scored."""
+        """Mean over units; None if nothing could be scored."""
         return float(self.values.mean()) if len(self.values) else None
 
     @property
@@ -33,30 +33,30 @@ class Scores:
         return len(self.values)
 
     def by_episode(self, num_episodes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Mean of each episode's values, NaN where nothing was scored, and how many there are; both [E]."""
+        """Mean value of each episode (NaN if nothing was scored), and its number of values; both [E]."""
         counts = np.bincount(self.groups, minlength=num_episodes)
         sums = np.bincount(self.groups, self.values, minlength=num_episodes)
         return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan), counts
 
     def interval(self, seed: int, confidence: float = 0.95) -> tuple[float, float] | None:
-        """Bootstrap interval of the mean over episodes; None with fewer than two episodes."""
+        """Bootstrap interval of the mean, resampling episodes; None with fewer than two episodes."""
         return bootstrap_interval(self.values, self.groups, seed, confidence)
 
 
 def bootstrap_interval(
     values: ArrayLike, groups: ArrayLike, seed: int, confidence: float = 0.95, num_resamples: int = 2000
 ) -> tuple[float, float] | None:
-    """Percentile bootstrap of the mean; whole episodes are resampled, since units of one are not independent.
+    """Percentile bootstrap of the mean; whole episodes are resampled, since units of one episode are not independent.
 
     Args:
-        values: [U] one for each unit.
-        groups: [U] episode of each unit.
-        seed: of the resampling.
-        confidence: share of the distribution inside the interval.
-        num_resamples: resamples drawn.
+        values: [U], one for each unit.
+        groups: [U], episode of each unit.
+        seed: seed of the resampling.
+        confidence: coverage of the interval.
+        num_resamples: number of resamples.
 
     Returns:
-        Lower and upper end, or None with fewer than two episodes.
+        Lower and upper bound, or None with fewer than two episodes.
     """
     _, index = np.unique(np.asarray(groups), return_inverse=True)
     sums = np.bincount(index, np.asarray(values, np.float64))
@@ -64,13 +64,13 @@ def bootstrap_interval(
 
 
 CHUNK = 1 << 22
-"""Numbers drawn at a time."""
+"""Largest number of random numbers that are drawn at a time."""
 
 
 def interval_of_sums(
     sums: np.ndarray, counts: np.ndarray, seed: int, confidence: float = 0.95, num_resamples: int = 2000
 ) -> tuple[float, float] | None:
-    """As `bootstrap_interval`, from the sum of each episode's values [E] and how many there are [E]."""
+    """`bootstrap_interval` from the sum of each episode's values [E] and their number [E]."""
     num_groups = len(sums)
     if num_groups < 2:
         return None

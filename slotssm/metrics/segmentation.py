@@ -1,11 +1,11 @@
-"""Scores of segmentations: adjusted Rand index, mean IoU, mean best overlap.
+"""Segmentation scores: adjusted Rand index, mean IoU, mean best overlap.
 
-Everything is computed from contingency tables N[c, k], the pixels of true object c in predicted slot k, one for
-each frame; the table of a video or clip is the sum over its frames. Counts are integers, indices float64.
+All are computed from contingency tables N[c, k], the number of pixels of true object c in predicted slot k, one table
+per frame; the table of a video or clip is the sum over its frames. Counts are integers, scores float64.
 
-In the truth 0 is background and 255 is "ignore". Every predicted label is kept: there is no predicted
-background. Arguments are one array [E, T, H, W] or a sequence of videos [T, H, W] of any lengths, of numpy or
-torch, or the tables that `contingency` counted in them, which serve any number of scores.
+In the truth, 0 is background and 255 means "ignore". Every predicted label is kept: there is no predicted background.
+Arguments are an array [E, T, H, W] or a sequence of videos [T, H, W] of any lengths (NumPy or torch), or the tables
+that `contingency` returns for them.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,18 +40,18 @@ def fg_ari(
 ) -> Scores:
     """Adjusted Rand index over the pixels of true objects (FG-ARI), by default per whole video.
 
-    The index may be negative. Two trivial partitions score 1. A unit without foreground is skipped and counted.
+    The index may be negative. Two trivial partitions score 1. Units without foreground are skipped and counted.
 
     Args:
-        true: labels, 0 background, 255 ignored; or tables, which stand for `pred` and `valid` too.
+        true: labels, 0 background, 255 ignored; or tables, which replace `pred` and `valid` too.
         pred: predicted labels, or soft masks [E, T, K, H, W].
-        per_frame: score every frame alone.
+        per_frame: score every frame separately.
         empty: `one` scores units without foreground as 1, as SAVi, STEVE and SlotFormer do.
         skip_frames: leave out the first frames of each video (the SAVi paper leaves out one).
         clip_len: score clips of this many frames (STEVE: 6); the last one may be shorter. 0 is off.
         valid: bool, False pixels are left out.
     """
-    return _adjusted_rand(counted(true, pred, valid), False, empty, per_frame, skip_frames, clip_len)
+    return _adjusted_rand(as_tables(true, pred, valid), False, empty, per_frame, skip_frames, clip_len)
 
 
 def ari(
@@ -64,8 +64,8 @@ def ari(
     clip_len: int = 0,
     valid: Videos = None,
 ) -> Scores:
-    """Adjusted Rand index over all valid pixels, the background being one more true object; see `fg_ari`."""
-    return _adjusted_rand(counted(true, pred, valid), True, empty, per_frame, skip_frames, clip_len)
+    """Adjusted Rand index over all valid pixels, with the background as one more true object; see `fg_ari`."""
+    return _adjusted_rand(as_tables(true, pred, valid), True, empty, per_frame, skip_frames, clip_len)
 
 
 def _adjusted_rand(
@@ -85,19 +85,19 @@ def _adjusted_rand(
 
 
 LARGEST_EXACT = 3_000_000_000
-"""Pixels of a unit whose pairs int64 can count; larger units are counted in Python's integers."""
+"""Largest unit in pixels whose pairs fit into int64; larger units are counted with Python integers."""
 
 
 def adjusted_rand_index(table: np.ndarray) -> float:
-    """Adjusted Rand index of a contingency table (Hubert & Arabie 1985); 1 for two trivial partitions."""
+    """Adjusted Rand index of a contingency table (Hubert & Arabie, 1985); 1 for two trivial partitions."""
     return _adjusted_rand_indices(np.asarray(table)[None])[0]
 
 
 def _adjusted_rand_indices(counts: np.ndarray) -> list[float]:
-    """Index of every table [U, C, K], from the pairs that two partitions put together, apart, or differently.
+    """Index of every table [U, C, K], from the numbers of pairs on which the two partitions agree or disagree.
 
-    The usual form subtracts an expectation from numbers close to it and loses up to half of the digits where one
-    object holds nearly every pixel; this one (scikit-learn's) adds positive products alone in its denominator.
+    The textbook form subtracts nearly equal numbers and loses up to half of its digits if one object holds nearly all
+    pixels; this form (scikit-learn's) has a denominator of positive terms only.
     """
     if counts.sum(axis=(1, 2)).max(initial=0) > LARGEST_EXACT:
         counts = counts.astype(object)
@@ -111,7 +111,7 @@ def _adjusted_rand_indices(counts: np.ndarray) -> list[float]:
 
 
 def _pairs(counts: np.ndarray) -> np.ndarray:
-    """Pairs among so many items."""
+    """Number of pairs among `counts` items."""
     return counts * (counts - 1) // 2
 
 
@@ -132,17 +132,17 @@ def miou(
 ) -> Scores:
     """Mean IoU of the true objects with the slots matched to them, by default per whole video.
 
-    IoU is over all valid pixels, so a slot that spills over the background pays. Unmatched objects score 0.
-    A unit without objects is skipped and counted.
+    IoU is over all valid pixels, so a slot that spills into the background is penalised. Unmatched objects score 0.
+    Units without objects are skipped and counted.
 
     Args:
-        true: labels, 0 background, 255 ignored; or tables, which stand for `pred` and `valid` too.
+        true: labels, 0 background, 255 ignored; or tables, which replace `pred` and `valid` too.
         pred: predicted labels, or soft masks [E, T, K, H, W].
-        per_frame: score every frame alone.
-        include_background: the background is an object like the others.
-        matching: `hungarian` is one to one and maximises the sum; `overlap` takes the best slot of every
-            object, which is mean best overlap (mBO) and not mIoU.
-        average: `unit` averages objects within each unit first; `object` returns every object's IoU.
+        per_frame: score every frame separately.
+        include_background: count the background as an object.
+        matching: `hungarian` is one to one and maximises the sum of IoUs; `overlap` takes the best slot of every
+            object, which gives mean best overlap (mBO) instead of mIoU.
+        average: `unit` averages over the objects of each unit first; `object` returns the IoU of every object.
         skip_frames: leave out the first frames of each video.
         clip_len: score clips of this many frames; 0 is off.
         valid: bool, False pixels are left out.
@@ -160,7 +160,7 @@ def miou(
             return [values.tolist() for values in found]
         return [[float(values.mean())] if len(values) else [] for values in found]
 
-    scores = _by_unit(score, counted(true, pred, valid), per_frame, skip_frames, clip_len)
+    scores = _by_unit(score, as_tables(true, pred, valid), per_frame, skip_frames, clip_len)
     unit = "object" if average == "object" else scores.unit
     return Scores(scores.values, scores.groups, scores.num_skipped, unit)
 
@@ -180,7 +180,7 @@ def match(true: Any, pred: Any, num_slots: int, valid: Any = None) -> dict[int, 
         valid: bool [T, H, W].
 
     Returns:
-        True object id to slot.
+        Slot of each matched object, by true object id.
     """
     table = tables(true, pred, valid)
     if len(table.labels) and (table.labels.min() < 0 or table.labels.max() >= num_slots):
@@ -194,7 +194,7 @@ def match(true: Any, pred: Any, num_slots: int, valid: Any = None) -> dict[int, 
 
 
 def _matched(overlaps: np.ndarray, matching: Matching) -> np.ndarray:
-    """IoU of every object with its slot, from the table of all IoUs [C, K]; 0 for those without one."""
+    """IoU of every object with its matched slot, given all IoUs [C, K]; 0 for unmatched objects."""
     if matching == "overlap":
         return overlaps.max(axis=1, initial=0.0)
     result = np.zeros(len(overlaps))
@@ -204,7 +204,7 @@ def _matched(overlaps: np.ndarray, matching: Matching) -> np.ndarray:
 
 
 def iou(counts: np.ndarray) -> np.ndarray:
-    """IoU of every object with every slot in every table, [U, C, K]."""
+    """IoU of every object and slot in every table, [U, C, K]."""
     union = counts.sum(2, keepdims=True) + counts.sum(1, keepdims=True) - counts
     return counts / np.maximum(union, 1)
 
@@ -212,8 +212,8 @@ def iou(counts: np.ndarray) -> np.ndarray:
 # --- units ------------------------------------------------------------------------------------------------
 
 
-def counted(true: Videos | Sequence[Tables], pred: Videos, valid: Videos = None) -> list[Tables]:
-    """Tables of all videos; those that were counted before as they are."""
+def as_tables(true: Videos | Sequence[Tables], pred: Videos, valid: Videos = None) -> list[Tables]:
+    """Tables of all videos; arguments that are tables already are returned as they are."""
     if pred is None:
         if valid is not None or not all(isinstance(each, Tables) for each in true):
             raise InputError("predicted masks are missing: pass true and predicted masks, or the tables of contingency")
@@ -228,9 +228,9 @@ def _by_unit(
     skip_frames: int,
     clip_len: int,
 ) -> Scores:
-    """Apply `score(tables [U, C, K], ids)` to the units of every video; it gives the values of each unit.
+    """Apply `score(tables [U, C, K], ids)`, which returns a list of values per unit, to the units of every video.
 
-    A unit without values could not be scored.
+    An empty list means that the unit could not be scored.
     """
     if skip_frames < 0 or clip_len < 0 or (per_frame and clip_len):
         raise InputError("skip_frames and clip_len must not be negative, and per_frame and clip_len exclude each other")
@@ -238,7 +238,7 @@ def _by_unit(
     groups: list[int] = []
     num_skipped = 0
     for index, video in enumerate(videos):
-        if len(video.counts) <= skip_frames:  # no frame is left: nothing to score under any convention
+        if len(video.counts) <= skip_frames:  # no frame is left
             num_skipped += 1
             continue
         for found in score(_units(video.counts[skip_frames:], per_frame, clip_len), video.ids):

@@ -1,4 +1,4 @@
-"""Whether two models differ on the same episodes: paired intervals and tests."""
+"""Paired comparison of two models on the same episodes: confidence intervals and significance tests."""
 
 import warnings
 from dataclasses import dataclass
@@ -12,31 +12,30 @@ from slotssm.errors import InputError
 from slotssm.metrics.scores import CHUNK, interval_of_sums
 
 MAX_EXACT = 20
-"""Episodes that differ, up to which all sign flips are tried."""
+"""Largest number of differing episodes for which all sign flips are enumerated."""
 NUM_FLIPS = 20_000
-"""Sign flips drawn at random otherwise."""
+"""Random sign flips that are drawn otherwise."""
 ROUNDING = 1e-12
-"""Differences that are smaller, as a share of the largest score, are none."""
+"""Differences below this share of the largest score count as zero."""
 
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Two models on the same episodes.
+    """Paired test of two models on the same episodes.
 
     Attributes:
         first: mean of the first model over units.
-        second: mean of the second one.
+        second: mean of the second model over units.
         difference: second minus first.
         interval: bootstrap interval of the difference over episodes; None with fewer than two.
-        num_episodes: episodes in which something was scored.
-        num_higher: episodes in which the second model's score is the higher one.
-        num_lower: those in which it is the lower one; in the others both are equal.
-        p_permutation: two-sided; how often a difference as large arises when the two models are exchanged at random
-            within each episode.
-        permutations: `exact` for all exchanges, `monte-carlo` for a random sample.
-        num_permutations: exchanges tried.
-        wilcoxon: signed-rank statistic of the episodes' differences, the smaller one of the two sums of ranks.
-        p_wilcoxon: two-sided.
+        num_episodes: episodes that were scored.
+        num_higher: episodes in which the second model scores higher.
+        num_lower: episodes in which the second model scores lower.
+        p_permutation: two-sided p-value of the permutation test, which swaps the two models at random in each episode.
+        permutations: `exact` if all permutations were enumerated, `monte-carlo` for a random sample.
+        num_permutations: number of permutations.
+        wilcoxon: Wilcoxon signed-rank statistic of the episode differences, the smaller of the two rank sums.
+        p_wilcoxon: two-sided p-value of the Wilcoxon test.
     """
 
     first: float
@@ -58,16 +57,16 @@ def paired_test(
 ) -> PairedTest | None:
     """Compare two models by their scores on the same episodes.
 
-    Means are over units; whole episodes are resampled and exchanged, since units of one are not independent. With a
-    sample of the exchanges the p-value is (hits + 1) / (tried + 1) (Phipson & Smyth 2010), never 0. The signed-rank
-    test looks at each episode's difference, whatever its number of units, and leaves out those without one.
+    Means are over units. Whole episodes are resampled and permuted, since units of one episode are not independent.
+    With a random sample of the permutations, the p-value is (hits + 1) / (permutations + 1) (Phipson & Smyth, 2010) and
+    never 0. The signed-rank test weights all episodes equally and leaves out those without a difference.
 
     Args:
-        first: [E] mean score of each episode; NaN where nothing was scored.
-        second: [E] the other model's.
-        seed: of the resampling and of the random exchanges.
-        num_units: [E] units that each mean is over; None takes one each.
-        confidence: share of the distribution inside the interval.
+        first: [E], mean score of each episode; NaN where nothing was scored.
+        second: [E], the same for the second model.
+        seed: seed of the bootstrap and of the random permutations.
+        num_units: [E], number of units that each mean is over; None for one each.
+        confidence: coverage of the interval.
 
     Returns:
         None if nothing was scored.
@@ -106,10 +105,10 @@ def paired_test(
 
 
 def _exchanged(parts: np.ndarray, seed: int) -> tuple[float, Literal["exact", "monte-carlo"], int]:
-    """Two-sided p-value of a sum whose parts may all have the other sign; how it was found, and from how many."""
+    """Two-sided p-value of a sum under random sign flips of its parts; the method, and the number of permutations."""
     parts = parts[parts != 0]
     size = np.abs(parts).sum()
-    # sums of the same parts in another order are equal but for rounding
+    # tolerance, since the order of summation affects rounding
     least = np.abs(parts.sum()) - ROUNDING * size
     if len(parts) <= MAX_EXACT:
         sums = parts[:1]  # the other half of the flips mirrors this one
@@ -126,12 +125,12 @@ def _exchanged(parts: np.ndarray, seed: int) -> tuple[float, Literal["exact", "m
 
 
 def _signed_ranks(differences: np.ndarray) -> tuple[float, float]:
-    """Wilcoxon's statistic and its two-sided p-value, which scipy computes exactly where it can."""
+    """Wilcoxon signed-rank statistic and its two-sided p-value, which SciPy computes exactly where possible."""
     moved = differences[differences != 0]
     if not len(moved):
         return 0.0, 1.0
     with warnings.catch_warnings():
-        # few episodes make the normal approximation, which ties call for, a rough one
+        # SciPy warns that the normal approximation, which it uses for ties, is rough with few episodes
         warnings.simplefilter("ignore", UserWarning)
         found = wilcoxon(moved)
     return float(found.statistic), float(found.pvalue)

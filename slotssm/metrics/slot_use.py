@@ -1,4 +1,4 @@
-"""What slots do, beside how well: which are used, how they share pixels, whether they keep their objects."""
+"""Slot diagnostics: which slots are used, how they share pixels, and whether they keep their objects."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,10 +9,10 @@ from scipy.optimize import linear_sum_assignment
 from slotssm.errors import InputError
 from slotssm.metrics.contingency import Tables, Videos, as_array
 from slotssm.metrics.scores import Scores
-from slotssm.metrics.segmentation import BACKGROUND_ID, counted, iou
+from slotssm.metrics.segmentation import BACKGROUND_ID, as_tables, iou
 
 SUM_TOLERANCE = 1e-2
-"""How far shares of a pixel may miss a sum of 1, as half precision does."""
+"""Largest deviation from 1 of the weights of a pixel, which half precision needs."""
 
 
 def used_slots(masks: Any, num_slots: int) -> np.ndarray:
@@ -35,9 +35,9 @@ def used_slots(masks: Any, num_slots: int) -> np.ndarray:
 
 
 def mask_entropy(soft: Any) -> np.ndarray:
-    """How evenly slots share a pixel: 0 where one owns it, 1 where all have the same part of it.
+    """How evenly slots share a pixel: 0 if one slot owns it, 1 if all have equal weights.
 
-    The entropy of each pixel's weights over log K, mean over pixels and frames; 0 for one slot.
+    The entropy of each pixel's weights divided by log K, mean over pixels and frames; 0 for a single slot.
 
     Args:
         soft: [E, T, K, H, W] weights that sum to 1 over K.
@@ -47,17 +47,17 @@ def mask_entropy(soft: Any) -> np.ndarray:
     """
     weights = as_array(soft)
     if weights.ndim != 5 or not are_weights(weights).all():
-        raise InputError("soft masks must be [E, T, K, H, W], never negative, with a sum of 1 over K; logits are not")
+        raise InputError("soft masks must be [E, T, K, H, W], non-negative, with a sum of 1 over K; logits are not")
     num_slots = weights.shape[2]
     if num_slots == 1:
         return np.zeros(len(weights))
-    # one video after the other, since the logarithms of all would take much memory
+    # one video at a time, to limit memory
     entropies = [-(video * np.log(np.maximum(video, np.finfo(np.float64).tiny))).sum(1).mean() for video in weights]
     return np.array(entropies, np.float64) / np.log(num_slots)
 
 
 def are_weights(soft: np.ndarray) -> np.ndarray:
-    """Which episodes' soft masks [E, T, K, H, W] are shares of pixels: never negative, with sum 1 over K.
+    """Which episodes have soft masks [E, T, K, H, W] that are weights: non-negative, with sum 1 over K.
 
     Returns:
         bool [E].
@@ -69,27 +69,27 @@ def are_weights(soft: np.ndarray) -> np.ndarray:
 
 
 def identity_switches(true: Videos | Sequence[Tables], pred: Videos = None) -> Scores:
-    """How often the objects of a video change their slots.
+    """How often the objects of a video change slots.
 
-    In every frame objects are matched to slots by IoU, one to one (Hungarian; pairs without overlap are left out). An
-    object that is matched to another slot than when it was last matched has switched; who is covered for some frames
-    and comes back in its slot has not. Videos without objects are skipped.
+    In every frame, objects are matched to slots by IoU, one to one (Hungarian; pairs without overlap are left out). An
+    object switches when it is matched to a slot other than the one that it was last matched to; an object that is
+    occluded for some frames and reappears in the same slot does not. Videos without objects are skipped.
 
     Args:
-        true: labels [E, T, H, W], 0 background, 255 ignored, ids stable over time; or tables of `contingency`.
+        true: labels [E, T, H, W], 0 background, 255 ignored, ids stable over time; or tables from `contingency`.
         pred: predicted labels.
 
     Returns:
-        Switches of each video.
+        Number of switches in each video.
     """
-    counts = [_switches(video) for video in counted(true, pred)]
+    counts = [_switches(video) for video in as_tables(true, pred)]
     known = [index for index, count in enumerate(counts) if count is not None]
     values = np.array([counts[index] for index in known], np.float64)
     return Scores(values, np.array(known, np.int64), len(counts) - len(known), "video")
 
 
 def _switches(video: Tables) -> int | None:
-    """Switches of one video; None without objects."""
+    """Number of switches in one video; None without objects."""
     objects = video.counts.sum((0, 2)) * (video.ids != BACKGROUND_ID) > 0
     if not objects.any():
         return None

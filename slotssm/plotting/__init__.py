@@ -2,7 +2,7 @@
 
 from slotssm.plotting.animation import check_suffix, read_picture, write_animation
 from slotssm.plotting.backend import new_figure, save_figure
-from slotssm.plotting.colors import colorize, overlay, pale, slot_colors
+from slotssm.plotting.colors import colorize, fade, overlay, slot_colors
 from slotssm.plotting.comparisons import Bar, Curve, write_bars, write_lines
 from slotssm.plotting.curves import write_curves
 from slotssm.plotting.panels import Column, label_rows, storyboard
@@ -13,10 +13,10 @@ __all__ = [
     "Curve",
     "check_suffix",
     "colorize",
+    "fade",
     "label_rows",
     "new_figure",
     "overlay",
-    "pale",
     "read_picture",
     "save_figure",
     "slot_colors",

@@ -1,4 +1,4 @@
-"""Write frames as GIF, MP4 or PNG."""
+"""Write videos as GIF, MP4 or PNG."""
 
 import errno
 import os
@@ -13,26 +13,26 @@ from slotssm.errors import InputError
 from slotssm.files import atomic, write_bytes
 
 SUFFIXES = (".gif", ".mp4", ".png")
-STRIP_FRAMES = 6
-"""Frames of a PNG strip, spread over the video."""
+PNG_FRAMES = 6
+"""Number of frames in a PNG, spread evenly over the video."""
 
 FULL_BELOW_BYTES = 2**16
-"""A disk with less room than this is why an encoder failed."""
+"""Free disk space below which a failed encoding is attributed to a full disk."""
 
 
 def check_suffix(path: Path) -> None:
-    """Refuse a file name whose suffix names no known format."""
+    """Refuse a file name whose suffix is not that of a known format."""
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"`out` {path} must end in {', '.join(SUFFIXES)}")
 
 
 def write_animation(frames: np.ndarray, path: Path, frames_per_s: float = 6.0) -> None:
-    """Write a video; the suffix decides: .gif and .mp4 move, .png shows some frames one below the other.
+    """Write a video in the format of the suffix: .gif or .mp4, or .png with some frames one below the other.
 
     Args:
         frames: uint8 [T, H, W, 3].
         path: file to write.
-        frames_per_s: speed of GIF and MP4.
+        frames_per_s: frame rate of GIF and MP4.
     """
     check_suffix(path)
     if path.suffix.lower() == ".mp4":
@@ -42,9 +42,9 @@ def write_animation(frames: np.ndarray, path: Path, frames_per_s: float = 6.0) -
         encoded = iio.imwrite("<bytes>", frames, plugin="pillow", extension=".gif", duration=pause_ms, loop=0)
         write_bytes(path, encoded)
     else:
-        chosen = np.unique(np.linspace(0, len(frames) - 1, min(STRIP_FRAMES, len(frames))).round().astype(int))
-        strip = np.concatenate(list(frames[chosen]))
-        write_bytes(path, iio.imwrite("<bytes>", strip, plugin="pillow", extension=".png"))
+        chosen = np.unique(np.linspace(0, len(frames) - 1, min(PNG_FRAMES, len(frames))).round().astype(int))
+        column = np.concatenate(list(frames[chosen]))
+        write_bytes(path, iio.imwrite("<bytes>", column, plugin="pillow", extension=".png"))
 
 
 def _write_mp4(frames: np.ndarray, path: Path, frames_per_s: float) -> None:
@@ -62,7 +62,7 @@ def _write_mp4(frames: np.ndarray, path: Path, frames_per_s: float) -> None:
             num_written = count_frames_and_secs(temporary)[0]
         except (OSError, RuntimeError):
             num_written = 0
-        # imageio does not look at the encoder's exit code, and what a full disk leaves is no video
+        # imageio ignores the encoder's exit code, so a full disk would leave a broken video
         if num_written != len(frames):
             is_full = shutil.disk_usage(temporary.parent).free < FULL_BELOW_BYTES
             number = errno.ENOSPC if is_full else errno.EIO
@@ -70,5 +70,5 @@ def _write_mp4(frames: np.ndarray, path: Path, frames_per_s: float) -> None:
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """A picture file as uint8 [H, W, 3]."""
+    """Read a picture as uint8 [H, W, 3]."""
     return np.asarray(iio.imread(path))[..., :3]

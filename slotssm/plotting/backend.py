@@ -1,4 +1,4 @@
-"""matplotlib without windows: figures are drawn with Agg, whatever the environment asks for."""
+"""Matplotlib without a display: figures are drawn with Agg, whichever backend the environment names."""
 
 import contextlib
 import logging
@@ -15,17 +15,17 @@ DOTS_PER_INCH = 110
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Import matplotlib without its warnings about folders, and without the backend that the environment names.
+    """Import matplotlib without warnings about its cache folder, and without the backend named in MPLBACKEND.
 
-    A notebook hands MPLBACKEND to the programs that it starts, and matplotlib does not import where it knows no such
-    backend. Once imported, it gets the setting for whoever else uses it in this process.
+    Programs started from a notebook inherit its MPLBACKEND, and importing matplotlib fails if that backend is not
+    installed. The setting is restored after the import, for other users of matplotlib in this process.
     """
     if "matplotlib" in sys.modules:
         yield
         return
     log, wanted = logging.getLogger("matplotlib"), os.environ.pop("MPLBACKEND", None)
     level = log.level
-    # it takes a temporary folder where its own cannot be written, and says so at length
+    # matplotlib warns at length when it has to use a temporary cache folder
     log.setLevel(logging.ERROR)
     try:
         yield

@@ -1,25 +1,35 @@
-"""Colours that stay with their slot, in every picture of a run."""
+"""Colours of slots and objects, the same in every picture of a run."""
 
 import colorsys
 
 import numpy as np
 
-_FIRST = ((230, 75, 53), (77, 187, 213), (60, 180, 75), (250, 190, 40), (145, 90, 200), (255, 130, 200), (0, 110, 180))
+_BASE_COLORS = (
+    (230, 75, 53),
+    (77, 187, 213),
+    (60, 180, 75),
+    (250, 190, 40),
+    (145, 90, 200),
+    (255, 130, 200),
+    (0, 110, 180),
+)
 BACKGROUND = (28, 28, 32)
 IGNORED = (90, 90, 90)
-GIVEN = 120
-"""Grey that tints frames which a model was given."""
+CONTEXT_GREY = 120
+"""Grey level towards which context frames are faded."""
 
 
 def slot_colors(num_slots: int) -> np.ndarray:
-    """One colour for each slot, uint8 [K, 3]; beyond the first seven along the golden angle of hues."""
-    more = [colorsys.hsv_to_rgb((0.11 + 0.381966 * k) % 1, 0.55, 0.95) for k in range(max(0, num_slots - len(_FIRST)))]
-    colors = [*_FIRST, *((int(255 * r), int(255 * g), int(255 * b)) for r, g, b in more)]
+    """One colour for each slot, uint8 [K, 3]; hues beyond the first seven are spaced by the golden angle."""
+    more = [
+        colorsys.hsv_to_rgb((0.11 + 0.381966 * k) % 1, 0.55, 0.95) for k in range(max(0, num_slots - len(_BASE_COLORS)))
+    ]
+    colors = [*_BASE_COLORS, *((int(255 * r), int(255 * g), int(255 * b)) for r, g, b in more)]
     return np.array(colors[:num_slots], np.uint8).reshape(num_slots, 3)
 
 
 def colorize(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
-    """Label maps as RGB.
+    """Convert label maps to RGB.
 
     Args:
         labels: integer [...], indices into `colors`.
@@ -32,11 +42,11 @@ def colorize(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
 
 
 def object_colors(ids: np.ndarray, slots: dict[int, int], num_slots: int) -> np.ndarray:
-    """Colours of true labels 0..255: an object has the colour of the slot matched to it, else one of its own.
+    """Colours of the true labels 0 to 255: the colour of the slot matched to the object, or else one of its own.
 
     Args:
         ids: true object ids that occur.
-        slots: object id to slot.
+        slots: slot of each matched object, by object id.
         num_slots: K.
 
     Returns:
@@ -53,7 +63,7 @@ def object_colors(ids: np.ndarray, slots: dict[int, int], num_slots: int) -> np.
 
 
 def overlay(true: np.ndarray, pred: np.ndarray) -> np.ndarray:
-    """Brightness of the truth in green and of the prediction in red, so that what both show is yellow.
+    """Truth in green and prediction in red, by brightness, so that their overlap is yellow.
 
     Args:
         true: uint8 [..., 3].
@@ -66,6 +76,6 @@ def overlay(true: np.ndarray, pred: np.ndarray) -> np.ndarray:
     return np.stack([red, green, np.zeros_like(red)], axis=-1)
 
 
-def pale(frames: np.ndarray) -> np.ndarray:
-    """Frames, uint8 [...], half way to a grey: they were given, not predicted."""
-    return (frames // 2 + GIVEN // 2).astype(np.uint8)
+def fade(frames: np.ndarray) -> np.ndarray:
+    """Fade frames, uint8 [...], half-way to grey, to mark them as context rather than prediction."""
+    return (frames // 2 + CONTEXT_GREY // 2).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Figures that compare models: bars over a setting, and curves."""
+"""Figures that compare models: grouped bars, and curves."""
 
 import itertools
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from slotssm.plotting.backend import new_figure, save_figure
 from slotssm.plotting.colors import slot_colors
 
-_KNOWN = (
+_MODEL_ORDER = (
     "slotssm",
     "slot-transformer",
     "single-state-ssm",
@@ -23,7 +23,7 @@ _KNOWN = (
     "oc-slotssm",
     "savi",
 )
-"""Models in the order of their colours, so that a model has the same colour in every figure."""
+"""Models in the order of their colours; each has the same colour in every figure."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Bar:
     Attributes:
         group: label on the axis.
         series: label in the legend, such as a model.
-        value: height; None leaves a gap with `missing` written into it.
-        error: distances below and above that a whisker shows.
-        points: single values, drawn as dots.
-        floor: a reference for the group, drawn as a line across it.
+        value: height; None leaves a gap that is labelled with `missing`.
+        error: lengths of the error bar below and above.
+        points: individual values, drawn as dots.
+        baseline: reference value of the group, drawn as a line across it.
         missing: why there is no value.
     """
 
@@ -45,20 +45,20 @@ class Bar:
     value: float | None
     error: tuple[float, float] = (0.0, 0.0)
     points: tuple[float, ...] = ()
-    floor: float | None = None
+    baseline: float | None = None
     missing: str = ""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One line.
+    """One curve.
 
     Attributes:
         series: label in the legend.
         x: positions.
         y: values.
-        error: half width of a band around the line; empty leaves it out.
-        dashed: for references such as trivial baselines; a second one is dotted.
+        error: half-width of the band around the curve; empty for no band.
+        dashed: whether the curve is a baseline, drawn without a solid line; several get different line styles.
     """
 
     series: str
@@ -69,25 +69,25 @@ class Curve:
 
 
 def series_color(series: str) -> tuple[float, float, float]:
-    """The colour of a model in every figure; what is no model is grey."""
-    if series not in _KNOWN:
+    """Colour of a model in every figure; other series are grey."""
+    if series not in _MODEL_ORDER:
         return (0.45, 0.45, 0.45)
-    red, green, blue = slot_colors(len(_KNOWN))[_KNOWN.index(series)] / 255
+    red, green, blue = slot_colors(len(_MODEL_ORDER))[_MODEL_ORDER.index(series)] / 255
     return float(red), float(green), float(blue)
 
 
 def write_bars(
-    bars: Sequence[Bar], path: Path, title: str, group_label: str, value_label: str, floor_label: str = ""
+    bars: Sequence[Bar], path: Path, title: str, group_label: str, value_label: str, baseline_label: str = ""
 ) -> None:
-    """Grouped bars with whiskers, single values as dots, and a reference line across each group.
+    """Grouped bars with error bars, individual values as dots, and a baseline across each group.
 
     Args:
         bars: in any order; groups and series keep the order in which they first occur.
         path: picture to write.
-        title: of the figure.
-        group_label: of the axis of groups.
-        value_label: of the axis of values.
-        floor_label: legend of the reference lines.
+        title: title of the figure.
+        group_label: label of the horizontal axis.
+        value_label: label of the vertical axis.
+        baseline_label: legend entry of the baselines.
     """
     groups, series = list(dict.fromkeys(b.group for b in bars)), list(dict.fromkeys(b.series for b in bars))
     width = 0.82 / max(1, len(series))
@@ -103,9 +103,9 @@ def write_bars(
         if len(bar.points) > 1:
             axis.scatter([x] * len(bar.points), bar.points, s=7, color="black", alpha=0.6, zorder=3)
     for index, group in enumerate(groups):
-        floors = [b.floor for b in bars if b.group == group and b.floor is not None]
-        if floors:
-            axis.hlines(floors[0], index - 0.46, index + 0.46, "black", "dashed", linewidth=1, label=floor_label)
+        baselines = [b.baseline for b in bars if b.group == group and b.baseline is not None]
+        if baselines:
+            axis.hlines(baselines[0], index - 0.46, index + 0.46, "black", "dashed", linewidth=1, label=baseline_label)
     axis.set_xticks(range(len(groups)), groups)
     axis.set_xlabel(group_label)
     axis.set_ylabel(value_label)
@@ -124,20 +124,20 @@ def write_lines(
     log_x: bool = False,
     log_y: bool = False,
 ) -> None:
-    """Lines with bands.
+    """Curves with error bands.
 
     Args:
-        curves: what to draw.
+        curves: curves to draw.
         path: picture to write.
-        title: of the figure.
-        x_label: of the horizontal axis.
-        y_label: of the vertical axis.
+        title: title of the figure.
+        x_label: label of the horizontal axis.
+        y_label: label of the vertical axis.
         log_x: whether the horizontal axis is logarithmic.
         log_y: whether the vertical axis is logarithmic.
     """
     figure = new_figure(6.4, 4.2)
     axis = figure.subplots()
-    # references share a colour, and so need styles of their own
+    # baselines share a colour and are told apart by line style
     styles = itertools.cycle(("dashed", "dotted", "dashdot"))
     for curve in curves:
         color = series_color(curve.series)

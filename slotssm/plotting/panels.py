@@ -1,4 +1,4 @@
-"""Storyboards: labelled columns of images side by side, one picture for each frame."""
+"""Storyboards: labelled videos side by side, one picture for each frame."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 GAP_PX = 6
 TITLE_PX = 18
-PAPER = (250, 250, 250)
-INK = (40, 40, 40)
+PAGE_COLOR = (250, 250, 250)
+TEXT_COLOR = (40, 40, 40)
 SMALLEST_TILE_PX = 96
-"""Videos with a shorter side are enlarged."""
+"""Videos whose shorter side is below this are enlarged."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Column:
     Attributes:
         title: short label.
         frames: uint8 [T, H, W, 3]; a video of one frame is shown throughout.
-        color: RGB of a bar above the video, such as the slot's colour; None leaves it out.
+        color: RGB of a bar above the video, such as the slot's colour; None for no bar.
     """
 
     title: str
@@ -34,10 +34,10 @@ def storyboard(rows: Sequence[Sequence[Column]], num_frames: int) -> np.ndarray:
 
     Args:
         rows: one row for each episode; titles are drawn above each column.
-        num_frames: frames of the result; shorter videos hold their last frame.
+        num_frames: frames of the result; shorter videos stay on their last frame.
 
     Returns:
-        uint8 [T, H, W, 3], with even sides as video codecs want them.
+        uint8 [T, H, W, 3], with even sides as video codecs require.
     """
     tile_height, tile_width = (max(column.frames.shape[axis] for row in rows for column in row) for axis in (1, 2))
     zoom = max(1, -(-SMALLEST_TILE_PX // min(tile_height, tile_width)))
@@ -48,17 +48,17 @@ def storyboard(rows: Sequence[Sequence[Column]], num_frames: int) -> np.ndarray:
 def _picture(rows: Sequence[Sequence[Column]], frame: int, tile_height: int, tile_width: int) -> np.ndarray:
     width = max(len(row) for row in rows) * (tile_width + GAP_PX) + GAP_PX
     height = len(rows) * (tile_height + TITLE_PX + GAP_PX) + GAP_PX
-    canvas = Image.new("RGB", (width + width % 2, height + height % 2), PAPER)
+    canvas = Image.new("RGB", (width + width % 2, height + height % 2), PAGE_COLOR)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(11)
     for r, row in enumerate(rows):
         top = GAP_PX + r * (tile_height + TITLE_PX + GAP_PX)
         for c, column in enumerate(row):
             left = GAP_PX + c * (tile_width + GAP_PX)
-            draw.text((left + 1, top), column.title, INK, font)
+            draw.text((left + 1, top), column.title, TEXT_COLOR, font)
             if column.color is not None:
                 draw.rectangle((left, top + TITLE_PX - 4, left + tile_width - 1, top + TITLE_PX - 2), column.color)
             image = Image.fromarray(column.frames[min(frame, len(column.frames) - 1)])
-            # whole-number zoom, nearest neighbour: pixels stay what they are
+            # an integer zoom with nearest neighbour keeps pixels exact
             canvas.paste(image.resize((tile_width, tile_height), Image.Resampling.NEAREST), (left, top + TITLE_PX))
     return np.asarray(canvas)
 
@@ -67,21 +67,21 @@ LABEL_PX = 120
 
 
 def label_rows(rows: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
-    """Pictures one below the other with their labels on the left.
+    """Pictures one below the other, with labels on the left.
 
     Args:
-        rows: label and uint8 [H, W, 3] of each row, all of one size.
+        rows: label and picture uint8 [H, W, 3] of each row, all of the same size.
 
     Returns:
         uint8 [rows, width, 3].
     """
     height, width = rows[0][1].shape[:2]
     zoom = max(1, -(-48 // height))
-    canvas = Image.new("RGB", (LABEL_PX + width * zoom, len(rows) * (height * zoom + GAP_PX)), PAPER)
+    canvas = Image.new("RGB", (LABEL_PX + width * zoom, len(rows) * (height * zoom + GAP_PX)), PAGE_COLOR)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(11)
     for index, (label, picture) in enumerate(rows):
         top = index * (height * zoom + GAP_PX)
-        draw.text((GAP_PX, top + height * zoom // 2 - 6), label, INK, font)
+        draw.text((GAP_PX, top + height * zoom // 2 - 6), label, TEXT_COLOR, font)
         image = Image.fromarray(picture).resize((width * zoom, height * zoom), Image.Resampling.NEAREST)
         canvas.paste(image, (LABEL_PX, top))
     return np.asarray(canvas)

@@ -1,1 +1,1 @@
-"""What people see: text and progress on streams that may end, errors in the words of the command line."""
+"""Terminal output: results, progress, and messages with the option names of the command line."""

@@ -1,4 +1,4 @@
-"""What people and scripts see: results on stdout, everything else on stderr."""
+"""Output of the command line: results on stdout, everything else on stderr."""
 
 import json
 import math
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 PLAIN_LINE_EVERY_S = 5.0
 PIPE_WIDTH = 140
 
-# control characters, marks that reverse the direction of writing, and halves of characters
+# control characters, marks that change the direction of text, and surrogates
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def visible(text: str, kept: str = "") -> str:
-    r"""Text with its control characters spelled out, `\x1b` for an escape: what a file says cannot steer a terminal.
+    r"""Escape control characters (`\x1b` for ESC), so that text from files cannot control the terminal.
 
     Args:
-        text: what may come from a file, a path or another program.
-        kept: control characters that stay as they are.
+        text: text that may come from a file, a path or another program.
+        kept: control characters to leave as they are.
     """
     return _UNSEEN.sub(lambda found: found[0] if found[0] in kept else _spelled_out(found[0]), text)
 
@@ -37,23 +37,23 @@ def _spelled_out(character: str) -> str:
 
 
 def note(text: str) -> None:
-    """A line on stderr."""
-    if sys.stderr is not None:  # `print` would take stdout instead
+    """Print a line on stderr."""
+    if sys.stderr is not None:  # `print` would use stdout instead
         print(visible(text), file=sys.stderr, flush=True)
 
 
 def result(text: str) -> None:
-    """Text of the result on stdout: a line, or several that the program has composed."""
+    """Print one or more lines of the result on stdout."""
     print(visible(text, kept="\n"), flush=True)
 
 
 def result_json(document: Any) -> None:
-    """The one JSON document of a command with --json."""
+    """Print the JSON document of a command with --json on stdout."""
     print(json.dumps(document, indent=2, allow_nan=False), flush=True)
 
 
 def result_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table of the result on stdout."""
+    """Print a table of the result on stdout."""
     from rich.console import Console
     from rich.table import Table
 
@@ -69,12 +69,12 @@ def result_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
 
 
 def number(value: float | None) -> str:
-    """A number for people, four significant digits."""
+    """A number with four significant digits."""
     return "–" if value is None else f"{value:.4g}"
 
 
 def human_bytes(count: float) -> str:
-    """Bytes with a unit."""
+    """A size with a binary unit."""
     if count < 1024:
         return f"{count:.0f} B"
     power = min(4, int(math.log(count, 1024)))
@@ -82,7 +82,7 @@ def human_bytes(count: float) -> str:
 
 
 def human_seconds(seconds: float) -> str:
-    """A duration, rounded for people."""
+    """A duration in seconds, minutes or hours."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -90,13 +90,13 @@ def human_seconds(seconds: float) -> str:
 
 
 class Meter:
-    """Progress of long work: a bar with ETA on a terminal, else a plain line every few seconds, on stderr.
+    """Progress on stderr: a bar with remaining time on a terminal, otherwise a plain line every few seconds.
 
-    The bar appears with the first update and ends with the last, so that several meters can take turns.
+    The bar appears with the first update and ends with the last, so that several meters can follow one another.
 
     Args:
-        label: what is being done.
-        unit: what is counted.
+        label: description of the work.
+        unit: plural of what is counted.
     """
 
     def __init__(self, label: str, unit: str) -> None:
@@ -104,11 +104,11 @@ class Meter:
         self._bar = _bar(unit) if sys.stderr is not None and sys.stderr.isatty() else None
         if self._bar is not None:
             self._task = self._bar.add_task(self._label, total=None, values="")
-        self._began = self._told = time.monotonic()
+        self._began = self._last_printed = time.monotonic()
         self._first: int | None = None
 
     def update(self, done: int, total: int, values: str = "") -> None:
-        """Show that `done` of `total` are done."""
+        """Show that `done` of `total` units are done."""
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=total, values=visible(values))
             if done < total:
@@ -118,15 +118,15 @@ class Meter:
             return
         self._first = done if self._first is None else self._first
         now = time.monotonic()
-        if now - self._told >= PLAIN_LINE_EVERY_S:
-            self._told = now
+        if now - self._last_printed >= PLAIN_LINE_EVERY_S:
+            self._last_printed = now
             gained = done - self._first
             left = (total - done) * (now - self._began) / gained if gained else math.nan
             eta = f", {human_seconds(left)} left" if math.isfinite(left) else ""
             note(f"{self._label}: {done}/{total} {self._unit}{eta}" + (f"  {values}" if values else ""))
 
     def say(self, text: str) -> None:
-        """A line above the bar."""
+        """Print a line above the bar."""
         if self._bar is not None:
             self._bar.console.print(visible(text), markup=False, emoji=False, highlight=False)
         else:

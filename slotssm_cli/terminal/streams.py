@@ -1,4 +1,4 @@
-"""Output streams that outlive their readers: closed, unread, full, or in another encoding than UTF-8."""
+"""Output streams that tolerate closed descriptors, readers that exit early, full disks and non-UTF-8 encodings."""
 
 import contextlib
 import errno
@@ -10,30 +10,30 @@ from typing import Any
 
 from slotssm.errors import SlotSSMError
 
-# writing to a pipe that nobody reads gives EINVAL on Windows
+# writing to a pipe without a reader gives EINVAL on Windows
 _READER_IS_GONE = {errno.EPIPE, errno.ESHUTDOWN} | ({errno.EINVAL} if os.name == "nt" else set())
 
 
-class Outlet:
-    """A text stream that drops what nobody reads, and otherwise behaves as the stream inside.
+class TolerantStream:
+    """A text stream that discards output once its reader has gone, and otherwise behaves like the wrapped stream.
 
     Args:
-        stream: where to write.
-        required: whether it is an error if text cannot be written although its reader is there, as on a full disk.
+        stream: stream to wrap.
+        required: whether a failure to write for any other reason, such as a full disk, is an error.
     """
 
     def __init__(self, stream: Any, required: bool) -> None:
         self._stream, self._required, self._dropped = stream, required, False
 
     def write(self, text: str) -> int:
-        """Write `text`, if anybody reads it."""
+        """Write `text`, unless the reader has gone."""
         if not self._dropped:
             with self._lenient():
                 self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Hand everything to the operating system."""
+        """Flush the wrapped stream, unless the reader has gone."""
         if not self._dropped:
             with self._lenient():
                 self._stream.flush()
@@ -46,7 +46,7 @@ class Outlet:
             self._dropped = True
         except OSError as error:
             self._dropped = True
-            # what the stream still holds would fail again when the interpreter ends
+            # the text still in the buffer would fail again at interpreter exit
             with contextlib.suppress(OSError, ValueError):
                 devnull = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(devnull, self._stream.fileno())
@@ -59,8 +59,8 @@ class Outlet:
 
 
 @contextlib.contextmanager
-def lasting_streams() -> Iterator[None]:
-    """Put an `Outlet` in place of stdout and of stderr; what they cannot encode is replaced by a question mark."""
+def tolerant_streams() -> Iterator[None]:
+    """Replace stdout and stderr by `TolerantStream`s; characters that they cannot encode become question marks."""
     _fill_descriptors()
     before = sys.stdout, sys.stderr
     streams = []
@@ -69,11 +69,11 @@ def lasting_streams() -> Iterator[None]:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
         streams.append(stream)
-    sys.stdout, sys.stderr = Outlet(streams[0], required=True), Outlet(streams[1], required=False)
+    sys.stdout, sys.stderr = TolerantStream(streams[0], required=True), TolerantStream(streams[1], required=False)
     try:
         yield
     finally:
-        # a failure to write the last of the result is told by whoever flushed it; here it is too late
+        # failures to write the result were raised by earlier flushes; here it is too late to report them
         for outlet in (sys.stdout, sys.stderr):
             with contextlib.suppress(SlotSSMError):
                 outlet.flush()
@@ -84,7 +84,7 @@ def lasting_streams() -> Iterator[None]:
 
 
 def _fill_descriptors() -> None:
-    """Open what was closed at the start: a data file must not become descriptor 1 or 2, where libraries write."""
+    """Open descriptors 0 to 2 if closed, so that no data file becomes descriptor 1 or 2, where libraries write."""
     for descriptor, mode in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
         try:
             os.fstat(descriptor)

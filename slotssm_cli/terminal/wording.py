@@ -1,4 +1,4 @@
-"""Messages of the core in the words of the command line: names of arguments become the running command's options."""
+"""Messages of the library in terms of the command line: argument names become options of the running command."""
 
 import logging
 import re
@@ -8,7 +8,7 @@ from slotssm_cli.terminal.console import note
 
 _NAME = re.compile(r"`([A-Za-z_]\w*)`")
 
-_OTHERWISE: dict[str, tuple[str, ...]] = {
+_ALIASES: dict[str, tuple[str, ...]] = {
     "num_train": ("train",),
     "num_val": ("val",),
     "num_test": ("test",),
@@ -48,23 +48,23 @@ _OTHERWISE: dict[str, tuple[str, ...]] = {
     "run": ("path", "out"),
     "data": ("path",),
 }
-"""Parameters of commands that stand for an argument of the core with another name, where it has no own."""
+"""Command parameters that correspond to library arguments with other names, for commands without the same name."""
 
 
 def spell(message: str, command: Any) -> str:
-    """Put the options of a command in place of the names in backticks.
+    """Replace names in backticks by the options of a command.
 
-    `skip_frames` becomes --skip-frames; a positional argument is spelled in capitals; a name that the command does
-    not have loses its backticks and stays.
+    `skip_frames` becomes --skip-frames, and positional arguments are written in capitals. Names that the command does
+    not have only lose their backticks.
 
     Args:
-        message: text of the core.
-        command: the running command of the command line, or None.
+        message: message of the library.
+        command: the running command, or None.
     """
     parameters = {parameter.name: parameter for parameter in command.params} if command is not None else {}
 
     def spelled(name: str) -> str:
-        for candidate in (name, *_OTHERWISE.get(name, ())):
+        for candidate in (name, *_ALIASES.get(name, ())):
             if candidate in parameters:
                 return _flag(parameters[candidate], name)
         return name
@@ -73,7 +73,7 @@ def spell(message: str, command: Any) -> str:
 
 
 def _flag(parameter: Any, name: str) -> str:
-    """`--skip-frames`, or `SRC`; of an argument that may be several things, such as `[RUN | DATA]`, the one asked."""
+    """`--skip-frames`, or `SRC`; for an argument with alternatives, such as `[RUN | DATA]`, the one that is named."""
     if parameter.param_type_name == "option":
         return str(max(parameter.opts, key=len))
     words: list[str] = re.findall(r"[A-Z]\w*", parameter.metavar or parameter.name.upper())
@@ -81,10 +81,10 @@ def _flag(parameter: Any, name: str) -> str:
 
 
 class Notes(logging.Handler):
-    """What the core has to say beside its results: a line on stderr for each, once.
+    """Logging handler that prints each distinct message of the library once, on stderr.
 
     Attributes:
-        command: whose options the notes name.
+        command: the running command, whose options appear in the messages.
     """
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class Notes(logging.Handler):
         self._told: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print the message of `record`, unless it was printed before."""
+        """Print the message of `record`, unless it was printed already."""
         message = spell(record.getMessage(), self.command)
         if message not in self._told:
             self._told.add(message)

@@ -47,7 +47,7 @@ def lived_in(tmp_path_factory):
     from slotssm.documents import override, parse_assignments
     from slotssm.experiments.datasets import ensure_own_data, spec_of
     from slotssm.experiments.presets import preset
-    from slotssm.experiments.session import start_run
+    from slotssm.experiments.runs import start_run
     from slotssm.training.run import RunDirectory
 
     folder = tmp_path_factory.mktemp("lived-in")

@@ -115,7 +115,7 @@ def test_nothing_is_overwritten(slotssm, data, predictions, tmp_path):
         (("--compare", "a.json", "b.json", "--split", "test"), "leave out --split"),
         (("--compare", "a.json", "b.json"), "a.json does not exist"),
         ((RUN, "--out", "scores.h5", "--force"), "must end in .json"),
-        ((RUN, "--per-episode"), "--per-episode shows in --json alone"),
+        ((RUN, "--per-episode"), "--per-episode needs --json"),
         ((RUN, "--conventions", "savy"), "did you mean savi?"),
     ],
 )

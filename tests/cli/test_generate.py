@@ -66,7 +66,7 @@ def test_repeating_a_finished_command_with_resume_is_no_error(slotssm, workplace
     assert "frames/s" in first.err
     before = (workplace / "d.h5").stat().st_mtime_ns
     again = slotssm(*command, "--resume", "--json")
-    assert (again.code, again.err) == (0, "d.h5 is complete already\n")
+    assert (again.code, again.err) == (0, "d.h5 is already complete\n")
     facts = [{k: v for k, v in json.loads(one.out).items() if k != "seconds"} for one in (first, again)]
     assert facts[0] == facts[1]
     refused(slotssm(*command, "--resume", "--seed", 1), "d.h5 exists already", "other settings", "force")
@@ -85,7 +85,7 @@ def test_repeating_a_finished_command_with_resume_is_no_error(slotssm, workplace
         (("--lighting", 2), ("lighting", "0.9")),
         (("--outside", 5), ("outside_px 5 is too narrow", "at least 18")),
         (("--camera", 60), ("camera_px 60 exceeds half of size_px 64",)),
-        (("--camera-speed", 1), ("--camera-speed moves nothing without --camera",)),
+        (("--camera-speed", 1), ("--camera-speed has no effect without --camera",)),
         (("--camera", 2, "--camera-speed", 3), ("the view would shake", "less speed")),
         (("--preset", "hard", "--size", 16), ("textures need objects of radius 3 px", "a larger size")),
     ],

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from slotssm.errors import SlotSSMError
 from slotssm_cli.commands import app
 from slotssm_cli.terminal.console import Meter, note, result, result_json, result_table, visible
-from slotssm_cli.terminal.streams import Outlet, lasting_streams
+from slotssm_cli.terminal.streams import TolerantStream, tolerant_streams
 
 PROGRAM = f"{shlex.quote(sys.executable)} -m slotssm"
 
@@ -134,7 +134,7 @@ def test_programs_without_a_console_have_no_streams(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
     note("x")  # not to stdout instead
-    with lasting_streams():
+    with tolerant_streams():
         note("x")
         result("x")
         Meter("x", "steps").update(1, 2)
@@ -159,13 +159,13 @@ def test_an_outlet_tries_once():
     for error in (BrokenPipeError(32, "gone"), ValueError("I/O operation on closed file")):
         for required in (True, False):
             stream = Broken(error)
-            outlet = Outlet(stream, required)
+            outlet = TolerantStream(stream, required)
             assert [outlet.write("abc"), outlet.write("d")] == [3, 1]
             outlet.flush()
             assert stream.num_tried == 1
     with pytest.raises(SlotSSMError, match=r"^cannot write the result: full$"):
-        Outlet(Broken(OSError(28, "full")), required=True).write("a")
-    Outlet(Broken(OSError(28, "full")), required=False).write("a")
+        TolerantStream(Broken(OSError(28, "full")), required=True).write("a")
+    TolerantStream(Broken(OSError(28, "full")), required=False).write("a")
 
 
 # --- encodings --------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slotssm_cli.commands import app
-from slotssm_cli.terminal.wording import _OTHERWISE, Notes, spell
+from slotssm_cli.terminal.wording import _ALIASES, Notes, spell
 
 ROOT = typer.main.get_command(app)
 
@@ -69,7 +69,7 @@ def test_every_parameter_is_spelled_as_its_command_takes_it(leaf):
 
 def test_the_table_names_parameters_that_exist():
     known = {parameter.name for leaf in leaves() for parameter in leaf.params}
-    assert {name for candidates in _OTHERWISE.values() for name in candidates} <= known
+    assert {name for candidates in _ALIASES.values() for name in candidates} <= known
 
 
 def test_notes_are_told_once_each_in_the_words_of_the_command(capsys):

@@ -90,7 +90,7 @@ def test_ids_of_frames_allow_conventions_of_frames_only(files):
     assert {result.convention for result in found.results} == {"per-frame", "slotformer"}
     (left,) = found.left_out
     assert left.startswith("fg-ari@default,")
-    with pytest.raises(InputError, match=r"`conventions` default: ids in .* take per-frame or slotformer"):
+    with pytest.raises(InputError, match=r"`conventions` default: ids in .* use per-frame or slotformer"):
         report(files, "fg-ari", conventions=("per-frame", "default"))
 
 

@@ -9,11 +9,11 @@ from truth_files import write_truth
 
 from slotssm.data.episodes import EpisodeFile
 from slotssm.evaluation import TaskSource, evaluate
+from slotssm.evaluation.example_pictures import draw_example_picture
 from slotssm.evaluation.pictures import draw_predictions
-from slotssm.evaluation.strips import draw_strip
 from slotssm.evaluation.validation import validate
 from slotssm.models import ModelState
-from slotssm.plotting import overlay, pale, slot_colors
+from slotssm.plotting import fade, overlay, slot_colors
 from slotssm.tasks import Outputs, Task
 
 EPISODES, FRAMES, HEIGHT, WIDTH, ZOOM = 3, 6, 16, 24, 6
@@ -103,8 +103,8 @@ def test_several_predicted_frames_are_a_roll_out(truth, num_predicted):
         assert num_frames == FRAMES
         np.testing.assert_array_equal(true, frames[t])
         if t < FRAMES - num_predicted:
-            np.testing.assert_array_equal(prediction, pale(frames[t]))
-            np.testing.assert_array_equal(both, pale(overlay(frames[t], frames[t])))
+            np.testing.assert_array_equal(prediction, fade(frames[t]))
+            np.testing.assert_array_equal(both, fade(overlay(frames[t], frames[t])))
         else:
             same(prediction, darker(frames[t]))
             same(both, overlay(frames[t], darker(frames[t])))
@@ -115,13 +115,13 @@ def test_what_is_no_picture_leaves_the_videos_alone(truth):
     assert num_frames == FRAMES
     assert len(pictures) == 1
     np.testing.assert_array_equal(pictures[0], truth.read("test", "frames", 1)[5])
-    (row,) = panels(draw_strip(Foreign("logits"), truth, "test"), HEIGHT, WIDTH)
+    (row,) = panels(draw_example_picture(Foreign("logits"), truth, "test"), HEIGHT, WIDTH)
     np.testing.assert_array_equal(row, truth.read("test", "frames", 0)[::2])
 
 
 @pytest.mark.parametrize("names", [("masks",), ("masks", "frames")])
 def test_a_strip_of_masks_has_a_row_for_all_that_is_given(truth, names):
-    rows = list(panels(draw_strip(Foreign(*names), truth, "test"), HEIGHT, WIDTH))
+    rows = list(panels(draw_example_picture(Foreign(*names), truth, "test"), HEIGHT, WIDTH))
     frames = truth.read("test", "frames", 0)[::2]
     np.testing.assert_array_equal(rows.pop(0), frames)
     slots = np.broadcast_to(slot_colors(3)[OWNER], frames.shape)
@@ -135,10 +135,10 @@ def test_a_strip_of_masks_has_a_row_for_all_that_is_given(truth, names):
 
 def test_a_strip_of_one_frame_shows_several_episodes_and_of_a_roll_out_one(truth):
     frames = truth.read("test", "frames")
-    true, predicted = panels(draw_strip(Foreign("frames", num_frames=1), truth, "test"), HEIGHT, WIDTH)
+    true, predicted = panels(draw_example_picture(Foreign("frames", num_frames=1), truth, "test"), HEIGHT, WIDTH)
     np.testing.assert_array_equal(true, frames[:, -1])
     same(predicted, darker(frames[:, -1]))
-    true, predicted = panels(draw_strip(Foreign("frames", num_frames=4), truth, "test"), HEIGHT, WIDTH)
+    true, predicted = panels(draw_example_picture(Foreign("frames", num_frames=4), truth, "test"), HEIGHT, WIDTH)
     np.testing.assert_array_equal(true, frames[0, [3, 5]])
     same(predicted, darker(frames[0, [3, 5]]))
 

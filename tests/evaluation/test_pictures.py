@@ -12,7 +12,7 @@ from slotssm.evaluation import TaskSource
 from slotssm.evaluation.pictures import draw_data, draw_predictions
 from slotssm.experiments.presets import preset
 from slotssm.models import SlotSSMConfig
-from slotssm.plotting import overlay, pale
+from slotssm.plotting import fade, overlay
 from slotssm.tasks import PredictConfig
 
 EPISODES, FRAMES, CONTEXT, SIZE, ZOOM = 2, 6, 2, 16, 6
@@ -47,7 +47,7 @@ def test_rollouts_are_drawn_beside_the_truth_and_over_it(videos):
             true, predicted, both = tiles(board, t, row)
             np.testing.assert_array_equal(true, frames[row, t])
             if t < CONTEXT:
-                np.testing.assert_array_equal(predicted, pale(frames[row, t]))
+                np.testing.assert_array_equal(predicted, fade(frames[row, t]))
                 # no pixel of given frames has the colours of a hit or a miss
                 assert both.min() >= 60
                 continue
@@ -68,8 +68,8 @@ def test_overlay_is_green_where_only_the_truth_is_and_red_where_only_the_predict
 
 def test_pale_frames_keep_their_differences():
     frames = np.array([0, 100, 200, 255], np.uint8)
-    assert pale(frames).dtype == np.uint8
-    assert pale(frames).tolist() == [60, 110, 160, 187]
+    assert fade(frames).dtype == np.uint8
+    assert fade(frames).tolist() == [60, 110, 160, 187]
 
 
 def test_other_tasks_show_what_they_see_and_what_they_make(videos):

@@ -431,7 +431,7 @@ def test_names_of_objects_are_not_probed(tmp_path, monkeypatch):
     monkeypatch.setattr(probes, "MAX_CLASSES", 3)
     found = run(*scene.write(tmp_path, name=names, attrs=False), "name", "color")
     assert found["name"].value is None
-    assert "42 classes are more than are probed (3)" in found["name"].details["reason"]
+    assert "42 classes exceed the limit of 3" in found["name"].details["reason"]
     assert found["color"].value == 1
 
 
@@ -522,7 +522,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path, spoil, message):
         # bytes are classes, unless somebody says otherwise
         assert run(*paths)["mass"].details["kind"] == "categorical"
         describe(kind="numeric")(paths)
-        message = "is said to be numeric and holds |S1"
+        message = "is declared numeric but holds |S1"
     with pytest.raises(InputError) as refusal:
         run(*paths)
     assert message in str(refusal.value)

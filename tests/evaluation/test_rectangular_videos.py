@@ -11,8 +11,8 @@ from slotssm.config import FileData, RunConfig
 from slotssm.data.episodes import EpisodeFile
 from slotssm.data.spec import DataSpec, read_spec
 from slotssm.evaluation import TaskSource, evaluate
+from slotssm.evaluation.example_pictures import draw_example_picture
 from slotssm.evaluation.pictures import draw_predictions
-from slotssm.evaluation.strips import draw_strip
 from slotssm.layers import MambaConfig
 from slotssm.models import OCSlotSSMConfig, SlotSSMConfig
 from slotssm.tasks import PredictConfig, RecallConfig, ReconstructConfig, Task, build_task
@@ -149,7 +149,7 @@ def test_pictures_and_strips_are_not_distorted(task, truth):
         np.testing.assert_array_equal(shown[0], frames[episode, len(board) - 1])
         index = 1 if len(predicted[0]) == FRAMES - 3 else 2
         assert np.abs(shown[index] - predicted[episode, -1] * 255).max() <= 1
-    rows = panels(draw_strip(task, truth, "test"), HEIGHT, WIDTH)
+    rows = panels(draw_example_picture(task, truth, "test"), HEIGHT, WIDTH)
     assert len(rows) == (4 if "masks" in outputs else 2)
     if len(predicted[0]) == 1:
         np.testing.assert_array_equal(rows[0], frames[:, -1])

@@ -15,7 +15,7 @@ from slotssm.errors import BusyError, InputError, Interrupted, SlotSSMError
 from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions import cells as cells_module
 from slotssm.experiments.reproductions.cells import (
-    Listener,
+    ProgressCallbacks,
     TrainingCell,
     picture_path,
     read_record,
@@ -25,12 +25,12 @@ from slotssm.experiments.reproductions.cells import (
 from slotssm.experiments.reproductions.comparison import Table, compare
 from slotssm.experiments.reproductions.experiment import Choice, Experiment
 from slotssm.experiments.reproductions.reproduce import reproduce
-from slotssm.experiments.session import load_run
+from slotssm.experiments.runs import load_run
 from slotssm.files import exclusive
 from slotssm.plotting import read_picture
 from slotssm.training.run import RunDirectory, read_lines
 
-NOBODY = Listener()
+NOBODY = ProgressCallbacks()
 NO_MEMORY = "out of memory (2.5 GiB were free before)"
 
 
@@ -220,7 +220,7 @@ def counting(steps):
         if not report.message:
             steps.append((report.step, report.num_steps))
 
-    return Listener(on_step=on_step)
+    return ProgressCallbacks(on_step=on_step)
 
 
 @pytest.fixture(scope="module")
@@ -289,10 +289,10 @@ def test_a_chain_that_was_stopped_ends_as_if_it_had_not_been(whole, tmp_path, st
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted, match=r"^SIGTERM: saved step \d of \d in .*; the same command continues$"):
-        run_cell(second, tmp_path, "cpu", Listener(on_step=stop))
+        run_cell(second, tmp_path, "cpu", ProgressCallbacks(on_step=stop))
     assert read_record(second, tmp_path) is None
     assert len(steps) == stopped
-    record = run_cell(second, tmp_path, "cpu", Listener(on_step=stop))
+    record = run_cell(second, tmp_path, "cpu", ProgressCallbacks(on_step=stop))
     assert len(steps) == 7
     assert record["values"] == whole[1]["values"]
     for cell in (first, second):
@@ -337,7 +337,7 @@ def test_cells_that_others_are_at_work_on_are_left_for_later(tmp_path, busy):
             run_cell(second, tmp_path, "cpu", NOBODY)
         cells = [second, stub]
         made = reproduce(Listed(cells), Choice("tiny"), tmp_path, cells, "cpu", on_note=notes.append)
-    assert notes == ["second: another process is at work on it; going on with the next"]
+    assert notes == ["second: another process is measuring it; continuing with the next"]
     assert (made.num_done, made.missing) == (1, ["second"])
     assert made.table.rows == [("slotssm", "0.5000")]
     assert read_record(second, tmp_path) is None
@@ -391,7 +391,7 @@ def test_a_chain_goes_on_however_its_folder_is_spelt(whole, tmp_path, monkeypatc
 
     relative = (tmp_path / "out").relative_to(tmp_path)
     with pytest.raises(Interrupted):
-        run_cell(second, relative, "cpu", Listener(on_step=stop))
+        run_cell(second, relative, "cpu", ProgressCallbacks(on_step=stop))
     assert run_cell(second, relative.resolve(), "cpu", NOBODY)["values"] == whole[1]["values"]
 
 

@@ -9,7 +9,7 @@ from slotssm.documents import override
 from slotssm.experiments import presets
 from slotssm.experiments.datasets import spec_of
 from slotssm.experiments.reproductions import long_context
-from slotssm.experiments.reproductions.cells import Listener, record_path, run_cell
+from slotssm.experiments.reproductions.cells import ProgressCallbacks, record_path, run_cell
 from slotssm.experiments.reproductions.experiment import Choice
 from slotssm.experiments.reproductions.forecast import BYTES_A_PARAMETER, forecast
 from slotssm.experiments.reproductions.reproduce import EXPERIMENTS
@@ -40,7 +40,7 @@ def nowhere(tmp_path, monkeypatch):
 
 def test_done_and_missing_cells_are_told_apart(chain, nowhere, tmp_path):
     folder = tmp_path / "out"
-    record = run_cell(chain[0], folder, "cpu", Listener())
+    record = run_cell(chain[0], folder, "cpu", ProgressCallbacks())
     before = sorted(folder.rglob("*"))
     told = []
     plan = forecast(chain, folder, lambda done, total: told.append((done, total)))
@@ -76,7 +76,7 @@ def test_costs_are_positive_and_sizes_are_those_of_the_task(chain, nowhere, tmp_
 def test_data_that_is_there_costs_no_space(chain, nowhere, tmp_path):
     alone = chain[-1:]
     before = forecast(alone, tmp_path)
-    run_cell(alone[0], tmp_path, "cpu", Listener())
+    run_cell(alone[0], tmp_path, "cpu", ProgressCallbacks())
     record_path(alone[0], tmp_path).unlink()
     after = forecast(alone, tmp_path)
     assert before.data_bytes > after.data_bytes == 0
@@ -100,5 +100,5 @@ def test_what_a_cell_starts_from_counts_until_it_is_trained(chain, nowhere, tmp_
     last = next(cell for cell in chain if cell.start is not None)
     names = [line.name for line in forecast([last], tmp_path / "out").cells]
     assert names == [last.start.name, last.name]
-    last.start.train(tmp_path / "out", "cpu", Listener())
+    last.start.train(tmp_path / "out", "cpu", ProgressCallbacks())
     assert [line.name for line in forecast([last], tmp_path / "out").cells] == [last.name]

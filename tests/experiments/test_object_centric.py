@@ -9,7 +9,7 @@ from generators.writer import generate
 from slotssm.errors import InputError
 from slotssm.experiments.datasets import file_data
 from slotssm.experiments.presets import preset
-from slotssm.experiments.reproductions.cells import Listener, run_cell
+from slotssm.experiments.reproductions.cells import ProgressCallbacks, run_cell
 from slotssm.experiments.reproductions.experiment import Choice
 from slotssm.experiments.reproductions.matched import count_parameters
 from slotssm.experiments.reproductions.object_centric import DATA, SCORED, SHOWN, ObjectCentric
@@ -115,7 +115,7 @@ def test_a_file_takes_the_place_of_the_experiments_own_data(tmp_path):
     )
     assert cell.config.data == file_data(path)
     few = cell.config.replace(train=cell.config.train.replace(num_steps=2, batch_size=4))
-    record = run_cell(replace(cell, config=few, metrics=("fg-ari",)), tmp_path / "out", "cpu", Listener())
+    record = run_cell(replace(cell, config=few, metrics=("fg-ari",)), tmp_path / "out", "cpu", ProgressCallbacks())
     assert record["data_sha256"] == cell.config.data.sha256
     assert "fg-ari" in record["values"]
     assert not (tmp_path / "out" / "data").exists()

@@ -180,7 +180,7 @@ def test_the_papers_numbers_are_positive_or_say_what_happened():
     theirs = {(cell.setting["rule"], cell.setting["length"]) for cell in cells_of("long-context", "paper")}
     assert {(rule, length) for rule, length, _ in paper_numbers.LONG_CONTEXT} == theirs
     assert {model for *_, model in paper_numbers.LONG_CONTEXT} < set(SEQUENCE_MODELS)
-    assert all(0.03 < floor < 0.05 for floor in paper_numbers.LONG_CONTEXT_FLOORS.values())
+    assert all(0.03 < floor < 0.05 for floor in paper_numbers.LONG_CONTEXT_ALL_WHITE_ERRORS.values())
     for curve in paper_numbers.VIDEO_PREDICTION.values():
         assert len(curve) == len(paper_numbers.VIDEO_PREDICTION_STEPS)
         assert curve[0] > 0

@@ -121,7 +121,7 @@ def test_balls_and_colours_are_drawn_uniformly_and_independently(pixels: Pixels)
         assert chisquare(counts).pvalue > 1e-4
 
 
-def test_white_ball_floor_is_the_derived_one(pixels: Pixels) -> None:
+def test_all_white_error_is_the_derived_one(pixels: Pixels) -> None:
     target = pixels.frames[:, -1] / 255
     all_white = np.repeat(pixels.masks[:, -1, ..., None] != 0, 3, -1)
     floor = np.mean((target - all_white) ** 2)

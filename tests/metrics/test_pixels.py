@@ -6,7 +6,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from generators.paints import PAINTS
 from slotssm.errors import InputError
-from slotssm.metrics import color_accuracy, position_iou, psnr, rollout_mse, squared_error, ssim, white_ball_floor
+from slotssm.metrics import all_white_error, color_accuracy, position_iou, psnr, rollout_mse, squared_error, ssim
 from slotssm.metrics.pixels import nearest_classes
 
 PALETTE = np.array([(0, 0, 0), *list(PAINTS.values())[:6]], np.uint8)
@@ -196,17 +196,17 @@ def test_colour_does_not_move_a_ball():
     assert color_accuracy(true, recoloured).tolist() == [0] * 4
 
 
-def test_white_ball_floor_is_the_share_of_wrong_channels():
+def test_all_white_error_is_the_share_of_wrong_channels():
     target = random_classes()
     # white differs from red and blue in two channels of three, from yellow, magenta and cyan in one
     wrong = np.array([0, 0, 2, 2, 1, 1, 1]) / 3
     expected = wrong[target].mean(axis=(1, 2))
-    np.testing.assert_allclose(white_ball_floor(target, PALETTE), expected, rtol=1e-12)
-    assert white_ball_floor(np.where(target > 0, 1, 0), PALETTE).tolist() == [0] * 4
+    np.testing.assert_allclose(all_white_error(target, PALETTE), expected, rtol=1e-12)
+    assert all_white_error(np.where(target > 0, 1, 0), PALETTE).tolist() == [0] * 4
 
 
 @pytest.mark.parametrize(("num_context", "floor"), [(5, 0.0353), (10, 0.0436)])
-def test_white_ball_floor_has_the_papers_value_at_its_geometry(num_context, floor):
+def test_all_white_error_has_the_papers_value_at_its_geometry(num_context, floor):
     # 4 balls of 101.5 pixels of 4096; each draw takes one ball of four and one colour of five
     rng = np.random.default_rng(0)
     target = np.zeros((3000, 64, 64), np.uint8)
@@ -216,7 +216,7 @@ def test_white_ball_floor_has_the_papers_value_at_its_geometry(num_context, floo
         # 101 or 102 pixels: 101.5 on average
         target.reshape(3000, -1)[::2, 200 * ball : 200 * ball + 101] = colors[::2, ball, None]
         target.reshape(3000, -1)[1::2, 200 * ball : 200 * ball + 102] = colors[1::2, ball, None]
-    assert white_ball_floor(target, PALETTE).mean() == pytest.approx(floor, abs=5e-4)
+    assert all_white_error(target, PALETTE).mean() == pytest.approx(floor, abs=5e-4)
 
 
 def test_nearest_classes_are_the_plain_search():

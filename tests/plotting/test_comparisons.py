@@ -11,11 +11,11 @@ from PIL import Image
 from slotssm.errors import InputError
 from slotssm.plotting import Bar, Curve, label_rows, read_picture, write_animation, write_bars, write_lines
 from slotssm.plotting.comparisons import series_color
-from slotssm.plotting.panels import GAP_PX, LABEL_PX, PAPER
+from slotssm.plotting.panels import GAP_PX, LABEL_PX, PAGE_COLOR
 
 BARS = [
-    Bar("80", "slotssm", 0.25, (0.05, 0.125), (0.2, 0.25, 0.3), floor=0.4),
-    Bar("80", "rim", 0.5, floor=0.4),
+    Bar("80", "slotssm", 0.25, (0.05, 0.125), (0.2, 0.25, 0.3), baseline=0.4),
+    Bar("80", "rim", 0.5, baseline=0.4),
     Bar("320", "slotssm", 0.125),
     Bar("320", "rim", None, missing="OOM"),
 ]
@@ -208,7 +208,7 @@ def test_labelled_rows_show_each_pixel_unchanged(height, zoom):
         row = board[index * stride : index * stride + height * zoom, LABEL_PX:]
         np.testing.assert_array_equal(row, picture.repeat(zoom, 0).repeat(zoom, 1))
     labels = [board[i * stride : i * stride + height * zoom, :LABEL_PX] for i in range(3)]
-    assert all((label != PAPER).any() for label in labels)
+    assert all((label != PAGE_COLOR).any() for label in labels)
     np.testing.assert_array_equal(labels[1], labels[2])
     assert (labels[0] != labels[1]).any()
 
@@ -216,7 +216,7 @@ def test_labelled_rows_show_each_pixel_unchanged(height, zoom):
 def test_a_label_as_long_as_a_models_name_stays_left_of_its_picture():
     picture = np.zeros((48, 10, 3), np.uint8)
     board = label_rows([("single-state-ssm", picture)])
-    assert (board[:, LABEL_PX - 2 : LABEL_PX] == PAPER).all()
+    assert (board[:, LABEL_PX - 2 : LABEL_PX] == PAGE_COLOR).all()
 
 
 def test_a_picture_is_read_as_it_was_written(tmp_path):

@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 
 from slotssm.errors import InputError
-from slotssm.experiments import session
+from slotssm.experiments import runs
 from slotssm.experiments.datasets import spec_of
 from slotssm.training import run as run_module
 from slotssm.training.run import RunDirectory, newest_run, read_lines
@@ -25,7 +25,7 @@ def quiet(report) -> None:
 
 
 def start(config, data, run, force=False):
-    return session.start_run(config, spec_of(config.data), data, run, "cpu", quiet, force)
+    return runs.start_run(config, spec_of(config.data), data, run, "cpu", quiet, force)
 
 
 def dying_at(monkeypatch, number):
@@ -57,7 +57,7 @@ def test_a_start_killed_at_any_moment_can_be_started_again(tiny_run, tmp_path, m
     if not run.record.exists():
         assert run.is_free()
         start(config, data, run)
-    session.resume_run(run, "cpu", quiet, data) if not run.is_complete() else None
+    runs.resume_run(run, "cpu", quiet, data) if not run.is_complete() else None
     assert run.is_complete()
 
 
@@ -80,7 +80,7 @@ def test_a_replacement_killed_at_any_moment_never_goes_on_with_the_old_run(tiny_
         start(other, data, run)
     assert run.config() == other
     if not run.is_complete():
-        session.resume_run(run, "cpu", quiet, data)
+        runs.resume_run(run, "cpu", quiet, data)
     assert {line["step"] for line in read_lines(run.metrics)} == {1, 2, 3, 4}
 
 
@@ -90,7 +90,7 @@ def test_a_temporary_file_of_a_killed_start_does_not_block_the_folder(tmp_path):
     (run.path / ".run.host.77.partial.json").write_text("{")
     run.lock.touch()
     assert run.is_free()
-    session.refuse_used(run, force=False)
+    runs.refuse_used(run, force=False)
 
 
 @pytest.mark.parametrize("name", ["thesis.tex", "checkpoints.zip", ".secret"])
@@ -100,21 +100,21 @@ def test_a_folder_with_something_else_is_refused_even_with_force(tmp_path, name)
     (run.path / name).write_text("precious")
     for force in (False, True):
         with pytest.raises(InputError, match="exists and is not a run directory; choose another `out`"):
-            session.refuse_used(run, force)
+            runs.refuse_used(run, force)
 
 
 def test_who_comes_second_does_not_erase_what_was_finished_meanwhile(tiny_run, monkeypatch):
     config, data, made = tiny_run("tiny-oc", *FAST)
     run = RunDirectory(made.path.parent / "contested")
-    honest = session.Trainer
+    honest = runs.Trainer
 
     def late(*arguments):
         # another process trains the run between the first check and the lock
-        monkeypatch.setattr(session, "Trainer", honest)
+        monkeypatch.setattr(runs, "Trainer", honest)
         start(config.replace(seed=3), data, run)
         return honest(*arguments)
 
-    monkeypatch.setattr(session, "Trainer", late)
+    monkeypatch.setattr(runs, "Trainer", late)
     with pytest.raises(InputError, match=r"exists already; `resume` continues it, `force` starts it again"):
         start(config, data, run)
     assert run.config().seed == 3

@@ -1,1 +1,1 @@
-"""What things cost on this machine, and what machine it is."""
+"""Measurements on this machine, and a description of the machine."""

@@ -1,4 +1,4 @@
-"""Does everything that slotssm needs work on this machine?"""
+"""Checks that everything slotssm needs works on this machine (`slotssm doctor`)."""
 
 import os
 import platform
@@ -11,12 +11,12 @@ import torch
 
 @dataclass(frozen=True)
 class Finding:
-    """One check.
+    """Result of one check.
 
     Attributes:
         name: what was checked.
         ok: whether it works.
-        detail: version, device, or what went wrong.
+        detail: version or device, or the error.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Finding:
 
 
 def check_machine() -> list[Finding]:
-    """Run all checks; none raises."""
+    """Run all checks; failures are reported, not raised."""
     checks: dict[str, Callable[[], str]] = {
         "versions": _versions,
         "processors": _processors,
@@ -60,7 +60,7 @@ def _accelerator() -> str:
 
 
 def _fused_scan() -> str:
-    """Compile the kernel and compare it with the reference."""
+    """Compile the fused kernel and compare it with the reference."""
     from slotssm.ops import selective_scan
 
     generator = torch.Generator().manual_seed(0)

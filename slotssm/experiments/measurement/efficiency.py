@@ -1,4 +1,4 @@
-"""Time and peak memory of one model at one length; run as a program, so that the process's growth is the model's.
+"""Time and peak memory of one model at one length, in a process of its own whose memory growth is the model's.
 
 Usage:
     python -m slotssm.experiments.measurement.efficiency JSON
@@ -25,37 +25,37 @@ from slotssm.training.device import resolve_device
 
 try:
     import resource
-except ImportError:  # Windows counts the peak elsewhere
+except ImportError:  # not available on Windows, which reports the peak through psutil
     resource = None  # type: ignore[assignment]
 
 REPEATS, SPENT_S = 7, 10.0
-"""At most so many repeats, and no further one after so much time."""
+"""Largest number of repeats, and the time after which no further repeat starts."""
 STREAMED_STEPS = 100
-"""Steps that are timed early and late in the sequence."""
+"""Number of single steps that are timed early and late in the sequence."""
 EARLY = 2
-"""What an early step has seen."""
+"""Number of inputs before an early step."""
 
 
 def measure(config: ModelConfig, length: int, batch: int, tokens: int, limit_s: float, device: str) -> Any:
-    """Medians over repeats.
+    """Measure latency, training step, streamed steps and memory.
 
     Args:
         config: the model.
         length: L.
-        batch: sequences.
-        tokens: tokens a step.
+        batch: number of sequences.
+        tokens: tokens per step.
         limit_s: a training step that is expected to take longer is left out.
-        device: where to run.
+        device: device to run on.
 
     Returns:
-        JSON-ready: `values`, and `repeats` with every single time.
+        JSON-ready: `values` (medians over repeats), and `repeats` with all times.
     """
     torch.manual_seed(0)
     where = resolve_device(device)
     model = build_model(config).to(where).eval()
     inputs = torch.randn(batch, length, tokens, config.slot_dim, device=where)
     with torch.inference_mode():
-        model(inputs[:, :2])  # loads kernels
+        model(inputs[:, :2])  # warm-up: compiles and loads kernels
         inference_bytes, first = _peak_growth(lambda: _timed(lambda: model(inputs), where), where)
         latencies = [first, *_repeated(lambda: model(inputs), where, first)]
         early_steps, steps = _streamed(model, inputs, where)
@@ -76,13 +76,13 @@ def measure(config: ModelConfig, length: int, batch: int, tokens: int, limit_s: 
 
 
 def _training_step(model: SlotModel, inputs: Tensor, weights: Tensor) -> None:
-    """Forward and backward of a loss on the last step, as in Blinking Color Balls; gradients are made anew."""
+    """Forward and backward pass of a loss on the last step, as in Blinking Color Balls, with fresh gradients."""
     model.zero_grad(set_to_none=True)
     (model(inputs).slots[:, -1] * weights).sum().backward()
 
 
 def _streamed(model: SlotModel, inputs: Tensor, where: str) -> tuple[list[float], list[float]]:
-    """Seconds of single steps early and late in the sequence; in turns, so that noise meets both."""
+    """Seconds of single steps early and late in the sequence, alternating so that noise affects both equally."""
     states = model(inputs[:, :EARLY]).state, model(inputs).state
     times: tuple[list[float], list[float]] = [], []
     for _ in range(STREAMED_STEPS):
@@ -107,7 +107,7 @@ def _timed(work: Callable[[], Any], where: str) -> float:
 
 
 def _peak_growth(work: Callable[[], float], where: str) -> tuple[int, float]:
-    """Bytes by which the process (or the GPU's memory) grew at its peak, and what `work` returned."""
+    """Peak memory growth of the process (or of GPU memory) in bytes, and the return value of `work`."""
     if where == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -119,7 +119,7 @@ def _peak_growth(work: Callable[[], float], where: str) -> tuple[int, float]:
 
 
 def _resident_bytes() -> int:
-    """Resident memory now; where the system lets us, the peak is set back to it."""
+    """Current resident memory; where the system allows it, the recorded peak is reset first."""
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     except OSError:
@@ -145,7 +145,7 @@ def _status(name: str) -> int:
 
 
 def main() -> None:
-    """Measure what the one argument describes; print JSON."""
+    """Measure the case that the argument describes as JSON, and print the result as JSON."""
     request = json.loads(sys.argv[1])
     document = request.pop("config")
     config = load(MODELS.config_class(document), document, "config")

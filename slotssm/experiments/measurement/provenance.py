@@ -1,4 +1,4 @@
-"""Where a number was measured."""
+"""Machine and software on which a number was measured."""
 
 import os
 import platform
@@ -12,14 +12,14 @@ from slotssm.training.run import processor
 
 
 def free_memory(device: str) -> int:
-    """Bytes that are free on a GPU, or in the memory of this machine."""
+    """Free memory of the GPU, or available memory of this machine, in bytes."""
     if resolve_device(device) == "cuda":
         return int(torch.cuda.mem_get_info()[0])
     return int(psutil.virtual_memory().available)
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores and threads of this process."""
+    """Processor, cores, threads, GPU and versions of this process."""
     found = {
         "cpu": processor()["name"],
         "cores": os.cpu_count(),

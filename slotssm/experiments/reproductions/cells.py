@@ -1,9 +1,9 @@
-"""Cells of a reproduction: one model in one setting with one seed, done once and recorded.
+"""Cells of a reproduction: one model in one setting with one seed, measured once and recorded.
 
-The folder of a reproduction holds `cells/<cell>.json` (and a picture) for every cell that is done, which is all that
-its tables and figures are made from, `runs/<cell>/` while and after it is trained, and `data/`. A cell that was
-interrupted goes on from its last checkpoint; cells may be run by several processes or machines. A cell may start
-from the weights of another, which is then trained first.
+The folder of a reproduction contains `cells/<cell>.json` (and a picture) for every finished cell, from which tables and
+figures are made, the training runs `runs/<cell>/`, and `data/`. An interrupted cell resumes from its last checkpoint;
+several processes or machines may work on different cells. A cell may start from the weights of another cell, which is
+then trained first.
 """
 
 from collections.abc import Callable
@@ -18,10 +18,10 @@ from slotssm.data.episodes import EpisodeFile
 from slotssm.documents import load
 from slotssm.errors import InputError, Interrupted, SlotSSMError
 from slotssm.evaluation import ScoringOptions
-from slotssm.evaluation.strips import draw_strip
+from slotssm.evaluation.example_pictures import draw_example_picture
 from slotssm.experiments.datasets import ensure_own_data, spec_of
 from slotssm.experiments.measurement.provenance import free_memory, machine
-from slotssm.experiments.session import evaluate_run, load_run, resume_run, start_run
+from slotssm.experiments.runs import evaluate_run, load_run, resume_run, start_run
 from slotssm.files import make_folder, read_json, write_json
 from slotssm.plotting import write_animation
 from slotssm.training.device import resolve_device
@@ -29,18 +29,19 @@ from slotssm.training.run import RunDirectory, read_lines
 from slotssm.training.trainer import StepReport
 
 Record = dict[str, Any]
-"""What is known of a cell that is done: see `run_cell`."""
+"""The recorded result of a cell, as JSON; see `run_cell`."""
 Setting = dict[str, int | str]
+"""What the cells of different models in one comparison have in common, such as the sequence length."""
 
 
 @dataclass(frozen=True)
-class Listener:
-    """Who is told of progress.
+class ProgressCallbacks:
+    """Functions that are called with the progress of a cell.
 
     Attributes:
-        on_generate: episodes made and in all.
-        on_step: every optimiser step.
-        on_evaluate: episodes scored and in all.
+        on_generate: called with the numbers of episodes generated and in total.
+        on_step: called with a report of every optimiser step.
+        on_evaluate: called with the numbers of episodes scored and in total.
     """
 
     on_generate: Callable[[int, int], None] = lambda done, total: None
@@ -49,7 +50,7 @@ class Listener:
 
 
 class Cell(Protocol):
-    """Something that is measured once."""
+    """One measurement of an experiment."""
 
     @property
     def name(self) -> str:
@@ -61,33 +62,33 @@ class Cell(Protocol):
 
     @property
     def setting(self) -> Setting:
-        """What is the same for all models beside it."""
+        """The setting in which models are compared."""
 
     @property
     def seed(self) -> int:
         """Seed of weights and batches."""
 
     def fingerprint(self) -> Any:
-        """JSON-ready description of all that decides the result."""
+        """JSON-ready description of everything that determines the result."""
 
     def agrees(self, recorded: Any) -> bool:
-        """Whether a recorded fingerprint means this cell: fields that it does not have are at their defaults."""
+        """Whether a recorded fingerprint describes this cell; missing fields are taken to be at their defaults."""
 
-    def measure(self, folder: Path, device: str, listener: Listener) -> Record:
-        """Do the work; returns `values` and more to record."""
+    def measure(self, folder: Path, device: str, callbacks: ProgressCallbacks) -> Record:
+        """Measure; returns `values` and further fields of the record."""
 
 
 @dataclass(frozen=True)
 class TrainingCell:
-    """A run to train and to score.
+    """A cell that trains a run and scores it.
 
     Attributes:
-        name: of the cell.
+        name: name of the cell.
         model: name of the model.
-        setting: what is the same for all models beside it.
-        config: the run; its name is that of the data set, which cells share.
-        metrics: what to score on the test split.
-        start: cell whose last weights training starts from; None starts afresh.
+        setting: the setting in which models are compared.
+        config: configuration of the run; its name is that of the data set, which cells share.
+        metrics: metrics to compute on the test split.
+        start: cell whose final weights training starts from; None for random weights.
     """
 
     name: str
@@ -103,12 +104,12 @@ class TrainingCell:
         return self.config.seed
 
     def fingerprint(self) -> Any:
-        """The configuration, and that of the cell which it starts from."""
+        """The configuration, and that of the cell that it starts from."""
         own = self.config.model_dump(mode="json")
         return {**own, "start": self.start.fingerprint()} if self.start else own
 
     def agrees(self, recorded: Any) -> bool:
-        """Whether a recorded fingerprint means this cell; of a data file the content counts, not where it lies."""
+        """Whether a recorded fingerprint describes this cell; data files are compared by content, not by path."""
         own = {name: value for name, value in recorded.items() if name != "start"}
         start = recorded.get("start")
         if (start is None) != (self.start is None) or (self.start is not None and not self.start.agrees(start)):
@@ -121,30 +122,30 @@ class TrainingCell:
             found = found.replace(data=found.data.replace(path=self.config.data.path))
         return found == self.config
 
-    def train(self, folder: Path, device: str, listener: Listener) -> tuple[RunDirectory, Path]:
-        """Train to the last step what is not trained yet; returns the run and its data.
+    def train(self, folder: Path, device: str, callbacks: ProgressCallbacks) -> tuple[RunDirectory, Path]:
+        """Complete the training of this cell and of the cell that it starts from; returns the run and its data.
 
         Raises:
-            BusyError: another process trains it, or the cell that it starts from.
+            BusyError: another process is training one of them.
         """
         run, config = RunDirectory(folder / "runs" / self.name), self.config
         if self.start is not None:
-            before, _ = self.start.train(folder, device, listener)
+            before, _ = self.start.train(folder, device, callbacks)
             config = config.replace(train=config.train.replace(initial=InitialConfig(run=str(before.path))))
-        data = ensure_own_data(config, folder / "data", listener.on_generate)
+        data = ensure_own_data(config, folder / "data", callbacks.on_generate)
         if not run.record.exists():
-            start_run(config, spec_of(config.data), data, run, device, listener.on_step)
+            start_run(config, spec_of(config.data), data, run, device, callbacks.on_step)
         elif _without_start(run.config()) != _without_start(config):
             raise InputError(f"{run.path} was started with another configuration; remove it, or choose another `out`")
         elif not run.is_complete():
-            resume_run(run, device, listener.on_step, data)
+            resume_run(run, device, callbacks.on_step, data)
         return run, data
 
-    def measure(self, folder: Path, device: str, listener: Listener) -> Record:
+    def measure(self, folder: Path, device: str, callbacks: ProgressCallbacks) -> Record:
         """Train to the last step and score the test split."""
         device = resolve_device(device)
-        run, data = self.train(folder, device, listener)
-        report = evaluate_run(run, data, "test", self.metrics, ScoringOptions(), device, listener.on_evaluate)
+        run, data = self.train(folder, device, callbacks)
+        report = evaluate_run(run, data, "test", self.metrics, ScoringOptions(), device, callbacks.on_evaluate)
         self._draw(run, data, folder, device)
         made = run.read()
         return {
@@ -162,25 +163,25 @@ class TrainingCell:
 
     def _draw(self, run: RunDirectory, data: Path, folder: Path, device: str) -> None:
         with EpisodeFile(data) as truth:
-            picture = draw_strip(load_run(run, device)[0], truth, "test")
+            picture = draw_example_picture(load_run(run, device)[0], truth, "test")
         write_animation(picture[None], picture_path(self, folder))
 
 
 def record_path(cell: Cell, folder: Path) -> Path:
-    """Where a cell is recorded."""
+    """Path of the record of a cell."""
     return folder / "cells" / f"{cell.name}.json"
 
 
 def picture_path(cell: Cell, folder: Path) -> Path:
-    """Where the picture of a cell lies, if it has one: truth in the upper half, prediction in the lower."""
+    """Path of the example picture of a cell, if any: truth in the upper half, prediction in the lower half."""
     return folder / "cells" / f"{cell.name}.png"
 
 
 def read_record(cell: Cell, folder: Path) -> Record | None:
-    """What is recorded of a cell, None if it is not done yet.
+    """The record of a cell; None if it has not been measured yet.
 
     Raises:
-        InputError: the record belongs to another configuration of the same name.
+        InputError: the record belongs to a cell of the same name with another configuration.
     """
     path = record_path(cell, folder)
     if not path.exists():
@@ -188,27 +189,27 @@ def read_record(cell: Cell, folder: Path) -> Record | None:
     record: Record = read_json(path)
     if not cell.agrees(record["config"]):
         raise InputError(
-            f"{path} was made with another configuration than this version of the experiment has; "
+            f"{path} was made with another configuration than that of this version of the experiment; "
             "choose another `out`, or remove the file to measure it again"
         )
     return record
 
 
-def run_cell(cell: Cell, folder: Path, device: str, listener: Listener, retry_failed: bool = False) -> Record:
-    """Measure a cell and record it, or read what is recorded.
+def run_cell(cell: Cell, folder: Path, device: str, callbacks: ProgressCallbacks, retry_failed: bool = False) -> Record:
+    """Measure a cell and record it, or read its record.
 
-    A run that does not converge to finite numbers, or does not fit into memory, is recorded as failed; of memory the
-    record says how much was free before, since another process may have had the rest.
+    A run that diverges or does not fit into memory is recorded as failed. When out of memory, the record states how
+    much memory was free before, since another process may have used the rest.
 
     Args:
-        cell: what to measure.
-        folder: of the reproduction.
-        device: where.
-        listener: told of progress.
-        retry_failed: measure again what is recorded as failed.
+        cell: cell to measure.
+        folder: folder of the reproduction.
+        device: device to run on.
+        callbacks: called with the progress.
+        retry_failed: measure again if the record says that the cell failed.
 
     Raises:
-        BusyError: another process is at work on it.
+        BusyError: another process is measuring this cell.
         Interrupted: a signal arrived; the same call continues.
     """
     done = read_record(cell, folder)
@@ -217,7 +218,7 @@ def run_cell(cell: Cell, folder: Path, device: str, listener: Listener, retry_fa
     memory = free_memory(device)
     make_folder(folder / "cells")
     try:
-        measured = {"failed": None, **cell.measure(folder, device, listener)}
+        measured = {"failed": None, **cell.measure(folder, device, callbacks)}
     except Interrupted as stop:
         raise Interrupted(f"{str(stop).split(';')[0]}; the same command continues") from None
     except SlotSSMError as error:
@@ -242,7 +243,7 @@ def run_cell(cell: Cell, folder: Path, device: str, listener: Listener, retry_fa
 
 
 def _without_start(config: RunConfig) -> RunConfig:
-    """The configuration without the folder of the run that it starts from, which may be spelt in several ways."""
+    """The configuration without the path of the run that it starts from, which can be written in several ways."""
     return config.replace(train=config.train.replace(initial=None))
 
 

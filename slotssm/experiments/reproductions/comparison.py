@@ -1,4 +1,4 @@
-"""Many cells as one table: models side by side in every setting, averaged over seeds, beside the paper's figures."""
+"""Comparison of cells in one table: models in every setting, averaged over seeds, beside the paper's values."""
 
 import csv
 import io
@@ -15,10 +15,10 @@ class Summary:
     """One metric of one model in one setting.
 
     Attributes:
-        mean: over the seeds that gave a value; None if none did.
+        mean: mean over the seeds that have a value; None if none has.
         std: standard deviation over seeds (ddof = 1); None with fewer than two.
-        values: seed to value.
-        interval: of a single seed, the 95 % bootstrap interval over test episodes; None with several seeds.
+        values: value of each seed.
+        interval: with a single seed, the 95 % bootstrap interval over test episodes; None with several seeds.
     """
 
     mean: float | None
@@ -28,7 +28,7 @@ class Summary:
 
     @property
     def error(self) -> tuple[float, float]:
-        """Distances below and above the mean that a plot shows."""
+        """Lengths of the error bar below and above the mean."""
         if self.mean is None:
             return 0.0, 0.0
         if self.std is not None:
@@ -49,13 +49,13 @@ class Row:
     """One model in one setting.
 
     Attributes:
-        model: its name.
-        setting: what is the same for all models.
-        parameters: of the whole task; None if every seed failed.
-        metrics: metric name to summary.
-        failed: seed to what went wrong.
-        paper: the paper's figure for the nearest setting, a number or NC or OOM; None if it has none.
-        records: what the row was made from.
+        model: name of the model.
+        setting: the setting in which models are compared.
+        parameters: number of parameters of the whole task; None if every seed failed.
+        metrics: summary of each metric, by name.
+        failed: error of each failed seed.
+        paper: the paper's value for the closest setting, a number or `NC` or `OOM`; None if it reports none.
+        records: records that the row summarises.
     """
 
     model: str
@@ -92,7 +92,7 @@ def compare(
     metrics: Sequence[str],
     paper: Callable[[Setting, str], float | str | None] = lambda setting, model: None,
 ) -> list[Row]:
-    """Average cells over their seeds; rows keep the order of the records."""
+    """Average cells over seeds; rows keep the order of the records."""
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in records:
         groups.setdefault((*sorted(record["setting"].items()), record["model"]), []).append(record)
@@ -113,7 +113,7 @@ def _row(group: list[Record], metrics: Sequence[str], paper: Callable[[Setting, 
 
 
 def _name(result: dict[str, Any]) -> str:
-    """The metric of a result, and for probes the property."""
+    """Name of a result: its metric, and for probes the property."""
     return f"{result['metric']}/{result['property']}" if "property" in result else str(result["metric"])
 
 
@@ -136,13 +136,13 @@ def _summary(group: list[Record], metric: str) -> Summary:
 
 @dataclass(frozen=True)
 class Table:
-    """Text in rows and columns, and what one must know to read it.
+    """A table of text, with notes.
 
     Attributes:
-        title: one line.
+        title: one line above the table.
         columns: headings.
-        rows: cells as text.
-        notes: lines below.
+        rows: entries as text.
+        notes: lines below the table.
     """
 
     title: str
@@ -151,7 +151,7 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def text(self) -> str:
-        """Aligned with bars, as Markdown shows it too."""
+        """The table as aligned Markdown."""
         widths = [max(len(row[i]) for row in (self.columns, *self.rows)) for i in range(len(self.columns))]
 
         def line(row: Sequence[str]) -> str:
@@ -162,7 +162,7 @@ class Table:
         return "\n".join(lines).rstrip() + "\n"
 
     def csv(self) -> str:
-        """Columns and rows, comma-separated."""
+        """Columns and rows as CSV."""
         stream = io.StringIO()
         csv.writer(stream, lineterminator="\n").writerows([self.columns, *self.rows])
         return stream.getvalue()

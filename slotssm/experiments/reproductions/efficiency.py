@@ -1,4 +1,4 @@
-"""Efficiency (paper, figure 5): time and memory over the sequence length L, at the paper's size."""
+"""Efficiency (paper, figure 5): time and memory as a function of the sequence length L, at the paper's model size."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from slotssm.documents import load
 from slotssm.errors import InputError, Interrupted
 from slotssm.experiments.measurement.efficiency import EARLY
 from slotssm.experiments.presets import preset
-from slotssm.experiments.reproductions.cells import Cell, Listener, Record, Setting
+from slotssm.experiments.reproductions.cells import Cell, ProgressCallbacks, Record, Setting
 from slotssm.experiments.reproductions.comparison import Row, Table, compare
 from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale
 from slotssm.experiments.reproductions.matched import SEQUENCE_MODELS, count_parameters, matched
@@ -26,18 +26,18 @@ from slotssm.plotting import Curve, write_lines
 LENGTHS = MappingProxyType(
     dict.fromkeys(("paper", "cpu"), (80, 160, 320, 640, 1280, 2560, 5120, 10240)) | {"tiny": (10, 20)}
 )
-"""The paper's six lengths, and two more; it needs no training, so that the paper's size is measured on a CPU too."""
+"""The paper's six lengths and two longer ones; without training, the paper's model size is feasible on a CPU too."""
 BATCH = 6
-"""The paper's batch of inference."""
+"""The paper's batch size for inference."""
 TOKENS = 1
-"""Tokens a step at every L, as one 4 x 4 patch has at the paper's two longest, so that L alone varies."""
+"""Tokens per step at every L, so that only L varies; at the paper's two longest L, a step is one 4 x 4 patch."""
 LIMIT_S = 150.0
-"""What is expected to take longer is left out, and said so."""
+"""Measurements that are expected to take longer are skipped and recorded as skipped."""
 FIT_FROM = 320
-"""Exponents are fitted to this length and longer ones: shorter sequences are ruled by what a call costs."""
+"""Shortest length that exponents are fitted to; call overhead dominates shorter sequences."""
 QUANTITIES = ("latency_s", "streamed_step_s", "training_step_s", "inference_bytes", "training_bytes")
 _EARLY_STEP = "early_step_s"
-"""A streamed step at the beginning, timed in turns with the one after L steps."""
+"""A streamed step at the beginning of the sequence, timed alternately with the step after L steps."""
 _HEADLINES = {"tiny": "Efficiency of the smallest models"} | dict.fromkeys(
     ("paper", "cpu"), "Efficiency at the paper's size"
 )
@@ -55,9 +55,10 @@ class EfficiencyCell:
     """One model at one length, measured in a process of its own.
 
     Attributes:
-        model: its name.
+        model: name of the model.
         length: L.
-        config: the model.
+        config: configuration of the model.
+        seed: seed in the record; always 0.
     """
 
     model: str
@@ -76,19 +77,19 @@ class EfficiencyCell:
         return {"length": self.length, "batch": BATCH, "tokens": TOKENS}
 
     def fingerprint(self) -> Any:
-        """Model and inputs."""
+        """Model configuration and size of the inputs."""
         return {**self.setting, "model": self.config.model_dump(mode="json")}
 
     def agrees(self, recorded: Any) -> bool:
-        """Whether a recorded fingerprint means this cell."""
+        """Whether a recorded fingerprint describes this cell."""
         inputs = {name: value for name, value in recorded.items() if name != "model"}
         try:
             return inputs == self.setting and load(type(self.config), recorded["model"], self.name) == self.config
         except (InputError, KeyError):
             return False
 
-    def measure(self, folder: Path, device: str, listener: Listener) -> Record:
-        """Time and memory; what the shorter lengths say to be too slow is recorded as skipped."""
+    def measure(self, folder: Path, device: str, callbacks: ProgressCallbacks) -> Record:
+        """Measure time and memory; a length that is expected to take too long is recorded as skipped."""
         expected = self._expected_s(folder)
         if expected > LIMIT_S:
             return {"failed": f"skipped: would take more than {LIMIT_S:.0f} s a call", "values": {}}
@@ -106,9 +107,9 @@ class EfficiencyCell:
         return {"parameters": count_parameters(self.config), **measured}
 
     def _expected_s(self, folder: Path) -> float:
-        """Seconds of a call, from the next shorter length, as if all of it grew with the square of L."""
+        """Expected seconds of a call, extrapolated quadratically from the next shorter length."""
         records = [read_json(path) for path in (folder / "cells").glob(f"L*-{self.model}.json")]
-        # `slot-transformer` ends with `transformer`
+        # the glob for `transformer` also matches `slot-transformer`
         shorter = {record["setting"]["length"]: record for record in records if record["model"] == self.model}
         lengths = sorted(length for length in shorter if length < self.length)
         if not lengths:
@@ -129,7 +130,7 @@ class Efficiency(Experiment):
     )
 
     def cells(self, choice: Choice) -> list[Cell]:
-        """All models at one length, then at the next, so that a disturbance of the machine meets all of them."""
+        """All models at one length, then at the next, so that disturbances of the machine affect all models."""
         reference = preset(self.scales[choice.scale].preset).model
         return [
             EfficiencyCell(model, length, matched(reference, model))
@@ -146,7 +147,7 @@ class Efficiency(Experiment):
         return compare(records, (*QUANTITIES, _EARLY_STEP))
 
     def table(self, rows: Sequence[Row], choice: Choice) -> Table:
-        """Medians, and how they grow."""
+        """Medians, and exponents of L."""
         lines: list[tuple[str, ...]] = []
         for row in rows:
             means = {name: row.metrics[name].mean for name in QUANTITIES}
@@ -191,7 +192,7 @@ def _points(rows: Sequence[Row], name: str) -> dict[str, list[tuple[float, float
     found: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         value = row.metrics[name].mean
-        if value:  # memory that did not grow has no logarithm
+        if value:  # zero memory growth has no logarithm
             found.setdefault(row.model, []).append((float(row.setting["length"]), value))
     return {model: sorted(points) for model, points in found.items()}
 
@@ -212,7 +213,7 @@ def _shown(name: str, value: float | None, row: Row) -> str:
 
 def _notes(rows: Sequence[Row]) -> tuple[str, ...]:
     notes = [
-        f"Batch {BATCH}, {TOKENS} token a step, slot encoder and layers (no tokenizer, no decoder); medians, each "
+        f"Batch {BATCH}, {TOKENS} token per step, slot encoder and layers (no tokenizer, no decoder); medians; each "
         "model and length in a process of its own; memory is the growth of the process.",
     ]
     for name in QUANTITIES:
@@ -229,7 +230,7 @@ def _notes(rows: Sequence[Row]) -> tuple[str, ...]:
         f"{model} {_late_over_early(row):.2f} at L = {row.setting['length']}" for model, row in longest.items()
     )
     if shown:
-        notes.append(f"One streamed step after L steps over one after {EARLY}, timed in turns: {shown}.")
+        notes.append(f"One streamed step after L steps over one after {EARLY}, timed alternately: {shown}.")
     for name in QUANTITIES:
         points = {model: dict(found) for model, found in _points(rows, name).items()}
         ours, theirs = points.get("slotssm", {}), points.get("slot-transformer", {})

@@ -1,4 +1,4 @@
-"""What every reproduction is: cells to measure, a table and figures to make of them."""
+"""Interface of experiments: the cells to measure, and the table and figures made from them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -13,14 +13,14 @@ from slotssm.experiments.reproductions.comparison import Row, Table
 
 @dataclass(frozen=True)
 class Choice:
-    """What of an experiment is wanted; what is empty is not restricted.
+    """Selected part of an experiment; empty fields do not restrict it.
 
     Attributes:
         scale: `cpu` or `paper`.
         models: names of models.
         seeds: seeds of weights and batches.
         lengths: sequence lengths L.
-        data: episode files to compare on in place of the experiment's own data.
+        data: episode files that replace the experiment's own data.
     """
 
     scale: str = "cpu"
@@ -35,9 +35,9 @@ class Scale:
     """One size of an experiment.
 
     Attributes:
-        preset: the run that its cells are made from.
-        seeds: of every model.
-        fewer_seeds: models that have only so many of them.
+        preset: preset that the runs of its cells are derived from.
+        seeds: seeds of every model.
+        fewer_seeds: number of seeds for models that use only the first few.
     """
 
     preset: str
@@ -50,25 +50,25 @@ class Scale:
 
 
 class Experiment(ABC):
-    """A comparison of models that the paper reports."""
+    """An experiment of the paper that compares models."""
 
     name: ClassVar[str]
     models: ClassVar[tuple[str, ...]]
     scales: ClassVar[Mapping[str, Scale]]
     takes_files: ClassVar[bool] = False
-    """Whether it can be run on other data than its own."""
+    """Whether it can be run on given episode files instead of its own data."""
 
     @abstractmethod
     def cells(self, choice: Choice) -> list[Cell]:
-        """What there is to measure, in the order in which it is done."""
+        """Cells to measure, in order."""
 
     @abstractmethod
     def lengths(self, scale: str) -> list[int]:
-        """Sequence lengths that a scale has; empty if that is not what varies."""
+        """Sequence lengths of a scale; empty if the experiment does not vary them."""
 
     @abstractmethod
     def rows(self, records: Sequence[Record]) -> list[Row]:
-        """Cells averaged over seeds."""
+        """Rows of the table: cells averaged over seeds."""
 
     @abstractmethod
     def table(self, rows: Sequence[Row], choice: Choice) -> Table:
@@ -76,10 +76,10 @@ class Experiment(ABC):
 
     @abstractmethod
     def draw(self, rows: Sequence[Row], folder: Path) -> list[Path]:
-        """The comparison as figures, written into `folder`."""
+        """Draw the comparison; returns the files written to `folder`."""
 
     def check(self, choice: Choice) -> None:
-        """Refuse what the experiment does not have.
+        """Refuse a selection that the experiment does not have.
 
         Raises:
             InputError: unknown scale, model or length, or a seed out of range.
@@ -93,10 +93,10 @@ class Experiment(ABC):
             if not 0 <= seed < 2**32:
                 raise InputError(f"`seeds` {seed} must be between 0 and 2^32 - 1")
         if choice.data and not self.takes_files:
-            raise InputError(f"`data`: {self.name} makes its own data and cannot be run on a file")
+            raise InputError(f"`data`: {self.name} makes its own data and cannot be run on other files")
         known = self.lengths(choice.scale)
         if choice.lengths and not known:
-            raise InputError(f"`lengths`: {self.name} has no sequence lengths to choose from")
+            raise InputError(f"`lengths`: {self.name} does not vary the sequence length")
         for length in choice.lengths:
             if length not in known:
                 raise InputError(

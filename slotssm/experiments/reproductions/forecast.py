@@ -1,4 +1,4 @@
-"""What a reproduction will cost: measured on this machine in a few steps, then scaled up."""
+"""Forecast of the cost of a reproduction: a few steps are timed on this machine and extrapolated."""
 
 import tempfile
 import time
@@ -19,20 +19,20 @@ from slotssm.training.run import RunDirectory
 SAMPLE_EPISODES = 4
 """Episodes of the trial batch and of the trial data set."""
 BYTES_A_PARAMETER = 3 * 4 * 3
-"""Weights and two moments in float32, in the kept checkpoints and one that is being written."""
+"""Disk space per parameter: weights and two Adam moments in float32, in three checkpoints (one being written)."""
 
 
 @dataclass(frozen=True)
 class CellForecast:
-    """What one cell will cost.
+    """Expected cost of one cell.
 
     Attributes:
-        name: of the cell.
+        name: name of the cell.
         done: whether it is recorded already.
         num_steps: optimiser steps.
-        parameters: of the task.
-        seconds: of training, on this machine with nothing else on it.
-        disk_bytes: of its checkpoints.
+        parameters: number of parameters of the task.
+        seconds: training time on this machine when it is otherwise idle.
+        disk_bytes: size of the checkpoints.
     """
 
     name: str
@@ -45,11 +45,11 @@ class CellForecast:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a reproduction will cost.
+    """Expected cost of a reproduction.
 
     Attributes:
-        cells: each cell.
-        data_bytes: of the data sets that are not there yet.
+        cells: cost of each cell.
+        data_bytes: size of the data sets that have yet to be generated.
     """
 
     cells: list[CellForecast]
@@ -57,12 +57,12 @@ class Forecast:
 
     @property
     def seconds(self) -> float:
-        """Of all cells that are not done."""
+        """Training time of all cells that are not done."""
         return sum(cell.seconds for cell in self.cells if not cell.done)
 
     @property
     def disk_bytes(self) -> int:
-        """Of data and checkpoints together."""
+        """Size of data and checkpoints that have yet to be written."""
         return self.data_bytes + sum(cell.disk_bytes for cell in self.cells if not cell.done)
 
     def document(self) -> dict[str, Any]:
@@ -74,17 +74,17 @@ class Forecast:
 def forecast(
     cells: Sequence[Cell], folder: Path, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Forecast:
-    """Measure a small batch of every kind of cell and scale it to the whole.
+    """Time a small batch of every kind of cell and extrapolate.
 
     Args:
-        cells: what would be run.
-        folder: of the reproduction.
-        on_progress: told of cells looked at and in all.
+        cells: cells that would be run.
+        folder: folder of the reproduction.
+        on_progress: called with the numbers of cells examined and in total.
     """
     known: dict[str, tuple[float, int]] = {}
     data: dict[Path, int] = {}
     found = []
-    every = _with_starts(cells, folder)
+    every = _with_prerequisites(cells, folder)
     with tempfile.TemporaryDirectory() as place:
         for index, cell in enumerate(every):
             on_progress(index, len(every))
@@ -108,8 +108,8 @@ def forecast(
     return Forecast(found, sum(size for path, size in data.items() if not path.exists()))
 
 
-def _with_starts(cells: Sequence[Cell], folder: Path) -> list[Cell]:
-    """The cells, and before each those that it starts from and that are not trained yet."""
+def _with_prerequisites(cells: Sequence[Cell], folder: Path) -> list[Cell]:
+    """The cells, each preceded by the untrained cells that it starts from."""
     found: dict[str, Cell] = {}
     for cell in cells:
         starts: list[Cell] = []
@@ -125,7 +125,7 @@ def _with_starts(cells: Sequence[Cell], folder: Path) -> list[Cell]:
 
 
 def _measure(config: RunConfig, place: Path, data: dict[Path, int], folder: Path) -> tuple[float, int]:
-    """Seconds of training, and parameters; notes the size of the data set."""
+    """Seconds of training, and number of parameters; adds the size of the data set to `data`."""
     path = own_data_path(config, folder / "data")
     if not isinstance(config.data, FileData):
         trial = config.data.replace(num_train=SAMPLE_EPISODES, num_val=0, num_test=0)
@@ -146,7 +146,7 @@ def _measure(config: RunConfig, place: Path, data: dict[Path, int], folder: Path
 
 def _seconds_a_step(task: Task, loader: Loader) -> float:
     best = float("inf")
-    for attempt in range(2):  # the first also warms up
+    for attempt in range(2):  # the first is a warm-up
         began = time.perf_counter()
         loss, _ = task(loader.batch(attempt))
         loss.backward()

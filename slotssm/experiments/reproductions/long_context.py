@@ -1,4 +1,4 @@
-"""Long-context reasoning (paper, section 7.2): who remembers which colour each ball got, after how many steps?"""
+"""Long-context reasoning (paper, section 7.2): which models remember the colours of the balls over how many steps?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,16 +21,16 @@ METRICS = ("mse", "color-accuracy", "position-iou", "white-floor")
 
 @dataclass(frozen=True)
 class Series:
-    """Settings that differ in their patches alone.
+    """Settings that differ only in the number of patches.
 
     Attributes:
         rule: `earliest` or `frequent`.
         num_frames: T.
-        balls: in every episode.
-        patches: P of each setting, ascending; so L = (T - 1) P².
-        chain_steps: optimiser steps of each setting, which starts from the weights of the one before; empty trains
-            every setting afresh, as the preset says.
-        num_seeds: at most so many seeds of each model.
+        balls: number of balls in every episode.
+        patches: patches per side P of each setting, ascending; L = (T - 1) P².
+        chain_steps: optimiser steps of each setting, where each starts from the weights of the previous one; empty
+            trains every setting from random weights, with the steps of the preset.
+        num_seeds: largest number of seeds of each model.
     """
 
     rule: str
@@ -41,7 +41,7 @@ class Series:
     num_seeds: int = 3
 
     def length(self, patches: int) -> int:
-        """L with so many patches per side."""
+        """Sequence length L with this number of patches per side."""
         return (self.num_frames - 1) * patches**2
 
 
@@ -60,12 +60,12 @@ SERIES = MappingProxyType(
         "tiny": (Series("earliest", 6, 2, (1, 2), chain_steps=(60, 30)), Series("earliest", 6, 1, (2,))),
     }
 )
-"""The paper's nine settings; on a CPU three lengths with three balls, and fewer and more balls up to L = 80, there for
-half as many steps."""
+"""`paper`: the paper's nine settings. `cpu`: three lengths with three balls, and two and four balls up to L = 80, where
+L = 80 has half as many steps."""
 
 
 class LongContext(Experiment):
-    """Blinking Color Balls over the sequence length L, and on a CPU over the number of balls."""
+    """Blinking Color Balls over the sequence length L, and at the CPU scale also over the number of balls."""
 
     name = "long-context"
     models = SEQUENCE_MODELS
@@ -78,7 +78,7 @@ class LongContext(Experiment):
     )
 
     def cells(self, choice: Choice) -> list[Cell]:
-        """One cell for every setting, model and seed; a chain's lengths follow one another."""
+        """One cell for every setting, model and seed; the lengths of a chain are in order."""
         scale = self.scales[choice.scale]
         found: list[Cell] = []
         for series in SERIES[choice.scale]:
@@ -89,7 +89,7 @@ class LongContext(Experiment):
         return found
 
     def lengths(self, scale: str) -> list[int]:
-        """Sequence lengths that a scale has."""
+        """Sequence lengths of a scale."""
         return sorted({series.length(patches) for series in SERIES[scale] for patches in series.patches})
 
     def _chain(self, preset_name: str, series: Series, model: str, seed: int) -> list[TrainingCell]:
@@ -108,16 +108,16 @@ class LongContext(Experiment):
         return chain
 
     def rows(self, records: Sequence[Record]) -> list[Row]:
-        """Models in every setting, with the paper's figure for the same rule and length."""
+        """Models in every setting, with the paper's value for the same rule and length."""
         return sorted(compare(records, METRICS, _paper), key=_order)
 
     def table(self, rows: Sequence[Row], choice: Choice) -> Table:
-        """Squared error, its ratio to the white-ball floor, colours, positions, and the paper's."""
+        """Squared error, its ratio to the all-white baseline, colour accuracy, position IoU, and the paper's values."""
         lines: list[tuple[str, ...]] = []
         for row in rows:
-            mse, floor = row.metrics["mse"], row.metrics["white-floor"].mean
+            mse, all_white = row.metrics["mse"], row.metrics["white-floor"].mean
             setting = row.setting
-            paper_floor = paper_numbers.LONG_CONTEXT_FLOORS.get(int(setting["num_frames"]))
+            paper_all_white = paper_numbers.LONG_CONTEXT_ALL_WHITE_ERRORS.get(int(setting["num_frames"]))
             lines.append(
                 (
                     str(setting["rule"]),
@@ -126,12 +126,12 @@ class LongContext(Experiment):
                     row.model,
                     f"{row.parameters:,}" if row.parameters else "–",
                     str(mse),
-                    f"{mse.mean / floor:.2f}" if mse.mean is not None and floor else "–",
+                    f"{mse.mean / all_white:.2f}" if mse.mean is not None and all_white else "–",
                     str(row.metrics["color-accuracy"]),
                     str(row.metrics["position-iou"]),
                     f"{len(mse.values)}" + (f" ({len(row.failed)} failed)" if row.failed else ""),
                     f"{row.paper:.4f}" if isinstance(row.paper, float) else (row.paper or "–"),
-                    f"{row.paper / paper_floor:.2f}" if isinstance(row.paper, float) and paper_floor else "–",
+                    f"{row.paper / paper_all_white:.2f}" if isinstance(row.paper, float) and paper_all_white else "–",
                 )
             )
         columns = (
@@ -146,30 +146,30 @@ class LongContext(Experiment):
         for rule, num_frames, balls in dict.fromkeys(
             (row.setting["rule"], row.setting["num_frames"], row.setting["balls"]) for row in rows
         ):
-            part = [row for row in rows if _is(row, rule=rule, num_frames=num_frames, balls=balls)]
+            part = [row for row in rows if _has_setting(row, rule=rule, num_frames=num_frames, balls=balls)]
             if len({row.setting["length"] for row in part}) > 1:
                 path = folder / f"{rule}-T{num_frames}-b{balls}-over-length.png"
                 title = f"{rule} colour, T = {num_frames}, {balls} balls"
-                _bars(part, "length", "sequence length L", title, path)
+                _write_bars(part, "length", "sequence length L", title, path)
                 drawn.append(path)
         for rule, length in dict.fromkeys((row.setting["rule"], row.setting["length"]) for row in rows):
-            part = [row for row in rows if _is(row, rule=rule, length=length)]
+            part = [row for row in rows if _has_setting(row, rule=rule, length=length)]
             if len({row.setting["balls"] for row in part}) > 1:
                 path = folder / f"{rule}-L{length}-over-balls.png"
-                _bars(part, "balls", "balls", f"{rule} colour, L = {length}", path)
+                _write_bars(part, "balls", "balls", f"{rule} colour, L = {length}", path)
                 drawn.append(path)
         return drawn
 
 
 def _configured(base: RunConfig, series: Series, index: int, model: str, seed: int) -> RunConfig:
-    """The run of one cell; settings that differ in their patches alone share a data set."""
+    """The run of one cell; settings that differ only in the number of patches share a data set."""
     changes: dict[str, Any] = {
         "seed": seed,
         "data": {"recipe": {"rule": series.rule, "num_frames": series.num_frames, "num_balls": series.balls}},
         "task": {"patches_per_side": series.patches[index]},
     }
     if series.chain_steps:
-        # the chain is the curriculum
+        # the chain of cells replaces the preset's curriculum
         changes["task"]["curriculum"] = ()
         changes["train"] = {"num_steps": series.chain_steps[index]}
     return override(with_model(base, model), changes, "long-context")
@@ -186,11 +186,11 @@ def _order(row: Row) -> tuple[str, int, int, int, int]:
     )
 
 
-def _is(row: Row, **setting: int | str) -> bool:
+def _has_setting(row: Row, **setting: int | str) -> bool:
     return all(row.setting[name] == value for name, value in setting.items())
 
 
-def _bars(rows: Sequence[Row], key: str, label: str, title: str, path: Path) -> None:
+def _write_bars(rows: Sequence[Row], key: str, label: str, title: str, path: Path) -> None:
     bars = [
         Bar(
             group=str(row.setting[key]),
@@ -198,16 +198,16 @@ def _bars(rows: Sequence[Row], key: str, label: str, title: str, path: Path) -> 
             value=row.metrics["mse"].mean,
             error=row.metrics["mse"].error,
             points=tuple(row.metrics["mse"].values.values()),
-            floor=row.metrics["white-floor"].mean,
+            baseline=row.metrics["white-floor"].mean,
             missing=_missing(row),
         )
         for row in rows
     ]
-    write_bars(bars, path, title, label, "mean squared error", "every ball white")
+    write_bars(bars, path, title, label, "mean squared error", "all white")
 
 
 def _missing(row: Row) -> str:
-    """Why a row has no value, as the paper writes it."""
+    """Why a row has no value, in the paper's abbreviations."""
     if not row.failed:
         return ""
     return "OOM" if all("memory" in reason for reason in row.failed.values()) else "NC"
@@ -221,8 +221,8 @@ def _notes(rows: Sequence[Row]) -> tuple[str, ...]:
     notes = [
         "MSE: mean squared error of the argmax rendering, RGB in [0, 1], on the test split; mean ± standard deviation "
         "over seeds (ddof = 1), or with one seed the 95 % bootstrap interval over episodes.",
-        "floor: perfect positions with every ball white, on the very file; above it nothing of the colours is "
-        "remembered.",
+        "floor: error of the all-white baseline (every ball at its true position, in white) on the same test split; "
+        "only a model below it has remembered colours.",
         f"paper: read off figure 6, ± {paper_numbers.LONG_CONTEXT_ERROR}; 64 px, four balls, its own data and "
         "training, one seed; "
         "NC not converged, OOM out of memory.",

@@ -1,4 +1,4 @@
-"""Baselines of the size of a SlotSSM or an OC-SlotSSM: the same widths, depths, encoder and decoder."""
+"""Baselines matched in size to a SlotSSM or an OC-SlotSSM, with the same widths, depths, encoder and decoder."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -22,30 +22,34 @@ SEQUENCE_MODELS = (
     "slot-rnn",
     "rim",
 )
-"""Models with a slot encoder, which the paper's sequence experiments compare."""
+"""Models with a slot encoder, which are compared in the paper's sequence experiments."""
 OBJECT_MODELS = ("oc-slotssm", "savi")
-"""Models whose slots compete for the tokens, which the paper's object-centric experiments compare."""
+"""Models whose slots compete for tokens, which are compared in the paper's object-centric experiments."""
 TOLERANCE = 0.1
-"""Models that are compared differ in size by no more than this share."""
+"""Largest relative difference in size between models that are compared."""
 _UNIT = 8
 """Hidden widths of MLPs are multiples of this."""
 
 
 def with_model(run: RunConfig, name: str) -> RunConfig:
-    """A run of SlotSSM or OC-SlotSSM with another model of the same size."""
+    """Replace the SlotSSM or OC-SlotSSM of a run by another model of the same size."""
     return run.replace(model=matched(run.model, name))
 
 
 def matched(reference: ModelConfig, name: str) -> ModelConfig:
-    """The model of that name with as many parameters as the reference, as nearly as the layers' MLPs allow.
+    """Configuration of a model with about as many parameters as the reference.
 
-    Width, slots, depth, heads, dropout and encoder are the reference's, the time mixer too where there is one; the
-    MLPs of the layers are made wider or narrower until the sizes agree. Three exceptions: models of one slot have
-    the same weights as with several, and so a smaller state; RIM has one layer, and weights of its own in every
-    unit, which makes it larger, as in the paper; SAVi has one block in its predictor, whatever the depth.
+    Width, slots, depth, heads, dropout, encoder and (where there is one) time mixer are those of the reference; the
+    MLPs of the layers are widened or narrowed until the sizes agree. Three exceptions: single-state models have the
+    same number of parameters but one slot, and so a smaller state; RIM has one layer, and separate weights in every
+    unit, which makes it larger, as in the paper; SAVi has one block in its predictor, regardless of depth.
+
+    Args:
+        reference: configuration of a SlotSSM or an OC-SlotSSM.
+        name: kind of the model to configure.
 
     Raises:
-        InputError: the reference is not what the model is compared with, or MLPs of no width give the size.
+        InputError: the model is not compared with the reference, or no MLP width gives the size.
     """
     compared = next((names for names in (SEQUENCE_MODELS, OBJECT_MODELS) if reference.kind == names[0]), None)
     if compared is None or name not in compared:
@@ -75,7 +79,7 @@ def matched(reference: ModelConfig, name: str) -> ModelConfig:
 
 
 def configs_of(rows: Sequence[Row]) -> dict[str, ModelConfig]:
-    """Configurations of the models in a table, from the records that it was made from."""
+    """Configurations of the models in a table, by name, from its records."""
     found: dict[str, ModelConfig] = {}
     for row in rows:
         document = row.records[0]["config"]["model"]
@@ -86,12 +90,12 @@ def configs_of(rows: Sequence[Row]) -> dict[str, ModelConfig]:
 
 
 def sizes_note(configs: Mapping[str, ModelConfig]) -> str:
-    """What to know of the sizes of models in a table: shares of parameters that cannot have any effect.
+    """Note on model sizes: shares of parameters that cannot have any effect; empty if there are none.
 
-    Queries and keys of attention among one slot have none, since a softmax over one key is 1.
+    Queries and keys of attention over a single slot have no effect, since a softmax over one key is 1.
 
     Args:
-        configs: names of models to their configurations.
+        configs: configurations by name of the model.
     """
     unused = {name: 1 - count_used_parameters(config) / count_parameters(config) for name, config in configs.items()}
     shown = ", ".join(f"{name} {share:.0%}" for name, share in unused.items() if share >= 0.01)
@@ -100,14 +104,14 @@ def sizes_note(configs: Mapping[str, ModelConfig]) -> str:
 
 @cache
 def count_used_parameters(config: ModelConfig) -> int:
-    """Parameters of a model that can have an effect."""
+    """Number of parameters that can have an effect."""
     with torch.device("meta"):
         return build_model(config).count_used_parameters()
 
 
 @cache
 def count_parameters(config: ModelConfig) -> int:
-    """Parameters of a model, without making its weights."""
+    """Number of parameters, without allocating weights."""
     with torch.device("meta"):
         model: nn.Module = build_model(config)
     return sum(parameter.numel() for parameter in model.parameters())

@@ -1,4 +1,4 @@
-"""Object-centric learning (paper, section 7.3): OC-SlotSSM beside SAVi, by what their slots own and know."""
+"""Object-centric learning (paper, section 7.3): OC-SlotSSM and SAVi compared by segmentation and property probes."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from slotssm.experiments.reproductions.matched import OBJECT_MODELS, with_model
 from slotssm.plotting import Bar, write_bars
 
 SCORED = ("fg-ari", "miou", "mse", "probe", "slots-used", "mask-entropy", "identity-switches")
-"""What is computed on the test split."""
+"""Metrics that are computed on the test split."""
 SHOWN: Mapping[str, str] = MappingProxyType(
     {
         "fg-ari": "FG-ARI",
@@ -32,7 +32,7 @@ SHOWN: Mapping[str, str] = MappingProxyType(
         "identity-switches": "switches a video",
     }
 )
-"""Values of a record that the table shows, with their names there."""
+"""Results that the table shows, with their row headings."""
 DRAWN = {"fg-ari": "FG-ARI of whole videos", "miou": "mIoU of whole videos"}
 """Metrics that have a figure, with the label of its axis."""
 DATA: Mapping[str, Mapping[str, str]] = MappingProxyType(
@@ -42,11 +42,11 @@ DATA: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "tiny": {"tiny": "tiny-oc"},
     }
 )
-"""Scales to names of data sets and the presets that are trained on them."""
+"""Data sets of each scale, with the preset that is trained on each."""
 
 
 class ObjectCentric(Experiment):
-    """Segmentation without labels, and probes of the slots, on data of growing difficulty."""
+    """Unsupervised segmentation and property probes on data of increasing difficulty."""
 
     name = "object-centric"
     models = OBJECT_MODELS
@@ -74,15 +74,15 @@ class ObjectCentric(Experiment):
         ]
 
     def lengths(self, scale: str) -> list[int]:
-        """Nothing to choose from."""
+        """No sequence lengths."""
         return []
 
     def rows(self, records: Sequence[Record]) -> list[Row]:
-        """Models on every data set; the paper's data are others, and are only quoted in the notes."""
+        """Models on every data set; the paper's values are on other data and quoted in the notes only."""
         return compare(records, tuple(SHOWN))
 
     def table(self, rows: Sequence[Row], choice: Choice) -> Table:
-        """Segmentation, probes, and what the slots do: a column for every model on every data set."""
+        """Segmentation, probes and slot diagnostics, with a column for every model and data set."""
         lines = [
             ("parameters", *(f"{row.parameters:,}" if row.parameters else "–" for row in rows)),
             *((heading, *(str(row.metrics[name]) for row in rows)) for name, heading in SHOWN.items()),
@@ -112,7 +112,7 @@ class ObjectCentric(Experiment):
 
 
 def _bases(choice: Choice) -> dict[str, RunConfig]:
-    """Names of data sets to runs: the scale's own, or its first preset on each of the chosen files."""
+    """Runs by name of the data set: those of the scale, or its first preset on each given file."""
     presets = DATA[choice.scale]
     if not choice.data:
         return {data: preset(name) for data, name in presets.items()}
@@ -121,7 +121,7 @@ def _bases(choice: Choice) -> dict[str, RunConfig]:
 
 
 def _word(text: str) -> str:
-    """A name for a run: what it may not hold becomes a dash."""
+    """A valid name of a run; characters that are not allowed become dashes."""
     return re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip("._-") or "data"
 
 
@@ -140,7 +140,7 @@ def _paper_note() -> str:
     )
     return (
         f"paper: FG-ARI / mIoU on {quoted} (± {paper_numbers.OBJECT_CENTRIC_ERROR}); rendered videos of 128 px, its "
-        "own training, one seed. The data here are others: compare the order, not the numbers."
+        "own training, one seed. The data here is different: compare the order, not the numbers."
     )
 
 
@@ -149,7 +149,7 @@ _NOTES = (
     "with one seed the 95 % bootstrap interval over episodes.",
     "Probes: linear, on frozen slots matched to objects by mask IoU, fitted and scored in folds of whole test videos; "
     "their baselines and coverage are in the cells' records.",
-    "slots used: slots that own a pixel a frame or more, mean over videos; mask entropy: 0 where one slot owns a "
-    "pixel, 1 where all share it; switches: how often objects change their slots in a video.",
+    "slots used: slots that own at least one pixel per frame, mean over videos; mask entropy: 0 if one slot owns a "
+    "pixel, 1 if all share it equally; switches: how often objects change slots in a video.",
     _paper_note(),
 )

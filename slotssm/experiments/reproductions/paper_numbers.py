@@ -1,13 +1,13 @@
-"""What the paper reports, read off its published figures: arXiv 2406.12272, sections 7.1 to 7.3.
+"""Results of the paper (arXiv 2406.12272, sections 7.1 to 7.3), read off its figures.
 
-Its bars and curves carry no numbers, so these were measured in the figures, with the error given. NC: not converged;
-OOM: out of memory (as printed in the paper).
+The bars and curves are not labelled with numbers, so these were measured in the figures, with the stated error. NC: not
+converged; OOM: out of memory (as printed in the paper).
 """
 
 LONG_CONTEXT_ERROR = 0.0002
 """Reading error of a bar's height."""
-LONG_CONTEXT_FLOORS = {6: 0.0353, 11: 0.0436}
-"""Number of frames T to the squared error of perfect positions with every ball white, at the paper's geometry."""
+LONG_CONTEXT_ALL_WHITE_ERRORS = {6: 0.0353, 11: 0.0436}
+"""Squared error of the all-white baseline at the paper's geometry, by number of frames T."""
 _LONG_CONTEXT_MODELS = ("slotssm", "slot-transformer", "single-state-ssm", "slot-rnn", "rim")
 _LONG_CONTEXT_ROWS: dict[tuple[str, int], tuple[float | str, ...]] = {
     ("earliest", 80): (0.0096, 0.0099, 0.0154, 0.0133, 0.0438),
@@ -25,7 +25,7 @@ LONG_CONTEXT = {
     for (rule, length), row in _LONG_CONTEXT_ROWS.items()
     for model, value in zip(_LONG_CONTEXT_MODELS, row, strict=True)
 }
-"""(rule, L, model) to the mean squared error of the rendering (figure 6)."""
+"""Mean squared error of the rendering by (rule, L, model) (figure 6)."""
 
 VIDEO_PREDICTION_STEPS = (15, 20, 25, 29)
 """Frames of the roll-out, counted from the first context frame, at which figure 4 was read."""
@@ -37,7 +37,7 @@ VIDEO_PREDICTION = {
     "single-state-ssm": (0.64, 2.03, 2.85, 3.12),
     "transformer": (0.73, 2.08, 2.44, 2.68),
 }
-"""Model to its error at those frames (figure 4). The unit of that axis is unknown: compare order and ratios."""
+"""Error of each model at those frames (figure 4). The unit of that axis is unknown: compare order and ratios."""
 
 OBJECT_CENTRIC_ERROR = 0.002
 """Reading error of a bar's height."""
@@ -45,4 +45,4 @@ OBJECT_CENTRIC = {
     "MOVi-A": {"oc-slotssm": (0.684, 0.546), "savi": (0.639, 0.433)},
     "MOVi-B": {"oc-slotssm": (0.440, 0.405), "savi": (0.412, 0.370)},
 }
-"""Data set and model to FG-ARI and mIoU (figure 7)."""
+"""FG-ARI and mIoU by data set and model (figure 7)."""

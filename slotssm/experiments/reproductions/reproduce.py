@@ -1,4 +1,4 @@
-"""Reproductions by name: run the cells that are missing, then write the table, the figures and what they rest on."""
+"""Run a reproduction: measure missing cells, then write the table, the figures and their provenance."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ import numpy as np
 
 from slotssm import __version__
 from slotssm.errors import BusyError, InputError, Interrupted
-from slotssm.experiments.reproductions.cells import Cell, Listener, Record, picture_path, read_record, run_cell
+from slotssm.experiments.reproductions.cells import Cell, ProgressCallbacks, Record, picture_path, read_record, run_cell
 from slotssm.experiments.reproductions.comparison import Row, Table
 from slotssm.experiments.reproductions.efficiency import Efficiency
 from slotssm.experiments.reproductions.experiment import Choice, Experiment
@@ -23,20 +23,20 @@ from slotssm.plotting import label_rows, read_picture, write_animation
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment for experiment in (LongContext(), VideoPrediction(), ObjectCentric(), Efficiency())
 }
-"""Names to experiments."""
+"""Experiments by name."""
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What a call of `reproduce` made or found.
+    """Result of `reproduce`.
 
     Attributes:
-        folder: where everything lies.
+        folder: folder of the reproduction.
         table: the comparison.
-        rows: its rows, with every seed's values.
-        files: what was written: table.txt, table.csv, result.json and figures.
-        num_done: cells that are recorded.
-        missing: cells that are not, by name; others may be at work on them.
+        rows: rows of the table, with the values of every seed.
+        files: files written: table.txt, table.csv, result.json and figures.
+        num_done: number of recorded cells.
+        missing: names of cells that are not recorded; other processes may be measuring them.
     """
 
     folder: Path
@@ -59,7 +59,7 @@ class Reproduction:
 
 
 def experiment_of(name: str, choice: Choice) -> Experiment:
-    """The experiment of that name, which must have what is chosen of it."""
+    """The experiment of that name, after checking the selection."""
     if name not in EXPERIMENTS:
         raise InputError(f"experiment {name} is unknown; there are {', '.join(EXPERIMENTS)}")
     EXPERIMENTS[name].check(choice)
@@ -67,12 +67,12 @@ def experiment_of(name: str, choice: Choice) -> Experiment:
 
 
 def default_folder(name: str, choice: Choice) -> Path:
-    """Where a reproduction goes unless somebody says otherwise."""
+    """Default folder of a reproduction."""
     return Path("reproductions") / f"{name}-{choice.scale}"
 
 
 def chosen_cells(experiment: Experiment, choice: Choice, names: Sequence[str]) -> list[Cell]:
-    """The cells to run: those of the choice, or of it only the named ones."""
+    """The cells to run: all that are selected, or only the named ones among them."""
     cells = experiment.cells(choice)
     known = {cell.name: cell for cell in cells}
     for name in names:
@@ -87,21 +87,21 @@ def reproduce(
     folder: Path,
     cells: Sequence[Cell],
     device: str = "auto",
-    listen: Callable[[int, int, Cell], Listener] = lambda index, total, cell: Listener(),
+    callbacks_for: Callable[[int, int, Cell], ProgressCallbacks] = lambda index, total, cell: ProgressCallbacks(),
     on_note: Callable[[str], None] = lambda text: None,
     retry_failed: bool = False,
 ) -> Reproduction:
-    """Run cells that are not recorded yet, then compare all that are.
+    """Run cells that are not recorded yet, then compare all recorded cells.
 
     Args:
-        experiment: which one.
-        choice: what of it is compared.
-        folder: where cells, table and figures lie.
-        cells: what to run now.
+        experiment: the experiment.
+        choice: selected part of the experiment.
+        folder: folder for cells, table and figures.
+        cells: cells to run now.
         device: `auto`, `cpu`, ...
-        listen: makes the listener of a cell from its index, the number of cells, and the cell.
-        on_note: told what a person should know.
-        retry_failed: run again what is recorded as failed, such as what did not fit beside another process.
+        callbacks_for: returns the progress callbacks of a cell, given its index, the number of cells, and the cell.
+        on_note: called with messages for the user.
+        retry_failed: run failed cells again, for example those that ran out of memory.
 
     Raises:
         Interrupted: a signal arrived; the same call continues.
@@ -114,9 +114,9 @@ def reproduce(
             if done is not None and not (retry_failed and done["failed"]):
                 continue
             try:
-                record = run_cell(cell, folder, device, listen(index, len(cells), cell), retry_failed)
+                record = run_cell(cell, folder, device, callbacks_for(index, len(cells), cell), retry_failed)
             except BusyError:
-                on_note(f"{cell.name}: another process is at work on it; going on with the next")
+                on_note(f"{cell.name}: another process is measuring it; continuing with the next")
                 continue
             if record["failed"]:
                 on_note(f"{cell.name}: {record['failed']}")
@@ -137,7 +137,7 @@ def compile_result(experiment: Experiment, choice: Choice, folder: Path) -> Repr
         files = [folder / "table.txt", folder / "table.csv", folder / "result.json"]
         write_text(files[0], table.text())
         write_text(files[1], table.csv())
-        files += experiment.draw(rows, folder / "figures") + _draw_strips(cells, folder)
+        files += experiment.draw(rows, folder / "figures") + _draw_example_pictures(cells, folder)
         result = {
             "experiment": experiment.name,
             "scale": choice.scale,
@@ -156,8 +156,8 @@ def _provenance(record: Record) -> dict[str, Any]:
     return {name: record[name] for name in names if name in record}
 
 
-def _draw_strips(cells: Sequence[Cell], folder: Path) -> list[Path]:
-    """What every model (its first seed) makes of the same test episodes, one figure for each setting."""
+def _draw_example_pictures(cells: Sequence[Cell], folder: Path) -> list[Path]:
+    """Example predictions of every model (its first seed) for the same test episodes, one figure per setting."""
     drawn: list[Path] = []
     for setting in dict.fromkeys(tuple(cell.setting.items()) for cell in cells):
         first: dict[str, Path] = {}

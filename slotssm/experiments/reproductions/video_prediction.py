@@ -1,4 +1,4 @@
-"""Video prediction (paper, section 7.1): bouncing balls, 10 frames given, the rest rolled out."""
+"""Video prediction (paper, section 7.1): bouncing balls, roll-outs from 10 context frames."""
 
 import statistics
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from slotssm.plotting import Curve, write_lines
 
 METRICS = ("mse", "psnr", "ssim")
 BASELINES = {"repeat_last_frame": "repeat the last frame", "mean_frame": "mean of the context"}
-"""Details of `mse` that the evaluation gives for every roll-out."""
+"""Baselines among the details of `mse`, with their labels."""
 ORDER = ("slotssm", "slot-transformer", "split-ssm", "single-state-ssm", "transformer", "slot-rnn", "rim")
 
 
@@ -46,11 +46,11 @@ class VideoPrediction(Experiment):
         ]
 
     def lengths(self, scale: str) -> list[int]:
-        """Nothing to choose from."""
+        """No sequence lengths."""
         return []
 
     def rows(self, records: Sequence[Record]) -> list[Row]:
-        """Models; the paper's figure is that of frame 20."""
+        """One row per model; the paper's value is its error at frame 20."""
         where = paper_numbers.VIDEO_PREDICTION_STEPS.index(20)
         return compare(
             records,
@@ -61,7 +61,7 @@ class VideoPrediction(Experiment):
         )
 
     def table(self, rows: Sequence[Row], choice: Choice) -> Table:
-        """Errors over the whole roll-out and at the frames where the paper's were read."""
+        """Errors over the whole roll-out, and at the frames where the paper's figure was read."""
         ours = next((row for row in rows if row.model == "slotssm"), None)
         paper_ours = paper_numbers.VIDEO_PREDICTION["slotssm"][1]
         lines: list[tuple[str, ...]] = []
@@ -132,7 +132,7 @@ _NOTES = (
 
 
 def mean_curve(row: Row) -> tuple[float, ...]:
-    """Error of every roll-out step, mean over seeds; empty if no seed gave one."""
+    """Error of every roll-out step, mean over seeds; empty if there is none."""
     steps = [_per_step(record) for record in row.records if _per_step(record)]
     return tuple(statistics.fmean(column) for column in zip(*steps, strict=True))
 

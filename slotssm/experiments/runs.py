@@ -1,4 +1,4 @@
-"""Train a run, evaluate it, draw it: the steps that commands, the demo and reproductions share."""
+"""Start, resume, load and evaluate runs: the operations shared by the command line, the demo and reproductions."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from slotssm.training.trainer import StepReport, Trainer
 
 
 def refuse_used(run: RunDirectory, force: bool) -> None:
-    """Refuse a folder that holds something else, and without `force` one that holds a run."""
+    """Refuse a folder that holds anything other than a run, and without `force` one that holds a run."""
     if run.path.exists() and not run.path.is_dir():
         raise InputError(f"{run.path} is a file; choose a folder for `out`")
     if run.is_free():
@@ -39,19 +39,19 @@ def start_run(
     on_step: Callable[[StepReport], None],
     force: bool = False,
 ) -> dict[str, float]:
-    """Train a new run from its first step; with `force` in place of the run that is there.
+    """Train a new run; with `force` it replaces the run in the same directory.
 
     Returns:
         The last logged values.
     """
     refuse_used(run, force)
-    # the trainer checks configuration, data and device before anything is written or removed
+    # the trainer checks configuration, data and device before any file is written or removed
     trainer = Trainer(config, spec, data, run, device, on_step)
     trainer.load_initial_weights()
     fingerprint = known_content_hash(data)
     make_folder(run.path)
     with exclusive(run.lock):
-        refuse_used(run, force)  # again: another process may have trained it meanwhile
+        refuse_used(run, force)  # again, since another process may have trained it in the meantime
         run.clear()
         run.create(Description(config, spec), data, fingerprint, trainer.device)
         return trainer.train()
@@ -65,11 +65,11 @@ def resume_run(
     Args:
         run: run directory.
         device: `auto`, `cpu`, ...
-        on_step: told of every step.
-        data: where the data lies now, if it has moved; its content must be the same.
+        on_step: called with a report of every step.
+        data: new path of the episode file, if it has moved; its content must be the same.
 
     Returns:
-        The last logged values; empty if the run was complete.
+        The last logged values; empty if the run was complete already.
     """
     data = data or run.data()
     if not data.exists():
@@ -84,7 +84,7 @@ def resume_run(
 
 
 def load_run(run: RunDirectory, device: str = "cpu") -> tuple[Task, RunConfig, Path]:
-    """Task with the weights of the last checkpoint, configuration, and the checkpoint's folder."""
+    """The task with the weights of the last checkpoint, the configuration, and the folder of the checkpoint."""
     run.read()
     folder = latest(run.checkpoints)
     if folder is None:
@@ -102,10 +102,10 @@ def evaluate_run(
     device: str,
     on_progress: Callable[[int, int], None],
 ) -> Report:
-    """Score the last checkpoint of a run and keep the report in eval/<split>.json (eval/<split>-<data>.json).
+    """Score the last checkpoint of a run and save the report as eval/<split>.json (eval/<split>-<data>.json).
 
-    Results that the file has of the same checkpoint and data, under other conventions or of other metrics, stay there.
-    Where the run cannot be written, the scores are not kept, which a note says.
+    Earlier results of the same checkpoint and data, for other metrics or conventions, stay in the file. If the run
+    directory is not writable, the scores are not saved, and a warning is logged.
     """
     task, config, folder = load_run(run, device)
     own = run.data()
@@ -116,7 +116,7 @@ def evaluate_run(
     with EpisodeFile(path) as truth:
         check_fits(config, run.description().spec, truth)
         report = evaluate(TaskSource(task, options.mask_source), truth, split, names, options, on_progress=on_progress)
-    # scores on other data do not replace those on the run's own
+    # scores on other data do not replace those on the run's own data
     kept = run.evaluation(split if path.resolve() == own else f"{split}-{path.stem}")
     document = {**report.document(str(run.path)), "checkpoint": folder.name}
     document["results"] = document["results"] + _still_valid(kept, document, path)
@@ -124,18 +124,18 @@ def evaluate_run(
         make_folder(kept.parent)
         write_json(kept, document)
     except InputError as error:
-        logging.getLogger("slotssm").warning("the scores are not kept with the run: %s", error)
+        logging.getLogger("slotssm").warning("the scores are not saved with the run: %s", error)
     return report
 
 
 def _still_valid(kept: Path, document: dict[str, Any], data: Path) -> list[dict[str, Any]]:
-    """Results of an earlier report on the same weights and data that the new one does not have."""
+    """Results of an earlier report on the same checkpoint and data that the new report does not contain."""
     if not kept.exists() or kept.stat().st_mtime < data.stat().st_mtime:
         return []
     try:
         earlier = read_json(kept)
     except InputError:
-        # it is about to be replaced, and must not cost the new one
+        # a damaged report is replaced, and must not prevent the new one
         return []
     facts = earlier if isinstance(earlier, dict) else {}
     if any(facts.get(name) != document[name] for name in ("data", "split", "num_episodes", "checkpoint")):
@@ -148,12 +148,12 @@ def _still_valid(kept: Path, document: dict[str, Any], data: Path) -> list[dict[
 
 
 def check_fits(config: RunConfig, trained: DataSpec, truth: EpisodeFile) -> None:
-    """Refuse data that the model cannot read.
+    """Refuse data that the model of a run cannot process.
 
     Args:
-        config: of the run.
-        trained: what is known of the data that it was trained on.
-        truth: the other data.
+        config: configuration of the run.
+        trained: specification of the data that the run was trained on.
+        truth: the data to check.
     """
     spec = read_spec(truth)
     if (spec.height, spec.width) != (trained.height, trained.width):
@@ -176,13 +176,13 @@ def evaluate_predictions(
     options: ScoringOptions,
     on_progress: Callable[[int, int], None],
 ) -> Report:
-    """Score a predictions file against the truth."""
+    """Score predictions that do not come from a run, such as those of a file."""
     with EpisodeFile(data, needs_frames=False) as truth:
         return evaluate(source, truth, split, names, options, on_progress=on_progress)
 
 
 def describe_run(run: RunDirectory) -> dict[str, Any]:
-    """What a run is and how far it has come, as one JSON-ready document."""
+    """Configuration, provenance and progress of a run, as a JSON-ready document."""
     record, folder = run.read(), latest(run.checkpoints)
     lines = read_lines(run.metrics)
     newest = {split: next((x for x in reversed(lines) if x.get("split") == split), None) for split in ("train", "val")}

@@ -1,4 +1,4 @@
-"""A few predictions of a task beside the truth, small enough to keep with every result."""
+"""Example pictures: a few predictions of a task below the truth, small enough to store with every result."""
 
 import numpy as np
 
@@ -11,22 +11,27 @@ from slotssm.plotting.colors import object_colors
 from slotssm.tasks import Outputs, Task
 
 NUM_EPISODES = 8
-"""Episodes of a strip whose task predicts one frame."""
+"""Episodes in the picture of a task that predicts a single frame."""
 EVERY_STEPS = 2
-"""Steps between the frames of an episode that a strip shows, as in the paper's figure 4."""
+"""Stride between the frames of an episode that are shown, as in the paper's figure 4."""
 BORDER = 110
-"""Grey level of the line between two frames."""
+"""Grey level of the line between two frames, so that frames with a black background can be told apart."""
 
 
-def draw_strip(task: Task, truth: EpisodeFile, split: str) -> np.ndarray:
-    """The truth above what the task predicts: one frame of several episodes, or one episode's frames.
+def draw_example_picture(task: Task, truth: EpisodeFile, split: str) -> np.ndarray:
+    """The truth above the prediction: the predicted frame of several episodes, or the frames of one episode.
 
-    Of a roll-out every other frame is shown, of a reconstruction every other frame above its masks, in the colours of
-    the slots; true objects have the colour of the slot that is matched to them. What neither the data nor the task
-    give has no row.
+    Roll-outs and reconstructions show every other frame. Reconstructions also show masks in the colours of the slots;
+    true objects have the colour of the slot that is matched to them.
+
+    Args:
+        task: trained task.
+        truth: episode file.
+        split: split to draw from.
 
     Returns:
-        uint8 [rows H, n (W + 1), 3]: 2 rows; of tasks with masks up to 4; of those without any picture 1.
+        uint8 [R H, n (W + 1), 3] with R rows of n frames: 2 rows for predicted frames, up to 4 for tasks with masks,
+        1 (the truth) for tasks that predict neither.
     """
     first = TaskSource(task).run(truth, split, 0, 1)
     if "masks" in first:
@@ -49,7 +54,7 @@ def _pixels(outputs: Outputs) -> np.ndarray:
 
 
 def _segmentation_strip(outputs: Outputs, truth: EpisodeFile, split: str) -> np.ndarray:
-    """Frames and masks of the first episode, above reconstructions and what the slots own."""
+    """True frames and masks of the first episode, above reconstructions and predicted masks."""
     labels, num_slots = hard_masks(outputs["masks"][0]), outputs["masks"].shape[2]
     shown = [truth.read(split, "frames", 0)]
     if truth.has(split, "masks"):
@@ -62,6 +67,6 @@ def _segmentation_strip(outputs: Outputs, truth: EpisodeFile, split: str) -> np.
 
 
 def _row(frames: np.ndarray) -> np.ndarray:
-    """Frames side by side; a column of grey ends each, so that neighbours on black can be told apart."""
+    """Frames side by side, each with a grey line at its right edge."""
     bordered = np.pad(frames, ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=BORDER)
     return np.concatenate(list(bordered), axis=1)

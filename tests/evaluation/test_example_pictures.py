@@ -8,7 +8,7 @@ from own_task import own_task
 from truth_files import PALETTE, write_truth
 
 from slotssm.data.episodes import EpisodeFile
-from slotssm.evaluation.strips import draw_strip
+from slotssm.evaluation.example_pictures import draw_example_picture
 from slotssm.experiments.presets import preset
 from slotssm.metrics import hard_masks
 from slotssm.plotting import slot_colors
@@ -25,7 +25,7 @@ def strip_of(name, tmp_path, num_episodes):
     frames = PALETTE[generator.integers(0, 7, (num_episodes, FRAMES[name], SIZE, SIZE))]
     task = own_task(preset(name))
     with EpisodeFile(write_truth(tmp_path / f"{name}.h5", palette=True, frames=frames)) as truth:
-        strip = draw_strip(task, truth, "test")
+        strip = draw_example_picture(task, truth, "test")
     assert strip.dtype == np.uint8
     assert strip.shape[0] == 2 * SIZE
     return task.eval(), frames, *panels(strip, SIZE, SIZE)
@@ -63,7 +63,7 @@ def test_reconstruct_shows_every_other_frame_of_one_episode_and_its_masks(tmp_pa
     labels = hard_masks(prediction["masks"])
     masks = ((labels.astype(int) + 1) % 3 + 1).astype(np.uint8)
     with EpisodeFile(write_truth(tmp_path / "t.h5", frames=frames, masks=np.repeat(masks, 3, 0))) as truth:
-        strip = draw_strip(task, truth, "test")
+        strip = draw_example_picture(task, truth, "test")
     assert strip.shape == (4 * SIZE, 3 * (SIZE + 1), 3)
     given, true_masks, painted, slots = panels(strip, SIZE, SIZE)
     np.testing.assert_array_equal(given, frames[0, ::2])
@@ -77,5 +77,5 @@ def test_a_strip_leaves_the_task_as_it_was(tmp_path):
     task = own_task(preset("tiny-bcb")).train()
     frames = np.zeros((2, 6, SIZE, SIZE, 3), np.uint8)
     with EpisodeFile(write_truth(tmp_path / "t.h5", palette=True, frames=frames)) as truth:
-        draw_strip(task, truth, "test")
+        draw_example_picture(task, truth, "test")
     assert task.training
