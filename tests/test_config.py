@@ -198,7 +198,7 @@ def test_malformed_assignments_are_refused(assignment: str) -> None:
 
 
 def test_a_value_has_no_keys_below_it() -> None:
-    with pytest.raises(InputError, match=r"`assignments` a\.b=2: a was set to a value before"):
+    with pytest.raises(InputError, match=r"`assignments` a\.b=2: a was already set to a value"):
         parse_assignments(["a=1", "a.b=2"])
 
 

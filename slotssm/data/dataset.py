@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from slotssm.data.clips import Clips
 from slotssm.data.episodes import EpisodeFile
-from slotssm.data.epoch import Epoch
+from slotssm.data.epoch import SharedEpoch
 from slotssm.data.reader import Reader
 from slotssm.errors import InputError
 
@@ -72,9 +72,9 @@ class EpisodeDataset(Dataset[Sample]):
         transform: Callable[[Sample], Any] | None = None,
     ) -> None:
         self.split, self.fields = split, tuple(fields)
-        self._reader = Reader(path, split, self.fields, resident_bytes=0)
+        self._reader = Reader(path, split, self.fields, cache_bytes=0)
         self.path, self.attrs, self.num_frames = self._reader.path, self._reader.attrs, self._reader.num_frames
-        self._choice, self._seed, self._epoch = clips, seed, Epoch()
+        self._choice, self._seed, self._epoch = clips, seed, SharedEpoch()
         self._as_float, self._transform = as_float, transform
         self._clips = _clips(clips, clip_len, stride)
         if clip_len is not None and self._clips.span > self.num_frames:

@@ -91,16 +91,16 @@ class EpisodeFile:
         self._attrs: dict[tuple[str, str], dict[str, Any]] = {}
         self._dims: dict[tuple[str, str], tuple[str, ...]] = {}
         with ExitStack() as stack:
-            looked = stack.enter_context(guarded(self.path))
-            self.attrs = _attributes(looked, self.path, "its attributes")
+            guarded_file = stack.enter_context(guarded(self.path))
+            self.attrs = _attributes(guarded_file, self.path, "its attributes")
             if needs_format:
                 check_root(self.attrs, str(self.path))
             with undamaged(self.path):
-                self.splits = [split for split in SPLITS if has_link(looked, split)]
+                self.splits = [split for split in SPLITS if has_link(guarded_file, split)]
             if not self.splits:
                 raise InputError(f"{self.path} holds no split (train, val or test)")
             for split in self.splits:
-                self._look_through(looked, split, needs_format)
+                self._scan(guarded_file, split, needs_format)
                 if needs_frames and "frames" not in self._datasets[split]:
                     raise InputError(f"{self.path} has no dataset {split}/frames")
             if needs_format:
@@ -112,12 +112,12 @@ class EpisodeFile:
                     datasets |= {
                         name: plain[f"{split}/{name}"] for name in datasets if not is_text(datasets[name].dtype)
                     }
-            # also when the program ends: HDF5 would call upon an interpreter that is gone to close `looked`
+            # also when the program ends: HDF5 would call upon an interpreter that is gone to close `guarded_file`
             self._close = weakref.finalize(self, stack.pop_all().close)
 
-    def _look_through(self, looked: h5py.File, split: str, needs_format: bool) -> None:
+    def _scan(self, guarded_file: h5py.File, split: str, needs_format: bool) -> None:
         """Find the datasets of a split and check what they are."""
-        found = checked(looked, self.path, split)
+        found = checked(guarded_file, self.path, split)
         if not needs_format:
             found = {name: dataset for name, dataset in found.items() if dataset.shape}
         self._datasets[split] = found

@@ -19,7 +19,7 @@ from h5py import h5d, h5l, h5o
 
 from slotssm.errors import InputError
 
-AGAIN = "write or copy it again"
+REWRITE = "write or copy it again"
 """The remedy for damage."""
 SLACK_BYTES = 64 << 20
 """Values that were never written may take so much memory: they read as zeros."""
@@ -35,7 +35,7 @@ _HEAP_OBJECT = struct.Struct("<HHIQ")
 
 
 @contextmanager
-def undamaged(path: Path, place: str = "its structure", remedy: str = AGAIN) -> Iterator[None]:
+def undamaged(path: Path, place: str = "its structure", remedy: str = REWRITE) -> Iterator[None]:
     """Turn what h5py, numpy and json raise on damaged bytes into `InputError`."""
     try:
         yield
@@ -70,7 +70,7 @@ class GuardedFile(io.FileIO):
         count = super().readinto(buffer)
         self._budget -= count
         if self._budget < 0:
-            raise InputError(f"{self._path} is damaged: reading its structure comes to no end; {AGAIN}")
+            raise InputError(f"{self._path} is damaged: reading its structure comes to no end; {REWRITE}")
         # a signature may begin in the bytes before
         first = max(0, start - len(_HEAP) + 1)
         content = self._at(first, start + count - first + len(_HEAP) - 1)
@@ -102,7 +102,7 @@ class GuardedFile(io.FileIO):
             index, _, _, length = _HEAP_OBJECT.unpack_from(content, place)
             step = length if index == 0 else _HEAP_OBJECT.size + (length + 7) // 8 * 8
             if step == 0 or place + step > size:
-                raise InputError(f"{self._path} is damaged at byte {start + place} (global heap); {AGAIN}")
+                raise InputError(f"{self._path} is damaged at byte {start + place} (global heap); {REWRITE}")
             place += step
 
 
@@ -133,7 +133,7 @@ def guarded(path: Path, what: str = "an episode file") -> Iterator[h5py.File]:
             told = (str(error).splitlines() or [type(error).__name__])[0]
             reason = "truncated" if "truncated" in told else "not HDF5" if "signature" in told else ""
             fault = f"is {reason}" if reason else f"cannot be opened ({told})"
-            raise InputError(f"{path} {fault}; {AGAIN}") from None
+            raise InputError(f"{path} {fault}; {REWRITE}") from None
         with file:
             yield file
 
@@ -167,7 +167,7 @@ def checked(file: h5py.File, path: Path, group: str) -> dict[str, h5py.Dataset]:
     with undamaged(path, group):
         node = _linked(file, group, path, group)
         if not isinstance(node, h5py.Group):
-            raise InputError(f"{path}: {group} is not a group of datasets; {AGAIN}")
+            raise InputError(f"{path}: {group} is not a group of datasets; {REWRITE}")
         _walk(node, path, group, "", (), found)
     return found
 
@@ -177,7 +177,7 @@ def _walk(
 ) -> None:
     here = h5o.get_info(group.id).addr
     if here in above:
-        raise InputError(f"{path}: {place} contains itself; {AGAIN}")
+        raise InputError(f"{path}: {place} contains itself; {REWRITE}")
     for key in sorted(group.id):
         name = key.decode()
         inside = f"{place}/{name}"
@@ -236,7 +236,7 @@ def _check_dataset(dataset: h5py.Dataset, path: Path, place: str) -> None:
         if promised > most:
             raise InputError(
                 f"{path}: {place} promises {promised / 2**20:,.0f} MiB of {what} and the file holds "
-                f"{there / 2**20:,.1f} MiB for it; {AGAIN}"
+                f"{there / 2**20:,.1f} MiB for it; {REWRITE}"
             )
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from slotssm.data.clips import Clips, episode_order
-from slotssm.data.reader import RESIDENT_BYTES, Reader
+from slotssm.data.reader import CACHE_BYTES, Reader
 from slotssm.errors import InputError
 
 Batch = dict[str, Tensor]
@@ -54,7 +54,7 @@ class Loader:
         workers: threads that read ahead; 0 reads when asked. `auto` leaves at least half of the cores to training.
         prefetch: batches to read ahead, if they fit into `PREFETCH_BYTES`.
         pin: give out page-locked memory, for copies to a GPU that do not wait.
-        resident_bytes: fields that fit into this together stay in memory once they were read.
+        cache_bytes: fields that fit into this together stay in memory once they were read.
 
     Attributes:
         num_episodes: episodes of an epoch.
@@ -83,9 +83,9 @@ class Loader:
         workers: int | Literal["auto"] = "auto",
         prefetch: int = PREFETCH,
         pin: bool = False,
-        resident_bytes: int = RESIDENT_BYTES,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        self._reader = Reader(path, split, fields, resident_bytes=resident_bytes)
+        self._reader = Reader(path, split, fields, cache_bytes=cache_bytes)
         self.num_frames = self._reader.num_frames
         self.num_episodes = _count_episodes(self._reader.num_episodes, num_episodes, f"{path}: split {split!r}")
         clips.check(self.num_frames, path)
@@ -112,7 +112,7 @@ class Loader:
         self._pin = pin and torch.cuda.is_available()
         if pin and not self._pin:
             logging.getLogger("slotssm").warning("batches are not page-locked: torch sees no GPU of CUDA")
-        self._iterators: weakref.WeakSet[_Ahead] = weakref.WeakSet()
+        self._iterators: weakref.WeakSet[_Prefetcher] = weakref.WeakSet()
 
     def batch(self, step: int) -> Batch:
         """The batch of an optimiser step, counted from 0, read now."""
@@ -127,7 +127,7 @@ class Loader:
         """
         if not self.workers:
             return ((step, self.batch(step)) for step in _count_from(first_step))
-        ahead = _Ahead(self, first_step)
+        ahead = _Prefetcher(self, first_step)
         self._iterators.add(ahead)
         return ahead
 
@@ -176,7 +176,7 @@ class Loader:
         self._iterators = weakref.WeakSet()
 
 
-class _Ahead(Iterator[tuple[int, Batch]]):
+class _Prefetcher(Iterator[tuple[int, Batch]]):
     """The batches from a step on, of which `loader.depth` are being read in threads.
 
     After a fork the child starts threads of its own where the parent stood.

@@ -25,7 +25,7 @@ except ImportError:
 
 DEFLATE_ERROR: Any = deflate.error
 
-RESIDENT_BYTES = 2 << 30
+CACHE_BYTES = 2 << 30
 """Fields stay in memory once they were read, the smallest first, as long as they fit into this together."""
 GROUP_BYTES = 1 << 20
 """Resident fields that are sliced by h5py are read in groups of episodes of about this size."""
@@ -78,7 +78,7 @@ class Reader:
         path: episode file; a relative path is resolved at once.
         split: which split.
         fields: datasets to read.
-        resident_bytes: how much may stay in memory. Nothing is read ahead of its first use.
+        cache_bytes: how much may stay in memory. Nothing is read ahead of its first use.
 
     Attributes:
         num_episodes: episodes of the split.
@@ -89,9 +89,7 @@ class Reader:
         InputError: the file, the split or a field is missing or wrong.
     """
 
-    def __init__(
-        self, path: str | Path, split: str, fields: Sequence[str], *, resident_bytes: int = RESIDENT_BYTES
-    ) -> None:
+    def __init__(self, path: str | Path, split: str, fields: Sequence[str], *, cache_bytes: int = CACHE_BYTES) -> None:
         self.path, self.split = Path(os.path.abspath(path)), split
         self._opened: _Opened | None = None
         self._closed = False
@@ -100,21 +98,21 @@ class Reader:
             self.fields = {name: _stored(file, split, name) for name in fields}
             self.num_episodes = file.num_episodes(split)
             self.num_frames = self._count_frames()
-        self._resident_bytes = resident_bytes
-        self._resident = self._make_resident()
+        self._cache_bytes = cache_bytes
+        self._caches = self._make_caches()
 
     def _count_frames(self) -> int:
         # all fields of a split have the same, which is looked at when the file is opened
         lengths = (field.shape[field.time_axis] for field in self.fields.values() if field.time_axis is not None)
         return next(lengths, 1)
 
-    def _make_resident(self) -> dict[str, "_Resident"]:
-        resident, left = {}, self._resident_bytes
+    def _make_caches(self) -> dict[str, "_FieldCache"]:
+        cache, left = {}, self._cache_bytes
         for name, field in sorted(self.fields.items(), key=lambda item: item[1].num_bytes):
             left -= field.num_bytes
             if left >= 0:
-                resident[name] = _Resident(field)
-        return resident
+                cache[name] = _FieldCache(field)
+        return cache
 
     def read(self, name: str, episode: int, frames: np.ndarray, out: np.ndarray) -> None:
         """Read a part of one episode.
@@ -142,27 +140,27 @@ class Reader:
         """The frames of one chunk, without the padding of the last one."""
         chunks = opened.chunks[name]
         where = (episode, slice(block * chunks.num_frames, (block + 1) * chunks.num_frames))
-        resident = self._resident.get(name)
-        if resident is not None and (kept := resident.get(where, (episode, block))) is not None:
+        cache = self._caches.get(name)
+        if cache is not None and (kept := cache.get(where, (episode, block))) is not None:
             return kept
         array = chunks.read(episode, block)
         if array is None:
             # a chunk that was never written, or one that is damaged, of which HDF5 says the truth
             array = opened.file.read(self.split, name, where)
-        if resident is not None:
-            resident.put(where, (episode, block), array)
+        if cache is not None:
+            cache.put(where, (episode, block), array)
         return array
 
     def _slice(self, opened: "_Opened", name: str, episode: int, frames: np.ndarray, out: np.ndarray) -> None:
         """What `read` does for datasets that lie in another way."""
-        field, resident = self.fields[name], self._resident.get(name)
-        if resident is not None:
-            group, rest = divmod(episode, resident.group)
-            where = (slice(group * resident.group, (group + 1) * resident.group),)
-            episodes = resident.get(where, (group,))
+        field, cache = self.fields[name], self._caches.get(name)
+        if cache is not None:
+            group, rest = divmod(episode, cache.group)
+            where = (slice(group * cache.group, (group + 1) * cache.group),)
+            episodes = cache.get(where, (group,))
             if episodes is None:
                 episodes = opened.file.read(self.split, name, where)
-                resident.put(where, (group,), episodes)
+                cache.put(where, (group,), episodes)
             array, first = episodes[rest], 0
         else:
             first = int(frames[0]) if field.time_axis is not None else 0
@@ -189,7 +187,7 @@ class Reader:
     def close(self) -> None:
         """Close the file and let go of what was read; no thread may be reading."""
         self._closed = True
-        self._resident = {}
+        self._caches = {}
         if self._opened is not None:
             self._opened.close()
             self._opened = None
@@ -203,11 +201,11 @@ class Reader:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": None, "_resident": None}
+        return {**self.__dict__, "_opened": None, "_caches": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._resident = {} if self._closed else self._make_resident()
+        self._caches = {} if self._closed else self._make_caches()
 
 
 class _Opened:
@@ -307,7 +305,7 @@ class _Chunks:
             self.close()
 
 
-class _Resident:
+class _FieldCache:
     """A dataset that stays in memory, filled as it is read."""
 
     def __init__(self, field: StoredField) -> None:

@@ -155,7 +155,7 @@ class InvertedAttention(nn.Module):
         check_input(self, slots, "B, K", self.query.in_features)
         check_input(self, tokens, "B, M", self.query.in_features)
         keys, values = self.key_value(self.token_norm(tokens)).chunk(2, dim=-1)
-        updates, attention = compete(self.query(self.norm(slots)), keys, values, self.eps)
+        updates, attention = slot_competition(self.query(self.norm(slots)), keys, values, self.eps)
         return slots + self.out(updates), attention
 
     def count_unused_parameters(self, num_slots: int) -> int:
@@ -164,7 +164,7 @@ class InvertedAttention(nn.Module):
         return dim if num_slots > 1 else 2 * dim * dim + 2 * dim
 
 
-def compete(
+def slot_competition(
     queries: Float[Tensor, "B K D"], keys: Float[Tensor, "B M D"], values: Float[Tensor, "B M D"], eps: float
 ) -> tuple[Float[Tensor, "B K D"], Float[Tensor, "B K M"]]:
     """Attention A with a softmax over the queries, and for each query the mean of the values weighted by its shares.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from slotssm.layers.attention import QueryBlock
 from slotssm.layers.checkpointing import checkpointed
 from slotssm.layers.inputs import check_input
-from slotssm.layers.positions import divided, sincos_grid
+from slotssm.layers.positions import grid_size, sincos_grid
 
 
 class PieceDecoder(nn.Module):
@@ -52,7 +52,7 @@ class PieceDecoder(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.grid, self.piece_px = divided(height, width, piece_px, "pieces"), piece_px
+        self.grid, self.piece_px = grid_size(height, width, piece_px, "pieces"), piece_px
         self.register_buffer("queries", sincos_grid(*self.grid, dim), persistent=False)
         self.layers = nn.ModuleList(QueryBlock(dim, num_heads, mlp_ratio, dropout) for _ in range(num_layers))
         self.head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, num_channels * piece_px**2))
@@ -103,7 +103,7 @@ class SpatialBroadcastDecoder(nn.Module):
 
     def __init__(self, height: int, width: int, dim: int, painter: nn.Module, upsampling: int) -> None:
         super().__init__()
-        self.grid = divided(height, width, upsampling, "cells")
+        self.grid = grid_size(height, width, upsampling, "cells")
         self.register_buffer("positions", sincos_grid(*self.grid, dim), persistent=False)
         self.painter = painter
 

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slotssm.errors import InputError
-from slotssm.layers.positions import divided, sincos, sincos_grid
+from slotssm.layers.positions import grid_size, sincos, sincos_grid
 
 
 class PieceTokenizer(nn.Module):
@@ -34,7 +34,7 @@ class PieceTokenizer(nn.Module):
     def __init__(self, height: int, width: int, patches_per_side: int, piece_px: int, dim: int) -> None:
         super().__init__()
         self.patches_per_side, self.piece_px, self.dim = patches_per_side, piece_px, dim
-        self.grid = divided(height, width, piece_px, "pieces")
+        self.grid = grid_size(height, width, piece_px, "pieces")
         self._grid_of_patch(patches_per_side)
         self.register_buffer("positions", sincos_grid(*self.grid, dim), persistent=False)
         self.embed = nn.Linear(3 * piece_px**2, dim)
@@ -101,7 +101,7 @@ class CNNEncoder(nn.Module):
             raise InputError(
                 f"{len(channels)} convolutions with strides of 1 or 2 cannot reduce a frame by a factor of {downsample}"
             )
-        self.downsample, self.grid = downsample, divided(height, width, downsample, "cells")
+        self.downsample, self.grid = downsample, grid_size(height, width, downsample, "cells")
         convolutions: list[nn.Module] = []
         for before, after in zip((3, *channels), channels, strict=False):
             stride = 2 if downsample > 1 else 1

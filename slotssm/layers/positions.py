@@ -33,7 +33,7 @@ def sincos_grid(height: int, width: int, dim: int, period: float = 100.0) -> Flo
     return torch.cat([sincos(row.flatten(), dim // 2, period), sincos(column.flatten(), dim // 2, period)], dim=-1)
 
 
-def divided(height: int, width: int, cell_px: int, cells: str) -> tuple[int, int]:
+def grid_size(height: int, width: int, cell_px: int, cells: str) -> tuple[int, int]:
     """Rows and columns of square cells of a frame.
 
     Args:

@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slotssm.errors import InputError
-from slotssm.layers.attention import MLPBlock, compete
+from slotssm.layers.attention import MLPBlock, slot_competition
 from slotssm.layers.inputs import check_input
 
 
@@ -62,7 +62,7 @@ class SlotAttention(nn.Module):
         keys, values = keys_values.chunk(2, dim=-1)
         attention = None
         for _ in range(self.num_iterations):
-            updates, attention = compete(self.query(self.norm(slots)), keys, values, self.eps)
+            updates, attention = slot_competition(self.query(self.norm(slots)), keys, values, self.eps)
             slots = self.mlp(self.gru(updates.flatten(0, 1), slots.flatten(0, 1)).view_as(slots))
         assert attention is not None
         return slots, attention

@@ -17,8 +17,8 @@ from slotssm.errors import InputError
 from slotssm.layers import JointTimeMixer, Reader, TimeMixer, TimeMixerState, count_unused_parameters
 from slotssm.layers.checkpointing import checkpointed
 from slotssm.layers.inputs import check_input
+from slotssm.models.chunking import run_in_chunks
 from slotssm.models.model import ModelOutput, ModelState, SlotModel
-from slotssm.models.pieces import in_pieces
 
 
 class Layer(nn.Module, ABC):
@@ -234,7 +234,7 @@ class SlotSequenceModel(SlotModel):
             InputError: tokens of another shape, width or dtype.
         """
         check_input(self, tokens, "B, T, M", self.slot_dim)
-        return in_pieces(self._run, tokens, state, self.num_states)
+        return run_in_chunks(self._run, tokens, state, self.num_states)
 
     def _run(self, tokens: Float[Tensor, "B T M D"], state: ModelState | None) -> ModelOutput:
         batch, steps = tokens.shape[:2]

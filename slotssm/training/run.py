@@ -162,7 +162,7 @@ class RunDirectory:
     def _folders(self) -> tuple[Path, ...]:
         return self.checkpoints, self.figures, self.path / "eval"
 
-    def forget_after(self, step: int) -> None:
+    def drop_log_after(self, step: int) -> None:
         """Drop logged lines beyond `step`: the steps will be taken again."""
         for file in (self.metrics, self.timing):
             if file.exists():

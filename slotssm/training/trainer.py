@@ -128,7 +128,7 @@ class Trainer:
             self.step = self._saved_step = state.step
         else:
             self.load_initial_weights()
-        self.run.forget_after(self.step)
+        self.run.drop_log_after(self.step)
         return folder is not None
 
     def train(self) -> dict[str, float]:

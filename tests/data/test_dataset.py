@@ -18,7 +18,7 @@ from generators.writer import generate
 from slotssm.config import RecipeData
 from slotssm.data import EpisodeDataset
 from slotssm.data import epoch as epoch_module
-from slotssm.data.epoch import Epoch
+from slotssm.data.epoch import SharedEpoch
 from slotssm.errors import InputError
 
 E, T, N, SIZE = 6, 9, 3, 16
@@ -258,7 +258,7 @@ def _say_epochs(epoch, inbox, outbox) -> None:
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_worker_that_sets_the_epoch_speaks_for_itself(method):
     context = multiprocessing.get_context(method)
-    epoch, inbox, outbox = Epoch(4), context.Queue(), context.Queue()
+    epoch, inbox, outbox = SharedEpoch(4), context.Queue(), context.Queue()
     child = context.Process(target=_say_epochs, args=(epoch, inbox, outbox))
     child.start()
 
@@ -308,7 +308,7 @@ def test_spawned_workers_without_shared_memory_keep_their_epoch_with_a_note(monk
 
     monkeypatch.setattr(epoch_module, "BufferWrapper", refuse)
     monkeypatch.setattr(epoch_module.context, "get_spawning_popen", lambda: "a process that is being started")
-    started = pickle.loads(pickle.dumps(Epoch(3)))
+    started = pickle.loads(pickle.dumps(SharedEpoch(3)))
     assert started.get() == 3
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith("no shared memory (No space left on device): worker processes that live on")

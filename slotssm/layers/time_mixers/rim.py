@@ -74,10 +74,16 @@ class RIM(nn.Module):
         self.dim, self.num_units, self.num_active, self.num_heads = dim, num_units, num_active, num_heads
         self.input_key = nn.Linear(dim, input_key_dim, bias=False)
         self.input_value = nn.Linear(dim, dim, bias=False)
-        self.input_query = _drawn(dim, num_units, dim, input_key_dim)
-        self.weight_ih, self.weight_hh = _drawn(dim, num_units, dim, 3 * dim), _drawn(dim, num_units, dim, 3 * dim)
-        self.bias_ih, self.bias_hh = _drawn(dim, num_units, 1, 3 * dim), _drawn(dim, num_units, 1, 3 * dim)
-        self.query_key_value = _drawn(dim, num_units, dim, 3 * dim)
+        self.input_query = _uniform_parameter(dim, num_units, dim, input_key_dim)
+        self.weight_ih, self.weight_hh = (
+            _uniform_parameter(dim, num_units, dim, 3 * dim),
+            _uniform_parameter(dim, num_units, dim, 3 * dim),
+        )
+        self.bias_ih, self.bias_hh = (
+            _uniform_parameter(dim, num_units, 1, 3 * dim),
+            _uniform_parameter(dim, num_units, 1, 3 * dim),
+        )
+        self.query_key_value = _uniform_parameter(dim, num_units, dim, 3 * dim)
         self.out_gate = nn.Linear(dim, 2 * dim)
         self.dropout = nn.Dropout(dropout)
 
@@ -149,6 +155,6 @@ class RIM(nn.Module):
         return torch.sigmoid(gate) * torch.tanh(self.dropout(update))
 
 
-def _drawn(dim: int, *shape: int) -> nn.Parameter:
+def _uniform_parameter(dim: int, *shape: int) -> nn.Parameter:
     """Uniform within ± 1 / sqrt(D), as torch initialises recurrent cells."""
     return nn.Parameter(torch.empty(shape).uniform_(-(dim**-0.5), dim**-0.5))

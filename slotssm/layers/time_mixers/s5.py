@@ -84,14 +84,14 @@ class S5(nn.Module):
         log_decay, B = self._system()
         # a channel of the scan is one state here, which is its own output
         one = torch.ones_like(log_decay)[:, None]
-        h, last = diagonal_scan(_mapped(u, B), log_decay[:, None], one, one, state.ssm[..., None])
+        h, last = diagonal_scan(_complex_map(u, B), log_decay[:, None], one, one, state.ssm[..., None])
         return self._write(h, u), S5State(last[..., 0])
 
     def step(self, u: Float[Tensor, "B D"], state: S5State) -> tuple[Float[Tensor, "B D"], S5State]:
         """One step; returns the output and the new state; errors as in `forward`."""
         check_input(self, u, "B", self.d_model)
         log_decay, B = self._system()
-        h = torch.exp(log_decay) * state.ssm + _mapped(u, B)
+        h = torch.exp(log_decay) * state.ssm + _complex_map(u, B)
         return self._write(h, u), S5State(h)
 
     def _system(self) -> tuple[Tensor, Tensor]:
@@ -125,7 +125,7 @@ def hippo_normal(size: int) -> tuple[Complex[Tensor, " pairs"], Complex[Tensor, 
     return eigenvalues[size // 2 :].to(torch.complex64), vectors[:, size // 2 :].to(torch.complex64)
 
 
-def _mapped(u: Tensor, B: Tensor) -> Tensor:
+def _complex_map(u: Tensor, B: Tensor) -> Tensor:
     """B u, complex, as one real product, which autocast rounds like that of any linear map."""
     pairs = F.linear(u.to(B.real.dtype), rearrange(torch.view_as_real(B), "n d two -> (n two) d"))
     return torch.view_as_complex(pairs.to(B.real.dtype).unflatten(-1, (-1, 2)))

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from slotssm.models.model import ModelOutput, ModelState
 
-PIECE_BYTES = 2 << 20
+CHUNK_BYTES = 2 << 20
 """Slots of one layer in a piece of a long sequence: about what a core's cache holds."""
 
 
-def in_pieces(
+def run_in_chunks(
     run: Callable[[Tensor, ModelState | None], ModelOutput],
     tokens: Float[Tensor, "B T M D"],
     state: ModelState | None,
@@ -26,7 +26,7 @@ def in_pieces(
         state: what the sequence goes on from.
         num_slots: slots of one layer, which decide how long a piece is.
     """
-    piece = max(1, PIECE_BYTES // max(1, tokens.shape[0] * num_slots * tokens.shape[3] * tokens.element_size()))
+    piece = max(1, CHUNK_BYTES // max(1, tokens.shape[0] * num_slots * tokens.shape[3] * tokens.element_size()))
     if torch.is_grad_enabled() or tokens.device.type != "cpu" or tokens.shape[1] <= piece:
         return run(tokens, state)
     outputs = []
