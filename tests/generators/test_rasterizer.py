@@ -80,7 +80,9 @@ def test_output_types_are_those_of_the_file() -> None:
 def test_centre_of_mass_of_a_lone_ball_is_its_position(radius: float) -> None:
     num = 4000
     position = np.random.default_rng(3).uniform(20, 44, (num, 1, 2))
-    _, masks, _ = rasterize(position, np.array([radius]), np.zeros(1, np.int64), np.full((num, 1, 3), 255, np.uint8), 64)
+    _, masks, _ = rasterize(
+        position, np.array([radius]), np.zeros(1, np.int64), np.full((num, 1, 3), 255, np.uint8), 64
+    )
     offset = centroids(masks) - position[:, 0]
     # whole pixels place a single ball to about a tenth of a pixel; the mean has no such noise
     assert np.sqrt((offset**2).mean(0)).max() < 0.1
