@@ -271,7 +271,7 @@ def test_data_suggest_and_the_task_decides(asked, suggested, patches):
 
 def test_patches_of_the_task_must_fit_the_frames():
     run = override(preset("tiny-bcb"), {"task": {"patches_per_side": 3}}, "test")
-    with pytest.raises(InputError, match=r"16 px in 3 patches a side, task\.patches_per_side"):
+    with pytest.raises(InputError, match=r"16 px in 3 patches per side, task\.patches_per_side"):
         own_task(run)
 
 
