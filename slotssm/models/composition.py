@@ -232,7 +232,7 @@ class SlotSequenceModel(SlotModel):
             state: the state returned by an earlier call; None starts from the initial state.
 
         Raises:
-            InputError: tokens of another shape, width or dtype.
+            InputError: tokens with the wrong shape, width or dtype.
         """
         check_input(self, tokens, "B, T, M", self.slot_dim)
         return run_in_chunks(self._run, tokens, state, self.num_states)
@@ -261,7 +261,7 @@ class SlotSequenceModel(SlotModel):
             state: the state returned by an earlier call; None starts from the initial state.
 
         Raises:
-            InputError: tokens of another shape, width or dtype.
+            InputError: tokens with the wrong shape, width or dtype.
         """
         check_input(self, tokens, "B, M", self.slot_dim)
         if state is None:
