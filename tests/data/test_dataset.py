@@ -124,7 +124,7 @@ def test_what_the_file_says_of_itself(data):
     assert dataset.attrs["generator"] == "bouncing"
     assert dataset.num_frames == T
     assert dataset.categories("objects/color")[:2] == ("red", "green")
-    with pytest.raises(InputError, match=r"frames is no categorical field .* there are: objects/color"):
+    with pytest.raises(InputError, match=r"frames is not a categorical field .* there are: objects/color"):
         dataset.categories("frames")
     with pytest.raises(InputError, match="objects/color was not loaded; add it to `fields`"):
         EpisodeDataset(data, fields=("frames",)).categories("objects/color")
@@ -311,7 +311,7 @@ def test_spawned_workers_without_shared_memory_keep_their_epoch_with_a_note(monk
     started = pickle.loads(pickle.dumps(SharedEpoch(3)))
     assert started.get() == 3
     assert len(caplog.messages) == 1
-    assert caplog.messages[0].startswith("no shared memory (No space left on device): worker processes that live on")
+    assert caplog.messages[0].startswith("no shared memory (No space left on device): persistent worker processes")
 
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])
@@ -348,9 +348,9 @@ def test_workers_give_what_the_parent_gives(data, truth, context):
         ({"stride": 2}, "whole episodes have neither"),
         ({"clips": "random"}, "clips='random' needs a clip_len"),
         ({"clips": "last", "clip_len": 2}, "clips='last': choose first, random, consecutive, segments, every"),
-        ({"episodes": []}, "no episodes are chosen of split train"),
-        ({"episodes": [0, E]}, f"split train has episodes 0 to {E - 1}"),
-        ({"episodes": [-1]}, f"split train has episodes 0 to {E - 1}"),
+        ({"episodes": []}, "no episodes of split train are selected"),
+        ({"episodes": [0, E]}, f"split train only has episodes 0 to {E - 1}"),
+        ({"episodes": [-1]}, f"split train only has episodes 0 to {E - 1}"),
     ],
 )
 def test_wrong_choices_are_refused(data, choices, message):

@@ -184,7 +184,7 @@ def test_episodes_of_one_frame(tmp_path):
     ("changes", "message"),
     [
         ({"clips": Clips.contiguous(8)}, "clip_len 8 exceeds the 7 frames"),
-        ({"batch_size": 4, "num_processes": 3}, "a batch of 4 episodes cannot be shared out equally by 3 processes"),
+        ({"batch_size": 4, "num_processes": 3}, "a batch of 4 episodes cannot be divided equally among 3 processes"),
         ({"batch_size": 0}, "a batch of 0 episodes"),
         ({"rank": 2, "num_processes": 2}, "rank 2 is not one of 2 processes"),
         ({"num_episodes": 11}, "split 'train' has 10 episodes, but `num_episodes` is 11"),
@@ -234,7 +234,7 @@ def test_page_locked_memory_is_only_for_gpus(data, caplog):
     with make(data, pin=True) as source:
         assert next(source.batches())[1]["frames"].is_pinned() == torch.cuda.is_available()
     if not torch.cuda.is_available():
-        assert caplog.messages == ["batches are not page-locked: torch sees no GPU of CUDA"]
+        assert caplog.messages == ["batches are not page-locked: torch does not find a CUDA GPU"]
 
 
 # --- threads and processes --------------------------------------------------------------------------------
