@@ -65,7 +65,7 @@ def read_with_h5py(path: Path) -> Batches:
 
 def make_loader(path: Path, workers: int, pin: bool = False) -> Loader:
     """The loader of this package."""
-    options = {"batch_size": BATCH_SIZE, "clips": CLIPS, "seed": 0, "pin": pin, "resident_bytes": 0}
+    options = {"batch_size": BATCH_SIZE, "clips": CLIPS, "seed": 0, "pin": pin, "cache_bytes": 0}
     return Loader(path, "train", ("frames",), workers=workers, **options)
 
 

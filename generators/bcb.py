@@ -13,10 +13,10 @@ import numpy as np
 from pydantic import Field as Setting
 from pydantic import model_validator
 
-from generators.limits import check_room, check_speed
-from generators.paints import PAINTS
+from generators.colors import COLORS
+from generators.limits import check_coverage, check_speed
 from generators.physics import directions, place_discs, simulate
-from generators.rasterizer import paint
+from generators.rasterizer import rasterize
 from slotssm.config import Recipe
 from slotssm.data.episodes import Episode, Field, Layout, categorical, numeric, standard_layout
 from slotssm.data.generator import Generator
@@ -52,14 +52,14 @@ class BCBRecipe(Recipe):
     """How many of the five non-white colours are drawn from, in palette order."""
 
     @property
-    def paints(self) -> list[str]:
+    def color_names(self) -> list[str]:
         """White and the blinking colours; their order is the colour code."""
-        return list(PAINTS)[: 1 + self.num_colors]
+        return list(COLORS)[: 1 + self.num_colors]
 
     @property
     def palette(self) -> list[RGB]:
         """RGB of the pixel classes: black background, white, then the blinking colours."""
-        return [(0, 0, 0), *(PAINTS[name] for name in self.paints)]
+        return [(0, 0, 0), *(COLORS[name] for name in self.color_names)]
 
     @property
     def sequence_length(self) -> int:
@@ -70,7 +70,7 @@ class BCBRecipe(Recipe):
     def _check(self) -> Self:
         if self.size_px % self.patches_per_side:
             raise ValueError(f"patches_per_side {self.patches_per_side} does not divide size_px {self.size_px}")
-        check_room(self.num_balls, self.radius_px, self.size_px)
+        check_coverage(self.num_balls, self.radius_px, self.size_px)
         check_speed(self.speed_px_per_frame, self.size_px)
         return self
 
@@ -134,7 +134,9 @@ def layout(recipe: BCBRecipe) -> Layout:
     size, num = recipe.size_px, recipe.num_balls
     return {
         **standard_layout(recipe.num_frames, size, size, num),
-        "objects/color": Field(("time", "object"), (recipe.num_frames, num), "uint8", attrs=categorical(recipe.paints)),
+        "objects/color": Field(
+            ("time", "object"), (recipe.num_frames, num), "uint8", attrs=categorical(recipe.color_names)
+        ),
         "objects/radius": Field(("object",), (num,), "float32", attrs=numeric("px")),
     }
 
@@ -163,7 +165,7 @@ def make_episode(recipe: BCBRecipe, rng: np.random.Generator) -> Episode:
     color[np.arange(num_context), blinking] = blink_color
     color[-1] = target_colors(blinking, blink_color, num, recipe.rule)
     paints = np.array(recipe.palette[1:], np.uint8)
-    frames, masks, visible = paint(motion.position, radius, np.zeros(num, np.int64), paints[color], recipe.size_px)
+    frames, masks, visible = rasterize(motion.position, radius, np.zeros(num, np.int64), paints[color], recipe.size_px)
     return {
         "frames": frames,
         "masks": masks,

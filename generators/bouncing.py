@@ -11,9 +11,9 @@ import numpy as np
 
 from generators.bouncing_recipe import BouncingRecipe
 from generators.camera import changing_light, pan
-from generators.paints import PAINTS
+from generators.colors import COLORS
 from generators.physics import Motion, directions, place_discs, simulate
-from generators.rasterizer import SHAPES, paint
+from generators.rasterizer import SHAPES, rasterize
 from generators.textures import TEXTURES, draw_background, draw_patterns, shade
 from slotssm.data.episodes import Episode, Field, Layout, categorical, numeric, standard_layout
 from slotssm.data.generator import Generator
@@ -71,8 +71,8 @@ def make_episode(recipe: BouncingRecipe, rng: np.random.Generator) -> Episode:
 
     camera = _camera(recipe, streams)
     motion = _seen_from(camera, _move(recipe, rng, radius, mass), recipe.outside_px)
-    rgb = np.array([PAINTS[name] for name in recipe.colors], np.uint8)[color]
-    frames, masks, visible = paint(
+    rgb = np.array([COLORS[name] for name in recipe.colors], np.uint8)[color]
+    frames, masks, visible = rasterize(
         motion.position, radius, shape, np.broadcast_to(rgb, (recipe.num_frames, num, 3)), recipe.size_px
     )
     episode = {

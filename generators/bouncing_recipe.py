@@ -4,8 +4,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from generators.limits import MIN_SPEED_PX_PER_FRAME, check_room, check_speed
-from generators.paints import PAINTS, PaintName
+from generators.colors import COLORS, ColorName
+from generators.limits import MIN_SPEED_PX_PER_FRAME, check_coverage, check_speed
 from slotssm.config import Recipe
 from slotssm.data.spec import RGB
 from slotssm.documents import nearest
@@ -37,7 +37,7 @@ class BouncingRecipe(Recipe):
     """Most objects of an episode (N of the file; episodes with fewer are padded)."""
     shapes: tuple[ShapeName, ...] = Field(("circle", "square", "triangle"), min_length=1)
     """Shapes to draw from, uniformly."""
-    colors: tuple[PaintName, ...] = Field(("red", "green", "blue", "yellow", "magenta", "cyan"), min_length=1)
+    colors: tuple[ColorName, ...] = Field(("red", "green", "blue", "yellow", "magenta", "cyan"), min_length=1)
     """Colours to draw from, uniformly and independently for each object."""
     radii_px: tuple[float, ...] = Field((6.0, 9.0), min_length=1)
     """Radii of the discs around the shapes: a range of two values, or a list to choose from (`radius_draw`)."""
@@ -79,14 +79,14 @@ class BouncingRecipe(Recipe):
         return {*self.backgrounds, *self.textures} == {"plain"} and self.lighting == 0
 
     @property
-    def paints(self) -> list[str]:
+    def color_names(self) -> list[str]:
         """The colours that occur, each once."""
         return list(dict.fromkeys(self.colors))
 
     @property
     def palette(self) -> list[RGB]:
         """RGB of the pixel classes: black background, then the colours that occur."""
-        return [(0, 0, 0), *(PAINTS[name] for name in self.paints)]
+        return [(0, 0, 0), *(COLORS[name] for name in self.color_names)]
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -104,7 +104,7 @@ class BouncingRecipe(Recipe):
         _check_textures(self)
         _check_view(self)
         crowd = self.max_objects if self.contact == "collide" else 1
-        check_room(crowd, max(self.radii_px), self.size_px, self.outside_px)
+        check_coverage(crowd, max(self.radii_px), self.size_px, self.outside_px)
         check_speed(max(self.max_speed_px_per_frame, self.joint_speed_px_per_frame or 0), self.size_px)
         return self
 
@@ -113,7 +113,7 @@ def _check_colors(recipe: BouncingRecipe) -> None:
     """Refuse more objects than there are colours to tell them apart by."""
     if not recipe.distinct_colors:
         return
-    if len(recipe.paints) < len(recipe.colors):
+    if len(recipe.color_names) < len(recipe.colors):
         raise ValueError("distinct_colors needs every one of colors once")
     if recipe.max_objects > len(recipe.colors):
         raise ValueError(

@@ -8,7 +8,7 @@ MIN_SPEED_PX_PER_FRAME = 1e-6
 """Slower motion cannot be told from rest, and cannot be scaled to a joint speed without loss."""
 
 
-def check_room(num_discs: int, radius_px: float, size_px: int, outside_px: float = 0) -> None:
+def check_coverage(num_discs: int, radius_px: float, size_px: int, outside_px: float = 0) -> None:
     """Refuse more discs than fit without overlap into the square (to the limit of random placement)."""
     world_px = size_px + 2 * outside_px
     most = int(MAX_COVERAGE * world_px**2 / (math.pi * radius_px**2))

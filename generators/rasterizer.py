@@ -22,7 +22,7 @@ _SQUARE = _polygon(4, math.pi / 4)
 _TRIANGLE = _polygon(3, -math.pi / 2)
 
 
-def paint(
+def rasterize(
     position: np.ndarray, radius: np.ndarray, shape: np.ndarray, color: np.ndarray, size_px: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Paint objects over black; later ones cover earlier ones.
@@ -42,12 +42,12 @@ def paint(
     frames = np.zeros((num_frames, size_px, size_px, 3), np.uint8)
     masks = np.zeros((num_frames, size_px, size_px), np.uint8)
     visible = np.zeros((num_frames, num), np.uint16)
-    _paint(frames, masks, visible, position, radius, shape, color, _SQUARE, _TRIANGLE)
+    _rasterize(frames, masks, visible, position, radius, shape, color, _SQUARE, _TRIANGLE)
     return frames, masks, visible
 
 
 @cached_njit()
-def _paint(
+def _rasterize(
     frames: np.ndarray,
     masks: np.ndarray,
     visible: np.ndarray,

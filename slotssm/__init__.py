@@ -1,6 +1,6 @@
 """Slot State Space Models: the core package.
 
-Importing this package loads neither torch nor h5py; import the room you need
+Importing this package loads neither torch nor h5py; import the subpackage that you need
 (`slotssm.ops`, `slotssm.layers`, `slotssm.models`, `slotssm.metrics`, ...).
 """
 

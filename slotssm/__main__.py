@@ -1,4 +1,4 @@
-"""`python -m slotssm` is the command line."""
+"""Entry point of `python -m slotssm`: the command line."""
 
 from slotssm_cli.main import main
 

@@ -1,7 +1,7 @@
-"""numba's `njit` with a cache on disk where one can be written and read, and without one elsewhere.
+"""numba's `njit` with a cache on disk where possible, and without a cache otherwise.
 
-numba's own `cache=True` fails at import where no folder for the cache is writable (a read-only installation without a
-home), and at the first call where the disk is full or a cache file is damaged. Here each of these costs only the time
+numba's own `cache=True` fails at import if no cache folder is writable (a read-only installation without a home
+folder), and at the first call if the disk is full or a cache file is damaged. Here, each of these only costs the time
 to compile again, and one warning on the logger `slotssm` says so.
 """
 
@@ -17,12 +17,12 @@ import numba
 # Private API of numba, checked with 0.62 to 0.68 (llvmlite 0.45 to 0.50): `FunctionCache` with `_impl_class`,
 # `_index_key`, `load_overload`, `save_overload` and `flush`; `CompileResultCacheImpl` with `_locator_classes` and
 # `get_filename_base`; `UserWideCacheLocator.from_function`; `Dispatcher._cache`; `codegen.get_host_cpu_features`.
-# There is no public way to choose what a cache depends on, nor to go on without one.
+# There is no public way to choose what a cache depends on, or to continue without one.
 from numba.core import codegen, config, sigutils
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserWideCacheLocator
 
 _log = logging.getLogger("slotssm")
-# in the environment, which worker processes inherit
+# an environment variable, so that worker processes inherit it
 _WARNED = "SLOTSSM_WARNED_OF_CACHE"
 
 
@@ -30,13 +30,13 @@ def cached_njit(key: Hashable = (), **options: Any) -> Callable[[Callable[..., A
     """Decorate a function with `numba.njit`, and cache its machine code on disk if possible.
 
     Args:
-        key: what the machine code depends on beside the function's file and the processor.
-        **options: options of `numba.njit`, without `cache`.
+        key: what the machine code depends on besides the function's source file and the processor.
+        **options: options of `numba.njit` other than `cache`.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
         dispatcher = numba.njit(**options)(function)
-        # with NUMBA_DISABLE_JIT it is the function itself
+        # with NUMBA_DISABLE_JIT, njit returns the function itself
         if dispatcher is not function:
             try:
                 dispatcher._cache = _Cache(function, key)
@@ -50,7 +50,7 @@ def cached_njit(key: Hashable = (), **options: Any) -> Callable[[Callable[..., A
 def target_processor() -> tuple[str, str]:
     """Name and features (as `+avx2,-avx512f,...`) of the processor that numba compiles for.
 
-    It is this one, unless NUMBA_CPU_NAME, NUMBA_CPU_FEATURES or NUMBA_ENABLE_AVX say otherwise.
+    This is the host processor unless NUMBA_CPU_NAME, NUMBA_CPU_FEATURES or NUMBA_ENABLE_AVX says otherwise.
     """
     name = llvm.get_host_cpu_name() if config.CPU_NAME is None else config.CPU_NAME
     features = codegen.get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
@@ -58,19 +58,19 @@ def target_processor() -> tuple[str, str]:
 
 
 def _note(error: Exception) -> None:
-    """Warn once, however many functions and worker processes are concerned."""
+    """Warn once, however many functions and worker processes are affected."""
     if not os.environ.get(_WARNED):
         os.environ[_WARNED] = "1"
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         _log.warning(
-            "compiled functions cannot be cached on disk (%s): each process compiles them again, which takes some "
-            "seconds; the environment variable NUMBA_CACHE_DIR names a writable folder for them",
+            "compiled functions cannot be cached on disk (%s): each process compiles them again, which takes a few "
+            "seconds; set the environment variable NUMBA_CACHE_DIR to a writable folder",
             reason,
         )
 
 
 class _HomeCacheLocator(UserWideCacheLocator):
-    """The user's cache folder; without a home, numba would make a folder named `~` in the current one."""
+    """The user's cache folder; without a home folder, numba would create a folder named `~` in the current one."""
 
     @classmethod
     def from_function(cls, py_func: Callable[..., Any], py_file: str) -> Any:
@@ -80,10 +80,10 @@ class _HomeCacheLocator(UserWideCacheLocator):
 
 
 class _CacheFiles(CompileResultCacheImpl):
-    """Places and names of the cache's files.
+    """Locations and names of the cache files.
 
-    Each kind of processor has files of its own: numba's index distinguishes processors, but the numbered data files
-    that it refers to may be overwritten by another machine that compiles at the same time for the same home.
+    Each processor type has its own files: numba's index distinguishes processors, but the numbered data files that it
+    refers to may be overwritten by another machine that compiles into the same home folder at the same time.
     """
 
     _locator_classes = [  # noqa: RUF012
@@ -97,7 +97,7 @@ class _CacheFiles(CompileResultCacheImpl):
 
 
 class _Cache(FunctionCache):
-    """numba's cache of a function, whose failures are misses."""
+    """numba's cache of a function, in which every failure counts as a cache miss."""
 
     _impl_class = _CacheFiles
 
@@ -111,24 +111,24 @@ class _Cache(FunctionCache):
     def load_overload(self, signature: Any, target_context: Any) -> Any:
         try:
             found = super().load_overload(signature, target_context)
-        # a damaged file raises whatever its bytes lead pickle to
+        # unpickling a damaged file may raise anything
         except Exception as error:
             _note(error)
-            self._start_afresh()
+            self._clear()
             return None
-        # processes that compile several signatures at once may overwrite each other's data files
+        # processes that compile several signatures at the same time may overwrite each other's data files
         wanted = sigutils.normalize_signature(signature)[0]
         return found if found is not None and tuple(found.signature.args) == tuple(wanted) else None
 
     def save_overload(self, signature: Any, data: Any) -> None:
         try:
             super().save_overload(signature, data)
-        # the function is compiled and can run, whatever became of its copy
+        # the function is compiled and can run even if saving it failed
         except Exception as error:
             _note(error)
 
-    def _start_afresh(self) -> None:
-        """Empty the index, so that the next save replaces what could not be read."""
+    def _clear(self) -> None:
+        """Empty the index, so that the next save replaces the unreadable entry."""
         try:
             self.flush()
         except OSError as error:

@@ -1,6 +1,6 @@
-"""Configuration documents: validated with one clear line, overlaid, read and printed.
+"""Configuration documents: validation with one-line errors, overrides, reading and printing.
 
-Knows nothing of what is configured; `slotssm.config` does.
+Independent of what is configured, which `slotssm.config` defines.
 """
 
 import difflib
@@ -20,37 +20,37 @@ from slotssm.errors import InputError
 
 
 class Config(BaseModel):
-    """Base of all configurations: immutable, and no unknown key passes."""
+    """Base class of all configurations: immutable, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with other values of some fields, validated like any configuration."""
+        """A validated copy in which some fields have other values."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return type(self).model_validate(values | changes)
 
 
 class Choice(ABC):
-    """In `Annotated[Base, choice]`: a field whose value decides by which class it is validated."""
+    """In `Annotated[Base, choice]`: a field whose value determines the class that validates it."""
 
     @abstractmethod
     def config_class(self, document: Any) -> type[Config]:
-        """The class for a value that is not validated yet.
+        """The class for a value that has not been validated yet.
 
         Raises:
-            ValueError: the value names none.
+            ValueError: the value does not determine a class.
         """
 
     @abstractmethod
     def takes(self, config: Config) -> bool:
-        """Whether a configuration that is validated already may be the value."""
+        """Whether an already validated configuration is a permitted value."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         def validate(value: Any) -> Config:
             if not isinstance(value, Config):
                 return self.config_class(value).model_validate(value)
             if not self.takes(value):
-                raise ValueError(f"a configuration of {type(value).__name__} does not belong here")
+                raise ValueError(f"a configuration of type {type(value).__name__} is not permitted here")
             return value
 
         def serialize(value: Config, info: core_schema.SerializationInfo) -> dict[str, Any]:
@@ -74,9 +74,9 @@ def load(config_class: type[AnyConfig], document: Any, source: str) -> AnyConfig
 
 
 def override(config: AnyConfig, changes: Mapping[str, Any], source: str) -> AnyConfig:
-    """Return `config` with a nested mapping of changes laid over it.
+    """Return `config` with a nested mapping of changes applied.
 
-    A change of `kind` starts that part afresh, since the fields of another kind do not carry over.
+    A change of `kind` replaces that part as a whole, since the fields of another kind do not carry over.
     """
     return load(type(config), merged(config.model_dump(mode="json"), changes), source)
 
@@ -97,7 +97,7 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
         for parent in parents:
             target = target.setdefault(parent, {})
             if not isinstance(target, dict):
-                raise InputError(f"`assignments` {assignment}: {parent} was set to a value before")
+                raise InputError(f"`assignments` {assignment}: {parent} was already set to a value")
         target[leaf] = value
     return changes
 
@@ -105,7 +105,7 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file of changes to a preset (or a whole configuration)."""
     try:
-        # some editors of Windows put a byte order mark before the text
+        # some editors on Windows write a byte order mark before the text
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"configuration file {path} does not exist") from None
@@ -114,7 +114,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def merged(old: Any, new: Any) -> Any:
-    """Lay nested changes over a document; a change of `kind` starts that part afresh."""
+    """Apply nested changes to a document; a change of `kind` replaces that part as a whole."""
     if not (isinstance(old, dict) and isinstance(new, Mapping)):
         return new
     if "kind" in new and new["kind"] != old.get("kind"):
@@ -123,14 +123,14 @@ def merged(old: Any, new: Any) -> Any:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """What a message says of an unknown name: the nearest known one, or all of them."""
+    """What a message suggests for an unknown name: the nearest known one, or the list of all."""
     names = list(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     return f"did you mean {near[0]}?" if near else f"there are {', '.join(names) or 'none'}"
 
 
 def _first_fault(config_class: type[Config], document: Any, error: ValidationError) -> str:
-    """One line for the first fault: unknown keys before missing ones, since a typo causes both."""
+    """One line about the first error: unknown keys before missing ones, since a typo causes both."""
     faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     fault = faults[0]
     path = [str(part) for part in fault["loc"]]
@@ -142,7 +142,7 @@ def _first_fault(config_class: type[Config], document: Any, error: ValidationErr
 
 
 def _class_at(config_class: type[Config], document: Any, path: Sequence[str]) -> type[Config] | None:
-    """The class of the part of a document that a path leads to; None if it is no configuration."""
+    """The class of the part of a document at a path; None if that part is not a configuration."""
     found: type[Config] | None = config_class
     for name in path:
         field = found.model_fields.get(name) if found is not None else None
@@ -152,7 +152,7 @@ def _class_at(config_class: type[Config], document: Any, path: Sequence[str]) ->
 
 
 def _class_of(field: FieldInfo, value: Any) -> type[Config] | None:
-    """The class that a field's value is validated by: chosen by the value, or named by the annotation."""
+    """The class that validates a field's value: determined by the value, or given by the annotation."""
     for marker in field.metadata:
         if isinstance(marker, Choice):
             try:

@@ -1,4 +1,4 @@
-"""Files that are either complete or absent: atomic writing, locks, and checks made before any work starts."""
+"""Files that are either complete or absent: atomic writes, locks, and checks made before any work starts."""
 
 import errno
 import hashlib
@@ -25,15 +25,15 @@ _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.E
 _NO_LOCKS = _UNSUPPORTED | {errno.ENOLCK}
 _NO_FOLDER_SYNC = _UNSUPPORTED | {errno.EACCES, errno.EPERM, errno.EBADF}
 _FULL = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
-_ONLY_OF_WRITING = _FULL | {errno.EROFS, errno.EFBIG}
-"""Refusals that no other call than a write gives."""
-_NEVER_OF_WRITING = (ConnectionError, ChildProcessError, InterruptedError, TimeoutError)
+_ONLY_WRITE_ERRORS = _FULL | {errno.EROFS, errno.EFBIG}
+"""Errors that only a write can raise."""
+_NEVER_WRITE_ERRORS = (ConnectionError, ChildProcessError, InterruptedError, TimeoutError)
 
 _LONGEST_NAME = 255
-"""Bytes of a file name on every common file system."""
+"""Longest file name in bytes on all common file systems."""
 _numbers = count()
 _temporaries: set[str] = set()
-"""Temporary files that this process is writing."""
+"""Names of the temporary files that this process is writing."""
 
 
 def refuse_existing(path: Path, force: bool) -> None:
@@ -41,13 +41,13 @@ def refuse_existing(path: Path, force: bool) -> None:
     try:
         exists = path.exists()
     except OSError as error:
-        raise InputError(f"cannot look for {path}: {_reason(error)}; choose another `out`") from None
+        raise InputError(f"cannot access {path}: {_reason(error)}; choose another `out`") from None
     if exists and not force:
         raise InputError(f"{path} exists already; `force` overwrites it, or choose another `out`")
 
 
 def make_folder(folder: Path) -> None:
-    """Create `folder` with its parents and prove that a file can be written there."""
+    """Create `folder` with its parents and check that a file can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -58,15 +58,15 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusal of the one call that writes `path` into `InputError`.
+    """Turn an `OSError` of the one call that writes `path` into `InputError`.
 
-    Wrap nothing but that call: an error that names another file, and one that no write gives (a broken pipe), passes
-    as it is, but one without a name is taken for a refusal of the write.
+    Wrap nothing but that call: an error that names another file, or that no write can raise (a broken pipe), is passed
+    on unchanged, but an error that names no file is taken to be about `path`.
     """
     try:
         yield
     except OSError as error:
-        if not _is_of_writing(error, path):
+        if not _is_write_error(error, path):
             raise
         raise _refusal(path, error) from None
 
@@ -75,9 +75,9 @@ def explained(path: Path) -> Iterator[None]:
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it to disk and move it into place.
 
-    The suffix is kept, since writers choose their format by it. On any error the temporary file is removed
-    and what stood at `path` before stays. Errors of the body pass as they are, but for those of writing the
-    temporary file. What a process that was killed has left of the same file is removed.
+    The suffix is kept, since writers choose their format by it. On any error, the temporary file is removed and an
+    existing file at `path` is left unchanged. Errors of the body are passed on unchanged, except those of writing the
+    temporary file. Temporary files of the same target that a killed process has left behind are removed.
 
     Raises:
         InputError: the file cannot be written.
@@ -89,8 +89,8 @@ def atomic(path: Path) -> Iterator[Path]:
         try:
             yield temporary
         except OSError as error:
-            # h5py tells names in its text alone
-            if not (error.errno in _ONLY_OF_WRITING or _names(error, temporary) or temporary.name in str(error)):
+            # h5py names the file in the text of the error only
+            if not (error.errno in _ONLY_WRITE_ERRORS or _names(error, temporary) or temporary.name in str(error)):
                 raise
             raise _refusal(path, error) from None
         with explained(path):
@@ -105,16 +105,16 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Hold a lock on the file `path`, which is created; it ends with the process, even a killed one.
+    """Hold a lock on the file `path`, which is created; the lock ends with the process, even if it is killed.
 
-    Where the file system knows no locks, a note says that processes which work there at the same time are not
-    noticed, and the work goes on. Errors of the body pass as they are.
+    If the file system does not support locks, a warning says that other processes working there will not be noticed,
+    and the work continues. Errors of the body are passed on unchanged.
 
     Raises:
         BusyError: another process holds it.
         InputError: the file cannot be written.
     """
-    # no marker file in place of a lock: it would outlive a killed process
+    # not a marker file instead of a lock: it would outlive a killed process
     lock = FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
     try:
         lock.acquire()
@@ -129,7 +129,7 @@ def exclusive(path: Path) -> Iterator[None]:
         )
     try:
         if lock.is_locked:
-            # only for the message of others; what cannot be written is no loss
+            # only for the error message of other processes, so failing to write it does no harm
             with suppress(OSError):
                 path.write_text(f"{os.getpid()} {platform.node()}\n", encoding="utf-8")
         yield
@@ -139,7 +139,7 @@ def exclusive(path: Path) -> Iterator[None]:
 
 
 def _holder(lock: Path) -> str:
-    """Who has written itself into a lock file, as far as that can be read."""
+    """The process that a lock file names, for a message; empty if the file cannot be read."""
     try:
         process, host = lock.read_text(encoding="utf-8").split()
     except (OSError, ValueError):
@@ -148,13 +148,13 @@ def _holder(lock: Path) -> str:
 
 
 def sync(path: Path) -> None:
-    """Force a file or a folder to stable storage, as far as its file system can do that.
+    """Flush a file or a folder to stable storage, as far as its file system supports that.
 
-    Windows cannot do this to folders and wants files writable; some network file systems and containers refuse
-    it for folders, or altogether, which costs certainty after a power cut and nothing else.
+    Windows cannot do this for folders and requires files to be writable; some network file systems and containers
+    refuse it for folders or altogether, which only matters after a power cut.
 
     Raises:
-        OSError: the storage failed, is full or does not hold the file.
+        OSError: the storage failed or is full, or the file does not exist.
     """
     is_folder = path.is_dir()
     if os.name == "nt" and is_folder:
@@ -187,7 +187,7 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON document, with a clear error for a missing or damaged file."""
+    """Read a JSON document; a missing or damaged file raises `InputError`."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -204,21 +204,21 @@ def _refusal(path: Path, error: OSError) -> InputError:
 
 
 def _reason(error: OSError) -> str:
-    # not `strerror`: h5py puts HDF5's report of several lines there
+    # not `strerror`, into which h5py writes HDF5's report of several lines
     if error.errno:
         return os.strerror(error.errno)
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _remedy(error: OSError) -> str:
-    # libraries that are not written in Python pass on the text alone
+    # libraries that are not written in Python only pass on the text
     is_full = error.errno in _FULL or os.strerror(errno.ENOSPC) in str(error)
     return "free some space or choose another `out`" if is_full else "choose another `out`"
 
 
-def _is_of_writing(error: OSError, path: Path) -> bool:
-    """Whether the error may be a refusal to write `path`: its own, its folder's or that of a temporary file for it."""
-    if isinstance(error, _NEVER_OF_WRITING):
+def _is_write_error(error: OSError, path: Path) -> bool:
+    """Whether the error may come from writing `path`, its folder, or a temporary file for it."""
+    if isinstance(error, _NEVER_WRITE_ERRORS):
         return False
     return _named(error) == [] or _names(error, path)
 
@@ -229,7 +229,7 @@ def _named(error: OSError) -> list[Path]:
 
 
 def _names(error: OSError, path: Path) -> bool:
-    """Whether the error is about `path`, what lies in it, the folders that it lies in, or a temporary file for it."""
+    """Whether the error names `path`, something inside it, one of its parents, or a temporary file for it."""
     target = Path(os.path.abspath(path))
     for name in _named(error):
         found = Path(os.path.abspath(name))
@@ -252,7 +252,7 @@ def _temporary_name(path: Path) -> str:
 
 
 def _temporary_start(path: Path) -> str:
-    """`.<stem>.<host>.`, what temporary files of the same target have in common on this machine."""
+    """`.<stem>.<host>.`, the common prefix of the temporary files of a target on this machine."""
     stem = path.stem
     if len(os.fsencode(path.name)) > _LONGEST_NAME - 90:
         stem = f"{stem[:30]}-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]}"
@@ -260,7 +260,7 @@ def _temporary_start(path: Path) -> str:
 
 
 def _machine() -> str:
-    """Name of the set of processes that process numbers are unique in: containers of one host have their own."""
+    """Name of the process namespace, in which process ids are unique: containers of one host have their own."""
     host = re.sub(r"[^A-Za-z0-9]+", "-", platform.node())[:32] or "host"
     try:
         return f"{host}-{os.stat('/proc/self/ns/pid').st_ino:x}"
@@ -269,7 +269,7 @@ def _machine() -> str:
 
 
 def _remove_left_over(path: Path) -> None:
-    """Remove temporary files of the same target whose process on this machine is gone; errors leave them there."""
+    """Remove temporary files of the same target whose process on this machine has ended; errors are ignored."""
     start, end = _temporary_start(path), f".partial{path.suffix}"
     pattern = re.compile(re.escape(start) + r"(\d+)-\d+" + re.escape(end))
     with suppress(OSError):
@@ -280,5 +280,5 @@ def _remove_left_over(path: Path) -> None:
 
 
 def _is_alive(process: int) -> bool:
-    """Whether another process has this number; our own number on a file that is not ours was another's before."""
+    """Whether another process has this id; a file of another process with our id is from a process that has ended."""
     return process != os.getpid() and psutil.pid_exists(process)

@@ -1,6 +1,6 @@
 """Signals that ask a long job to stop at the next safe point.
 
-Imports little, since a program can catch no signal before it has imported this.
+Imports little, since a program cannot catch signals before this module is imported.
 """
 
 import os
@@ -15,7 +15,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
-    """Tells whether somebody asked to stop; truthy once SIGTERM or SIGINT has arrived."""
+    """Whether a stop was requested: truthy once SIGTERM or SIGINT has arrived."""
 
     def __init__(self) -> None:
         self.signal_name = ""
@@ -25,17 +25,17 @@ class StopRequest:
 
 
 class Stopped(KeyboardInterrupt):
-    """SIGTERM or SIGINT arrived where nothing collects requests, or SIGINT for the second time."""
+    """SIGTERM or SIGINT arrived outside `stop_requests`, or SIGINT for the second time."""
 
 
 class _State:
-    """What the signal handler knows.
+    """State of the signal handler.
 
     Attributes:
-        request: shared by all collectors that are open, and with `raise_signals` by all of the program.
-        num_open: collectors in the main thread.
+        request: shared by all open `stop_requests` contexts and, after `raise_signals`, by the whole program.
+        num_open: open `stop_requests` contexts in the main thread.
         of_program: whether `raise_signals` was called.
-        has_interrupt: whether a SIGINT is among what was collected.
+        has_interrupt: whether a SIGINT has arrived.
     """
 
     def __init__(self, of_program: bool = False) -> None:
@@ -47,11 +47,11 @@ _state = _State()
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Collect SIGTERM and SIGINT instead of dying; a second SIGINT interrupts at once.
+    """Turn SIGTERM and SIGINT into a request instead of ending the program; a second SIGINT interrupts at once.
 
-    A collector inside another shares its request, so that whoever is outside learns of a signal that arrived
-    inside. Under `raise_signals` a request that nobody has obeyed is there for the next collector too. Outside the
-    main thread signals cannot be caught: the request is the main thread's where that collects, else it stays false.
+    Nested contexts share one request, so that the outer one sees a signal that arrived inside the inner one. After
+    `raise_signals`, a request that was not obeyed is passed on to the next context. Signals cannot be caught outside
+    the main thread: there, the request is the one of the main thread's context, or stays false without one.
     """
     global _state
     if threading.current_thread() is not threading.main_thread():
@@ -72,7 +72,7 @@ def stop_requests() -> Iterator[StopRequest]:
         if request:
             import logging
 
-            logging.getLogger("slotssm").warning(f"{request.signal_name} arrived when the work was done")
+            logging.getLogger("slotssm").warning(f"{request.signal_name} arrived after the work was done")
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -80,10 +80,10 @@ def stop_requests() -> Iterator[StopRequest]:
 
 
 def raise_signals() -> StopRequest:
-    """For a program, as its first act: SIGTERM and SIGINT raise `Stopped` wherever `stop_requests` collects nothing.
+    """Make SIGTERM and SIGINT raise `Stopped` outside `stop_requests`; to be called first in a program.
 
     Returns:
-        The request that all collectors of the program share.
+        The request that all `stop_requests` contexts of the program share.
     """
     global _state
     _state = _State(of_program=True)
@@ -93,10 +93,10 @@ def raise_signals() -> StopRequest:
 
 
 def ignore_signals() -> None:
-    """For a program, as its last act: the outcome stands, and SIGTERM and SIGINT no longer change it."""
+    """Ignore SIGTERM and SIGINT from now on; to be called last in a program, when its result is final."""
     _state.of_program = False
     if threading.current_thread() is threading.main_thread():
-        # not SIG_IGN, which programs that are started later would inherit
+        # not SIG_IGN, which child processes would inherit
         _handle(lambda number, frame: None)
 
 
@@ -110,12 +110,12 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 
 def _handle(handler: Any) -> dict[signal.Signals, Any]:
-    """Set the handler of both signals; returns what handled them before."""
+    """Set the handler of both signals; returns the previous handlers."""
     return {number: signal.signal(number, handler) for number in SIGNALS}
 
 
 def _forget_in_child() -> None:
-    """A process made by fork is ended by these signals as any other, unless it collects them itself."""
+    """Restore the default handlers in a forked process, which handles signals for itself."""
     global _state
     _state = _State()
     defaults: dict[signal.Signals, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}

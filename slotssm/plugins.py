@@ -1,7 +1,7 @@
-"""Code from outside: files that are named explicitly, and installed packages with the entry point `slotssm.plugins`.
+"""Plugins: Python files that are named explicitly, and installed packages with the entry point `slotssm.plugins`.
 
 A plugin is a Python file or module that calls `slotssm.registry.register_*` when it is imported. Runs and checkpoints
-say which plugins they need, and are not read without them.
+record which plugins they need, and cannot be read without them.
 """
 
 import importlib.util
@@ -16,16 +16,16 @@ from slotssm.errors import InputError
 from slotssm.registry import REGISTRIES, entries_of, registering_for
 
 GROUP = "slotssm.plugins"
-"""Entry points of installed packages: a name, and a module to import."""
+"""Entry point group of installed packages: each entry is a name and a module to import."""
 
 _loaded: dict[str, Path | None] = {}
 
 
 def load_plugin(path: Path) -> None:
-    """Run a file that registers something; a file that is loaded already is not run again.
+    """Run a plugin file; a file that is already loaded is not run again.
 
     Raises:
-        InputError: there is no such file, or it fails.
+        InputError: the file does not exist, or it raises an exception.
     """
     if not path.is_file() or path.suffix != ".py":
         raise InputError(f"plugin {path} is not a Python file")
@@ -52,12 +52,12 @@ def load_plugin(path: Path) -> None:
 
 
 def loaded_plugins() -> list[Path]:
-    """Files that were loaded, for processes that must load them too."""
+    """Plugin files that were loaded, for worker processes that must load them too."""
     return [path for path in _loaded.values() if path is not None]
 
 
 def load_installed_plugins() -> None:
-    """Import what installed packages announce; one that fails is passed over with a note."""
+    """Import the plugins of installed packages; one that fails is skipped with a warning."""
     for point in entry_points(group=GROUP):
         if point.name in _loaded:
             continue
@@ -72,7 +72,7 @@ def load_installed_plugins() -> None:
 
 
 def needed_plugins(config: Config) -> list[dict[str, str]]:
-    """The entries from outside that a configuration names, as `{"plugin", "registers"}`."""
+    """The plugin entries that a configuration names, each as `{"plugin", "registers"}`."""
     registered = {
         id(entry): f"{registry.noun} {name}" for registry in REGISTRIES for name, entry in registry.known().items()
     }
@@ -81,10 +81,10 @@ def needed_plugins(config: Config) -> list[dict[str, str]]:
 
 
 def refuse_missing(plugins: Any, source: Path) -> None:
-    """Refuse to read what needs a plugin that is not loaded.
+    """Refuse to read a run or checkpoint that needs a plugin which is not loaded.
 
     Args:
-        plugins: what `needed_plugins` said when `source` was written.
+        plugins: what `needed_plugins` returned when `source` was written.
         source: the file, for messages.
 
     Raises:

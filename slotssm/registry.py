@@ -1,7 +1,7 @@
-"""What may vary is registered: time mixers, models, tasks and generators, from this package and from outside.
+"""Registries of time mixers, models, tasks and generators, from this package and from plugins.
 
-An entry brings a name, the class of its configuration and its code. Configurations of runs are validated by what is
-registered, so that code from outside (`slotssm.plugins`) is named in them like code from here.
+An entry has a name, a configuration class and code. Configurations of runs are validated against the registered
+entries, so that a plugin's entries (`slotssm.plugins`) are named in them like built-in ones.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -24,8 +24,8 @@ class Entry(Generic[Code]):
     Attributes:
         name: the value of `kind` in its configuration.
         config_class: its configuration.
-        code: what makes it; see the functions `register_*`.
-        plugin: the plugin that it comes from; None for what comes with this package.
+        code: the class or function that makes it; see the functions `register_*`.
+        plugin: the plugin that registered it; None for built-in entries.
     """
 
     name: str
@@ -35,25 +35,25 @@ class Entry(Generic[Code]):
 
 
 class Registry(Choice, Generic[Code]):
-    """Entries of one sort by name; in `Annotated[Base, registry]`, a field that takes the configuration of any of them.
+    """Entries of one type by name; `Annotated[Base, registry]` is a field for the configuration of any of them.
 
     Args:
         noun: what an entry is, for messages.
-        home: the package whose modules register the entries that come with slotssm; it is imported at the first
+        package: the package whose modules register the entries that come with slotssm; it is imported at the first
             look-up, so that reading no configuration costs no import.
-        default: the entry of a configuration that names none; None refuses those.
+        default: the entry of a configuration without `kind`; None makes `kind` required.
     """
 
-    def __init__(self, noun: str, home: str, default: str | None = None) -> None:
-        self.noun, self._home, self._default = noun, home, default
+    def __init__(self, noun: str, package: str, default: str | None = None) -> None:
+        self.noun, self._package, self._default = noun, package, default
         self._entries: dict[str, Entry[Code]] = {}
-        self._is_home_loaded = False
+        self._is_package_loaded = False
 
     def add(self, name: str, config_class: type[Config], code: Code) -> None:
         """Register an entry.
 
         Raises:
-            InputError: the name is taken, or the configuration does not say it.
+            InputError: the name is taken, or the configuration class does not have it as its `kind`.
         """
         field = config_class.model_fields.get("kind")
         if field is None or field.default != name:
@@ -61,7 +61,7 @@ class Registry(Choice, Generic[Code]):
         plugin, known = _plugin_of(code), self._entries.get(name)
         if known is not None and known.plugin != plugin:
             raise InputError(
-                f"{self.noun} {name} is registered already by {known.plugin or 'slotssm'}; choose another name"
+                f"{self.noun} {name} is already registered by {known.plugin or 'slotssm'}; choose another name"
             )
         self._entries[name] = Entry(name, config_class, code, plugin)
 
@@ -73,24 +73,24 @@ class Registry(Choice, Generic[Code]):
 
     def entries(self) -> Mapping[str, Entry[Code]]:
         """All entries by name."""
-        if not self._is_home_loaded:
-            self._is_home_loaded = True
-            import_module(self._home)
+        if not self._is_package_loaded:
+            self._is_package_loaded = True
+            import_module(self._package)
         return self._entries
 
     def known(self) -> Mapping[str, Entry[Code]]:
-        """Entries that are registered by now, without importing anything."""
+        """Entries registered so far, without importing anything."""
         return self._entries
 
     def takes(self, config: Config) -> bool:
-        """Whether a configuration is that of an entry."""
+        """Whether a configuration belongs to an entry."""
         return any(type(config) is entry.config_class for entry in self.entries().values())
 
     def config_class(self, document: Any) -> type[Config]:
         """The class of a configuration that is given as a mapping.
 
         Raises:
-            ValueError: it is no mapping, or names no entry.
+            ValueError: it is not a mapping, or does not name an entry.
         """
         if not isinstance(document, Mapping):
             raise ValueError(f"a {self.noun} is a table with the key kind")
@@ -115,7 +115,7 @@ _loading: str | None = None
 
 @contextmanager
 def registering_for(plugin: str) -> Iterator[None]:
-    """While this context lasts, what code from outside registers belongs to the named plugin."""
+    """Attribute entries that are registered within this context to the named plugin."""
     global _loading
     before, _loading = _loading, plugin
     try:
@@ -125,7 +125,7 @@ def registering_for(plugin: str) -> Iterator[None]:
 
 
 def _plugin_of(code: Any) -> str | None:
-    """The plugin that registers `code`; None for code of this package, also while a plugin imports it."""
+    """The plugin that registers `code`; None for built-in code, even while a plugin imports it."""
     module = str(code.__module__)
     return None if module.split(".")[0] in _OWN_PACKAGES else _loading or module
 
@@ -133,7 +133,7 @@ def _plugin_of(code: Any) -> str | None:
 def register_time_mixer(name: str, config_class: type[Config]) -> Callable[[Registered], Registered]:
     """Decorate a class or function that makes a time mixer (see `slotssm.layers.TimeMixer`).
 
-    It is called with the width of a slot and the fields of its configuration but `kind`:
+    It is called with the width of a slot and all fields of its configuration except `kind`:
     `Mamba(dim, d_state=16, ...)`.
 
     Args:
@@ -154,7 +154,7 @@ def register_model(name: str, config_class: type[Config]) -> Callable[[Registere
 
 
 def register_task(name: str, config_class: type[Config]) -> Callable[[Registered], Registered]:
-    """Decorate a `slotssm.tasks.Task`, which is called with (config, model, model_config, data specification).
+    """Decorate a `slotssm.tasks.Task`, which is called with (config, model, model_config, data).
 
     Args:
         name: the value of `task.kind`.

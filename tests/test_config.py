@@ -198,7 +198,7 @@ def test_malformed_assignments_are_refused(assignment: str) -> None:
 
 
 def test_a_value_has_no_keys_below_it() -> None:
-    with pytest.raises(InputError, match=r"`assignments` a\.b=2: a was set to a value before"):
+    with pytest.raises(InputError, match=r"`assignments` a\.b=2: a was already set to a value"):
         parse_assignments(["a=1", "a.b=2"])
 
 
@@ -264,11 +264,11 @@ def test_a_key_of_another_kind_is_unknown() -> None:
             "`assignments`: data.recipe: patches_per_side 7 does not divide size_px 64",
         ),
         (RECALL, "data.recipe.kind=bouncing", "task 'recall' needs data of Blinking Color Balls (generator 'bcb')"),
-        (RECALL, "task.piece_px=5", "task.piece_px 5 does not divide the frame of 64 x 64 px; take a divisor"),
+        (RECALL, "task.piece_px=5", "task.piece_px 5 does not divide the frame of 64 x 64 px; use a divisor"),
         (
             RECALL,
             "task.piece_px=32",
-            "task.piece_px 32 does not divide the patch of 16 px (64 px in 4 patches a side, ",
+            "task.piece_px 32 does not divide the patch of 16 px (64 px in 4 patches per side, ",
         ),
         (RECALL, "task.patches_per_side=3", "task.piece_px 4 does not divide the patch of 21.3333 px (64 px in 3 "),
         (RECALL, "train.clip_len=2", "task 'recall' reads whole episodes: train.clip_len must be 0"),
@@ -322,7 +322,7 @@ def test_a_wrong_time_mixer_is_refused(kind: str, assignment: str, message: str)
         ("task.curriculum=[[3, 9]]", "task.piece_px 4 does not divide the patch of 21.3333 px"),
         (
             "task.curriculum=[[1, 9], [32, 9]]",
-            "task.piece_px 4 does not divide the patch of 2 px (64 px in 32 patches a side, ",
+            "task.piece_px 4 does not divide the patch of 2 px (64 px in 32 patches per side, ",
         ),
         ("task.curriculum=[[128, 9]]", "task.piece_px 4 does not divide the patch of 0.5 px"),
         ("task.curriculum=[[0, 9]]", "`assignments`: task.curriculum.0.0: Input should be greater than 0"),
@@ -346,12 +346,12 @@ def test_wrong_aids_of_recalling_are_refused(assignment: str, message: str) -> N
         ("train.clip_len=1", "task 'predict' needs clips of at least 2 frames: train.clip_len is too small"),
         ("train.clip_len=31", "train.clip_len 31 exceeds the 30 frames of an episode"),
         ("task.piece_px=5", "task.piece_px 5 does not divide the frame of 64 x 64 px"),
-        ('data.recipe.colors=["red"]', "task.loss 'bce' is for white objects on black; take 'mse' or 'ce'"),
+        ('data.recipe.colors=["red"]', "task.loss 'bce' is for white objects on black; use 'mse' or 'ce'"),
         ('data.recipe.colors=["white", "red"]', "task.loss 'bce' is for white objects on black; take"),
         ("task.loss=l1", "`assignments`: task.loss: Input should be 'bce', 'mse' or 'ce'"),
-        ("data.recipe.lighting=0.5", "task.loss 'bce' needs objects of plain white on black, without"),
-        ('data.recipe.textures=["noise"]', "task.loss 'bce' needs objects of plain white on black"),
-        ('data.recipe.backgrounds=["plain", "noise"]', "task.loss 'bce' needs objects of plain white on"),
+        ("data.recipe.lighting=0.5", "task.loss 'bce' needs plain white objects on black, without"),
+        ('data.recipe.textures=["noise"]', "task.loss 'bce' needs plain white objects on black"),
+        ('data.recipe.backgrounds=["plain", "noise"]', "task.loss 'bce' needs plain white objects on"),
         ("task.feedback=max", "`assignments`: task.feedback: Input should be 'mean' or 'mode'"),
         ("task.max_first_frame=-1", "`assignments`: task.max_first_frame: Input should be greater than or equal to 0"),
         ("task.curriculum=[]", "`assignments`: unknown key task.curriculum"),
@@ -471,7 +471,7 @@ def test_only_pixels_of_the_palette_are_classified() -> None:
     assert (moved.task.loss, spec.palette) == ("bce", ((0, 0, 0), (255, 255, 255)))
     lit, spec = resolve(Request(assignments=("data.recipe.lighting=0.5", "task.loss=mse")), run)
     assert spec.palette == ()
-    with pytest.raises(InputError, match=r"task\.loss 'ce' needs pixels of a few known colours, .*; take 'mse'"):
+    with pytest.raises(InputError, match=r"task\.loss 'ce' needs data with a palette, .*; use 'mse'"):
         resolve(Request(assignments=("task.loss=ce",)), lit)
 
 
@@ -512,7 +512,7 @@ def test_videos_from_a_file_have_no_colours_to_classify() -> None:
     spec = spec_from_layout(standard_layout(num_frames=8, height=16, width=16, num_objects=2), {})
     run = preset("tiny-balls").replace(data=FileData(path="videos.h5"))
     check_run(run, spec)
-    with pytest.raises(InputError, match="'ce' needs pixels of a few known colours, which these data do not have"):
+    with pytest.raises(InputError, match="'ce' needs data with a palette, which these do not have"):
         check_run(override(run, {"task": {"loss": "ce"}}, "test"), spec)
     with pytest.raises(InputError, match=r"task 'recall' needs data of Blinking Color Balls \(generator 'bcb'\)"):
         check_run(preset("tiny-bcb").replace(data=FileData(path="videos.h5")), spec)

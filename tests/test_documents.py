@@ -69,12 +69,12 @@ def test_an_unknown_key_inside_of_an_optional_part():
 
 def test_a_file_has_keys_of_its_own():
     message = refusal("data", None)
-    assert message == "data: data is a table with the key recipe, or path for a file"
+    assert message == "data: data must be a table with the key recipe, or path for a file"
     document = DOCUMENT | {"data": {"path": "a.h5", "num_test": 3}}
     with pytest.raises(InputError, match=r"^run: unknown key data\.num_test; did you mean num_train\?$"):
         load(RunConfig, document, "run")
     both = DOCUMENT | {"data": {**DOCUMENT["data"], "path": "a.h5"}}
-    with pytest.raises(InputError, match="data has a recipe and a path"):
+    with pytest.raises(InputError, match="data has both recipe and path"):
         load(RunConfig, both, "run")
     only = DOCUMENT | {"data": {"path": "a.h5"}}
     assert load(RunConfig, only, "run").data == FileData(path="a.h5")

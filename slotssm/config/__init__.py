@@ -1,8 +1,8 @@
-"""Typed configuration: what a data set, a model, a task and a training run are made of.
+"""Typed configuration of data sets, models, tasks and training runs.
 
-Order of precedence: preset < TOML file < `key.path=value`. Every value that a run depends on is here, so
-the saved configuration re-runs as it is. Configurations of time mixers, models, tasks and recipes stand beside their
-code and are found through `slotssm.registry`.
+Order of precedence: preset < TOML file < `key.path=value`. Every value that a run depends on is part of its
+configuration, so a saved configuration can be run again as it is. Configurations of time mixers, models, tasks and
+recipes are defined next to their code and found through `slotssm.registry`.
 """
 
 from slotssm.config.data import AnyData, DataConfig, FileData, RecipeData

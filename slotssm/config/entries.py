@@ -1,4 +1,4 @@
-"""What the configuration of every registered entry has; each entry's own class stands beside its code."""
+"""Base classes of the configurations of registered entries; each entry's own class is defined next to its code."""
 
 from typing import Annotated, Any, ClassVar, Self
 
@@ -9,43 +9,43 @@ from slotssm.registry import GENERATORS, MODELS, TASKS, TIME_MIXERS
 
 
 class TimeMixerConfig(Config):
-    """What carries each slot through time; fields but `kind` are arguments of the class that it configures."""
+    """Configuration of a time mixer; all fields except `kind` are arguments of the class that it configures."""
 
     kind: str
 
     def check_width(self, slot_dim: int) -> None:
-        """Refuse a width of the slots that this time mixer cannot have.
+        """Refuse a slot width that this time mixer does not support.
 
         Raises:
-            ValueError: says why not.
+            ValueError: the reason.
         """
 
 
 class ModelConfig(Config):
-    """What tasks, decoders and comparisons may know of any model."""
+    """Configuration of a model: the fields that tasks, decoders and comparisons may rely on for any model."""
 
     kind: str
     num_slots: int = Field(6, ge=1)
-    """K: slots of every layer."""
+    """K: number of slots in every layer."""
     slot_dim: int = Field(64, ge=4)
     """D: width of a slot."""
     num_heads: int = Field(4, ge=1)
-    """Heads of every attention; divides slot_dim."""
+    """Heads of every attention layer; must divide slot_dim."""
     mlp_ratio: float = Field(4.0, gt=0)
     """Hidden width of every MLP as a multiple of slot_dim."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout after attention and MLP; 0 is off."""
+    """Dropout after attention and MLP (0: off)."""
 
     not_shared: ClassVar[frozenset[str]] = frozenset()
-    """Fields that a model of this kind does not take from the model whose size it is given."""
+    """Fields that `like` does not copy from the reference model."""
 
     @classmethod
     def like(cls, reference: "ModelConfig", **values: Any) -> Self:
-        """A model of this kind with the values of another one, in all fields that both have.
+        """A model of this kind with the values of a reference model in all fields that both have.
 
         Args:
-            reference: the other one.
-            values: fields that are to be otherwise.
+            reference: the other model.
+            values: fields that differ from the reference.
         """
         shared = set(cls.model_fields) & set(type(reference).model_fields) - {"kind"} - cls.not_shared
         return cls.model_validate({name: getattr(reference, name) for name in shared} | values)
@@ -62,22 +62,22 @@ class ModelConfig(Config):
 
 
 class TaskConfig(Config):
-    """What a model is trained to do."""
+    """Configuration of a task: what a model is trained to do."""
 
     kind: str
 
 
 class Recipe(Config):
-    """Everything that decides the content of generated episodes."""
+    """Configuration of a generator: everything that determines the content of its episodes besides the seed."""
 
     kind: str
 
 
 AnyTimeMixer = Annotated[TimeMixerConfig, TIME_MIXERS]
-"""A field that takes the configuration of any registered time mixer."""
+"""A field for the configuration of any registered time mixer."""
 AnyModel = Annotated[ModelConfig, MODELS]
-"""A field that takes the configuration of any registered model."""
+"""A field for the configuration of any registered model."""
 AnyTask = Annotated[TaskConfig, TASKS]
-"""A field that takes the configuration of any registered task."""
+"""A field for the configuration of any registered task."""
 AnyRecipe = Annotated[Recipe, GENERATORS]
-"""A field that takes any registered recipe."""
+"""A field for any registered recipe."""

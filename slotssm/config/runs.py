@@ -1,4 +1,4 @@
-"""How a run is trained, and the whole run."""
+"""Configuration of training, and of a whole run."""
 
 from typing import Literal, Self
 
@@ -10,66 +10,68 @@ from slotssm.documents import Config
 
 
 class InitialConfig(Config):
-    """Weights that training starts from; the optimiser starts afresh."""
+    """Weights of another run to initialise from; the optimiser state is not taken."""
 
     run: str = Field(min_length=1)
-    """Folder of a run, whose last checkpoint is taken, or of one checkpoint."""
+    """Run directory, whose last checkpoint is taken, or a checkpoint folder."""
     parts: tuple[str, ...] = ()
-    """Parts of the task to take (`encoder`, `model`, `decoder`, ...); empty takes all. The others start afresh."""
+    """Parts of the task to take (`encoder`, `model`, `decoder`, ...); empty takes all. The others are initialised as
+    usual."""
 
 
 class TrainConfig(Config):
-    """How a run is trained."""
+    """Training settings."""
 
     num_steps: int = Field(1000, ge=1)
     """Optimiser steps."""
     batch_size: int = Field(16, ge=1)
-    """Episodes (or clips) a step, over all processes."""
+    """Episodes (or clips) per step."""
     clip_len: int = Field(0, ge=0)
-    """Frames of a clip of each episode; 0 takes whole episodes."""
+    """Frames of a clip of each episode (0: whole episodes)."""
     clip_stride: int = Field(1, ge=1)
-    """Every so many-th frame of a contiguous clip is taken."""
+    """Distance of neighbouring frames of a contiguous clip."""
     clips: Literal["contiguous", "segments"] = "contiguous"
-    """A clip is `clip_len` frames from a random start on, or one random frame of each of `clip_len` equal segments."""
+    """Frames of a clip: `contiguous` ones from a random start, or one random frame of each of `clip_len` equal
+    `segments`."""
     learning_rate: float = Field(1e-3, gt=0)
     """Peak learning rate of AdamW."""
     part_learning_rates: dict[str, PositiveFloat] = Field({})
-    """Peak learning rate of a part of the task (`encoder`, `model`, `decoder`, ...) where it is another."""
+    """Peak learning rates of parts of the task (`encoder`, `model`, `decoder`, ...) that differ from learning_rate."""
     frozen_parts: tuple[str, ...] = ()
-    """Parts of the task whose weights stay as they are."""
+    """Parts of the task whose weights are not trained."""
     warmup_steps: int = Field(100, ge=0)
-    """Steps of linear warm-up; 0 is off."""
+    """Steps of linear warm-up (0: off)."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """After the warm-up: down to a tenth of the peak along a cosine, or constant."""
+    """Learning rate after the warm-up: cosine decay to a tenth of the peak, or constant."""
     weight_decay: float = Field(0.0, ge=0)
-    """AdamW's weight decay on matrices of linear maps, convolutions and recurrent cells, and on nothing else; 0 is
-    off."""
+    """AdamW's weight decay, applied only to the weights of linear maps, convolutions and recurrent cells (0: off)."""
     grad_clip_norm: float = Field(1.0, ge=0)
-    """Gradients are scaled down to this norm; 0 is off."""
+    """Largest gradient norm; larger gradients are scaled down to it (0: off)."""
     accumulation_steps: int = Field(1, ge=1)
-    """Parts of a batch whose gradients are computed one after the other, which takes less memory."""
+    """Number of micro-batches that a batch is split into; gradients are accumulated over them, which saves memory."""
     initial: InitialConfig | None = None
-    """Weights of another run to start from; None starts afresh."""
+    """Weights of another run to start from; None starts from a random initialisation."""
     precision: Literal["no", "bf16"] = "no"
-    """Mixed precision of training and validation; no is float32."""
+    """Mixed precision of training and validation (no: float32)."""
     tf32: bool = False
-    """Whether a GPU that has it may round the factors of float32 matrix products to TF32."""
+    """Whether float32 matrix products may use TF32 on GPUs that support it."""
     compile: bool = False
-    """Whether the task goes through `torch.compile`, which takes minutes before the first step."""
+    """Whether to compile the task with `torch.compile`, which can take minutes before the first step."""
     checkpoint_activations: bool = False
-    """Whether activations of layers are computed again in the backward pass, which takes less memory and more time."""
+    """Whether to recompute the activations of layers in the backward pass, which takes less memory and more time."""
     ema_decay: float = Field(0.0, ge=0, lt=1)
-    """Decay of a moving average of the weights, which is validated, saved and evaluated in their place; 0 is off."""
+    """Decay of an exponential moving average of the weights, which is validated, saved and evaluated in their place
+    (0: off)."""
     log_every_steps: int = Field(10, ge=1)
-    """Steps between two lines of metrics.jsonl."""
+    """Steps between lines of metrics.jsonl."""
     checkpoint_every_steps: int = Field(500, ge=1)
-    """Steps between two checkpoints; the last step is always saved."""
+    """Steps between checkpoints; the last step is always saved."""
     keep_checkpoints: int = Field(2, ge=1)
-    """How many of the newest checkpoints stay."""
+    """How many of the newest checkpoints to keep."""
     eval_every_steps: int = Field(500, ge=0)
-    """Steps between two validations on the split `val`; 0 is off."""
+    """Steps between validations on the split `val` (0: off)."""
     num_eval_episodes: int = Field(32, ge=1)
-    """At most this many episodes of `val` are used while training."""
+    """Number of episodes of `val` used for validation during training, at most."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -78,7 +80,7 @@ class TrainConfig(Config):
                 f"accumulation_steps {self.accumulation_steps} does not divide batch_size {self.batch_size}"
             )
         if self.clips == "segments" and not self.clip_len:
-            raise ValueError("clips 'segments' needs clip_len, the number of segments")
+            raise ValueError("clips 'segments' needs clip_len, which is the number of segments")
         if self.clips == "segments" and self.clip_stride > 1:
             raise ValueError("clip_stride is for contiguous clips; with clips 'segments' it must be 1")
         if both := set(self.frozen_parts) & set(self.part_learning_rates):
@@ -92,7 +94,7 @@ class RunConfig(Config):
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the experiment; part of the default run directory."""
     seed: int = Field(0, ge=0, lt=2**32)
-    """Seed of the weights, the batches and dropout; the data has its own."""
+    """Seed of the weights, the batches and dropout; the data have their own."""
     data: AnyData
     """The data set: a recipe with counts and seed, or a file."""
     task: AnyTask
@@ -100,4 +102,4 @@ class RunConfig(Config):
     model: AnyModel
     """The sequence model over slots."""
     train: TrainConfig = TrainConfig()
-    """How it is trained."""
+    """Training settings."""

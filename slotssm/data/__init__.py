@@ -1,8 +1,8 @@
-"""Episodes on disk and in batches.
+"""Episode files and data loading.
 
-`episodes` owns the HDF5 format and `reader` reads it from many threads; `loader` turns a file into reproducible torch
-batches for training here, `dataset` into items for training code elsewhere, `clips` says which frames they take;
-`exporters` write other formats.
+`episodes` defines the HDF5 format and `reader` reads it from several threads; `loader` provides the reproducible torch
+batches of the trainer, `dataset` a torch data set for other training code, and `clips` selects their frames;
+`importers` and `exporters` convert other formats.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ __all__ = ["EpisodeDataset"]
 
 
 def __getattr__(name: str) -> Any:
-    # looked up late: whoever writes episodes needs no torch
+    # imported lazily, since writing episodes does not need torch
     if name in __all__:
         from slotssm.data import dataset
 

@@ -1,7 +1,7 @@
-"""Which episodes and which of their frames a draw takes: pure functions of seed, epoch and position.
+"""Selection of episodes and frames for each epoch: pure functions of seed, epoch and position.
 
-Streams of random numbers are told apart by their spawn key: (0, epoch) orders the episodes of an epoch,
-(1, epoch, position) chooses the frames of the episode at that position.
+Random streams are distinguished by their spawn key: (0, epoch) orders the episodes of an epoch,
+(1, epoch, position) selects the frames of the episode at that position.
 """
 
 import functools
@@ -17,16 +17,16 @@ ClipKind = Literal["whole", "contiguous", "segments", "every"]
 
 @dataclass(frozen=True)
 class Clips:
-    """How frames are taken from an episode of T frames.
+    """How frames are selected from an episode of T frames.
 
     Use the constructors `whole`, `contiguous`, `segments` and `every`.
 
     Attributes:
-        kind: `whole` takes all frames. `contiguous` takes frames at a fixed distance from a random first one.
-            `segments` cuts the episode into as many parts as frames are wanted, equally long up to rounding, and
-            takes a random frame of each, as is usual for CATER (50 segments of 6 frames). `every` takes the middle
-            frame of each of these parts, the same ones at every draw.
-        clip_len: frames of a clip; 0 if it is the whole episode.
+        kind: `whole` takes all frames. `contiguous` takes frames at a fixed stride from a random first frame.
+            `segments` divides the episode into `clip_len` segments of equal length (up to rounding) and takes a random
+            frame of each, as is usual for CATER (50 segments of 6 frames). `every` takes the middle frame of each of
+            these segments, always the same ones.
+        clip_len: frames of a clip; 0 for whole episodes.
         stride: distance of neighbouring frames of a `contiguous` clip.
     """
 
@@ -50,12 +50,12 @@ class Clips:
 
     @classmethod
     def contiguous(cls, clip_len: int, stride: int = 1) -> Self:
-        """Frames at a distance of `stride` from a random first one on; a `clip_len` of 0 takes whole episodes."""
+        """Frames at distance `stride` from a random first frame; a `clip_len` of 0 takes whole episodes."""
         return cls("contiguous", clip_len, stride) if clip_len else cls(stride=stride)
 
     @classmethod
     def segments(cls, num_segments: int) -> Self:
-        """One random frame of each of `num_segments` parts of an episode."""
+        """One random frame of each of `num_segments` segments of an episode."""
         return cls("segments", num_segments)
 
     @classmethod
@@ -65,11 +65,11 @@ class Clips:
 
     @property
     def span(self) -> int:
-        """Frames that an episode must have at least; 0 for whole episodes."""
+        """Smallest number of frames that an episode must have; 0 for whole episodes."""
         return (self.clip_len - 1) * self.stride + 1 if self.clip_len else 0
 
     def length(self, num_frames: int) -> int:
-        """Frames of a clip from an episode of `num_frames`."""
+        """Number of frames of a clip from an episode of `num_frames`."""
         return self.clip_len or num_frames
 
     def check(self, num_frames: int, source: object) -> None:
@@ -77,7 +77,7 @@ class Clips:
 
         Args:
             num_frames: T, frames of an episode.
-            source: where the episodes are from, for the message.
+            source: name of the data, for the message.
 
         Raises:
             InputError: a clip is longer than the episodes.
@@ -92,9 +92,9 @@ class Clips:
 
         Args:
             num_frames: T, frames of the episode.
-            seed: of the draws.
-            epoch: passes over the data before this one.
-            position: place in the epoch.
+            seed: seed of the random frames.
+            epoch: index of the epoch, from 0.
+            position: position in the epoch, from 0.
 
         Returns:
             Ascending indices, int64 [`length(num_frames)`].
@@ -116,17 +116,17 @@ class Clips:
 
 
 def segment_edges(num_frames: int, num_segments: int) -> np.ndarray:
-    """Cut `num_frames` frames into segments whose lengths differ by at most one.
+    """Divide `num_frames` frames into segments whose lengths differ by at most one.
 
     Returns:
-        Edges, int64 [num_segments + 1]: segment n holds the frames from edge n up to, not including, edge n + 1.
+        Edges, int64 [num_segments + 1]: segment n has the frames from edge n up to, but not including, edge n + 1.
     """
     return np.arange(num_segments + 1) * num_frames // num_segments
 
 
 @functools.lru_cache(maxsize=4)
 def episode_order(seed: int, epoch: int, num_episodes: int) -> np.ndarray:
-    """The order in which an epoch shows its episodes: a permutation, int64 [num_episodes], not to be written to."""
+    """The order of the episodes in an epoch: a read-only permutation, int64 [num_episodes]."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, epoch)))
     order = rng.permutation(num_episodes)
     order.setflags(write=False)

@@ -1,4 +1,4 @@
-"""What the format demands of attributes and datasets, each refusal with one line (docs/data-format.md)."""
+"""Checks of attributes and datasets against the format (docs/data-format.md), each with a one-line error."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,19 +19,19 @@ ROOT_TYPES: dict[str, type] = {
     "patches_per_side": int,
     "sequence_length": int,
 }
-"""Root attributes that need not be there, and what they are."""
+"""Optional root attributes and their types."""
 PIXELS = ("frames", "masks", "depth")
-"""Fields whose pixels belong together."""
+"""Fields of pixels, which must have the same size."""
 
 
 def check_root(attrs: Mapping[str, Any], path: str) -> None:
-    """Refuse root attributes of another format, another version or a wrong type."""
+    """Refuse another format, another version, or root attributes of a wrong type."""
     found, version = attrs.get("format"), attrs.get("format_version")
     if not isinstance(found, str) or found != FORMAT:
         raise InputError(f"{path} is not an episode file: its attribute 'format' is {found!r}, not {FORMAT!r}")
     if not _is(version, int):
         raise InputError(
-            f"{path}: its attribute format_version must be the whole number {FORMAT_VERSION}, and it is {version!r}; "
+            f"{path}: its attribute format_version must be the integer {FORMAT_VERSION}, but is {version!r}; "
             "generate or import it again"
         )
     if version != FORMAT_VERSION:
@@ -41,23 +41,23 @@ def check_root(attrs: Mapping[str, Any], path: str) -> None:
         )
     for name, kind in ROOT_TYPES.items():
         if name in attrs and not _is(attrs[name], kind):
-            wanted = {str: "text", int: "a whole number"}[kind]
+            wanted = {str: "text", int: "an integer"}[kind]
             raise InputError(
-                f"{path}: its attribute {name} must be {wanted}, and it is {_shown(attrs[name])}; generate or import "
+                f"{path}: its attribute {name} must be {wanted}, but is {_shown(attrs[name])}; generate or import "
                 "it again"
             )
     palette = attrs.get("palette")
     if "palette" in attrs and not (
         isinstance(palette, np.ndarray) and palette.dtype == np.uint8 and palette.shape[1:] == (3,) and len(palette)
     ):
-        raise InputError(f"{path}: its attribute palette must be uint8 [C, 3], and it is {_shown(palette)}; correct it")
+        raise InputError(f"{path}: its attribute palette must be uint8 [C, 3], but is {_shown(palette)}; correct it")
 
 
 def read_dims(attrs: Mapping[str, Any], num_axes: int, place: str) -> tuple[str, ...]:
     """The names of a dataset's axes, from its attribute `dims`."""
     if "dims" not in attrs:
         raise InputError(
-            f"{place} has no attribute dims, which names its {num_axes} axes: write it as a JSON list that begins with "
+            f"{place} has no attribute dims, which names its {num_axes} axes: write it as a JSON list that starts with "
             f'"{EPISODE}"'
         )
     dims = _texts(attrs["dims"])
@@ -68,27 +68,27 @@ def read_dims(attrs: Mapping[str, Any], num_axes: int, place: str) -> tuple[str,
 
 
 def check_attrs(attrs: Mapping[str, Any], place: str) -> None:
-    """Refuse attributes of a dataset that are not what the format says."""
+    """Refuse attributes of a dataset that do not conform to the format."""
     kind = attrs.get("kind", "numeric")
     if kind not in ("categorical", "numeric") if isinstance(kind, str) else True:
         raise InputError(f"{place} is of kind {_shown(kind)}; it must be categorical or numeric")
     for name in ("unit", "ids"):
         if name in attrs and not isinstance(attrs[name], str):
-            raise InputError(f"{place}: its attribute {name} must be text, and it is {_shown(attrs[name])}; correct it")
+            raise InputError(f"{place}: its attribute {name} must be text, but is {_shown(attrs[name])}; correct it")
     if "categories" in attrs and _texts(attrs["categories"]) is None:
         raise InputError(f"{place}: its attribute categories must be a JSON list of text; write it again")
     if "num_classes" in attrs and not (_is(attrs["num_classes"], int) and attrs["num_classes"] > 0):
-        raise InputError(f"{place}: its attribute num_classes must be a whole number above 0; correct it")
+        raise InputError(f"{place}: its attribute num_classes must be a positive integer; correct it")
     limits = np.asarray(attrs.get("range", (0, 0)))
     if limits.shape != (2,) or limits.dtype.kind not in "iuf" or not np.isfinite(limits).all():
         raise InputError(f"{place}: its attribute range must be two numbers; correct it")
     invalid = attrs.get("invalid", 0)
     if not isinstance(invalid, int | float) or not (invalid == 0 or np.isnan(invalid)):
-        raise InputError(f"{place}: its attribute invalid must be 0 or NaN, and it is {_shown(invalid)}; correct it")
+        raise InputError(f"{place}: its attribute invalid must be 0 or NaN, but is {_shown(invalid)}; correct it")
 
 
 def check_pixels(name: str, shape: tuple[int, ...], dtype: np.dtype, dims: tuple[str, ...], place: str) -> None:
-    """Refuse frames, masks and depth that are not stored as the format says."""
+    """Refuse frames, masks and depth whose type or axes do not conform to the format."""
     wanted = {
         "frames": ("uint8", (*PICTURE, "channel")),
         "masks": ("uint8", PICTURE),
@@ -101,7 +101,7 @@ def check_pixels(name: str, shape: tuple[int, ...], dtype: np.dtype, dims: tuple
     if not fault and dims[1:] != axes:
         fault = f"its attribute dims says {', '.join(dims)}"
     if not fault and 0 in shape[1:]:
-        fault = "there are no pixels"
+        fault = "it has no pixels"
     if fault:
         channels = ", 3" if name == "frames" else ""
         raise InputError(f"{place} is {dtype} {[*shape]}, not {kind} [E, T, H, W{channels}]: {fault}")
@@ -113,17 +113,17 @@ def _frames_fault(shape: tuple[int, ...], dtype: np.dtype) -> str:
     if len(shape) == 4 or (len(shape) == 5 and shape[4] == 1):
         return "repeat the grey values as red, green and blue"
     if len(shape) == 5 and shape[4] == 4:
-        return "lay them on a background and leave out the fourth channel"
+        return "blend them with a background and remove the fourth channel"
     if len(shape) != 5 or shape[4] != 3:
         return "write them with these axes"
     if dtype.kind == "f":
-        return "scale them to whole numbers from 0 to 255"
+        return "scale them to integers from 0 to 255"
     return "" if dtype == np.uint8 else "convert them"
 
 
 def _maps_fault(shape: tuple[int, ...], dtype: np.dtype, kind: str) -> str:
     if len(shape) == 5:
-        return "one channel an object or slot must become one map (argmax)"
+        return "reduce the channels of objects or slots to one label map (argmax)"
     if len(shape) != 4:
         return "write them with these axes"
     if dtype == np.dtype(kind) and dtype.isnative:
@@ -132,11 +132,11 @@ def _maps_fault(shape: tuple[int, ...], dtype: np.dtype, kind: str) -> str:
 
 
 def check_split(sizes: Mapping[str, Mapping[str, int]], place: str) -> None:
-    """Refuse datasets of one split that differ in episodes or frames, and pixels that do not belong together.
+    """Refuse datasets of one split with different numbers of episodes or frames, and pixel fields of different size.
 
     Args:
-        sizes: for each dataset the lengths of its axes.
-        place: file and split, for errors.
+        sizes: for each dataset, the lengths of its axes.
+        place: file and split, for messages.
     """
     if len({size[EPISODE] for size in sizes.values()}) > 1:
         raise InputError(f"{place}: its datasets differ in their number of episodes; write them again")
@@ -162,7 +162,7 @@ def check_splits(sizes: Mapping[str, Mapping[str, Mapping[str, int]]], path: str
 
 
 def _texts(value: Any) -> Sequence[str] | None:
-    """A JSON list of text; None if it is something else."""
+    """A JSON list of strings; None if it is something else."""
     if not isinstance(value, str):
         return None
     try:
@@ -177,6 +177,6 @@ def _is(value: Any, kind: type) -> bool:
 
 
 def _shown(value: Any) -> str:
-    """A value of an attribute in a message."""
+    """The value of an attribute, for a message."""
     text = f"{value.dtype} {[*value.shape]}" if isinstance(value, np.ndarray) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,4 +1,4 @@
-"""What an episode file says: a description for people, and a hash of its content that is known without reading it."""
+"""Summary and content hash of an episode file; the hash is cached beside the file."""
 
 import hashlib
 import json
@@ -19,28 +19,28 @@ from slotssm.errors import InputError
 from slotssm.files import write_json
 
 BLOCK_BYTES = 64 << 20
-"""Values are read so many bytes at a time."""
+"""Bytes that are read at a time."""
 SAMPLED_EPISODES, SAMPLED_BYTES = 64, 256 << 20
-"""Statistics are over so many episodes of a split, or as many as make so many bytes."""
+"""Limits of the sample that statistics are computed from, per split."""
 HASH_VERSION = 2
-"""Changes when the same content gets another hash."""
+"""Version of the hash: changes when the same content gets another hash."""
 TICK_S, COARSE_TICK_S = 0.02, 2.0
-"""Times of files are this exact; on file systems that keep whole seconds, the latter."""
+"""Resolution of file times in seconds; the coarse one is for file systems that store whole seconds."""
 
 ProgressCallback = Callable[[int, int], None]
-"""Called with the bytes done and the bytes in all."""
+"""Called with the number of bytes done and the total."""
 
 
 def content_hash(path: Path, first: int | None = None, on_progress: ProgressCallback = lambda done, total: None) -> str:
-    """SHA-256 over what the file says: attributes, axes and every value, in a fixed order.
+    """SHA-256 of the content of a file: attributes, axes and all values, in a fixed order.
 
-    How the bytes lie in the file (chunks, compression, byte order, texts of fixed or of any length) does not matter,
-    nor does the attribute `versions`.
+    The storage in the file (chunks, compression, byte order, fixed- or variable-length text) does not matter, nor does
+    the attribute `versions`.
 
     Args:
         path: episode file.
-        first: only the first so many episodes of each split; the counts then leave the hash.
-        on_progress: told of the bytes that were hashed, uncompressed.
+        first: hash only this many episodes of each split, from the first; None hashes all.
+        on_progress: called with the number of bytes hashed, uncompressed.
     """
     digest = hashlib.sha256()
     with EpisodeFile(path, needs_frames=False) as episodes:
@@ -70,7 +70,7 @@ def _digest_json(digest: Any, document: Any) -> None:
 
 
 def _as_bytes(values: np.ndarray) -> Any:
-    """Values as bytes that depend on nothing but the values."""
+    """Values as bytes that depend only on the values."""
     if values.dtype.kind in "SO":
         texts = [text if isinstance(text, bytes) else str(text).encode() for text in values.ravel().tolist()]
         return b"".join(len(text).to_bytes(8, "little") + text for text in texts)
@@ -82,7 +82,7 @@ def _episode_bytes(dataset: Any) -> int:
 
 
 def _blocks(count: int, dataset: Any) -> Iterator[tuple[slice, ...]]:
-    """Parts of the first `count` episodes in the order of the values, of about 64 MiB: episodes, or parts of one."""
+    """Slices of the first `count` episodes, in order, of about 64 MiB each: whole episodes, or parts of one."""
     episode_bytes = max(1, _episode_bytes(dataset))
     if episode_bytes <= BLOCK_BYTES or dataset.ndim == 1:
         step = max(1, BLOCK_BYTES // episode_bytes)
@@ -95,21 +95,21 @@ def _blocks(count: int, dataset: Any) -> Iterator[tuple[slice, ...]]:
             yield slice(index, index + 1), slice(start, min(start + step, length))
 
 
-# --- the hash beside the file -----------------------------------------------------------------------------
+# --- the cached hash --------------------------------------------------------------------------------------
 
 
 def known_content_hash(path: Path, on_progress: ProgressCallback = lambda done, total: None) -> str:
-    """`content_hash`, read from a small file beside `path` as long as size, time and inode of `path` are the same.
+    """`content_hash`, read from a small file beside `path` if size, modification time and inode are unchanged.
 
-    Where nothing can be written there, the hash is kept in the user's cache folder; where neither can be written, it
-    is computed each time, and a warning says so.
+    If that file cannot be written, the hash is cached in the user's cache folder; if neither can be written, it is
+    computed each time, and a warning says so.
 
     Args:
         path: episode file.
-        on_progress: told of the bytes that were hashed; not called if the hash is known.
+        on_progress: called with the number of bytes hashed; not called if the hash is cached.
 
     Raises:
-        InputError: the file is refused, or changes while it is read.
+        InputError: the file is invalid, or changes while it is read.
     """
     path = Path(path)
     places = [path.with_name(f".{path.name}.sha256.json"), _cached(path)]
@@ -121,17 +121,17 @@ def known_content_hash(path: Path, on_progress: ProgressCallback = lambda done, 
     hashed_ns = time.time_ns()
     sha256 = content_hash(path, on_progress=on_progress)
     if _facts(path) != facts:
-        raise InputError(f"{path} changed while it was read; try again when whoever writes it is done")
+        raise InputError(f"{path} changed while it was read; try again when it is completely written")
     document = facts | {"hashed_ns": hashed_ns, "sha256": sha256}
     if not any(_keep(place, document) for place in places if place is not None):
         logging.getLogger("slotssm").warning(
-            f"the hash of {path} cannot be kept, neither beside it nor in a cache folder; it is computed each time"
+            f"the hash of {path} cannot be cached, neither beside it nor in a cache folder; it is computed each time"
         )
     return sha256
 
 
 def _facts(path: Path) -> dict[str, int]:
-    """What tells a file from the one that was hashed, without reading it."""
+    """Facts that identify the version of a file without reading it."""
     try:
         stat = path.stat()
     except OSError as error:
@@ -145,17 +145,17 @@ def _facts(path: Path) -> dict[str, int]:
 
 
 def _cached(path: Path) -> Path | None:
-    """Where the hash of a file in a folder that cannot be written is kept."""
+    """Path in the user's cache folder for the hash of a file whose own folder is not writable."""
     try:
         root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
-    except (RuntimeError, OSError):  # there is no home
+    except (RuntimeError, OSError):  # there is no home folder
         return None
     return root / "slotssm" / "hashes" / f"{name}.json"
 
 
 def _recorded(place: Path, facts: dict[str, int]) -> str | None:
-    """The hash that was kept at a place for this very file; None if there is none to trust."""
+    """The cached hash of a file; None if there is none, or if it may be outdated."""
     try:
         document = json.loads(place.read_text(encoding="utf-8"))
         same = all(document[name] == value for name, value in facts.items())
@@ -164,7 +164,7 @@ def _recorded(place: Path, facts: dict[str, int]) -> str | None:
             return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    # a file that was hashed within one tick of its clock may have changed without another time
+    # a file hashed within one tick of its modification time may have changed without a new time
     return sha256 if age_s >= _tick_s(facts) else None
 
 
@@ -173,7 +173,7 @@ def _tick_s(facts: dict[str, int]) -> float:
 
 
 def _wait_for_the_clock(facts: dict[str, int]) -> None:
-    """Let a file that was just written become older than one tick, unless its clock is coarse or goes differently."""
+    """Wait until a file that was just written is older than one tick, unless its times are coarse or in the future."""
     rest_s = TICK_S - (time.time_ns() - facts["mtime_ns"]) / 1e9
     if 0 < rest_s <= TICK_S:
         time.sleep(rest_s)
@@ -193,7 +193,7 @@ def _keep(place: Path, document: dict[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class FieldSummary:
-    """What `inspect` tells of one dataset."""
+    """Summary of one dataset."""
 
     split: str
     name: str
@@ -206,14 +206,14 @@ class FieldSummary:
     minimum: float | None
     mean: float | None
     maximum: float | None
-    """Statistics of the finite values of the first episodes; None where there is nothing to measure."""
+    """Statistics of the finite values of the first episodes; None without finite values."""
     num_non_finite: int
-    """NaN and infinite values among them."""
+    """Number of NaN and infinite values in the same episodes."""
 
 
 @dataclass
 class _Statistics:
-    """Of real numbers that come in parts."""
+    """Running statistics of real numbers."""
 
     count: int = 0
     total: float = 0.0
@@ -223,7 +223,7 @@ class _Statistics:
 
     @property
     def mean(self) -> float | None:
-        """None without values, and where their sum exceeds what a float holds."""
+        """None without values, or if their sum overflows."""
         return self.total / self.count if self.count and math.isfinite(self.total) else None
 
     def add(self, values: np.ndarray) -> None:
@@ -238,11 +238,11 @@ class _Statistics:
 
 
 def summarize(episodes: EpisodeFile, num_sampled: int = SAMPLED_EPISODES) -> list[FieldSummary]:
-    """Describe every dataset.
+    """Summarise every dataset.
 
     Args:
         episodes: the file.
-        num_sampled: statistics are over the first so many episodes of each split, or fewer large ones.
+        num_sampled: number of episodes per split for statistics, from the first; fewer if they are large.
     """
     summaries = []
     for split in episodes.splits:
@@ -276,7 +276,7 @@ def summarize(episodes: EpisodeFile, num_sampled: int = SAMPLED_EPISODES) -> lis
 
 
 def describe(path: Path, with_hash: bool = False) -> dict[str, Any]:
-    """Attributes and fields of a file as one JSON-ready document, optionally with its content hash."""
+    """Attributes and fields of a file as a JSON-compatible document, optionally with the content hash."""
     with EpisodeFile(path, needs_frames=False) as episodes:
         attrs = as_json(episodes.attrs)
         fields = [asdict(summary) for summary in summarize(episodes)]
@@ -285,7 +285,7 @@ def describe(path: Path, with_hash: bool = False) -> dict[str, Any]:
 
 
 def as_json(value: Any) -> Any:
-    """An attribute's value as JSON has it: NaN and infinity as text, complex numbers as pairs, raw bytes in hex."""
+    """An attribute's value for JSON: NaN and infinity as text, complex numbers as pairs, raw bytes in hex."""
     if isinstance(value, dict):
         return {name: as_json(entry) for name, entry in value.items()}
     if isinstance(value, np.ndarray | np.generic) and not isinstance(value, np.void):
@@ -302,5 +302,5 @@ def as_json(value: Any) -> Any:
         return str(value)
     if value is None or isinstance(value, str | int | float):
         return value
-    # nothing (h5py.Empty), and references, which mean nothing outside their file
+    # h5py.Empty, and references, which have no meaning outside their file
     return None

@@ -1,4 +1,4 @@
-"""A torch data set over an episode file, for training code of one's own."""
+"""A torch data set over an episode file, for use in other training code."""
 
 import copy
 import operator
@@ -13,13 +13,13 @@ from torch.utils.data import Dataset
 
 from slotssm.data.clips import Clips
 from slotssm.data.episodes import EpisodeFile
-from slotssm.data.epoch import Epoch
+from slotssm.data.epoch import SharedEpoch
 from slotssm.data.reader import Reader
 from slotssm.errors import InputError
 
 ClipChoice = Literal["first", "random", "consecutive", "segments", "every"]
-"""Which frames an item has: the first ones of an episode; random neighbouring ones; each of the clips that fit one
-after another; a random one of each of `clip_len` equal parts of the episode; the middle one of each of these parts."""
+"""Frames of an item: the first frames of an episode; a random clip; each of consecutive clips; a random frame of each
+of `clip_len` equal segments of the episode; the middle frame of each of these segments."""
 Sample = dict[str, Tensor]
 """Field name to tensor, and the int64 scalars `episode` and `first_frame`."""
 
@@ -28,29 +28,29 @@ class EpisodeDataset(Dataset[Sample]):
     """Episodes of one split, or clips of them, as dictionaries of tensors.
 
     `frames` is uint8 [T, H, W, 3], or float32 [T, 3, H, W] in [0, 1] with `as_float`; `masks` is uint8 [T, H, W];
-    object fields keep the shapes of docs/data-format.md. Episodes with fewer objects are padded:
-    `objects/visible` is 0 there in all frames. uint16 becomes int32. `episode` and `first_frame` say where the item
-    lies in the file.
+    object fields have the shapes of docs/data-format.md. Episodes with fewer objects are padded: there,
+    `objects/visible` is 0 in all frames. uint16 is converted to int32. `episode` and `first_frame` are the indices of
+    the episode and of the item's first frame in the file.
 
-    The file is opened by each process at its first item, so the data set can be pickled and used by the forked or
-    spawned workers of a `DataLoader`. `len(dataset)`, negative indices and `IndexError` are those of a sequence.
+    Each process opens the file at its first item, so the data set can be pickled and used by forked or spawned workers
+    of a `DataLoader`. `len(dataset)`, negative indices and `IndexError` behave as for any sequence.
 
     Args:
-        path: episode file; a relative path is resolved at once.
+        path: episode file; a relative path is resolved immediately.
         split: train, val or test.
         fields: datasets to read.
         clip_len: frames of an item; None takes whole episodes.
-        clips: which frames of an episode an item has. `random` and `segments` depend on seed, epoch and index alone;
-            call `set_epoch` before each epoch. With `consecutive` an episode gives as many items as clips fit into it.
+        clips: which frames of an episode an item has. `random` and `segments` depend on seed, epoch and index only;
+            call `set_epoch` before each epoch. With `consecutive`, an episode yields as many items as clips fit in.
         stride: distance of neighbouring frames of a clip (not with `segments` and `every`).
-        seed: of random clips.
-        episodes: which episodes; None takes all.
-        as_float: make `frames` float32 [T, 3, H, W] in [0, 1].
-        transform: called with each item, returns what is given out; with spawned workers it must be picklable.
+        seed: seed of random clips.
+        episodes: indices of episodes to use; None uses all.
+        as_float: whether `frames` are float32 [T, 3, H, W] in [0, 1].
+        transform: applied to each item; with spawned workers it must be picklable.
 
     Attributes:
         path: the file, absolute.
-        attrs: attributes of the file.
+        attrs: root attributes of the file.
         num_frames: frames of an episode in the file.
 
     Raises:
@@ -72,9 +72,9 @@ class EpisodeDataset(Dataset[Sample]):
         transform: Callable[[Sample], Any] | None = None,
     ) -> None:
         self.split, self.fields = split, tuple(fields)
-        self._reader = Reader(path, split, self.fields, resident_bytes=0)
+        self._reader = Reader(path, split, self.fields, cache_bytes=0)
         self.path, self.attrs, self.num_frames = self._reader.path, self._reader.attrs, self._reader.num_frames
-        self._choice, self._seed, self._epoch = clips, seed, Epoch()
+        self._choice, self._seed, self._epoch = clips, seed, SharedEpoch()
         self._as_float, self._transform = as_float, transform
         self._clips = _clips(clips, clip_len, stride)
         if clip_len is not None and self._clips.span > self.num_frames:
@@ -89,32 +89,32 @@ class EpisodeDataset(Dataset[Sample]):
                 if "categories" in file.field_attrs(split, name)
             }
         self._step = self._clips.clip_len * stride
-        """Frames from one `consecutive` clip to the next."""
+        """Distance of the first frames of `consecutive` clips."""
         several = clips == "consecutive"
         self._clips_an_episode = (self.num_frames - self._clips.span) // self._step + 1 if several else 1
 
     def _choose(self, count: int, episodes: Iterable[int] | None) -> np.ndarray:
         numbers = np.arange(count) if episodes is None else np.array([operator.index(n) for n in episodes], np.int64)
         if len(numbers) == 0:
-            raise InputError(f"{self.path}: no episodes are chosen of split {self.split}")
+            raise InputError(f"{self.path}: no episodes of split {self.split} are selected")
         if numbers.min() < 0 or numbers.max() >= count:
-            raise InputError(f"{self.path}: split {self.split} has episodes 0 to {count - 1}, others are asked for")
+            raise InputError(f"{self.path}: split {self.split} only has episodes 0 to {count - 1}")
         return numbers
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other random clips from now on, in all worker processes, also persistent ones.
+        """Set the epoch, which selects the random clips, in this process and all its workers, even persistent ones.
 
-        Copies of the data set and processes that call it themselves have an epoch of their own.
+        Copies of the data set, and processes that call this themselves, have a separate epoch.
         """
         self._epoch.set(epoch)
 
     def categories(self, name: str) -> tuple[str, ...]:
-        """What the values of a categorical field mean."""
+        """Category names of a categorical field."""
         if name in self._stored and name not in self.fields:
             raise InputError(f"{self.path}: {name} was not loaded; add it to `fields`")
         if name not in self._categories:
             known = ", ".join(self._categories) or "none"
-            raise InputError(f"{self.path}: {name} is no categorical field of this data set; there are: {known}")
+            raise InputError(f"{self.path}: {name} is not a categorical field of this data set; there are: {known}")
         return self._categories[name]
 
     def __len__(self) -> int:

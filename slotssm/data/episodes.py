@@ -1,7 +1,7 @@
-"""The episode file, read (format: docs/data-format.md).
+"""Reading episode files (format: docs/data-format.md).
 
-`Layout` says which fields a data set has, `EpisodeWriter` writes them, `EpisodeFile` reads them; all three are meant to
-be imported from here.
+`Layout` describes the fields of a file, `EpisodeWriter` writes them, `EpisodeFile` reads them; import all three from
+here.
 """
 
 import json
@@ -63,26 +63,26 @@ _KNOWN = {
     ("objects/visible", 3): _MOVING,
     ("objects/unoccluded", 3): _MOVING,
 }
-"""Axes by name and rank, for files that need not name them."""
+"""Axes by name and number of axes, for files without the attribute `dims`."""
 
 
 class EpisodeFile:
-    """A validated, read-only view of an episode file.
+    """A validated, read-only episode file.
 
-    All but the values is looked at when the file is opened.
+    Everything except the values is validated when the file is opened.
 
     Args:
         path: file to open.
-        needs_frames: False accepts files of masks or slots alone, as predictions and bare truth files are.
-        needs_format: False accepts files without the attributes of the format, as anybody's predictions are.
+        needs_frames: False accepts files without frames, such as predictions and files of true masks.
+        needs_format: False accepts files without the attributes of the format, such as predictions of other programs.
 
     Attributes:
         path: the file.
         attrs: root attributes as plain Python values; palettes and other lists are numpy arrays.
-        splits: splits that the file holds, in the order train, val, test.
+        splits: splits in the file, in the order train, val, test.
 
     Raises:
-        InputError: the file is missing, not HDF5, damaged, or not what docs/data-format.md says.
+        InputError: the file is missing, not HDF5, damaged, or does not conform to docs/data-format.md.
     """
 
     def __init__(self, path: Path, needs_frames: bool = True, needs_format: bool = True) -> None:
@@ -91,16 +91,16 @@ class EpisodeFile:
         self._attrs: dict[tuple[str, str], dict[str, Any]] = {}
         self._dims: dict[tuple[str, str], tuple[str, ...]] = {}
         with ExitStack() as stack:
-            looked = stack.enter_context(guarded(self.path))
-            self.attrs = _attributes(looked, self.path, "its attributes")
+            guarded_file = stack.enter_context(guarded(self.path))
+            self.attrs = _attributes(guarded_file, self.path, "its attributes")
             if needs_format:
                 check_root(self.attrs, str(self.path))
             with undamaged(self.path):
-                self.splits = [split for split in SPLITS if has_link(looked, split)]
+                self.splits = [split for split in SPLITS if has_link(guarded_file, split)]
             if not self.splits:
-                raise InputError(f"{self.path} holds no split (train, val or test)")
+                raise InputError(f"{self.path} has no split (train, val or test)")
             for split in self.splits:
-                self._look_through(looked, split, needs_format)
+                self._scan(guarded_file, split, needs_format)
                 if needs_frames and "frames" not in self._datasets[split]:
                     raise InputError(f"{self.path} has no dataset {split}/frames")
             if needs_format:
@@ -108,16 +108,16 @@ class EpisodeFile:
             plain = stack.enter_context(open_plain(self.path))
             with undamaged(self.path):
                 for split, datasets in self._datasets.items():
-                    # text stays under guard, since it lies in the heaps that may be damaged
+                    # text is read through the guarded file, since it is stored in heaps that may be damaged
                     datasets |= {
                         name: plain[f"{split}/{name}"] for name in datasets if not is_text(datasets[name].dtype)
                     }
-            # also when the program ends: HDF5 would call upon an interpreter that is gone to close `looked`
+            # also at exit, since HDF5 would otherwise call into a finalised interpreter to close `guarded_file`
             self._close = weakref.finalize(self, stack.pop_all().close)
 
-    def _look_through(self, looked: h5py.File, split: str, needs_format: bool) -> None:
-        """Find the datasets of a split and check what they are."""
-        found = checked(looked, self.path, split)
+    def _scan(self, guarded_file: h5py.File, split: str, needs_format: bool) -> None:
+        """Find and check the datasets of a split."""
+        found = checked(guarded_file, self.path, split)
         if not needs_format:
             found = {name: dataset for name, dataset in found.items() if dataset.shape}
         self._datasets[split] = found
@@ -128,7 +128,7 @@ class EpisodeFile:
                 self._dims[split, name] = _known_dims(attrs, name, dataset.ndim)
                 continue
             if dataset.shape is None or dataset.shape == ():
-                raise InputError(f"{place} has no axis of episodes; leave it out, or make it a root attribute")
+                raise InputError(f"{place} has no episode axis; remove it, or make it a root attribute")
             self._dims[split, name] = read_dims(attrs, dataset.ndim, place)
             check_attrs(attrs, place)
             check_pixels(name, dataset.shape, dataset.dtype, self._dims[split, name], place)
@@ -146,7 +146,7 @@ class EpisodeFile:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The recipe that the file was generated from; empty for files from elsewhere."""
+        """The recipe that the file was generated from; empty for other files."""
         with undamaged(self.path, "attribute config"):
             found = json.loads(self.attrs.get("config", "{}"))
             if not isinstance(found, dict):
@@ -158,11 +158,11 @@ class EpisodeFile:
         return sorted(self._of(split))
 
     def has(self, split: str, name: str) -> bool:
-        """Whether the split has this dataset, or datasets in a group of this name."""
+        """Whether the split has a dataset, or a group of datasets, of this name."""
         return any(found == name or found.startswith(f"{name}/") for found in self._datasets.get(split, {}))
 
     def dataset(self, split: str, name: str) -> h5py.Dataset:
-        """The dataset itself, for its shape and dtype; `InputError` if it is absent."""
+        """The dataset, for its shape and dtype; `InputError` if it is absent."""
         if name not in self._of(split):
             raise InputError(f"{self.path} has no dataset {split}/{name}; it has {', '.join(self.fields(split))}")
         return self._datasets[split][name]
@@ -180,19 +180,19 @@ class EpisodeFile:
     def dims(self, split: str, name: str) -> tuple[str, ...]:
         """Names of a dataset's axes, `episode` first.
 
-        Where the file does not say, as predictions need not, they are known by name and rank, or else called after
-        the dataset: `flow_1`.
+        Without the attribute `dims`, as in predictions, they follow from the name and number of axes, or are named
+        after the dataset, such as `flow_1`.
         """
         self.dataset(split, name)
         return self._dims[split, name]
 
     def axis(self, split: str, name: str, axis: str) -> int | None:
-        """Position of the axis of this name; None if the dataset has none."""
+        """Index of the axis of this name; None if the dataset does not have it."""
         dims = self.dims(split, name)
         return dims.index(axis) if axis in dims else None
 
     def size(self, split: str, name: str, axis: str) -> int | None:
-        """Length of the axis of this name; None if the dataset has none."""
+        """Length of the axis of this name; None if the dataset does not have it."""
         place = self.axis(split, name, axis)
         return None if place is None else self.dataset(split, name).shape[place]
 
@@ -205,7 +205,7 @@ class EpisodeFile:
         return list(json.loads(attrs["categories"]))
 
     def num_episodes(self, split: str) -> int:
-        """Episodes of a split."""
+        """Number of episodes of a split."""
         return next((len(dataset) for dataset in self._of(split).values()), 0)
 
     def episode(self, split: str, index: int) -> Episode:
@@ -213,7 +213,7 @@ class EpisodeFile:
         return {name: self.read(split, name, index) for name in self.fields(split)}
 
     def read(self, split: str, name: str, where: Any = slice(None)) -> np.ndarray:
-        """Part of a dataset, with a clear error where the stored bytes are damaged."""
+        """Read part of a dataset; damaged bytes raise `InputError`."""
         dataset = self.dataset(split, name)
         try:
             return np.asarray(dataset[where])
@@ -240,14 +240,14 @@ def _attributes(node: Any, path: Path, place: str) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """HDF5 attribute values as plain Python ones."""
+    """An HDF5 attribute value as a plain Python value."""
     if isinstance(value, bytes):
         return value.decode()
     return value.item() if isinstance(value, np.generic) and not isinstance(value, np.void) else value
 
 
 def _known_dims(attrs: dict[str, Any], name: str, num_axes: int) -> tuple[str, ...]:
-    """Axes of a dataset in a file that need not name them."""
+    """Axes of a dataset in a file that may lack the attribute `dims`."""
     try:
         return read_dims(attrs, num_axes, name)
     except InputError:

@@ -1,4 +1,4 @@
-"""The interface of a generator: what makes the episodes of a recipe."""
+"""The interface of generators, which make the episodes of a recipe."""
 
 from abc import ABC, abstractmethod
 from typing import Any, Generic, TypeVar
@@ -16,7 +16,7 @@ class Generator(ABC, Generic[AnyRecipe]):
     """Makes the episodes of one recipe.
 
     Args:
-        recipe: everything that decides their content, beside seed, split and number.
+        recipe: everything that determines their content, besides seed, split and index.
     """
 
     def __init__(self, recipe: AnyRecipe) -> None:
@@ -24,10 +24,10 @@ class Generator(ABC, Generic[AnyRecipe]):
 
     @abstractmethod
     def layout(self) -> Layout:
-        """Fields of the file; `frames` is one of them."""
+        """Fields of the file, including `frames`."""
 
     def attributes(self) -> dict[str, Any]:
-        """Root attributes of the file beyond those that every file has, such as `palette`."""
+        """Further root attributes of the file, such as `palette`."""
         return {}
 
     @abstractmethod
@@ -35,7 +35,7 @@ class Generator(ABC, Generic[AnyRecipe]):
         """One episode with all fields of the layout: a pure function of the recipe and the state of `rng`."""
 
     def file_name(self) -> str:
-        """Name of a data set of this recipe, without suffix."""
+        """Default file name for this recipe, without suffix."""
         return self.recipe.kind
 
 

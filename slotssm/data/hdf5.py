@@ -1,7 +1,7 @@
-"""HDF5 files that anybody may have written: looked through before they are used, and read without harm.
+"""Safe reading of untrusted HDF5 files, which are checked before they are used.
 
-HDF5 lets a file name other files to read from, promise more values than it holds, and, where it is damaged, lets the
-library allocate without bound or never come back. `checked` refuses all that with one line.
+An HDF5 file can refer to other files and declare more values than it stores; a damaged file can make the library
+allocate without bound or loop forever. `checked` refuses all of this with a one-line error.
 """
 
 import io
@@ -19,24 +19,24 @@ from h5py import h5d, h5l, h5o
 
 from slotssm.errors import InputError
 
-AGAIN = "write or copy it again"
+REWRITE = "write or copy it again"
 """The remedy for damage."""
 SLACK_BYTES = 64 << 20
-"""Values that were never written may take so much memory: they read as zeros."""
+"""Allowance for values that were never written, which read as zeros."""
 EXPANSION = 1100
-"""Compressed data grow at most this much: deflate gives 1032 bytes for one."""
+"""Largest accepted compression ratio: deflate reaches 1032."""
 MOST_OBJECTS, MOST_LINKS = 10_000, 16
-"""Objects of a group, counting all below it, and soft links to follow one after the other."""
+"""Limits on the objects below a group, and on chains of soft links."""
 READABLE = "biufcSO"
-"""Kinds of numpy dtypes that hold numbers or text; of objects only text is readable."""
+"""Kinds of numpy dtypes of numbers and text; of the kind O, only text is readable."""
 
 _HEAP = b"GCOL\x01\0\0\0"
 _HEAP_OBJECT = struct.Struct("<HHIQ")
 
 
 @contextmanager
-def undamaged(path: Path, place: str = "its structure", remedy: str = AGAIN) -> Iterator[None]:
-    """Turn what h5py, numpy and json raise on damaged bytes into `InputError`."""
+def undamaged(path: Path, place: str = "its structure", remedy: str = REWRITE) -> Iterator[None]:
+    """Turn the errors that h5py, numpy and json raise on damaged data into `InputError`."""
     try:
         yield
     except InputError:
@@ -44,7 +44,7 @@ def undamaged(path: Path, place: str = "its structure", remedy: str = AGAIN) -> 
     except RecursionError:
         raise InputError(f"{path} is damaged at {place}: it is nested too deeply; {remedy}") from None
     except MemoryError:
-        raise InputError(f"{path} is damaged at {place}: it asks for too much memory; {remedy}") from None
+        raise InputError(f"{path} is damaged at {place}: it needs too much memory; {remedy}") from None
     except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, AttributeError) as error:
         told = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         reason = (told.splitlines() or [type(error).__name__])[0]
@@ -52,10 +52,11 @@ def undamaged(path: Path, place: str = "its structure", remedy: str = AGAIN) -> 
 
 
 class GuardedFile(io.FileIO):
-    """The file beneath HDF5 while it is looked through.
+    """File object that HDF5 reads from while a file is checked.
 
-    HDF5 walks a global heap, where attributes of text lie, by the sizes in it: one of zero, or one that overflows,
-    keeps it walking for ever. So heaps are checked as they are read, and the bytes that are read in all are bounded.
+    HDF5 traverses a global heap, which stores text attributes, by the object sizes in it: a size of zero, or one that
+    overflows, makes it loop forever. Heaps are therefore checked as they are read, and the total number of bytes read
+    is limited.
     """
 
     def __init__(self, path: Path) -> None:
@@ -65,13 +66,13 @@ class GuardedFile(io.FileIO):
         self._checked: set[int] = set()
 
     def readinto(self, buffer: Any, /) -> int:
-        """Read at the position, as HDF5 asks, and check the heaps that were read."""
+        """Read at the current position, and check the heaps in what was read."""
         start = self.tell()
         count = super().readinto(buffer)
         self._budget -= count
         if self._budget < 0:
-            raise InputError(f"{self._path} is damaged: reading its structure comes to no end; {AGAIN}")
-        # a signature may begin in the bytes before
+            raise InputError(f"{self._path} is damaged: reading its structure does not terminate; {REWRITE}")
+        # a signature may start in the bytes before
         first = max(0, start - len(_HEAP) + 1)
         content = self._at(first, start + count - first + len(_HEAP) - 1)
         place = content.find(_HEAP)
@@ -89,33 +90,33 @@ class GuardedFile(io.FileIO):
             self.seek(position)
 
     def _check_heap(self, start: int) -> None:
-        """Walk a collection (HDF5 file format specification, III.E) as HDF5 does."""
+        """Traverse a global heap collection (HDF5 file format specification, III.E) as HDF5 does."""
         if start in self._checked:
             return
         self._checked.add(start)
         header = self._at(start, 16)
         size = int.from_bytes(header[8:16], "little")
         if len(header) < 16 or start + size > self._size:
-            return  # HDF5 notices
+            return  # HDF5 reports this itself
         content, place = self._at(start, size), 16
         while place + _HEAP_OBJECT.size <= size:
             index, _, _, length = _HEAP_OBJECT.unpack_from(content, place)
             step = length if index == 0 else _HEAP_OBJECT.size + (length + 7) // 8 * 8
             if step == 0 or place + step > size:
-                raise InputError(f"{self._path} is damaged at byte {start + place} (global heap); {AGAIN}")
+                raise InputError(f"{self._path} is damaged at byte {start + place} (global heap); {REWRITE}")
             place += step
 
 
 @contextmanager
 def guarded(path: Path, what: str = "an episode file") -> Iterator[h5py.File]:
-    """Open a file to look through it; reading values is quicker with `open_plain`, afterwards.
+    """Open a file to check it; afterwards, `open_plain` reads values faster.
 
     Args:
         path: the file.
-        what: what it is meant to be, for errors.
+        what: what it should be, for messages.
 
     Raises:
-        InputError: it is missing, not a file, not readable, not HDF5 or cut short.
+        InputError: it is missing, not a file, not readable, not HDF5 or truncated.
     """
     if not path.exists():
         raise InputError(f"{path} does not exist")
@@ -125,7 +126,7 @@ def guarded(path: Path, what: str = "an episode file") -> Iterator[h5py.File]:
     try:
         stream = GuardedFile(path)
     except OSError as error:
-        raise InputError(f"{path} may not be read: {(error.strerror or str(error)).lower()}") from None
+        raise InputError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from None
     with stream:
         try:
             file = h5py.File(stream, "r")
@@ -133,13 +134,13 @@ def guarded(path: Path, what: str = "an episode file") -> Iterator[h5py.File]:
             told = (str(error).splitlines() or [type(error).__name__])[0]
             reason = "truncated" if "truncated" in told else "not HDF5" if "signature" in told else ""
             fault = f"is {reason}" if reason else f"cannot be opened ({told})"
-            raise InputError(f"{path} {fault}; {AGAIN}") from None
+            raise InputError(f"{path} {fault}; {REWRITE}") from None
         with file:
             yield file
 
 
 def open_plain(path: Path) -> h5py.File:
-    """Open a file that was looked through, without a lock where locks are unknown (network file systems) or taken."""
+    """Open a checked file; without a lock if the file system does not support locks, or another process holds one."""
     with undamaged(path):
         try:
             return h5py.File(path, "r")
@@ -148,7 +149,7 @@ def open_plain(path: Path) -> h5py.File:
 
 
 def has_link(group: h5py.Group, name: str) -> bool:
-    """Whether a group has a link of this name, wherever it leads."""
+    """Whether a group has a link of this name, even a broken one."""
     return bool(group.id.links.exists(name.encode()))
 
 
@@ -157,17 +158,17 @@ def checked(file: h5py.File, path: Path, group: str) -> dict[str, h5py.Dataset]:
 
     Args:
         file: the file, opened by `guarded`.
-        path: its path, for errors.
-        group: name of the group, which has a link.
+        path: its path, for messages.
+        group: name of the group, which exists.
 
     Raises:
-        InputError: something in the group is not a plain dataset of numbers or text that the file holds whole.
+        InputError: something in the group is not a plain dataset of numbers or text that is completely in the file.
     """
     found: dict[str, h5py.Dataset] = {}
     with undamaged(path, group):
         node = _linked(file, group, path, group)
         if not isinstance(node, h5py.Group):
-            raise InputError(f"{path}: {group} is not a group of datasets; {AGAIN}")
+            raise InputError(f"{path}: {group} is not a group of datasets; {REWRITE}")
         _walk(node, path, group, "", (), found)
     return found
 
@@ -177,7 +178,7 @@ def _walk(
 ) -> None:
     here = h5o.get_info(group.id).addr
     if here in above:
-        raise InputError(f"{path}: {place} contains itself; {AGAIN}")
+        raise InputError(f"{path}: {place} contains itself; {REWRITE}")
     for key in sorted(group.id):
         name = key.decode()
         inside = f"{place}/{name}"
@@ -191,11 +192,11 @@ def _walk(
             _check_dataset(node, path, inside)
         found[prefix + name] = node
         if len(found) > MOST_OBJECTS:
-            raise InputError(f"{path}: {place} holds more than {MOST_OBJECTS} datasets; leave out what is not needed")
+            raise InputError(f"{path}: {place} has more than {MOST_OBJECTS} datasets; remove those that are not needed")
 
 
 def _linked(group: h5py.Group, name: str, path: Path, place: str, num_links: int = 0) -> Any:
-    """What a link leads to; links into other files are never followed."""
+    """The target of a link; links to other files are never followed."""
     key = name.encode()
     kind = group.id.links.get_info(key).type
     if kind == h5l.TYPE_HARD:
@@ -216,7 +217,7 @@ def _linked(group: h5py.Group, name: str, path: Path, place: str, num_links: int
 
 
 def _check_dataset(dataset: h5py.Dataset, path: Path, place: str) -> None:
-    """Refuse values that lie elsewhere, that are neither numbers nor text, or that are not there."""
+    """Refuse values that are stored elsewhere, are neither numbers nor text, or are missing."""
     options = dataset.id.get_create_plist()
     if options.get_external_count():
         raise InputError(f"{path}: {place} keeps its values in other files; copy them into this one")
@@ -236,7 +237,7 @@ def _check_dataset(dataset: h5py.Dataset, path: Path, place: str) -> None:
         if promised > most:
             raise InputError(
                 f"{path}: {place} promises {promised / 2**20:,.0f} MiB of {what} and the file holds "
-                f"{there / 2**20:,.1f} MiB for it; {AGAIN}"
+                f"{there / 2**20:,.1f} MiB for it; {REWRITE}"
             )
 
 

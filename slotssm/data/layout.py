@@ -1,4 +1,4 @@
-"""What a data set holds: its fields with named axes (format: docs/data-format.md)."""
+"""Fields of an episode file, with named axes (format: docs/data-format.md)."""
 
 import json
 import math
@@ -22,9 +22,9 @@ CHUNK_BYTES = 1 << 20
 
 EPISODE = "episode"
 PICTURE = ("time", "height", "width")
-"""Axes with which image fields begin."""
+"""First axes of image fields."""
 LEADING_AXES = (*PICTURE, "channel", "object", "action", "slot", "xy", "xyz", "rgb")
-"""Axes that may follow the episode's; further axes of a field may have other names."""
+"""Names allowed for the axis after the episode axis; further axes of a field may have other names."""
 
 Episode = dict[str, np.ndarray]
 """One episode: field name to array, without the episode axis."""
@@ -35,11 +35,11 @@ class Field:
     """One dataset of a split.
 
     Attributes:
-        dims: names of the axes of one episode's part, such as (time, object, xy); `time` comes first if it is there.
-        shape: their lengths.
+        dims: names of the axes without the episode axis, such as (time, object, xy); `time`, if present, comes first.
+        shape: lengths of these axes.
         dtype: numpy dtype name.
-        image: True for pixel data, which is compressed, one or more chunks an episode; the small object
-            fields lie contiguous and uncompressed.
+        image: True for pixel data, which are compressed in one or more chunks per episode; the small object fields are
+            contiguous and uncompressed.
         attrs: HDF5 attributes, such as `kind` with `unit` or `categories`.
 
     Raises:
@@ -56,7 +56,7 @@ class Field:
         if fault := dims_fault((EPISODE, *self.dims), len(self.shape) + 1):
             raise InputError(f"a field of shape {self.shape} cannot have the axes {self.dims}: {fault}")
         if self.image and self.dims[:3] != PICTURE:
-            raise InputError(f"an image field has the axes {self.dims}; they must begin with {', '.join(PICTURE)}")
+            raise InputError(f"an image field has the axes {self.dims}; they must start with {', '.join(PICTURE)}")
 
     @property
     def chunk_frames(self) -> int:
@@ -79,7 +79,7 @@ class Field:
             yield start, deflate.compress(chunk.data.cast("B"), COMPRESSION_LEVEL)
 
     def stored_bytes(self, array: np.ndarray) -> int:
-        """Bytes that one episode's array takes in the file."""
+        """Size of one episode's array in the file, in bytes."""
         return sum(len(chunk) for _, chunk in self.chunks(array)) if self.image else self.num_bytes
 
 
@@ -88,7 +88,7 @@ Layout = dict[str, Field]
 
 
 def dims_fault(dims: Sequence[str], num_axes: int) -> str:
-    """What is wrong with the names of a dataset's axes, the episode's included; empty if nothing is."""
+    """What is wrong with the names of a dataset's axes, including the episode axis; empty if they are valid."""
     if len(dims) != num_axes:
         return f"{len(dims)} names for {num_axes} axes"
     if not dims or dims[0] != EPISODE:
@@ -115,7 +115,7 @@ def categorical(categories: Sequence[str]) -> dict[str, str]:
 
 
 def label(num_classes: int) -> dict[str, Any]:
-    """Attributes of a label: values are classes 0 to `num_classes` - 1 without names."""
+    """Attributes of a label: values are classes from 0 to `num_classes` - 1, without names."""
     return {"kind": "categorical", "num_classes": num_classes}
 
 

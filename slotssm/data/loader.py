@@ -16,56 +16,56 @@ import torch
 from torch import Tensor
 
 from slotssm.data.clips import Clips, episode_order
-from slotssm.data.reader import RESIDENT_BYTES, Reader
+from slotssm.data.reader import CACHE_BYTES, Reader
 from slotssm.errors import InputError
 
 Batch = dict[str, Tensor]
 """Field name to tensor [B, ...]."""
 
 PREFETCH = 4
-"""Batches that are prepared ahead of the one in use ..."""
+"""Number of batches that are prefetched ..."""
 PREFETCH_BYTES = 256 << 20
-"""... as far as they take no more memory than this; always at least one."""
+"""... if they fit into this much memory; at least one is prefetched."""
 MAX_WORKERS = 4
-"""Threads that `auto` takes at most."""
+"""Largest number of threads that `auto` uses."""
 
 
 class Loader:
     """Training batches of one split.
 
-    Every epoch is a fresh permutation of the episodes; the step alone decides epoch, episodes and clips. Processes
-    that train together share out the rows of a batch: the parts of all ranks, one after the other, are the batch of a
-    single process.
+    Every epoch is a new permutation of the episodes; the step alone determines epoch, episodes and clips. Processes
+    that train together divide the rows of a batch: the parts of all ranks, concatenated, are the batch of a single
+    process.
 
-    A loader may be pickled and used after a fork. `close` it, or use it as a context manager, to stop its threads at
-    once; one that is forgotten stops them too.
+    A loader can be pickled, and used after a fork. `close` it, or use it as a context manager, to stop its threads
+    immediately; they also stop when it is garbage-collected.
 
     Args:
         path: episode file.
         split: which split.
-        fields: datasets to read. Those with a time axis give their frames of the clip, the others all they have of an
-            episode. Types are those of the file, but uint16 becomes int32 and uint32 int64.
-        batch_size: episodes of a batch, over all processes.
-        clips: how frames are taken from an episode.
-        seed: of permutations and clips.
-        rank: number of this process, from 0.
-        num_processes: processes that share out every batch.
-        num_episodes: use only the first so many episodes of the split; None uses all.
-        workers: threads that read ahead; 0 reads when asked. `auto` leaves at least half of the cores to training.
-        prefetch: batches to read ahead, if they fit into `PREFETCH_BYTES`.
-        pin: give out page-locked memory, for copies to a GPU that do not wait.
-        resident_bytes: fields that fit into this together stay in memory once they were read.
+        fields: datasets to read. Fields with a time axis are limited to the frames of the clip, others are read whole.
+            Types are those of the file, except that uint16 becomes int32 and uint32 becomes int64.
+        batch_size: episodes per batch, over all processes.
+        clips: how frames are selected from an episode.
+        seed: seed of permutations and clips.
+        rank: index of this process, from 0.
+        num_processes: number of processes that divide every batch.
+        num_episodes: use only this many episodes of the split, from the first; None uses all.
+        workers: prefetching threads; 0 reads on demand. `auto` leaves at least half of the cores to training.
+        prefetch: number of batches to prefetch, if they fit into `PREFETCH_BYTES`.
+        pin: whether to use page-locked memory, for asynchronous copies to a GPU.
+        cache_bytes: size of the cache of decoded fields, which stay in memory once they have been read.
 
     Attributes:
-        num_episodes: episodes of an epoch.
+        num_episodes: episodes per epoch.
         num_frames: frames of an episode in the file.
         clip_len: frames of a clip.
-        workers: threads that read ahead.
-        depth: batches that are read ahead.
+        workers: number of prefetching threads.
+        depth: number of prefetched batches.
 
     Raises:
         InputError: the file, the split or a field is missing or wrong, there are too few episodes or frames, or the
-            batch cannot be shared out equally.
+            batch cannot be divided equally.
     """
 
     def __init__(
@@ -83,16 +83,16 @@ class Loader:
         workers: int | Literal["auto"] = "auto",
         prefetch: int = PREFETCH,
         pin: bool = False,
-        resident_bytes: int = RESIDENT_BYTES,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        self._reader = Reader(path, split, fields, resident_bytes=resident_bytes)
+        self._reader = Reader(path, split, fields, cache_bytes=cache_bytes)
         self.num_frames = self._reader.num_frames
         self.num_episodes = _count_episodes(self._reader.num_episodes, num_episodes, f"{path}: split {split!r}")
         clips.check(self.num_frames, path)
         self.clip_len = clips.length(self.num_frames)
         if batch_size < 1 or batch_size % num_processes:
             raise InputError(
-                f"a batch of {batch_size} episodes cannot be shared out equally by {num_processes} processes"
+                f"a batch of {batch_size} episodes cannot be divided equally among {num_processes} processes"
             )
         if not 0 <= rank < num_processes:
             raise InputError(f"rank {rank} is not one of {num_processes} processes")
@@ -111,28 +111,28 @@ class Loader:
         self.depth = max(1, min(prefetch, PREFETCH_BYTES // max(1, batch_bytes)))
         self._pin = pin and torch.cuda.is_available()
         if pin and not self._pin:
-            logging.getLogger("slotssm").warning("batches are not page-locked: torch sees no GPU of CUDA")
-        self._iterators: weakref.WeakSet[_Ahead] = weakref.WeakSet()
+            logging.getLogger("slotssm").warning("batches are not page-locked: torch does not find a CUDA GPU")
+        self._iterators: weakref.WeakSet[_Prefetcher] = weakref.WeakSet()
 
     def batch(self, step: int) -> Batch:
-        """The batch of an optimiser step, counted from 0, read now."""
+        """Read the batch of an optimiser step, counted from 0."""
         batch = self._empty()
         self._fill(batch, step, range(self._num_rows))
         return batch
 
     def batches(self, first_step: int = 0) -> Iterator[tuple[int, Batch]]:
-        """Steps and their batches from this step on, without end; the same as `batch` gives, but read ahead.
+        """Endless iterator over steps and their batches from a step on: the same as `batch`, but prefetched.
 
-        What goes wrong while reading is raised when its batch is asked for, and ends the iteration.
+        Errors while reading a batch are raised when that batch is requested, and end the iteration.
         """
         if not self.workers:
             return ((step, self.batch(step)) for step in _count_from(first_step))
-        ahead = _Ahead(self, first_step)
+        ahead = _Prefetcher(self, first_step)
         self._iterators.add(ahead)
         return ahead
 
     def picks(self, step: int) -> list[tuple[int, np.ndarray]]:
-        """Episode and frames of every row of a batch."""
+        """Index of the episode and of its frames for every row of a batch."""
         return [self._pick(step, row) for row in range(self._num_rows)]
 
     def _pick(self, step: int, row: int) -> tuple[int, np.ndarray]:
@@ -142,20 +142,20 @@ class Loader:
         return episode, self._clips.frames(self.num_frames, self._seed, epoch, position)
 
     def _empty(self) -> Batch:
-        """Memory of a batch."""
+        """Allocate a batch."""
         return {
             name: torch.empty(shape, dtype=dtype, pin_memory=self._pin) for name, (shape, dtype) in self._layout.items()
         }
 
     def _fill(self, batch: Batch, step: int, rows: range) -> None:
-        """Read some rows of a batch, in any thread."""
+        """Read some rows of a batch; thread-safe."""
         for row in rows:
             episode, frames = self._pick(step, row)
             for name, tensor in batch.items():
                 self._reader.read(name, episode, frames, tensor[row].numpy())
 
     def close(self) -> None:
-        """Stop all threads, close the file and free memory; the loader cannot be used any more."""
+        """Stop all threads, close the file and free memory; the loader cannot be used afterwards."""
         for ahead in list(self._iterators):
             ahead.close()
         self._reader.close()
@@ -176,10 +176,10 @@ class Loader:
         self._iterators = weakref.WeakSet()
 
 
-class _Ahead(Iterator[tuple[int, Batch]]):
-    """The batches from a step on, of which `loader.depth` are being read in threads.
+class _Prefetcher(Iterator[tuple[int, Batch]]):
+    """Iterator over the batches from a step on, of which `loader.depth` are prefetched by threads.
 
-    After a fork the child starts threads of its own where the parent stood.
+    After a fork, the child process continues at the same step with its own threads.
     """
 
     def __init__(self, loader: Loader, first_step: int) -> None:
@@ -189,7 +189,7 @@ class _Ahead(Iterator[tuple[int, Batch]]):
         self._stop: weakref.finalize | None = None
         self._process = -1
         self._closed = False
-        # rows that a thread reads at a time
+        # rows per thread task
         self._stride = max(1, math.ceil(loader._num_rows / (4 * loader.workers)))
 
     def __next__(self) -> tuple[int, Batch]:
@@ -201,12 +201,12 @@ class _Ahead(Iterator[tuple[int, Batch]]):
             batch, futures = self._pending[0]
             for future in futures:
                 future.result()
-            # no more than `depth` batches are held here at any time
+            # at most `depth` batches are held here at any time
             self._pending.popleft()
             step, self._step = self._step, self._step + 1
             self._submit(step + self._loader.depth)
         except BaseException:
-            # also Ctrl-C: the threads finish the rows that they are at
+            # including Ctrl-C: the threads finish their current rows
             self.close()
             raise
         return step, batch
@@ -215,10 +215,10 @@ class _Ahead(Iterator[tuple[int, Batch]]):
         if self._stop is not None:
             self._stop.detach()
         self._process = os.getpid()
-        # the file is opened here, so that no two threads do it
+        # open the file here, not in several threads at once
         self._loader._reader.open()
         self._pool = ThreadPoolExecutor(self._loader.workers, thread_name_prefix="slotssm-loader")
-        # for iterators that are forgotten; threads that are left over must not keep the interpreter from ending
+        # for iterators that are not closed: remaining threads must not prevent the interpreter from exiting
         self._stop = weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
         self._pending.clear()
         for step in range(self._step, self._step + self._loader.depth):
@@ -258,6 +258,6 @@ def _count_episodes(stored: int, wanted: int | None, source: str) -> int:
 
 
 def _choose_workers(num_processes: int) -> int:
-    """A thread for every two cores of this process, at least 1 and at most `MAX_WORKERS`."""
+    """One thread for every two cores of this process, at least 1 and at most `MAX_WORKERS`."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(MAX_WORKERS, cores // (2 * num_processes)))

@@ -1,8 +1,9 @@
 """Reading parts of episodes, from any thread and in any process.
 
-HDF5 lets one thread in at a time, and h5py keeps Python's lock meanwhile. Datasets that lie as this package writes
-them (deflated chunks of whole frames of one episode) are therefore read past it: HDF5 says once where the chunks are,
-then they are read and inflated outside both locks. All other datasets are sliced by h5py, with equal results.
+HDF5 has a global lock, and h5py holds the GIL while it waits. Datasets with the storage that this package writes
+(deflated chunks of whole frames of one episode) are therefore read without HDF5: the locations of the chunks are
+looked up once, then they are read and inflated outside both locks. All other datasets are sliced by h5py, with the same
+results.
 """
 
 import os
@@ -25,23 +26,23 @@ except ImportError:
 
 DEFLATE_ERROR: Any = deflate.error
 
-RESIDENT_BYTES = 2 << 30
-"""Fields stay in memory once they were read, the smallest first, as long as they fit into this together."""
+CACHE_BYTES = 2 << 30
+"""Size of the cache of fields that stay in memory once they have been read; the smallest fields come first."""
 GROUP_BYTES = 1 << 20
-"""Resident fields that are sliced by h5py are read in groups of episodes of about this size."""
+"""Cached fields that are sliced by h5py are read in groups of episodes of about this size."""
 DEFLATE = 1
-"""HDF5's number of the filter."""
+"""HDF5's id of the deflate filter."""
 WIDENED: dict[np.dtype, np.dtype] = {np.dtype(np.uint16): np.dtype(np.int32), np.dtype(np.uint32): np.dtype(np.int64)}
-"""torch hardly computes with these, so they become the next wider type."""
+"""Types with little support in torch, and the wider types that they are converted to."""
 
 
 @dataclass(frozen=True)
 class StoredField:
-    """How a dataset lies in the file.
+    """Shape and type of a dataset in the file.
 
     Attributes:
-        shape: with the axis of episodes.
-        stored: type in the file.
+        shape: shape, including the episode axis.
+        stored: dtype in the file.
         time_axis: index of the time axis in `shape`; None if there is none.
     """
 
@@ -51,13 +52,13 @@ class StoredField:
 
     @property
     def dtype(self) -> np.dtype:
-        """Type that is given out: the stored one in native byte order; uint16 becomes int32, uint32 int64."""
+        """Dtype after reading: the stored one in native byte order, with uint16 widened to int32 and uint32 to int64."""
         native: Any = self.stored.newbyteorder("=")
         return WIDENED.get(native, native)
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the whole dataset."""
+        """Size of the whole dataset in bytes."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.stored.itemsize
 
     def part_shape(self, num_frames: int) -> tuple[int, ...]:
@@ -71,27 +72,24 @@ class StoredField:
 class Reader:
     """Reads parts of the episodes of one split.
 
-    It may be used by several threads at once, pickled, and used after a fork: every process opens the file for itself
-    at its first read.
+    It is thread-safe, and can be pickled or used after a fork: every process opens the file at its first read.
 
     Args:
-        path: episode file; a relative path is resolved at once.
+        path: episode file; a relative path is resolved immediately.
         split: which split.
         fields: datasets to read.
-        resident_bytes: how much may stay in memory. Nothing is read ahead of its first use.
+        cache_bytes: limit on the memory of cached fields. Values are read at their first use.
 
     Attributes:
-        num_episodes: episodes of the split.
+        num_episodes: number of episodes of the split.
         num_frames: frames of an episode; 1 if no field has a time axis.
-        fields: datasets by name.
+        fields: shape and type of the datasets, by name.
 
     Raises:
         InputError: the file, the split or a field is missing or wrong.
     """
 
-    def __init__(
-        self, path: str | Path, split: str, fields: Sequence[str], *, resident_bytes: int = RESIDENT_BYTES
-    ) -> None:
+    def __init__(self, path: str | Path, split: str, fields: Sequence[str], *, cache_bytes: int = CACHE_BYTES) -> None:
         self.path, self.split = Path(os.path.abspath(path)), split
         self._opened: _Opened | None = None
         self._closed = False
@@ -100,21 +98,21 @@ class Reader:
             self.fields = {name: _stored(file, split, name) for name in fields}
             self.num_episodes = file.num_episodes(split)
             self.num_frames = self._count_frames()
-        self._resident_bytes = resident_bytes
-        self._resident = self._make_resident()
+        self._cache_bytes = cache_bytes
+        self._caches = self._make_caches()
 
     def _count_frames(self) -> int:
-        # all fields of a split have the same, which is looked at when the file is opened
+        # all fields of a split have the same number, which is checked when the file is opened
         lengths = (field.shape[field.time_axis] for field in self.fields.values() if field.time_axis is not None)
         return next(lengths, 1)
 
-    def _make_resident(self) -> dict[str, "_Resident"]:
-        resident, left = {}, self._resident_bytes
+    def _make_caches(self) -> dict[str, "_FieldCache"]:
+        cache, left = {}, self._cache_bytes
         for name, field in sorted(self.fields.items(), key=lambda item: item[1].num_bytes):
             left -= field.num_bytes
             if left >= 0:
-                resident[name] = _Resident(field)
-        return resident
+                cache[name] = _FieldCache(field)
+        return cache
 
     def read(self, name: str, episode: int, frames: np.ndarray, out: np.ndarray) -> None:
         """Read a part of one episode.
@@ -142,27 +140,27 @@ class Reader:
         """The frames of one chunk, without the padding of the last one."""
         chunks = opened.chunks[name]
         where = (episode, slice(block * chunks.num_frames, (block + 1) * chunks.num_frames))
-        resident = self._resident.get(name)
-        if resident is not None and (kept := resident.get(where, (episode, block))) is not None:
+        cache = self._caches.get(name)
+        if cache is not None and (kept := cache.get(where, (episode, block))) is not None:
             return kept
         array = chunks.read(episode, block)
         if array is None:
-            # a chunk that was never written, or one that is damaged, of which HDF5 says the truth
+            # a chunk that was never written, or a damaged one, for which HDF5 raises the error
             array = opened.file.read(self.split, name, where)
-        if resident is not None:
-            resident.put(where, (episode, block), array)
+        if cache is not None:
+            cache.put(where, (episode, block), array)
         return array
 
     def _slice(self, opened: "_Opened", name: str, episode: int, frames: np.ndarray, out: np.ndarray) -> None:
-        """What `read` does for datasets that lie in another way."""
-        field, resident = self.fields[name], self._resident.get(name)
-        if resident is not None:
-            group, rest = divmod(episode, resident.group)
-            where = (slice(group * resident.group, (group + 1) * resident.group),)
-            episodes = resident.get(where, (group,))
+        """Implementation of `read` for datasets with other storage."""
+        field, cache = self.fields[name], self._caches.get(name)
+        if cache is not None:
+            group, rest = divmod(episode, cache.group)
+            where = (slice(group * cache.group, (group + 1) * cache.group),)
+            episodes = cache.get(where, (group,))
             if episodes is None:
                 episodes = opened.file.read(self.split, name, where)
-                resident.put(where, (group,), episodes)
+                cache.put(where, (group,), episodes)
             array, first = episodes[rest], 0
         else:
             first = int(frames[0]) if field.time_axis is not None else 0
@@ -180,16 +178,16 @@ class Reader:
     def _open(self) -> "_Opened":
         if self._closed:
             raise ValueError(f"{self.path}: the reader is closed")
-        # HDF5 does not survive a fork: a child opens the file for itself. Two threads that do it at once do no harm
+        # HDF5 is not fork-safe, so a child opens the file itself. Two threads that do so at once do no harm
         opened = self._opened
         if opened is None or opened.process != os.getpid():
             opened = self._opened = _Opened(self)
         return opened
 
     def close(self) -> None:
-        """Close the file and let go of what was read; no thread may be reading."""
+        """Close the file and clear the cache; no thread may be reading."""
         self._closed = True
-        self._resident = {}
+        self._caches = {}
         if self._opened is not None:
             self._opened.close()
             self._opened = None
@@ -203,15 +201,15 @@ class Reader:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": None, "_resident": None}
+        return {**self.__dict__, "_opened": None, "_caches": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._resident = {} if self._closed else self._make_resident()
+        self._caches = {} if self._closed else self._make_caches()
 
 
 class _Opened:
-    """The file as one process has it open."""
+    """The open file of one process."""
 
     def __init__(self, reader: Reader) -> None:
         self.process = os.getpid()
@@ -229,25 +227,25 @@ class _Opened:
 
 
 class _Chunks:
-    """Where the chunks of a dataset are whose chunks hold whole frames of one episode, deflated and nothing else."""
+    """Locations of a dataset's chunks, each of which has whole frames of one episode and only the deflate filter."""
 
     def __init__(self, handle: int, field: StoredField, num_frames: int, index: np.ndarray) -> None:
         self.num_frames = num_frames
         """Frames in a chunk."""
         self._field, self._index = field, index
-        # a descriptor of our own on the very file that HDF5 has open, whatever its path names by now
+        # a separate descriptor of the file that HDF5 has open, even if the path has been replaced
         self._handle = os.dup(handle)
         self._num_bytes = num_frames * int(np.prod(field.shape[2:], dtype=np.int64)) * field.stored.itemsize
 
     @classmethod
     def of(cls, dataset: Any, field: StoredField) -> "_Chunks | None":
-        """None if the dataset lies in another way, or this platform cannot read past HDF5."""
+        """None if the dataset has another storage, or if this platform cannot read chunks without HDF5."""
         shape, chunks = field.shape, dataset.chunks
         if not hasattr(os, "pread") or not hasattr(dataset.id, "chunk_iter") or field.time_axis != 1 or not chunks:
             return None
         if chunks[0] != 1 or chunks[2:] != shape[2:] or not _is_plain(dataset, field) or 0 in shape:
             return None
-        # byte offset, stored bytes (0: never written), and whether the filter was left out
+        # byte offset, stored bytes (0: never written), and whether the filter was skipped
         index = np.zeros((shape[0], -(-shape[1] // chunks[1]), 3), np.int64)
 
         def note(chunk: Any) -> None:
@@ -265,7 +263,7 @@ class _Chunks:
         return found
 
     def _agrees(self, dataset: Any) -> bool:
-        """Whether HDF5 reads the same bytes of the first chunk, which it would not with an unusual driver."""
+        """Whether HDF5 reads the same bytes of the first chunk; it would not with an unusual file driver."""
         written = np.argwhere(self._index[..., 1])
         if len(written) == 0:
             return True
@@ -281,7 +279,7 @@ class _Chunks:
         return os.pread(self._handle, size, start)
 
     def read(self, episode: int, block: int) -> np.ndarray | None:
-        """The frames of a chunk [n, ...]; None if it cannot be had, for whatever reason."""
+        """The frames of a chunk [n, ...]; None if it cannot be read for any reason."""
         try:
             raw = self._raw(episode, block)
             if len(raw) == 0:
@@ -307,22 +305,22 @@ class _Chunks:
             self.close()
 
 
-class _Resident:
-    """A dataset that stays in memory, filled as it is read."""
+class _FieldCache:
+    """A dataset that is cached in memory as it is read."""
 
     def __init__(self, field: StoredField) -> None:
         self.group = max(1, GROUP_BYTES * field.shape[0] // max(1, field.num_bytes))
-        """Episodes that are read at a time where the dataset is sliced by h5py."""
-        # the system hands out the memory when it is written to
+        """Number of episodes that are read at a time if the dataset is sliced by h5py."""
+        # the operating system allocates the memory when it is written to
         self._array = np.empty(field.shape, field.stored)
         self._filled: set[tuple[int, ...]] = set()
 
     def get(self, where: tuple[Any, ...], key: tuple[int, ...]) -> np.ndarray | None:
-        """What was put there; None if nothing was."""
+        """The cached values; None if there are none."""
         return self._array[where] if key in self._filled else None
 
     def put(self, where: tuple[Any, ...], key: tuple[int, ...], values: np.ndarray) -> None:
-        """Keep values; two threads may keep the same ones."""
+        """Cache values; two threads may write the same values."""
         self._array[where] = values
         self._filled.add(key)
 
@@ -330,21 +328,21 @@ class _Resident:
 def _stored(file: EpisodeFile, split: str, name: str) -> StoredField:
     dataset = file.dataset(split, name)
     if dataset.dtype.kind not in "biuf":
-        raise InputError(f"{file.path}: {split}/{name} holds no numbers, so it cannot be a tensor")
+        raise InputError(f"{file.path}: {split}/{name} is not numeric, so it cannot be a tensor")
     return StoredField(dataset.shape, dataset.dtype, file.axis(split, name, "time"))
 
 
 def _is_plain(dataset: Any, field: StoredField) -> bool:
-    """Whether chunks are the values themselves, deflated, and only that."""
+    """Whether chunks are the deflated values, without further filters or conversions."""
     filters, stored = dataset.id.get_create_plist(), dataset.id.get_type()
     if filters.get_nfilters() != 1 or filters.get_filter(0)[0] != DEFLATE:
         return False
-    # numbers of fewer bits than they take are for HDF5 to unpack; so are booleans, which it knows as an enumeration
+    # packed numbers are left to HDF5; so are booleans, which are stored as an enumeration
     return field.stored.kind in "iuf" and stored.get_precision() == 8 * field.stored.itemsize == 8 * stored.get_size()
 
 
 def _by_block(frames: np.ndarray, num_frames: int) -> Iterator[tuple[int, slice, Any]]:
-    """Each chunk that holds some of the frames, which rows of the output they are, and their places in the chunk."""
+    """For each chunk with some of the frames: its index, the output rows, and the positions in the chunk."""
     blocks = frames // num_frames
     edges = [0, *(np.flatnonzero(np.diff(blocks)) + 1).tolist(), len(frames)]
     for first, last in pairwise(edges):
@@ -353,5 +351,5 @@ def _by_block(frames: np.ndarray, num_frames: int) -> Iterator[tuple[int, slice,
         block = int(blocks[first])
         places = frames[first:last] - block * num_frames
         start, stop = int(places[0]), int(places[-1]) + 1
-        # a slice spares the copy that an array of indices makes
+        # a slice avoids the copy that an index array makes
         yield block, slice(first, last), slice(start, stop) if stop - start == len(places) else places

@@ -1,4 +1,4 @@
-"""What a task and a model may know of a data set: its sizes, and what is annotated."""
+"""Data specification: the sizes and fields of a data set, which tasks and models are built from."""
 
 import json
 from collections.abc import Mapping
@@ -14,26 +14,26 @@ from slotssm.errors import InputError
 
 RGB = tuple[int, int, int]
 CAMERA = ("camera/position", "camera/rotation", "camera/focal_px")
-"""Fields that together say how points in the world fall on pixels."""
+"""Fields that together determine the projection from the world to pixels."""
 
 
 class FieldSpec(Config):
-    """One dataset of a split, without the axis of episodes."""
+    """Specification of one dataset of a split, without the episode axis."""
 
     dims: tuple[str, ...]
     """Names of the axes, such as (time, height, width, channel)."""
     shape: tuple[int, ...]
-    """Their lengths."""
+    """Lengths of the axes."""
     dtype: str
     """Name of the numpy dtype."""
     kind: Literal["", "numeric", "categorical"] = ""
-    """What the values are, where the file says so."""
+    """Kind of the values; empty if the file does not say."""
     unit: str = ""
-    """Unit of numbers."""
+    """Unit of numeric values."""
     range: tuple[float, float] | None = None
-    """Least and largest value that the numbers can have, where the file says so; for depth, those measured."""
+    """Smallest and largest possible value, if the file says so; for depth, the measured ones."""
     invalid: Literal["", "nan", "0"] = ""
-    """Value that stands for what was not measured; empty if there is none."""
+    """Value that marks missing measurements; empty if there is none."""
     categories: tuple[str, ...] = ()
     """Names of the values 0, 1, ... of a categorical field."""
     num_classes: int | None = None
@@ -41,7 +41,7 @@ class FieldSpec(Config):
 
 
 class DataSpec(Config):
-    """All that a task and a model may know of data: read from an episode file, or from the recipe of one."""
+    """Specification of a data set: all that tasks and models depend on; from an episode file or a recipe."""
 
     num_frames: int
     """T: frames of an episode."""
@@ -56,29 +56,29 @@ class DataSpec(Config):
     rule: str = ""
     """Rule of Blinking Color Balls by which the last frame is coloured; empty for other data."""
     patches_per_side: int | None = None
-    """P that the file suggests to read its frames by; None for whole frames."""
+    """P that the file suggests for reading its frames as P x P patches; None for whole frames."""
     fields: dict[str, FieldSpec] = Field(default_factory=dict)
-    """Path inside a split (`frames`, `masks`, `objects/position`, ...) to what it holds."""
+    """Specification of each dataset, by its path inside a split (`frames`, `masks`, `objects/position`, ...)."""
 
     @property
     def num_objects(self) -> int | None:
-        """N: length of the axis of objects; None if no field has one."""
+        """N: length of the object axis; None if no field has one."""
         sizes = (dict(zip(field.dims, field.shape, strict=True)) for field in self.fields.values())
         return next((size["object"] for size in sizes if "object" in size), None)
 
     @property
     def depth(self) -> FieldSpec | None:
-        """The depth maps, with unit and range; None if there are none."""
+        """Specification of the depth maps; None if there are none."""
         return self.fields.get("depth")
 
     @property
     def has_camera(self) -> bool:
-        """Whether position, rotation and focal length of the camera are known in every frame."""
+        """Whether the file has position, rotation and focal length of the camera for every frame."""
         return all(name in self.fields for name in CAMERA)
 
     @property
     def labels(self) -> dict[str, int]:
-        """Fields with one class for a whole episode (`snitch_cell`), to their number of classes."""
+        """Fields with one class per episode (such as `snitch_cell`), and their numbers of classes."""
         return {
             name: field.num_classes
             for name, field in self.fields.items()
@@ -87,14 +87,14 @@ class DataSpec(Config):
 
 
 def spec_from_layout(layout: Layout, attributes: Mapping[str, Any]) -> DataSpec:
-    """The specification of files with these fields and root attributes, equal to `read_spec` of one.
+    """The specification of a file with these fields and root attributes, equal to `read_spec` of the file.
 
     Args:
         layout: fields of the file.
-        attributes: root attributes beyond those that every file has.
+        attributes: further root attributes, such as `palette`.
 
     Raises:
-        InputError: there are neither frames nor masks, or an attribute is not what the format says.
+        InputError: there are neither frames nor masks, or an attribute does not conform to the format.
     """
     fields = {
         name: _field_spec(field.dims, field.shape, np.dtype(field.dtype), field.attrs, name)
@@ -108,10 +108,10 @@ def read_spec(episodes: EpisodeFile, split: str | None = None) -> DataSpec:
 
     Args:
         episodes: the file.
-        split: which split; None takes what all splits have alike.
+        split: which split; None takes the fields that are the same in all splits.
 
     Raises:
-        InputError: there is no such split; without `split`, frames of different splits differ in shape.
+        InputError: there is no such split, or, without `split`, the frames of the splits differ in shape.
     """
     if split is not None and split not in episodes.splits:
         raise InputError(f"{episodes.path} has no split {split!r}; it has {', '.join(episodes.splits)}")
@@ -140,7 +140,7 @@ def _split_spec(episodes: EpisodeFile, split: str) -> DataSpec:
 def _spec(fields: dict[str, FieldSpec], attributes: Mapping[str, Any], place: str) -> DataSpec:
     shown = next((fields[name] for name in ("frames", "masks", "depth") if name in fields), None)
     if shown is None or shown.dims[:3] != PICTURE:
-        raise InputError(f"{place} has no frames and no masks, so nothing says how large its frames are")
+        raise InputError(f"{place} has neither frames nor masks, so the size of its frames is unknown")
     frames = fields.get("frames")
     document: dict[str, Any] = dict(zip(("num_frames", "height", "width"), shown.shape, strict=False))
     if frames is not None:

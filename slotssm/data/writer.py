@@ -19,10 +19,10 @@ FORMAT = "slotssm-episodes"
 FORMAT_VERSION = 2
 
 
-class _Disk(io.FileIO):
-    """The file beneath HDF5, which keeps a failed write to itself until it is asked.
+class _DeferredErrorFile(io.FileIO):
+    """File object under HDF5 that stores a write error until `check` raises it.
 
-    HDF5 can neither close nor let go of a file that it cannot write, and complains for ever after.
+    HDF5 cannot close a file after a failed write, and would report errors from then on.
     """
 
     error: OSError | None = None
@@ -38,24 +38,24 @@ class _Disk(io.FileIO):
         return size
 
     def check(self) -> None:
-        """Raise what a write ran into."""
+        """Raise the error of a failed write, if there was one."""
         if self.error is not None:
             raise self.error
 
 
 class EpisodeWriter:
-    """Writes a new episode file; whoever opens it moves it to its final name once it is complete.
+    """Writes a new episode file; the caller moves it to its final name once it is complete.
 
     Args:
         path: file to create.
-        attrs: root attributes beyond `format` and `format_version`.
+        attrs: root attributes other than `format` and `format_version`.
         layout: fields of every split.
-        num_episodes: episodes by split.
+        num_episodes: number of episodes by split.
     """
 
     def __init__(self, path: Path, attrs: Mapping[str, Any], layout: Layout, num_episodes: Mapping[str, int]) -> None:
         self.layout = layout
-        self._disk = _Disk(path, "w+")
+        self._disk = _DeferredErrorFile(path, "w+")
         self._file = h5py.File(self._disk, "w", libver=("v110", "v110"))
         self._file.attrs["format"] = FORMAT
         self._file.attrs["format_version"] = FORMAT_VERSION
@@ -79,21 +79,21 @@ class EpisodeWriter:
             dataset.attrs[key] = value
 
     def write(self, split: str, first: int, episodes: Sequence[Episode]) -> None:
-        """Write consecutive episodes, the first of them at index `first`."""
+        """Write consecutive episodes, starting at index `first`."""
         for name, spec in self.layout.items():
             dataset = self._file[f"{split}/{name}"]
             arrays = [np.ascontiguousarray(episode[name], spec.dtype) for episode in episodes]
             if not spec.image:
                 dataset[first : first + len(arrays)] = np.stack(arrays).reshape(len(arrays), *spec.shape)
                 continue
-            # compressed here rather than in HDF5, whose filter pipeline is slower and holds a global lock
+            # compressed here, since HDF5's filter pipeline is slower and holds a global lock
             for index, array in enumerate(arrays, first):
                 for start, chunk in spec.chunks(array):
                     dataset.id.write_direct_chunk((index, start, *(0 for _ in array.shape[1:])), chunk)
                 self._disk.check()
 
     def copy(self, split: str, first: int, source: "EpisodeFile") -> None:
-        """Copy a whole split of `source` to index `first` on, without decompressing it."""
+        """Copy a whole split of `source`, starting at index `first`, without decompressing it."""
         for name, spec in self.layout.items():
             theirs, ours = source.dataset(split, name), self._file[f"{split}/{name}"]
             if not spec.image:
@@ -107,7 +107,7 @@ class EpisodeWriter:
                 self._disk.check()
 
     def close(self) -> None:
-        """Finish the file."""
+        """Finish and close the file."""
         self._file.close()
         self._disk.close()
         self._disk.check()

@@ -17,7 +17,7 @@ class Attention(nn.Module):
         dim: width D.
         num_heads: heads, dividing `dim`.
         dropout: after the output projection; 0 is off.
-        cross: keys and values come from a second input (normalised too) instead of from x.
+        cross: whether keys and values come from a second input (also normalised) instead of from x.
     """
 
     def __init__(self, dim: int, num_heads: int, dropout: float = 0.0, cross: bool = False) -> None:
@@ -41,7 +41,7 @@ class Attention(nn.Module):
         else:
             source = normed
         if source.shape[1] == 1:
-            # the softmax over one key is 1, so that all queries read the same value
+            # the softmax over a single key is 1, so all queries get the same value
             value = F.linear(source, self.key_value.weight[source.shape[-1] :])
             return x + self.dropout(self.out(value).expand_as(x))
         q = rearrange(self.query(normed), "b q (h d) -> b h q d", h=self.num_heads)
@@ -50,10 +50,10 @@ class Attention(nn.Module):
         return x + self.dropout(self.out(rearrange(y, "b h q d -> b q (h d)")))
 
     def count_unused_parameters(self, num_keys: int) -> int:
-        """Parameters that cannot change the output: with one key those of queries and keys, and a norm for them alone.
+        """Number of parameters that cannot affect the output: with one key, those of queries, keys and their own norm.
 
         Args:
-            num_keys: Q of x, or M of the context.
+            num_keys: Q for self-attention, M for cross-attention.
         """
         if num_keys > 1:
             return 0
@@ -72,7 +72,7 @@ class MLPBlock(nn.Module):
 
     def __init__(self, dim: int, ratio: float = 4.0, dropout: float = 0.0) -> None:
         super().__init__()
-        # a ratio such as 120 / 44 is a little less than itself
+        # rounding may make a ratio such as 120 / 44 slightly too small
         hidden = int(dim * ratio + 1e-6)
         self.net = nn.Sequential(
             nn.LayerNorm(dim), nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim), nn.Dropout(dropout)
@@ -84,7 +84,7 @@ class MLPBlock(nn.Module):
 
 
 class QueryBlock(nn.Module):
-    """One Transformer layer of queries that read a context: self-attention, cross-attention, MLP.
+    """One Transformer decoder layer: self-attention of the queries, cross-attention to a context, MLP.
 
     Args:
         dim: width D of queries and context.
@@ -103,25 +103,25 @@ class QueryBlock(nn.Module):
     def forward(self, queries: Float[Tensor, "B2 Q D"], context: Float[Tensor, "B M D"]) -> Float[Tensor, "B Q D"]:
         """Update the queries of each context; one set of queries (B2 = 1) may serve all contexts."""
         if self.training and self.dropout > 0:
-            queries = queries.expand(context.shape[0], -1, -1)  # each context with a dropout mask of its own
+            queries = queries.expand(context.shape[0], -1, -1)  # a separate dropout mask for each context
         mixed = self.self_attention(queries).expand(context.shape[0], -1, -1)
         return self.mlp(self.cross_attention(mixed, context))
 
     def count_unused_parameters(self, num_queries: int, num_context: int) -> int:
-        """Parameters that cannot change the output for Q queries and M elements of the context."""
+        """Number of parameters that cannot affect the output for Q queries and M elements of the context."""
         own = self.self_attention.count_unused_parameters(num_queries)
         return own + self.cross_attention.count_unused_parameters(num_context)
 
 
 class InvertedAttention(nn.Module):
-    """Slots compete for tokens: softmax over the slots, then a weighted mean over the tokens (paper, section 5.1).
+    """Inverted attention: softmax over the slots, then a weighted mean over the tokens (paper, section 5.1).
 
-    One head. A[k, m] = softmax over k of q_k·k_m / sqrt(D); each slot's shares are divided by their sum over the
+    One head. A[k, m] = softmax over k of q_k·k_m / sqrt(D); each slot's weights are divided by their sum over the
     tokens; the output is A V. The residual connection and the norms are our choice, as in the released code.
 
     Args:
         dim: width D of slots and tokens.
-        eps: added to the sums over the tokens, so that a slot without tokens gets zero and not the quotient 0 / 0.
+        eps: added to the sums over the tokens, so that a slot without tokens gets zero instead of 0 / 0.
     """
 
     gives_attention = True
@@ -138,42 +138,45 @@ class InvertedAttention(nn.Module):
     def forward(
         self, slots: Float[Tensor, "B K D"] | None, tokens: Float[Tensor, "B M D"]
     ) -> tuple[Float[Tensor, "B K D"], Float[Tensor, "B K M"]]:
-        """Update the slots of each step by its tokens.
+        """Update the slots of each step with its tokens.
 
         Args:
-            slots: of the layer below, or learned queries.
+            slots: slots of the previous layer, or learned queries.
             tokens: inputs of the step.
 
         Returns:
             The slots, and the attention before renormalisation, which sums to 1 over the slots.
 
         Raises:
-            InputError: no slots, or slots or tokens of another shape, width or dtype.
+            InputError: no slots, or slots or tokens with the wrong shape, width or dtype.
         """
         if slots is None:
-            raise InputError("inverted attention updates slots: a first layer with it needs learned queries")
+            raise InputError("inverted attention updates slots: in a first layer, it needs learned queries")
         check_input(self, slots, "B, K", self.query.in_features)
         check_input(self, tokens, "B, M", self.query.in_features)
         keys, values = self.key_value(self.token_norm(tokens)).chunk(2, dim=-1)
-        updates, attention = compete(self.query(self.norm(slots)), keys, values, self.eps)
+        updates, attention = slot_competition(self.query(self.norm(slots)), keys, values, self.eps)
         return slots + self.out(updates), attention
 
     def count_unused_parameters(self, num_slots: int) -> int:
-        """Parameters that cannot change the output: the queries' common part, and all of queries and keys for K = 1."""
+        """Number of parameters without effect: the query norm's bias, and all query and key maps if K = 1."""
         dim = self.query.in_features
         return dim if num_slots > 1 else 2 * dim * dim + 2 * dim
 
 
-def compete(
+def slot_competition(
     queries: Float[Tensor, "B K D"], keys: Float[Tensor, "B M D"], values: Float[Tensor, "B M D"], eps: float
 ) -> tuple[Float[Tensor, "B K D"], Float[Tensor, "B K M"]]:
-    """Attention A with a softmax over the queries, and for each query the mean of the values weighted by its shares.
+    """Attention with a softmax over the slots, and for each slot the mean of the values weighted by its attention.
 
     Args:
         queries: one for each slot.
         keys: one for each token.
         values: one for each token.
-        eps: added to the sums over the keys.
+        eps: added to the sums over the tokens.
+
+    Returns:
+        The weighted means, and the attention, which sums to 1 over the slots.
     """
     attention = torch.softmax(queries @ keys.transpose(1, 2) * queries.shape[-1] ** -0.5, dim=1)
     return attention / (attention.sum(dim=-1, keepdim=True) + eps) @ values, attention

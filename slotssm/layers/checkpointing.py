@@ -1,4 +1,4 @@
-"""Activation checkpointing: what a part of a model computes inside is not stored but computed again when needed."""
+"""Activation checkpointing: recompute the activations of part of a model in the backward pass."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,14 +9,14 @@ from torch.utils.checkpoint import checkpoint
 
 
 def checkpointed(module: nn.Module, function: Callable[..., Any], *inputs: Any) -> Any:
-    """`function(*inputs)`, computed again in the backward pass if `module` trains with `checkpoint_activations`.
+    """`function(*inputs)`, recomputed in the backward pass if `module` is training with `checkpoint_activations`.
 
-    Outputs and gradients are the same either way, also those of dropout, whose random numbers are drawn again from
-    the same generator state. Of the intermediate results only the inputs stay in memory.
+    Outputs and gradients are the same either way, even with dropout, whose random numbers are drawn again from the
+    same generator state. Only the inputs are kept in memory.
 
     Args:
-        module: asked for its attributes `checkpoint_activations` and `training`.
-        function: what to compute.
+        module: the module whose attributes `checkpoint_activations` and `training` decide.
+        function: the function to compute.
         inputs: its arguments.
     """
     if module.checkpoint_activations and module.training and torch.is_grad_enabled():

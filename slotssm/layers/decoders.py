@@ -1,4 +1,4 @@
-"""From slots to pixels: a Transformer over position queries, or one image and mask for every slot."""
+"""Decoders from slots to pixels: a Transformer over position queries, or an image and a mask for every slot."""
 
 from itertools import pairwise
 
@@ -10,17 +10,17 @@ from torch import Tensor, nn
 from slotssm.layers.attention import QueryBlock
 from slotssm.layers.checkpointing import checkpointed
 from slotssm.layers.inputs import check_input
-from slotssm.layers.positions import divided, sincos_grid
+from slotssm.layers.positions import grid_size, sincos_grid
 
 
 class PieceDecoder(nn.Module):
     """Transformer decoder: position queries attend to each other and to the slots (paper, appendix C).
 
     Args:
-        height: of the frame in pixels.
-        width: of the frame in pixels.
-        piece_px: side of the square that each query paints.
-        num_channels: values a pixel, for example classes.
+        height: H of the frame in pixels.
+        width: W of the frame in pixels.
+        piece_px: side in pixels of the square that each query decodes.
+        num_channels: values per pixel, for example classes.
         dim: width D.
         num_layers: layers of self-attention, cross-attention to the slots, and MLP.
         num_heads: heads of the attentions.
@@ -28,12 +28,12 @@ class PieceDecoder(nn.Module):
         dropout: in every block; 0 is off.
 
     Raises:
-        InputError: the frame does not consist of whole pieces.
+        InputError: `piece_px` does not divide the frame.
 
     Attributes:
         grid: rows and columns of pieces of a frame.
-        checkpoint_activations: in training, compute the layers once more in the backward pass instead of storing what
-            happens inside of them.
+        checkpoint_activations: in training, recompute the layers' activations in the backward pass instead of storing
+            them.
     """
 
     queries: Tensor
@@ -52,7 +52,7 @@ class PieceDecoder(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.grid, self.piece_px = divided(height, width, piece_px, "pieces"), piece_px
+        self.grid, self.piece_px = grid_size(height, width, piece_px, "pieces"), piece_px
         self.register_buffer("queries", sincos_grid(*self.grid, dim), persistent=False)
         self.layers = nn.ModuleList(QueryBlock(dim, num_heads, mlp_ratio, dropout) for _ in range(num_layers))
         self.head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, num_channels * piece_px**2))
@@ -61,7 +61,7 @@ class PieceDecoder(nn.Module):
         """Values of every pixel.
 
         Raises:
-            InputError: slots of another shape, width or dtype.
+            InputError: slots with the wrong shape, width or dtype.
         """
         check_input(self, slots, "B, K", self.queries.shape[1])
         x = self.queries[None]
@@ -71,16 +71,16 @@ class PieceDecoder(nn.Module):
         return rearrange(self.head(x), "b (y x) (c s z) -> b c (y s) (x z)", y=self.grid[0], s=s, z=s)
 
     def count_unused_parameters(self, num_slots: int) -> int:
-        """Parameters that cannot change the output for K slots."""
+        """Number of parameters that cannot affect the output for K slots."""
         blocks = [layer for layer in self.layers if isinstance(layer, QueryBlock)]
         return sum(block.count_unused_parameters(len(self.queries), num_slots) for block in blocks)
 
 
 class SpatialBroadcastDecoder(nn.Module):
-    """Every slot paints an image and an alpha logit; a softmax over slots blends them (paper, section 5.2).
+    """Decode every slot to an image and alpha logits; a softmax over slots blends them (paper, section 5.2).
 
-    A slot is copied to every cell of a small grid and a position embedding is added; `painter` turns the grid
-    into four channels at full size: red, green, blue and the alpha logit.
+    A slot is broadcast to every cell of a small grid and a position embedding is added; `painter` maps the grid to
+    four channels at full resolution: red, green, blue and the alpha logit.
 
     Args:
         height: H of the frame in pixels.
@@ -94,8 +94,8 @@ class SpatialBroadcastDecoder(nn.Module):
 
     Attributes:
         grid: rows h and columns w of the grid.
-        checkpoint_activations: in training, run the painter once more in the backward pass instead of storing what
-            happens inside of it.
+        checkpoint_activations: in training, recompute the painter's activations in the backward pass instead of
+            storing them.
     """
 
     positions: Tensor
@@ -103,7 +103,7 @@ class SpatialBroadcastDecoder(nn.Module):
 
     def __init__(self, height: int, width: int, dim: int, painter: nn.Module, upsampling: int) -> None:
         super().__init__()
-        self.grid = divided(height, width, upsampling, "cells")
+        self.grid = grid_size(height, width, upsampling, "cells")
         self.register_buffer("positions", sincos_grid(*self.grid, dim), persistent=False)
         self.painter = painter
 
@@ -116,7 +116,7 @@ class SpatialBroadcastDecoder(nn.Module):
             The blended image, the image of every slot, and the masks, which sum to 1 over the slots.
 
         Raises:
-            InputError: slots of another shape, width or dtype.
+            InputError: slots with the wrong shape, width or dtype.
         """
         check_input(self, slots, "B, K", self.positions.shape[1])
         batch = slots.shape[0]
@@ -128,7 +128,7 @@ class SpatialBroadcastDecoder(nn.Module):
 
 
 def convolution_painter(dim: int, channels: tuple[int, ...]) -> nn.Module:
-    """Strided transposed convolutions (4 x 4), each doubling the side, and a last 3 x 3 convolution."""
+    """Strided transposed convolutions (4 x 4), each doubling the side, and a final 3 x 3 convolution."""
     layers: list[nn.Module] = []
     for before, after in pairwise((dim, *channels)):
         layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.ReLU()]
@@ -136,7 +136,7 @@ def convolution_painter(dim: int, channels: tuple[int, ...]) -> nn.Module:
 
 
 def piece_painter(dim: int, widths: tuple[int, ...], piece_px: int) -> nn.Module:
-    """An MLP in every cell that paints a square piece; matrix products only, which suits a CPU."""
+    """An MLP that decodes every cell to a square piece; matrix products only, which are fast on a CPU."""
     layers: list[nn.Module] = []
     for before, after in pairwise((dim, *widths)):
         layers += [nn.Conv2d(before, after, 1), nn.ReLU()]

@@ -1,4 +1,4 @@
-"""From pixels to tokens: pieces of a patch through an MLP, or a small CNN over the whole frame."""
+"""Encoders from pixels to tokens: an MLP over pieces of a patch, or a small CNN over the whole frame."""
 
 import torch
 from einops import rearrange
@@ -6,24 +6,24 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slotssm.errors import InputError
-from slotssm.layers.positions import divided, sincos, sincos_grid
+from slotssm.layers.positions import grid_size, sincos, sincos_grid
 
 
 class PieceTokenizer(nn.Module):
-    """Cut frames into patches, one a step, and each patch into square pieces, one token each (paper, appendix C).
+    """Split frames into patches, one per step, and each patch into square pieces, one token each (paper, appendix C).
 
-    A token is a linear map of the piece's pixels plus the position of the piece in the whole frame plus the
-    number of the frame (sine-cosine; the last two are our choice), then an MLP.
+    A token is a linear map of the piece's pixels, plus sine-cosine embeddings of the position of the piece in the
+    whole frame and of the index of the frame (both our choice), followed by an MLP.
 
     Args:
-        height: of the frame in pixels.
-        width: of the frame in pixels.
-        patches_per_side: P; a frame is cut into P · P patches of H/P · W/P pixels.
+        height: H of the frame in pixels.
+        width: W of the frame in pixels.
+        patches_per_side: P; a frame is split into P · P patches of H/P · W/P pixels.
         piece_px: side of a piece in pixels.
         dim: width D of the tokens.
 
     Raises:
-        InputError: patches do not consist of whole pieces.
+        InputError: `piece_px` does not divide the patches.
 
     Attributes:
         grid: rows and columns of pieces of a frame.
@@ -34,7 +34,7 @@ class PieceTokenizer(nn.Module):
     def __init__(self, height: int, width: int, patches_per_side: int, piece_px: int, dim: int) -> None:
         super().__init__()
         self.patches_per_side, self.piece_px, self.dim = patches_per_side, piece_px, dim
-        self.grid = divided(height, width, piece_px, "pieces")
+        self.grid = grid_size(height, width, piece_px, "pieces")
         self._grid_of_patch(patches_per_side)
         self.register_buffer("positions", sincos_grid(*self.grid, dim), persistent=False)
         self.embed = nn.Linear(3 * piece_px**2, dim)
@@ -47,11 +47,11 @@ class PieceTokenizer(nn.Module):
 
         Args:
             frames: pixels in [0, 1].
-            first_frame: number of the first frame within its episode.
-            patches_per_side: another P than the usual one; the weights serve every P.
+            first_frame: index of the first frame within its episode.
+            patches_per_side: P for this call if it differs from the module's; the weights do not depend on P.
 
         Raises:
-            InputError: frames of another size, shape or dtype, or patches that do not consist of whole pieces.
+            InputError: frames with the wrong size, shape or dtype, or `piece_px` does not divide the patches.
         """
         s, patches = self.piece_px, patches_per_side or self.patches_per_side
         rows, columns = self._grid_of_patch(patches)
@@ -59,7 +59,7 @@ class PieceTokenizer(nn.Module):
         pieces = rearrange(frames, "b t c (y s) (x z) -> b t (y x) (c s z)", s=s, z=s)
         time = torch.arange(first_frame, first_frame + frames.shape[1], device=frames.device)
         tokens = self.embed(pieces) + self.positions + sincos(time, self.dim)[:, None]
-        # from raster order to one step a patch
+        # from raster order of pieces to one step per patch
         return self.mlp(
             rearrange(tokens, "b t (p i q j) d -> b (t p q) (i j) d", p=patches, i=rows, q=patches, j=columns)
         )
@@ -77,17 +77,17 @@ class PieceTokenizer(nn.Module):
 
 
 class CNNEncoder(nn.Module):
-    """A small CNN per frame plus a position embedding; every cell of its last grid is a token.
+    """A small CNN per frame plus a position embedding; every cell of its last feature map is a token.
 
     Args:
-        height: of the frame in pixels.
-        width: of the frame in pixels.
-        channels: of the 3 x 3 convolutions.
-        downsample: factor between pixels and tokens along both sides, a power of two; strides come first.
+        height: H of the frame in pixels.
+        width: W of the frame in pixels.
+        channels: channels of the 3 x 3 convolutions.
+        downsample: factor between pixels and tokens per side, a power of two; the first convolutions have the strides.
         dim: width D of the tokens.
 
     Raises:
-        InputError: `downsample` does not divide the frame, or the convolutions cannot have so many strides of 2.
+        InputError: `downsample` does not divide the frame, or there are too few convolutions for its strides of 2.
 
     Attributes:
         grid: rows and columns of tokens of a frame.
@@ -101,7 +101,7 @@ class CNNEncoder(nn.Module):
             raise InputError(
                 f"{len(channels)} convolutions with strides of 1 or 2 cannot reduce a frame by a factor of {downsample}"
             )
-        self.downsample, self.grid = downsample, divided(height, width, downsample, "cells")
+        self.downsample, self.grid = downsample, grid_size(height, width, downsample, "cells")
         convolutions: list[nn.Module] = []
         for before, after in zip((3, *channels), channels, strict=False):
             stride = 2 if downsample > 1 else 1
@@ -116,7 +116,7 @@ class CNNEncoder(nn.Module):
         """Tokens of every frame, row by row.
 
         Raises:
-            InputError: frames of another size, shape or dtype.
+            InputError: frames with the wrong size, shape or dtype.
         """
         check_frames(frames, self.grid, self.downsample)
         batch = frames.shape[0]
@@ -126,10 +126,10 @@ class CNNEncoder(nn.Module):
 
 
 def check_frames(frames: Tensor, grid: tuple[int, int], cell_px: int) -> None:
-    """Refuse what is not a batch of videos in floating point, of the size of the grid.
+    """Refuse anything but a floating-point batch of videos of the grid's size.
 
     Raises:
-        InputError: another shape, size or dtype.
+        InputError: wrong shape, size or dtype.
     """
     height, width = (cells * cell_px for cells in grid)
     if frames.ndim != 5 or frames.shape[2:] != (3, height, width) or not frames.is_floating_point():

@@ -1,4 +1,4 @@
-"""Refusal of inputs that a layer cannot take, in words instead of a failed matrix product deep inside."""
+"""Checks of layer inputs, with clear errors instead of a failed matrix product inside a layer."""
 
 from torch import Tensor, nn
 
@@ -6,16 +6,16 @@ from slotssm.errors import InputError
 
 
 def check_input(layer: nn.Module, values: Tensor, axes: str, width: int) -> None:
-    """Refuse anything but floating-point numbers of the right number of axes and the right width.
+    """Refuse anything but floating-point values with the right number of axes and the right width.
 
     Args:
-        layer: what takes them, for its name.
-        values: to be checked.
-        axes: names of all axes but the last, such as "B, L".
+        layer: the layer, for its name in the message.
+        values: the input to check.
+        axes: names of all axes except the last, such as "B, L".
         width: length of the last axis.
 
     Raises:
-        InputError: another number of axes, another width, or a dtype that is not of floating point.
+        InputError: wrong number of axes, wrong width, or a dtype that is not floating-point.
     """
     if values.ndim == axes.count(",") + 2 and values.shape[-1] == width and values.is_floating_point():
         return

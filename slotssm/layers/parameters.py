@@ -1,4 +1,4 @@
-"""What a parameter is: whether weight decay acts on it, and whether it can change what its module computes."""
+"""Properties of parameters: whether weight decay applies to them, and whether they can affect the output."""
 
 from fnmatch import fnmatchcase
 
@@ -10,19 +10,18 @@ WEIGHT_MATRICES: dict[tuple[type[nn.Module], ...], str] = {
     (nn.RNNCellBase, nn.RNNBase): "weight_*",
     (nn.MultiheadAttention,): "*_weight",
 }
-"""Modules of torch to a pattern of the names of those of their own parameters that are weights of linear maps."""
+"""Modules of torch, and a name pattern of those of their own parameters that are weight matrices."""
 
 
 def decayed_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """The parameters on which weight decay should act, each once, in the order of `module.parameters()`.
+    """The parameters to which weight decay applies, each once, in the order of `module.parameters()`.
 
-    These are the weights of linear maps, convolutions (transposed and depthwise ones, too) and recurrent cells. Spared
-    are biases, norms, learned queries and starts of slots, position embeddings, and the dynamics of state space
-    models: decay would pull those towards values that mean something, such as a step size or a scale of zero.
+    These are the weights of linear maps, convolutions (including transposed and depthwise ones) and recurrent cells.
+    Excluded are biases, norms, learned queries and initial slots, position embeddings, and the dynamics of state space
+    models: decay would pull those towards arbitrary values, such as a step size or a scale of zero.
 
-    A class says in its attribute `weight_matrices`, a tuple of names, which of its own parameters (those that it
-    registers itself, not those of its children) are such weights; torch's modules are known. What nobody names does
-    not decay.
+    The class attribute `weight_matrices`, a tuple of names, lists which of a class's own parameters (not those of its
+    children) are such weights; torch's modules are known. Parameters that are not listed do not decay.
 
     Args:
         module: a model, a task or any part of one.
@@ -32,7 +31,7 @@ def decayed_parameters(module: nn.Module) -> list[nn.Parameter]:
 
 
 def _weight_matrices(part: nn.Module) -> list[nn.Parameter]:
-    """Those parameters of one module, without its children's, that are weights of linear maps."""
+    """The weight matrices among the parameters of a module itself, without its children."""
     declared = getattr(type(part), "weight_matrices", None)
     if declared is not None:
         return [part.get_parameter(name) for name in declared]
@@ -42,16 +41,16 @@ def _weight_matrices(part: nn.Module) -> list[nn.Parameter]:
 
 
 def count_unused_parameters(module: nn.Module, num_slots: int) -> int:
-    """How many parameters cannot change what a module computes, whatever their values: they never get a gradient.
+    """Number of parameters that cannot affect the output of a module, whatever their values; their gradient is zero.
 
-    Softmax over one key is 1 whatever the query, so that one slot alone makes queries and keys of self-attention over
-    slots useless; and what all queries have in common cancels in a softmax over the slots. A class tells by its method
-    `count_unused_parameters(num_slots)`; a module without one has those of its children. Several tokens a step are
-    taken for granted.
+    A softmax over one key is 1 for any query, so with a single slot, the queries and keys of self-attention over slots
+    have no effect; and anything that all queries share cancels in a softmax over the slots. A class reports its number
+    through the method `count_unused_parameters(num_slots)`; a module without this method has those of its children.
+    More than one token per step is assumed.
 
     Args:
         module: a model or a part of one.
-        num_slots: K that it sees.
+        num_slots: K, the number of slots that it processes.
     """
     own = getattr(module, "count_unused_parameters", None)
     if own is not None:

@@ -1,4 +1,4 @@
-"""What every token reader offers, so that a layer does not know which one it holds."""
+"""The interface of token readers, through which layers use all of them."""
 
 from typing import Protocol, runtime_checkable
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 @runtime_checkable
 class Reader(Protocol):
-    """Makes the slots of a step from its tokens, or updates slots by them; steps do not meet.
+    """Computes the slots of a step from its tokens, or updates slots with them; steps are independent.
 
     Attributes:
-        gives_attention: whether it tells which slot a token belongs to.
+        gives_attention: whether it returns attention.
     """
 
     gives_attention: bool
@@ -22,9 +22,9 @@ class Reader(Protocol):
         """Read the tokens of each step.
 
         Args:
-            slots: of the layer below; None if there is none.
+            slots: slots of the previous layer; None in the first layer.
             tokens: inputs of the step.
 
         Returns:
-            The slots, and the shares of the slots in every token (they sum to 1 over the slots) or None.
+            The slots, and the attention of the slots to every token (which sums to 1 over the slots) or None.
         """

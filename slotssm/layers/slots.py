@@ -1,4 +1,4 @@
-"""Slot encoder (tokens to slots) and slot mixer (slots among themselves)."""
+"""Slot encoder (tokens to slots) and slot mixer (self-attention over slots)."""
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,7 @@ class SlotEncoder(nn.Module):
     """CLS Transformer: learnable CLS tokens query the tokens of one step (paper, section 4.1).
 
     Each layer is self-attention over the CLS tokens, cross-attention to the tokens and an MLP; a linear map
-    to the slots follows. It is the reader of a first layer: slots from below are not read.
+    to the slots follows. It is the reader of a first layer, so its input slots are ignored.
 
     Args:
         num_slots: K, one CLS token each.
@@ -36,10 +36,10 @@ class SlotEncoder(nn.Module):
     def forward(
         self, slots: Float[Tensor, "B K2 D"] | None, tokens: Float[Tensor, "B M D"]
     ) -> tuple[Float[Tensor, "B K D"], None]:
-        """Summarise the tokens of each step in K slots; `slots` are not read, and there is no attention to return.
+        """Summarise the tokens of each step in K slots; `slots` is ignored, and no attention is returned.
 
         Raises:
-            InputError: tokens of another shape, width or dtype.
+            InputError: tokens with the wrong shape, width or dtype.
         """
         check_input(self, tokens, "B, M", self.cls.shape[1])
         queries = self.cls[None]
@@ -48,7 +48,7 @@ class SlotEncoder(nn.Module):
         return self.to_slots(queries), None
 
     def count_unused_parameters(self, num_slots: int) -> int:
-        """Parameters that cannot change the output, which depends on the encoder's own K and not on `num_slots`."""
+        """Number of parameters that cannot affect the output; depends on the encoder's own K, not on `num_slots`."""
         blocks = [layer for layer in self.layers if isinstance(layer, QueryBlock)]
         return sum(block.self_attention.count_unused_parameters(len(self.cls)) for block in blocks)
 
@@ -72,19 +72,19 @@ class SlotMixer(nn.Module):
         """Let the slots of each step exchange information.
 
         Raises:
-            InputError: slots of another shape, width or dtype.
+            InputError: slots with the wrong shape, width or dtype.
         """
         check_input(self, slots, "B, K", self.attention.query.in_features)
         return self.mlp(self.attention(slots))
 
 
 class JoiningEncoder(nn.Module):
-    """Slot encoder whose K slots are joined to one vector: concatenated, then mapped to width D.
+    """Slot encoder whose K slots are joined into one vector: concatenated, then mapped to width D.
 
     Args:
-        encoder: gives the K slots.
+        encoder: the encoder of the K slots.
         num_slots: K.
-        dim: width D of slots and of the one vector.
+        dim: width D of the slots and of the joined vector.
     """
 
     gives_attention = False
@@ -97,16 +97,16 @@ class JoiningEncoder(nn.Module):
     def forward(
         self, slots: Float[Tensor, "B K D"] | None, tokens: Float[Tensor, "B M D"]
     ) -> tuple[Float[Tensor, "B 1 D"], None]:
-        """Summarise the tokens of each step in one vector; `slots` are not read, and there is no attention."""
+        """Summarise the tokens of each step in one vector; `slots` is ignored, and no attention is returned."""
         return self.join(self.encoder(slots, tokens)[0].flatten(1))[:, None], None
 
 
 class SlotSplitter(nn.Module):
-    """The inverse of joining: one vector mapped to K·D channels and cut into K slots.
+    """Counterpart of `JoiningEncoder`: maps one vector to K·D channels, which are split into K slots.
 
     Args:
         num_slots: K.
-        dim: width D of the one vector and of the slots.
+        dim: width D of the joined vector and of the slots.
     """
 
     def __init__(self, num_slots: int, dim: int) -> None:
@@ -115,5 +115,5 @@ class SlotSplitter(nn.Module):
         self.split = nn.Linear(dim, num_slots * dim)
 
     def forward(self, joined: Float[Tensor, "B 1 D"]) -> Float[Tensor, "B K D"]:
-        """Cut each vector into slots."""
+        """Split each vector into slots."""
         return self.split(joined[:, 0]).unflatten(-1, (self.num_slots, -1))

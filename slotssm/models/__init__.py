@@ -1,6 +1,6 @@
-"""Sequence models over slots, composed from layers; one interface for all of them.
+"""Sequence models over slots, with one interface.
 
-Every module of this room registers its models when it is imported, which happens here.
+Each module of this package registers its models on import; all of them are imported here.
 """
 
 from importlib import import_module
@@ -30,7 +30,7 @@ for _module in iter_modules(__path__):
 
 
 def build_model(config: ModelConfig) -> SlotModel:
-    """The model that a configuration describes, with fresh weights from torch's global generator."""
+    """The model that a configuration describes, with weights initialised from torch's global generator."""
     model: SlotModel = MODELS[config.kind].code(config)
     return model
 

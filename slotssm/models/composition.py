@@ -1,8 +1,8 @@
-"""Models that are a stack of layers: (token reader → time mixer → slot mixer) × layers.
+"""Models that are stacks of layers: (token reader → time mixer → slot mixer) × layers.
 
-Tokens are [B, T, M, D], slots [B, T, K, D]. Readers and slot mixers work on every step alone, so time is folded
-into the batch for them. A time mixer works on every slot alone (`SlotLayer`: slots are folded into the batch) or
-on all slots together (`JointSlotLayer`).
+Tokens are [B, T, M, D], slots [B, T, K, D]. Readers and slot mixers process every step independently, so time is
+folded into the batch for them. A time mixer processes every slot independently (`SlotLayer`: slots are folded into
+the batch) or all slots jointly (`JointSlotLayer`).
 """
 
 from abc import ABC, abstractmethod
@@ -17,18 +17,19 @@ from slotssm.errors import InputError
 from slotssm.layers import JointTimeMixer, Reader, TimeMixer, TimeMixerState, count_unused_parameters
 from slotssm.layers.checkpointing import checkpointed
 from slotssm.layers.inputs import check_input
+from slotssm.models.chunking import run_in_chunks
 from slotssm.models.model import ModelOutput, ModelState, SlotModel
-from slotssm.models.pieces import in_pieces
 
 
 class Layer(nn.Module, ABC):
-    """One layer: an optional reader, the time mixer with its pre-norm, the slot mixer.
+    """One layer: an optional reader, the time mixer with its pre-norm, an optional slot mixer.
 
     Args:
         dim: width D.
-        reader: makes slots from the tokens, or updates the slots below by them; None passes those on.
-        time_mixer: runs over the steps.
-        slot_mixer: runs over the slots of each step; None leaves it out.
+        reader: computes slots from the tokens, or updates the previous layer's slots with them; None passes the
+            previous layer's slots on.
+        time_mixer: mixes steps.
+        slot_mixer: mixes the slots of each step; None omits it.
     """
 
     time_mixer: TimeMixer | JointTimeMixer
@@ -55,12 +56,12 @@ class Layer(nn.Module, ABC):
         """Run over T steps in parallel.
 
         Args:
-            slots: of the layer below; None if there is none.
+            slots: of the previous layer; None in the first layer.
             tokens: inputs of every step.
-            state: what an earlier call returned; None starts afresh.
+            state: the state returned by an earlier call; None starts from the initial state.
 
         Returns:
-            The slots, the reader's attention if it gives any, and the new state.
+            The slots, the reader's attention if there is one, and the new state.
         """
         steps = tokens.shape[1]
         below = None if slots is None else rearrange(slots, "b t k d -> (b t) k d")
@@ -82,19 +83,19 @@ class Layer(nn.Module, ABC):
     def read(
         self, slots: Float[Tensor, "BT K D"] | None, tokens: Float[Tensor, "BT M D"]
     ) -> tuple[Float[Tensor, "BT K2 D"], Float[Tensor, "BT K2 M"] | None]:
-        """Slots of each step from the slots below and the tokens, and the attention if the reader gives it.
+        """Slots of each step from the previous layer's slots and the tokens, and the attention if there is one.
 
         Raises:
-            InputError: there is neither a reader nor a layer below.
+            InputError: there is neither a reader nor a previous layer.
         """
         if self.reader is not None:
             return self.reader(slots, tokens)
         if slots is None:
-            raise InputError("the first layer of a stack needs a reader, or learned queries as the slots below")
+            raise InputError("the first layer of a stack needs a reader, or learned queries as its input slots")
         return slots, None
 
     def mix_slots(self, slots: Float[Tensor, "BT K D"]) -> Float[Tensor, "BT K D"]:
-        """Run the slot mixer over every step."""
+        """Apply the slot mixer to every step."""
         return slots if self.slot_mixer is None else self.slot_mixer(slots)
 
     @abstractmethod
@@ -111,16 +112,16 @@ class Layer(nn.Module, ABC):
 
     @abstractmethod
     def initial_state(self, batch_size: int, num_slots: int) -> TimeMixerState:
-        """State of the time mixer before the first step."""
+        """Initial state of the time mixer."""
 
 
 class SlotLayer(Layer):
-    """A layer whose time mixer runs over the steps of each slot alone, with a residual connection.
+    """A layer whose time mixer processes each slot independently, with a residual connection.
 
     Args:
         dim: width D.
         reader: as in `Layer`.
-        time_mixer: runs over the steps of each slot; all slots share its weights.
+        time_mixer: mixes the steps of each slot; all slots share its weights.
         slot_mixer: as in `Layer`.
     """
 
@@ -132,7 +133,7 @@ class SlotLayer(Layer):
     def mix_time(
         self, slots: Float[Tensor, "B T K D"], state: TimeMixerState | None
     ) -> tuple[Float[Tensor, "B T K D"], TimeMixerState]:
-        """Run the time mixer over every slot, all steps in parallel."""
+        """Apply the time mixer to every slot, all steps in parallel."""
         folded = rearrange(self.time_norm(slots), "b t k d -> (b k) t d")
         mixed, state = self.time_mixer(folded, state)
         return slots + rearrange(mixed, "(b k) t d -> b t k d", b=slots.shape[0]), state
@@ -145,19 +146,19 @@ class SlotLayer(Layer):
         return slots + rearrange(mixed, "(b k) d -> b k d", b=slots.shape[0]), state
 
     def initial_state(self, batch_size: int, num_slots: int) -> TimeMixerState:
-        """State of the time mixer before the first step."""
+        """Initial state of the time mixer."""
         return self.time_mixer.initial_state(batch_size * num_slots)
 
 
 class JointSlotLayer(Layer):
-    """A layer whose time mixer sees all slots together, as attention over slots and steps or a recurrence does.
+    """A layer whose time mixer processes all slots jointly, such as attention over slots and steps, or a recurrence.
 
     Args:
         dim: width D.
         reader: as in `Layer`.
-        time_mixer: runs over the steps of all slots.
+        time_mixer: mixes the steps of all slots.
         slot_mixer: as in `Layer`.
-        residual: add the time mixer's input to its output; without it, what the time mixer gives are the slots.
+        residual: whether to add the layer's slots to the time mixer's output; without it, that output is the slots.
     """
 
     time_mixer: JointTimeMixer
@@ -176,7 +177,7 @@ class JointSlotLayer(Layer):
     def mix_time(
         self, slots: Float[Tensor, "B T K D"], state: TimeMixerState | None
     ) -> tuple[Float[Tensor, "B T K2 D"], TimeMixerState]:
-        """Run the time mixer over all slots, all steps in one call."""
+        """Apply the time mixer to all slots, all steps in one call."""
         mixed, state = self.time_mixer(self.time_norm(slots), state)
         return slots + mixed if self.residual else mixed, state
 
@@ -188,23 +189,23 @@ class JointSlotLayer(Layer):
         return slots + mixed if self.residual else mixed, state
 
     def initial_state(self, batch_size: int, num_slots: int) -> TimeMixerState:
-        """State of the time mixer before the first step."""
+        """Initial state of the time mixer."""
         return self.time_mixer.initial_state(batch_size, num_slots)
 
 
 class SlotSequenceModel(SlotModel):
     """A stack of layers with the same number of slots in each.
 
-    The paper lets the number of slots differ between layers (section 4.3); here all layers have the same K. Its
-    attention is that of the last reader that gives any.
+    The paper allows a different number of slots in each layer (section 4.3); here all layers have the same K. The
+    attention in the output is that of the last reader that has one.
 
     Args:
-        layers: the stack; without a slot encoder in the first layer, `queries` are its slots.
-        num_slots: K of the layers.
+        layers: the stack.
+        num_slots: K, the number of output slots.
         dim: width D.
-        learned_queries: whether to learn K queries as the slots below the first layer.
-        splitter: turns the last layer's slots into others, as the monolithic vector of Split SSM into K slots.
-        num_states: slots of the layers where `splitter` makes another number of them; None is `num_slots`.
+        learned_queries: whether to learn queries as the input slots of the first layer.
+        splitter: maps the last layer's slots to the output slots, as Split SSM maps one vector to K slots.
+        num_states: number of slots inside the layers if `splitter` changes it; None is `num_slots`.
     """
 
     def __init__(
@@ -224,17 +225,17 @@ class SlotSequenceModel(SlotModel):
         self.gives_attention = any(layer.reader is not None and layer.reader.gives_attention for layer in layers)
 
     def forward(self, tokens: Float[Tensor, "B T M D"], state: ModelState | None = None) -> ModelOutput:
-        """Run over T steps in parallel; on a CPU without gradients in pieces, which is faster and takes less memory.
+        """Run over T steps in parallel; on a CPU without gradients in chunks, which is faster and takes less memory.
 
         Args:
             tokens: inputs of every step.
-            state: what an earlier call returned; None starts afresh.
+            state: the state returned by an earlier call; None starts from the initial state.
 
         Raises:
-            InputError: tokens of another shape, width or dtype.
+            InputError: tokens with the wrong shape, width or dtype.
         """
         check_input(self, tokens, "B, T, M", self.slot_dim)
-        return in_pieces(self._run, tokens, state, self.num_states)
+        return run_in_chunks(self._run, tokens, state, self.num_states)
 
     def _run(self, tokens: Float[Tensor, "B T M D"], state: ModelState | None) -> ModelOutput:
         batch, steps = tokens.shape[:2]
@@ -253,14 +254,14 @@ class SlotSequenceModel(SlotModel):
         )
 
     def step(self, tokens: Float[Tensor, "B M D"], state: ModelState | None = None) -> ModelOutput:
-        """Run one step, in constant memory if the time mixer's state is constant; the result has T = 1.
+        """Run one step, in constant memory if the time mixer's state has a fixed size; the result has T = 1.
 
         Args:
             tokens: inputs of the step.
-            state: what an earlier call returned; None starts afresh.
+            state: the state returned by an earlier call; None starts from the initial state.
 
         Raises:
-            InputError: tokens of another shape, width or dtype.
+            InputError: tokens with the wrong shape, width or dtype.
         """
         check_input(self, tokens, "B, M", self.slot_dim)
         if state is None:
@@ -278,11 +279,11 @@ class SlotSequenceModel(SlotModel):
         )
 
     def initial_state(self, batch_size: int) -> ModelState:
-        """The state before the first step."""
+        """The initial state."""
         return ModelState(tuple(layer.initial_state(batch_size, self.num_states) for layer in self._layers), 0)
 
     def count_unused_parameters(self, num_slots: int) -> int:
-        """Parameters that cannot change the output; of the layers' slots there are `num_states`."""
+        """Number of parameters that cannot affect the output; the layers have `num_states` slots."""
         return sum(count_unused_parameters(part, self.num_states) for part in self.children())
 
     @property

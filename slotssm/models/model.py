@@ -1,4 +1,4 @@
-"""What every model over slots offers, so that tasks, training and evaluation need not know which one they hold."""
+"""The interface of models over slots, through which tasks, training and evaluation use all of them."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from slotssm.layers import TimeMixerState, count_unused_parameters
 
 
 class ModelState(NamedTuple):
-    """What a model remembers between two calls.
+    """Recurrent state of a model between two calls.
 
     Attributes:
-        layers: tensors of every layer, each with the batch first.
-        num_steps: steps seen so far.
+        layers: state tensors of every layer, each with the batch first.
+        num_steps: number of steps processed so far.
     """
 
     layers: tuple[TimeMixerState, ...]
@@ -24,12 +24,12 @@ class ModelState(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What a model returns.
+    """Output of a model.
 
     Attributes:
-        slots: [B, T, K, D] of every step.
-        attention: [B, T, K, M] shares of the slots in every token (they sum to 1 over K), or None.
-        state: continue with it in the next `forward` or `step`.
+        slots: [B, T, K, D] slots of every step.
+        attention: [B, T, K, M] attention of the slots to every token, which sums to 1 over K; or None.
+        state: state to pass to the next `forward` or `step`.
     """
 
     slots: Float[Tensor, "B T K D"]
@@ -38,21 +38,20 @@ class ModelOutput:
 
 
 class SlotModel(nn.Module, ABC):
-    """A causal map from the tokens of every step to K slots of every step, which can go on from a state.
+    """A causal map from the tokens of every step to K slots of every step, which can be continued from a state.
 
-    `forward` over a whole sequence, `forward` over its parts and `step` over single steps give the same numbers, each
-    call going on from the state that the one before returned. A model that is no stack of layers derives from this
-    class and defines the three abstract methods; `SlotSequenceModel` is the base of those that are.
+    `forward` over a whole sequence, `forward` over its parts and `step` over single steps give the same results if
+    each call is passed the state that the previous one returned. A model that is not a stack of layers derives from
+    this class and implements the three abstract methods; `SlotSequenceModel` is the base class of stacks.
 
     Args:
-        num_slots: K slots of the output.
+        num_slots: K, the number of output slots.
         slot_dim: width D of tokens and slots.
 
     Attributes:
-        gives_attention: whether `ModelOutput.attention` says which slot a token belongs to.
-        checkpoint_activations: in training, compute what happens inside of layers once more in the backward pass
-            instead of storing it: less memory, more time, the same numbers. A model of which nothing can be computed
-            again may ignore it.
+        gives_attention: whether the output has `ModelOutput.attention`.
+        checkpoint_activations: in training, recompute activations inside layers in the backward pass instead of
+            storing them: less memory, more time, the same results. A model may ignore it.
     """
 
     gives_attention: bool = False
@@ -63,7 +62,7 @@ class SlotModel(nn.Module, ABC):
         self.num_slots, self.slot_dim = num_slots, slot_dim
 
     def count_used_parameters(self) -> int:
-        """How many parameters can change the output; see `slotssm.layers.count_unused_parameters`."""
+        """Number of parameters that can affect the output; see `slotssm.layers.count_unused_parameters`."""
         num_parameters = sum(parameter.numel() for parameter in self.parameters())
         return num_parameters - count_unused_parameters(self, self.num_slots)
 
@@ -73,7 +72,7 @@ class SlotModel(nn.Module, ABC):
 
         Args:
             tokens: inputs of every step.
-            state: what an earlier call returned; None starts afresh.
+            state: the state returned by an earlier call; None starts from the initial state.
         """
 
     @abstractmethod
@@ -82,9 +81,9 @@ class SlotModel(nn.Module, ABC):
 
         Args:
             tokens: inputs of the step.
-            state: what an earlier call returned; None starts afresh.
+            state: the state returned by an earlier call; None starts from the initial state.
         """
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> ModelState:
-        """The state before the first step."""
+        """The initial state."""

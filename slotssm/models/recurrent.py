@@ -12,27 +12,27 @@ from slotssm.registry import register_model
 
 
 class SlotRNNConfig(EncodedModelConfig):
-    """SlotRNN: a GRU shared by all slots, and the slot mixer within the recurrence (paper, appendix C.2)."""
+    """SlotRNN: a GRU shared by all slots, with the slot mixer inside the recurrence (paper, appendix C.2)."""
 
     kind: Literal["slot-rnn"] = "slot-rnn"
     residual: bool = True
-    """Whether a layer adds its input to its states, which is a variant of ours; the paper's layer gives the states
+    """Whether a layer adds its input to its states, which is our variant; the paper's layer outputs the states
     themselves, x = h."""
 
 
 class RIMConfig(EncodedModelConfig):
-    """RIM: recurrent units with weights of their own, of which few are active (Goyal et al. 2019, 1909.10893)."""
+    """RIM: recurrent units with separate weights, of which few are active (Goyal et al. 2019, 1909.10893)."""
 
     kind: Literal["rim"] = "rim"
     num_layers: int = Field(1, ge=1)
     """Layers of recurrent units; each reads the units of the layer below."""
     num_active: int = Field(4, ge=1)
-    """Units that change their state in a step."""
+    """Units that update their state in each step."""
     not_shared: ClassVar[frozenset[str]] = frozenset({"num_layers"})
 
     @classmethod
     def like(cls, reference: ModelConfig, **values: Any) -> "RIMConfig":
-        """As many units as slots, of which two thirds are active: four of six, as the paper has it."""
+        """One unit per slot, two thirds of them active: four of six, as in the paper."""
         num_active = max(1, round(reference.num_slots * 2 / 3))
         return super().like(reference, **{"num_active": num_active, **values})
 

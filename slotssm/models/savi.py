@@ -1,4 +1,4 @@
-"""SAVi, the baseline of object-centric learning: a recurrence over slots that reads the tokens of every step."""
+"""SAVi, the object-centric baseline: a recurrence over slots that attends to the tokens of every step."""
 
 from typing import ClassVar, Literal, NamedTuple
 
@@ -10,33 +10,33 @@ from torch import Tensor, nn
 from slotssm.layers import SlotAttention, SlotMixer
 from slotssm.layers.checkpointing import checkpointed
 from slotssm.layers.inputs import check_input
+from slotssm.models.chunking import run_in_chunks
 from slotssm.models.model import ModelOutput, ModelState, SlotModel
-from slotssm.models.pieces import in_pieces
 from slotssm.models.stacks import SequenceModelConfig
 from slotssm.registry import register_model
 
 
 class SAViConfig(SequenceModelConfig):
-    """SAVi: slot attention corrects the slots by every frame, a Transformer block predicts them (Kipf et al. 2022)."""
+    """SAVi: slot attention corrects the slots with each frame, a Transformer predicts them (Kipf et al. 2022)."""
 
     kind: Literal["savi"] = "savi"
     num_layers: int = Field(1, ge=1)
     """Transformer blocks of the predictor."""
     num_iterations: int = Field(1, ge=1)
-    """Corrections by one frame, with the same weights."""
+    """Iterations of slot attention per frame, with shared weights."""
     not_shared: ClassVar[frozenset[str]] = frozenset({"num_layers"})
 
     @property
     def num_layer_mlps(self) -> int:
-        """The corrector has one too."""
+        """The predictor's MLPs and the corrector's."""
         return self.num_layers + 1
 
 
 class SAViState(NamedTuple):
-    """What SAVi remembers between two calls.
+    """Recurrent state of SAVi between two calls.
 
     Attributes:
-        predicted: [B, K, D] the slots that the predictor expects in the next step.
+        predicted: [B, K, D] the predictor's slots for the next step.
     """
 
     predicted: Tensor
@@ -46,13 +46,13 @@ class SAViState(NamedTuple):
 class SAVi(SlotModel):
     """Slot Attention for Video without conditioning (Kipf et al. 2022, 2111.12594; used in the paper, section 7.3).
 
-    In every step the corrector (slot attention) updates the slots by the tokens, which gives the output, and the
-    predictor (Transformer blocks over the slots) makes of them the slots that the next step starts from. Those of the
-    first step are learned. As in the implementation of STEVE (2205.14065), norms stand before the predictor's blocks,
+    In every step, the corrector (slot attention) updates the slots with the tokens, which gives the output, and the
+    predictor (Transformer blocks over the slots) maps them to the initial slots of the next step. The initial slots of
+    the first step are learned. As in the implementation of STEVE (2205.14065), the predictor's blocks are pre-norm,
     and the corrector has an MLP, which SAVi's own small model does not have.
 
-    Unlike a state space model's, the slots of one step depend on the mixed ones of the step before, so that steps are
-    taken one after the other and the model is not a stack of layers.
+    Unlike in a state space model, the slots of one step depend on the mixed slots of the step before, so that steps
+    are computed one after the other and the model is not a stack of layers.
     """
 
     gives_attention = True
@@ -71,13 +71,13 @@ class SAVi(SlotModel):
 
         Args:
             tokens: inputs of every step.
-            state: what an earlier call returned; None starts afresh.
+            state: the state returned by an earlier call; None starts from the initial state.
 
         Raises:
-            InputError: tokens of another shape, width or dtype.
+            InputError: tokens with the wrong shape, width or dtype.
         """
         check_input(self, tokens, "B, T, M", self.slot_dim)
-        return in_pieces(self._run, tokens, state, self.num_slots)
+        return run_in_chunks(self._run, tokens, state, self.num_slots)
 
     def _run(self, tokens: Float[Tensor, "B T M D"], state: ModelState | None) -> ModelOutput:
         if state is None:
@@ -99,10 +99,10 @@ class SAVi(SlotModel):
         return self(tokens[:, None], state)
 
     def initial_state(self, batch_size: int) -> ModelState:
-        """The learned slots before the first step."""
+        """The initial state: the learned initial slots."""
         return ModelState((SAViState(self.queries.expand(batch_size, -1, -1)),), 0)
 
     def _advance(self, predicted: Tensor, keys_values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The corrected slots, their shares in the tokens, and the slots predicted for the next step."""
+        """The corrected slots, their attention to the tokens, and the slots predicted for the next step."""
         corrected, shares = self.corrector(predicted, keys_values)
         return corrected, shares, self.predictor(corrected)

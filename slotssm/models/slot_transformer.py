@@ -15,11 +15,11 @@ class SlotTransformerConfig(EncodedModelConfig):
 
 
 class TransformerConfig(EncodedModelConfig):
-    """Transformer: causal attention over one embedding a step (paper, section 7.1)."""
+    """Transformer: causal attention over one embedding per step (paper, section 7.1)."""
 
     kind: Literal["transformer"] = "transformer"
     num_slots: Literal[1] = 1
-    """One CLS token, one embedding a step."""
+    """One CLS token, one embedding per step."""
     not_shared: ClassVar[frozenset[str]] = frozenset({"num_slots"})
 
 
@@ -27,8 +27,7 @@ class TransformerConfig(EncodedModelConfig):
 class SlotTransformer(SlotSequenceModel):
     """SlotTransformer (paper, appendix C.2): attention over all slots of all steps so far, then an MLP per slot.
 
-    Unlike the slots of a state space model, those of one step see each other in the attention over time already,
-    so there is no slot mixer.
+    The attention over time already includes the other slots of the same step, so there is no slot mixer.
     """
 
     def __init__(self, config: SlotTransformerConfig | TransformerConfig) -> None:
@@ -42,4 +41,4 @@ class SlotTransformer(SlotSequenceModel):
 
 @register_model("transformer", TransformerConfig)
 class Transformer(SlotTransformer):
-    """Transformer (paper, section 7.1): SlotTransformer with one CLS token, one embedding a step."""
+    """Transformer (paper, section 7.1): SlotTransformer with one CLS token, so one embedding per step."""

@@ -1,4 +1,4 @@
-"""Stacks of layers that models of the composition share, and their configurations."""
+"""Builders of layer stacks, and the configuration fields that their models share."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -12,12 +12,12 @@ from slotssm.registry import TIME_MIXERS
 
 
 class SequenceModelConfig(ModelConfig):
-    """What all models that come with slotssm have in common."""
+    """Configuration fields of all built-in models."""
 
     num_layers: int = Field(3, ge=1)
     """Layers of reader (where present), time mixer and slot mixer."""
     layer_mlp_ratio: float | None = Field(None, gt=0)
-    """`mlp_ratio` of the layers alone, where models of one size have them wider or narrower; None is mlp_ratio."""
+    """`mlp_ratio` of the layers' MLPs only, for matching model sizes; None is mlp_ratio."""
 
     @model_validator(mode="after")
     def _check_layer_mlp(self) -> "SequenceModelConfig":
@@ -32,15 +32,15 @@ class SequenceModelConfig(ModelConfig):
 
     @property
     def num_layer_mlps(self) -> int:
-        """MLPs whose width `layer_mlp_ratio` sets; 0 if it sets none."""
+        """Number of MLPs whose width `layer_mlp_ratio` sets."""
         return self.num_layers
 
 
 class StateSpaceModelConfig(SequenceModelConfig):
-    """What the state space models have in common."""
+    """Configuration fields of the state space models."""
 
     time_mixer: AnyTimeMixer = MambaConfig()
-    """What carries each slot through time."""
+    """The time mixer, which is applied to each slot."""
 
     @model_validator(mode="after")
     def _check_time_mixer(self) -> "StateSpaceModelConfig":
@@ -49,7 +49,7 @@ class StateSpaceModelConfig(SequenceModelConfig):
 
 
 class EncodedModelConfig(SequenceModelConfig):
-    """Models that read their tokens through a CLS-Transformer slot encoder before the first layer."""
+    """Configuration fields of models with a CLS-Transformer slot encoder before the first layer."""
 
     num_encoder_layers: int = Field(3, ge=1)
     """Layers of the slot encoder: self-attention, cross-attention to the tokens, MLP."""
@@ -66,7 +66,7 @@ def build_time_mixer(config: TimeMixerConfig, dim: int) -> Any:
 
 
 def slot_encoder(config: EncodedModelConfig) -> SlotEncoder:
-    """The reader of the first layer."""
+    """The slot encoder, which is the reader of the first layer."""
     return SlotEncoder(
         config.num_slots,
         config.slot_dim,
@@ -80,12 +80,12 @@ def slot_encoder(config: EncodedModelConfig) -> SlotEncoder:
 def stack(
     config: AnySequenceConfig, reader: Reader, layer: Callable[[AnySequenceConfig, Reader | None], Layer]
 ) -> list[Layer]:
-    """Layers of which the first reads the tokens."""
+    """Layers of which only the first has a reader."""
     return [layer(config, reader if index == 0 else None) for index in range(config.num_layers)]
 
 
 def state_space_layer(config: StateSpaceModelConfig, reader: Reader | None) -> SlotLayer:
-    """Reader, time mixer of every slot, slot mixer."""
+    """A layer with reader, time mixer for each slot, and slot mixer."""
     return SlotLayer(
         config.slot_dim,
         reader,

@@ -1,6 +1,6 @@
 """The state space models: SlotSSM, OC-SlotSSM, and the two baselines with one state (paper, sections 3 to 5 and 7.1).
 
-Every layer of a model has the same number of slots K; section 4.3 of the paper would let it differ.
+All layers of a model have the same number of slots K; section 4.3 of the paper allows it to differ.
 """
 
 from typing import ClassVar, Literal
@@ -12,7 +12,7 @@ from slotssm.registry import register_model
 
 
 class SlotSSMConfig(StateSpaceModelConfig, EncodedModelConfig):
-    """SlotSSM: one state a slot (paper, sections 3 and 4)."""
+    """SlotSSM: one state per slot (paper, sections 3 and 4)."""
 
     kind: Literal["slotssm"] = "slotssm"
 
@@ -27,7 +27,7 @@ class SingleStateSSMConfig(StateSpaceModelConfig, EncodedModelConfig):
 
 
 class SplitSSMConfig(StateSpaceModelConfig, EncodedModelConfig):
-    """Single State SSM (Split): slots of the encoder are joined for one state, then split again (section 7.1)."""
+    """Single State SSM (Split): the encoder's slots are joined into one state, then split again (section 7.1)."""
 
     kind: Literal["split-ssm"] = "split-ssm"
 
@@ -40,7 +40,7 @@ class OCSlotSSMConfig(StateSpaceModelConfig):
 
 @register_model("slotssm", SlotSSMConfig)
 class SlotSSM(SlotSequenceModel):
-    """SlotSSM (paper, sections 3 and 4): slot encoder before the first layer, time mixer, slot mixer."""
+    """SlotSSM (paper, sections 3 and 4): a slot encoder, then layers of time mixer and slot mixer."""
 
     def __init__(self, config: SlotSSMConfig | SingleStateSSMConfig) -> None:
         super().__init__(stack(config, slot_encoder(config), state_space_layer), config.num_slots, config.slot_dim)
@@ -48,15 +48,15 @@ class SlotSSM(SlotSequenceModel):
 
 @register_model("single-state-ssm", SingleStateSSMConfig)
 class SingleStateSSM(SlotSSM):
-    """Single State SSM (paper, section 7.1): SlotSSM with one CLS token and so one monolithic state."""
+    """Single State SSM (paper, section 7.1): SlotSSM with one CLS token, so one monolithic state."""
 
 
 @register_model("split-ssm", SplitSSMConfig)
 class SplitSSM(SlotSequenceModel):
-    """Single State SSM (Split) (paper, section 7.1): slots outside, one state inside.
+    """Single State SSM (Split) (paper, section 7.1): K slots at input and output, one state in between.
 
-    The encoder's K slots are concatenated and mapped to the width of the one state; after the last layer a linear
-    map and a cut give K slots again. The two maps are our choice: they keep the model's size comparable.
+    The encoder's K slots are concatenated and mapped to the width of the single state; after the last layer, a linear
+    map gives K slots again. The two maps are our choice: they keep the model's size comparable.
     """
 
     def __init__(self, config: SplitSSMConfig) -> None:

@@ -1,6 +1,6 @@
-"""What a model is trained to do: objective, head and named outputs.
+"""Tasks: the objective, the head and the named outputs that a model is trained with.
 
-Every module of this room registers its task when it is imported, which happens here.
+Each module of this package registers its task on import; all of them are imported here.
 """
 
 from importlib import import_module
@@ -22,23 +22,23 @@ for _module in iter_modules(__path__):
 
 
 def check_run(run: RunConfig, data: DataSpec) -> None:
-    """Refuse a run that its data cannot serve.
+    """Refuse a run that does not fit its data.
 
     Raises:
-        InputError: names the key, what is wrong and the remedy.
+        InputError: names the key, the problem and the remedy.
     """
     train = run.train
     taken = train.clip_len if train.clips == "segments" else (train.clip_len - 1) * train.clip_stride + 1
     if train.clip_len and taken > data.num_frames:
         stride = f" at train.clip_stride {train.clip_stride}" if train.clip_stride > 1 else ""
         raise InputError(
-            f"train.clip_len {train.clip_len}{stride} exceeds the {data.num_frames} frames of an episode; take less"
+            f"train.clip_len {train.clip_len}{stride} exceeds the {data.num_frames} frames of an episode; reduce it"
         )
     TASKS[run.task.kind].code.check(run, data)
 
 
 def build_task(run: RunConfig, data: DataSpec) -> Task:
-    """The task that a run describes, with freshly initialised weights (from torch's global generator)."""
+    """The task that a run describes, with weights initialised from torch's global generator."""
     check_run(run, data)
     task: Task = TASKS[run.task.kind].code(run.task, build_model(run.model), run.model, data)
     return task

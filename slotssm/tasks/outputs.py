@@ -1,4 +1,4 @@
-"""Named outputs: what a task makes of videos, and what scores and pictures ask for by name."""
+"""Named outputs of tasks, which metrics and pictures look up by name."""
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -10,24 +10,24 @@ from slotssm.models import ModelState
 OUTPUTS: Mapping[str, str] = MappingProxyType(
     {
         "slots": "[B, T, K, D] slots of every step",
-        "masks": "[B, T, K, H, W] share of each slot in a pixel, sum 1 over K",
-        "attention": "[B, T, K, h, w] attention of the slots to the tokens on their grid, sum 1 over K",
-        "frames": "[B, T', 3, H, W] pixels in [0, 1]; they belong to the last T' frames of the episode",
-        "slot_frames": "[B, T, K, 3, H, W] what each slot paints",
+        "masks": "[B, T, K, H, W] weight of each slot in a pixel; sums to 1 over K",
+        "attention": "[B, T, K, h, w] attention of the slots to the grid of tokens; sums to 1 over K",
+        "frames": "[B, T', 3, H, W] pixels in [0, 1] of the last T' frames of the episode",
+        "slot_frames": "[B, T, K, 3, H, W] image decoded from each slot",
         "classes": "[B, T', H, W] pixel classes of `frames`, indices into the palette of the data",
         "depth": "[B, T, H, W] depth in the unit of the data",
-        "logits": "[B, C] of a label of the episode, or [B, T, C] after every frame",
+        "logits": "[B, C] for a label of the episode, or [B, T, C] after every frame",
     }
 )
-"""Names that metrics and pictures know, with shape and meaning; a task may give others for its own use."""
+"""Output names that metrics and pictures use, with shape and meaning; a task may have further outputs of its own."""
 
 
 class Outputs(Mapping[str, Tensor]):
-    """Named tensors, and the state to continue a stream with.
+    """Named tensors, and the state for continuing a stream.
 
     Args:
-        state: of the model after the last frame that was read.
-        values: outputs by name; None stands for one that this model does not give.
+        state: state of the model after the last input frame.
+        values: outputs by name; None for an output that this model does not provide.
     """
 
     def __init__(self, state: ModelState, **values: Tensor | None) -> None:

@@ -1,4 +1,4 @@
-"""Predict the next frame, and roll out by reading one's own predictions (paper, section 7.1)."""
+"""Next-frame prediction and roll-outs on the model's own predictions (paper, section 7.1)."""
 
 from typing import Literal
 
@@ -20,41 +20,41 @@ from slotssm.tasks.task import Batch, Task, as_pixels, check_pieces, nearest_cla
 
 BLACK_AND_WHITE = ((0, 0, 0), (255, 255, 255))
 SHADED = frozenset({"background", "light", "objects/texture"})
-"""Fields of data whose pixels are more than a few colours."""
+"""Fields of data in which pixels have more than a few colours."""
 
 
 class PredictConfig(TaskConfig):
-    """Predict the next frame from all frames so far; roll out by reading one's own predictions (section 7.1)."""
+    """Predict the next frame from all frames so far; roll out on the model's own predictions (section 7.1)."""
 
     kind: Literal["predict"] = "predict"
     piece_px: int = Field(4, ge=1)
-    """Side of the square pieces of a frame, one token each; also of the decoder's pieces."""
+    """Side in pixels of the square pieces of a frame, one token each; also of the decoder's output pieces."""
     num_decoder_layers: int = Field(3, ge=1)
     """Layers of the Transformer decoder: self-attention, cross-attention to the slots, MLP."""
     loss: Literal["bce", "mse", "ce"] = "bce"
     """`bce`: binary cross-entropy, for white objects on black; `mse`: squared error of RGB; `ce`: cross-entropy
     over the palette of the data."""
     num_context: int = Field(10, ge=1)
-    """Frames that are given before a roll-out; it goes on to the end of the episode."""
+    """Context frames of a roll-out, which continues to the end of the episode."""
     feedback: Literal["mean", "mode"] = "mean"
-    """What a roll-out reads of its own predictions: expected pixels, or the most likely ones (`bce` and `ce`)."""
+    """What a roll-out feeds back: expected pixel values, or the most likely ones (`bce` and `ce`)."""
     max_first_frame: int = Field(0, ge=0)
-    """While training, frames are numbered from a random start up to this, so that a roll-out that is longer
-    than a training clip meets no frame number that was never seen; 0 always starts at 0."""
+    """Largest index of a clip's first frame in training, drawn uniformly from 0 on, so that roll-outs longer than a
+    training clip do not meet unseen temporal embeddings; 0 always starts at 0."""
 
 
 @register_task("predict", PredictConfig)
 class Predict(Task):
     """Tokens of whole frames → slots of every step → Transformer decoder → the next frame.
 
-    The decoder gives each pixel the logit of white (`bce`), its red, green and blue (`mse`), or one logit for
-    each colour of the palette (`ce`). Predicted frames are the expected pixels with `bce` and `mse`, and the
-    most likely colours with `ce`, whatever a roll-out reads.
+    The decoder outputs for each pixel the logit of white (`bce`), RGB values (`mse`), or one logit for each colour
+    of the palette (`ce`). Predicted frames are the expected pixel values with `bce` and `mse`, and the most likely
+    colours with `ce`, regardless of what a roll-out feeds back.
 
     Args:
-        config: pieces, decoder, loss, roll-out.
+        config: size of the pieces, decoder, loss, roll-out.
         model: the sequence model over slots; one step is one frame.
-        model_config: its configuration, which the decoder shares.
+        model_config: its configuration, from which the decoder takes widths, heads and dropout.
         data: size of the frames, and their palette for the loss `ce`.
     """
 
@@ -88,32 +88,30 @@ class Predict(Task):
 
     @classmethod
     def check(cls, run: RunConfig, data: DataSpec) -> None:
-        """Refuse pieces that do not fit, a context that leaves nothing, and a loss that the pixels are not made for."""
+        """Refuse pieces that do not divide the frame, a context that is too long, and a loss that needs other data."""
         task = run.task
         assert isinstance(task, PredictConfig)
         check_pieces(task.piece_px, data)
         if task.num_context >= data.num_frames:
             raise InputError(
-                f"task.num_context {task.num_context} leaves nothing to predict of {data.num_frames} frames; take less"
+                f"task.num_context {task.num_context} leaves nothing to predict of {data.num_frames} frames; reduce it"
             )
         if (run.train.clip_len or data.num_frames) < 2:
             raise InputError("task 'predict' needs clips of at least 2 frames: train.clip_len is too small")
         if task.loss == "ce" and not data.palette:
-            raise InputError(
-                "task.loss 'ce' needs pixels of a few known colours, which these data do not have; take 'mse'"
-            )
+            raise InputError("task.loss 'ce' needs data with a palette, which these do not have; use 'mse'")
         if task.loss == "bce" and data.palette and data.palette != BLACK_AND_WHITE:
-            raise InputError("task.loss 'bce' is for white objects on black; take 'mse' or 'ce' for coloured ones")
+            raise InputError("task.loss 'bce' is for white objects on black; use 'mse' or 'ce' for coloured ones")
         if task.loss == "bce" and not data.palette and SHADED & set(data.fields):
             raise InputError(
-                "task.loss 'bce' needs objects of plain white on black, without backgrounds, textures and lighting; "
-                "take 'mse'"
+                "task.loss 'bce' needs plain white objects on black, without backgrounds, textures and lighting; "
+                "use 'mse'"
             )
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of every frame but the first, predicted from the true frames before it (teacher forcing).
+        """Loss of every frame except the first, predicted from the true frames before it (teacher forcing).
 
-        Also the squared error of those one-step predictions; that of a roll-out is larger.
+        Also logs the squared error of those one-step predictions; the error of a roll-out is larger.
         """
         frames = batch["frames"]
         pixels = as_pixels(frames)
@@ -125,7 +123,7 @@ class Predict(Task):
         return loss, {"one-step-mse": error}
 
     def predict(self, frames: UInt8[Tensor, "B T H W 3"], state: ModelState | None = None) -> Outputs:
-        """One step ahead: for every given frame the prediction of the frame after it, for episodes or streams."""
+        """One-step predictions, for episodes or streams: for every input frame, the frame after it."""
         output = self._read(as_pixels(frames), state)
         shown = self._shown(self.decoder(rearrange(output.slots, "b t k d -> (b t) k d")))
         return Outputs(
@@ -144,16 +142,16 @@ class Predict(Task):
         return self.roll_out(frames[:, :num_context], num_frames - num_context)
 
     def roll_out(self, context: UInt8[Tensor, "B T H W 3"], num_steps: int, state: ModelState | None = None) -> Outputs:
-        """Read the context in parallel, then one's own predictions one by one, never going back to what was read.
+        """Process the context in parallel, then the model's own predictions one by one; no frame is encoded twice.
 
         Args:
-            context: frames that are given, at least one.
-            num_steps: frames to predict, at least one.
-            state: the stream that the context goes on from; None starts afresh.
+            context: the context frames, at least one.
+            num_steps: number of frames to predict, at least one.
+            state: state of the stream that the context continues; None starts from the initial state.
 
         Returns:
-            `frames` [B, num_steps, 3, H, W] and the `slots` that painted them. The last predicted frame has not
-            been read: `state` is that before it.
+            `frames` [B, num_steps, 3, H, W] and the `slots` that they were decoded from. The last predicted frame has
+            not been fed back: `state` is the state before it.
         """
         output = self._read(as_pixels(context), state)
         values = self.decoder(output.slots[:, -1])
@@ -167,7 +165,7 @@ class Predict(Task):
         return Outputs(output.state, slots=torch.stack(slots, 1), frames=torch.stack(shown, 1))
 
     def _first_frame(self) -> int:
-        """Number of a clip's first frame: random in training, from the generator that every step seeds."""
+        """Index of a clip's first frame: random in training, from the generator that is seeded at every step."""
         return int(torch.randint(self.config.max_first_frame + 1, ())) if self.training else 0
 
     def _read(self, pixels: Float[Tensor, "B T 3 H W"], state: ModelState | None) -> ModelOutput:
@@ -198,6 +196,6 @@ class Predict(Task):
         if self.config.loss == "bce":
             return (values > 0).to(values.dtype).expand(-1, 3, -1, -1)
         if self.config.loss == "mse":
-            # the mode of a bell curve is its mean
+            # the mode of a Gaussian is its mean
             return values.clamp(0, 1)
         return rearrange(self.palette[values.argmax(1)].to(values.dtype) / 255, "n h w c -> n c h w")

@@ -1,4 +1,4 @@
-"""Recall which colour each ball got (paper, section 7.2): the target frame from the slots of the last step."""
+"""Blinking Color Balls (paper, section 7.2): predict the target frame from the slots of the last step."""
 
 from itertools import pairwise
 from typing import Literal
@@ -21,35 +21,36 @@ from slotssm.tasks.task import Batch, Task, as_pixels, check_pieces, nearest_cla
 
 
 class RecallConfig(TaskConfig):
-    """Recall colours: predict the whole target frame from the slots of the last step (paper, section 7.2)."""
+    """Recall colours: predict the target frame from the slots of the last step (paper, section 7.2)."""
 
     kind: Literal["recall"] = "recall"
     piece_px: int = Field(4, ge=1)
-    """Side of the pieces that a patch is cut into, one token each; also of the decoder's pieces."""
+    """Side in pixels of the pieces that a patch is cut into, one token each; also of the decoder's output pieces."""
     patches_per_side: int | None = Field(None, ge=1)
-    """P: each context frame is read as P x P patches, one a step; None reads as the data suggest."""
+    """P: each context frame is read as P x P patches, one per step; None takes P from the data."""
     num_decoder_layers: int = Field(3, ge=1)
     """Layers of the Transformer decoder: self-attention, cross-attention to the slots, MLP."""
     targets: Literal["last", "prefix"] = "last"
-    """What training asks for: the target after the last context frame (the paper's protocol), or after every
-    context frame the next frame, coloured by the rule so far, which learns much sooner."""
+    """Training targets: the target after the last context frame (the paper's protocol), or after every context frame
+    the next frame, coloured by the rule applied so far, which learns much faster."""
     curriculum: tuple[tuple[PositiveInt, PositiveInt], ...] = ()
-    """Stages before the data's own patches: (patches per side, optimiser steps) each; empty is off."""
+    """Training stages with larger patches first: (patches per side, optimiser steps) each; empty is off."""
 
 
 @register_task("recall", RecallConfig)
 class Recall(Task):
     """Patch tokens → slots; the last step's slots → Transformer decoder → pixel classes; cross-entropy.
 
-    Two aids of ours are off by default: with `targets = "prefix"` training asks after every context frame for
-    the next frame, coloured by the rule so far; a `curriculum` begins with fewer, larger patches.
+    Two additions of ours are off by default: with `targets = "prefix"`, the model is trained after every context
+    frame to predict the next frame, coloured by the rule applied so far; a `curriculum` starts with fewer, larger
+    patches.
 
     Args:
-        config: size of the pieces, depth of the decoder, aids.
+        config: size of the pieces, depth of the decoder, training targets, curriculum.
         model: the sequence model over slots.
-        model_config: its configuration, which the decoder shares.
-        data: size of the frames, their palette, the rule by which the target is coloured, and P unless the
-            configuration says it.
+        model_config: its configuration, from which the decoder takes widths, heads and dropout.
+        data: size of the frames, their palette, the rule that colours the target, and P unless the configuration
+            sets it.
     """
 
     outputs = frozenset({"slots", "frames", "classes"})
@@ -86,11 +87,11 @@ class Recall(Task):
 
     @classmethod
     def check(cls, run: RunConfig, data: DataSpec) -> None:
-        """Refuse data without a rule, patches and pieces that do not fit, and a curriculum that is too long."""
+        """Refuse data without a rule, patches and pieces that do not divide the frame, and a too long curriculum."""
         task = run.task
         assert isinstance(task, RecallConfig)
         if not data.rule or not data.palette:
-            raise InputError("task 'recall' needs data of Blinking Color Balls (generator 'bcb'), and these are others")
+            raise InputError("task 'recall' needs Blinking Color Balls (generator 'bcb'), which these data are not")
         check_pieces(task.piece_px, data)
         stages = [("task.patches_per_side", _patches_per_side(task, data))]
         stages += [("task.curriculum", patches) for patches, _ in task.curriculum]
@@ -99,7 +100,7 @@ class Recall(Task):
                 if side % patches or side // patches % task.piece_px:
                     raise InputError(
                         f"task.piece_px {task.piece_px} does not divide the patch of {side / patches:g} px "
-                        f"({side} px in {patches} patches a side, {name})"
+                        f"({side} px in {patches} patches per side, {name})"
                     )
         taken = sum(num_steps for _, num_steps in task.curriculum)
         if taken >= run.train.num_steps:
@@ -110,14 +111,14 @@ class Recall(Task):
             raise InputError("task 'recall' reads whole episodes: train.clip_len must be 0")
 
     def stages(self, num_steps: int) -> list[tuple[int, int]]:
-        """Those of the curriculum, and the rest."""
+        """The stages of the curriculum, and the remaining steps."""
         edges = [0]
         for _, steps in self.config.curriculum:
             edges.append(min(edges[-1] + steps, num_steps))
         return [(first, last) for first, last in pairwise([*edges, num_steps]) if last > first]
 
     def begin_step(self, step: int) -> None:
-        """Take the patches of the curriculum's stage."""
+        """Set the number of patches to that of the curriculum's stage."""
         self._patches = self.encoder.patches_per_side
         for patches, num_steps in self.config.curriculum:
             if step < num_steps:
@@ -126,7 +127,7 @@ class Recall(Task):
             step -= num_steps
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Pixel-wise cross-entropy of the targets, and the share of the last one's ball pixels that are right."""
+        """Pixel-wise cross-entropy of the targets, and the accuracy on the ball pixels of the last target."""
         frames, patches = batch["frames"], self._patches if self.training else self.encoder.patches_per_side
         slots = self._read(frames[:, :-1], None, patches).slots
         if self.config.targets == "prefix":
@@ -141,7 +142,7 @@ class Recall(Task):
         return F.cross_entropy(logits, rearrange(targets, "b t h w -> (b t) h w")), {"color-accuracy": hits}
 
     def predict(self, frames: UInt8[Tensor, "B T H W 3"], state: ModelState | None = None) -> Outputs:
-        """The target rendered by argmax, from context frames; `frames` must not hold the target itself."""
+        """The target rendered by argmax, from context frames; `frames` must not include the target itself."""
         output = self._read(frames, state, self.encoder.patches_per_side)
         classes = self.decoder(output.slots[:, -1]).argmax(dim=1)
         rendered = self.palette[classes].to(output.slots.dtype) / 255
@@ -153,7 +154,7 @@ class Recall(Task):
         )
 
     def predict_episode(self, frames: UInt8[Tensor, "B T H W 3"]) -> Outputs:
-        """The prediction from all frames but the target."""
+        """The prediction from all frames except the target."""
         return self.predict(frames[:, :-1])
 
     def _read(self, context: UInt8[Tensor, "B T H W 3"], state: ModelState | None, patches: int) -> ModelOutput:
@@ -172,12 +173,12 @@ def _patches_per_side(config: RecallConfig, data: DataSpec) -> int:
 def prefix_targets(
     masks: UInt8[Tensor, "B T H W"], colors: UInt8[Tensor, "B T N"], rule: str
 ) -> Int[Tensor, "B T-1 H W"]:
-    """What each frame but the first would show if it were the target: pixel classes by the rule so far.
+    """Pixel classes of each frame except the first if it were the target, coloured by the rule applied so far.
 
     Args:
         masks: 0 background, n for ball n - 1.
-        colors: colour codes of each frame, 0 white; the last frame's are not read.
-        rule: `earliest` or `frequent`, ties to the colour got earliest.
+        colors: colour codes of each frame, 0 white; those of the last frame are not used.
+        rule: `earliest` or `frequent`; ties go to the colour assigned earliest.
     """
     shown = torch.stack([_colors_so_far(colors[:, : t + 1], rule) for t in range(colors.shape[1] - 1)], 1)
     background = shown.new_full((*shown.shape[:2], 1), -1)
@@ -187,13 +188,13 @@ def prefix_targets(
 
 
 def _colors_so_far(colors: UInt8[Tensor, "B T N"], rule: str) -> Int[Tensor, "B N"]:
-    """Colour code of every ball by the rule; white if it has not blinked."""
+    """Colour code of every ball under the rule; white if it has not blinked."""
     codes = torch.arange(1, int(colors.max()) + 1 if colors.numel() else 1, device=colors.device)
     if not len(codes):
         return torch.zeros_like(colors[:, 0]).long()
     blinked = colors[..., None] == codes
     num_frames = colors.shape[1]
-    # the earlier a colour came the more it weighs, always less than one more appearance
+    # earlier colours weigh more, but always less than one further appearance
     age = torch.arange(num_frames, 0, -1, device=colors.device)[:, None, None]
     weight = (blinked * age).amax(1)
     if rule == "frequent":

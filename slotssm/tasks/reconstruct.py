@@ -1,4 +1,4 @@
-"""Reconstruct every frame from its slots (paper, section 5.2); objects are to be found on the way."""
+"""Reconstruct every frame from its slots, for unsupervised object discovery (paper, section 5.2)."""
 
 import math
 from typing import Literal
@@ -26,14 +26,14 @@ class ReconstructConfig(TaskConfig):
     encoder_channels: tuple[PositiveInt, ...] = Field((32, 32, 32), min_length=1)
     """Channels of the frame encoder's convolutions (3 x 3)."""
     encoder_downsample: int = Field(2, ge=1)
-    """Factor between pixels and tokens per side, a power of two: strided convolutions come first."""
+    """Factor between pixels and tokens per side, a power of two; the first convolutions are the strided ones."""
     decoder: Literal["convolutions", "pieces"] = "convolutions"
-    """How the broadcast slot becomes an image: strided transposed convolutions, or an MLP in every cell of a
-    grid that paints a square piece, which trains faster on a CPU."""
+    """Decoder of the broadcast slots: strided transposed convolutions, or an MLP that outputs a square piece for each
+    grid cell, which trains faster on a CPU."""
     decoder_channels: tuple[PositiveInt, ...] = Field((32, 32), min_length=1)
-    """Channels of the transposed convolutions (4 x 4, each doubling the side), or widths of the MLP."""
+    """Channels of the transposed convolutions (4 x 4, each doubling the side), or hidden widths of the MLP."""
     decoder_piece_px: int = Field(4, ge=1)
-    """Side of the piece that each cell paints with `decoder = "pieces"`."""
+    """Side in pixels of the piece of each grid cell with `decoder = "pieces"`."""
 
     @property
     def decoder_upsampling(self) -> int:
@@ -71,13 +71,13 @@ class Reconstruct(Task):
 
     @classmethod
     def check(cls, run: RunConfig, data: DataSpec) -> None:
-        """Refuse frames that encoder and decoder cannot halve as often as they must."""
+        """Refuse frames whose sides the encoder's and decoder's scale factors do not divide."""
         task = run.task
         assert isinstance(task, ReconstructConfig)
         if task.encoder_downsample & (task.encoder_downsample - 1):
             raise InputError(f"task.encoder_downsample {task.encoder_downsample} is not a power of two")
         if 2 ** len(task.encoder_channels) < task.encoder_downsample:
-            raise InputError("task.encoder_downsample needs one encoder convolution for each halving")
+            raise InputError("task.encoder_downsample needs one encoder convolution for each factor of 2")
         factor = math.lcm(task.encoder_downsample, task.decoder_upsampling)
         if data.height % factor or data.width % factor:
             raise InputError(
@@ -93,7 +93,7 @@ class Reconstruct(Task):
         return F.mse_loss(blended, rearrange(pixels, "b t c h w -> (b t) c h w")), {}
 
     def predict(self, frames: UInt8[Tensor, "B T H W 3"], state: ModelState | None = None) -> Outputs:
-        """Reconstructions, and which slot painted which pixel."""
+        """Reconstructions and masks, for episodes or streams."""
         output = self.model(self.encoder(as_pixels(frames)), state)
         blended, images, masks = self.decoder(rearrange(output.slots, "b t k d -> (b t) k d"))
         steps, attention = frames.shape[1], output.attention

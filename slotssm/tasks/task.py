@@ -19,40 +19,39 @@ Batch = dict[str, Tensor]
 
 
 class Task(nn.Module, ABC):
-    """Base of the tasks; one is made from (config, model, model_config, data specification).
+    """Base class of tasks, which are created from (config, model, model_config, data).
 
-    `forward` is the loss, so that wrappers for several processes see the computation that they must follow. The
-    children of the module are the parts that training can take from another run, freeze, or give a learning rate of
-    their own: `model`, and by custom `encoder` (from frames to tokens) and `decoder` or `head` (from slots to what is
-    asked).
+    `forward` computes the loss, so that wrappers such as `torch.compile` see the whole computation. The children of
+    the module are the parts that training can take from another run, freeze, or train with another learning rate:
+    `model` and, by convention, `encoder` (frames to tokens) and `decoder` or `head` (slots to predictions).
     """
 
     fields: tuple[str, ...] = ("frames",)
-    """Fields of the episode file that the loss reads."""
+    """Fields of the episode file that the loss uses."""
     outputs: frozenset[str] = frozenset({"slots"})
-    """Names of what `predict` gives; see `slotssm.tasks.OUTPUTS`."""
+    """Names of the outputs of `predict`; see `slotssm.tasks.OUTPUTS`."""
     validated: ClassVar[tuple[str, ...]] = ("mse",)
-    """Metrics that are logged while training, as far as data and outputs serve them."""
+    """Metrics logged during training, as far as data and outputs allow."""
     is_collapsed_at_mean_image: ClassVar[bool] = False
-    """Whether an error near that of painting the mean image says that the model sees nothing."""
+    """Whether an error close to that of the mean image means that training has collapsed."""
 
     @classmethod
     def check(cls, run: RunConfig, data: DataSpec) -> None:
-        """Refuse a run whose data, task and training do not go together, before anything is built.
+        """Refuse a run whose data, task and training settings do not fit together, before anything is built.
 
         Raises:
-            InputError: names the key, what is wrong and the remedy.
+            InputError: names the key, the problem and the remedy.
         """
 
     def begin_step(self, step: int) -> None:
-        """Told of every optimiser step before its loss, for tasks that change while they are trained.
+        """Called before every optimiser step, for tasks that change during training.
 
         Args:
-            step: counted from 0; what the task does may depend on nothing else, so that a run resumes exactly.
+            step: counted from 0; changes must depend on nothing else, so that a run resumes exactly.
         """
 
     def stages(self, num_steps: int) -> list[tuple[int, int]]:
-        """Ranges (first step, last step exclusive) of a training whose steps cost the same."""
+        """Ranges (first step, last step exclusive) of training steps that take equally long."""
         return [(0, num_steps)]
 
     @abstractmethod
@@ -64,15 +63,18 @@ class Task(nn.Module, ABC):
         """Outputs for whole episodes, or for the next part of a stream."""
 
     def predict_episode(self, frames: UInt8[Tensor, "B T H W 3"]) -> Outputs:
-        """Outputs for whole episodes from what the task may see of them; `frames` belong to their last ones."""
+        """Outputs for whole episodes; a task that predicts uses only its context frames of them.
+
+        If there are fewer output frames than input frames, they are the predictions of the last ones.
+        """
         return self.predict(frames)
 
 
 def check_pieces(piece_px: int, data: DataSpec) -> None:
-    """Refuse pieces that frames cannot be cut into."""
+    """Refuse a piece size that does not divide the frame."""
     if data.height % piece_px or data.width % piece_px:
         raise InputError(
-            f"task.piece_px {piece_px} does not divide the frame of {data.width} x {data.height} px; take a divisor"
+            f"task.piece_px {piece_px} does not divide the frame of {data.width} x {data.height} px; use a divisor"
         )
 
 
@@ -83,5 +85,5 @@ def as_pixels(frames: UInt8[Tensor, "B T H W 3"]) -> Float[Tensor, "B T 3 H W"]:
 
 def nearest_classes(frames: UInt8[Tensor, "*batch 3"], palette: UInt8[Tensor, "C 3"]) -> Int[Tensor, "*batch"]:
     """Pixel classes of stored frames: the nearest colour of the palette."""
-    # one colour after the other, since all differences at once would take much memory
+    # one colour at a time: all differences at once would take much memory
     return torch.stack([(frames.float() - color).square().sum(-1) for color in palette.float()]).argmin(0)

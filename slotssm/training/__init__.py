@@ -1,1 +1,1 @@
-"""Training: the run directory, checkpoints, and the trainer."""
+"""Training: run directories, checkpoints, and the trainer."""

@@ -1,4 +1,4 @@
-"""Checkpoints: folders of safetensors and JSON, complete or absent; loading one runs no code of its author."""
+"""Checkpoints: folders of safetensors and JSON, complete or absent; loading one never runs code from it."""
 
 import json
 import os
@@ -26,23 +26,23 @@ from slotssm.tasks import Task, build_task
 MODEL, CONFIG = "model.safetensors", "config.json"
 TRAINER, TRAINER_STATE = "trainer.safetensors", "trainer.json"
 _RAW = "weights."
-"""Prefix of the weights that go on being trained, where the saved model is their moving average."""
+"""Prefix of the weights under training if the saved model is their moving average."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a run is: enough to build its task again without its data.
+    """Description of a run: enough to build its task again without its data.
 
     Attributes:
-        config: the run.
-        spec: what is known of its data.
+        config: configuration of the run.
+        spec: specification of its data.
     """
 
     config: RunConfig
     spec: DataSpec
 
     def document(self) -> dict[str, Any]:
-        """As JSON, with the plugins that are needed to read it."""
+        """The description as a JSON document, with the plugins that are needed to read it."""
         return {
             "config": self.config.model_dump(mode="json"),
             "data_spec": self.spec.model_dump(mode="json"),
@@ -51,20 +51,20 @@ class Description:
 
     @classmethod
     def read(cls, document: Any, source: Path) -> "Description":
-        """From JSON.
+        """Parse a JSON document.
 
         Args:
-            document: what `document` made.
-            source: the file, for messages.
+            document: the result of `document`.
+            source: the file, for error messages.
 
         Raises:
             InputError: it is damaged, or needs a plugin that is not loaded.
         """
         if not isinstance(document, dict):
-            raise InputError(f"{source} is damaged: it holds no table")
+            raise InputError(f"{source} is damaged: it is not a JSON object")
         for name in ("config", "data_spec"):
             if name not in document:
-                raise InputError(f"{source} is damaged: it has no {name}")
+                raise InputError(f"{source} is damaged: {name} is missing")
         refuse_missing(document.get("plugins"), source)
         config = load(RunConfig, document["config"], str(source))
         return cls(config, load(DataSpec, document["data_spec"], str(source)))
@@ -72,12 +72,12 @@ class Description:
 
 @dataclass(frozen=True)
 class TrainerState:
-    """What a run needs, beside the weights, to go on as if it had never stopped.
+    """State that a run needs, besides the weights, to continue as if it had never stopped.
 
     Attributes:
         step: optimiser steps taken.
-        optimizer: `exp_avg.<parameter>` and so on to tensors.
-        weights: the weights that are trained, where the checkpoint's model is their moving average; else empty.
+        optimizer: tensors of the optimiser state, named `exp_avg.<parameter>` and so on.
+        weights: the weights under training if the checkpoint's model is their moving average; otherwise empty.
     """
 
     step: int
@@ -93,18 +93,18 @@ def save(
     average: Mapping[str, Tensor],
     keep: int,
 ) -> Path:
-    """Write `folder`/step-<8 digits> and point `folder`/last to it.
+    """Write `folder`/step-<8 digits> and record its name in `folder`/last.
 
-    The checkpoint is built under a temporary name, flushed and renamed; older ones beyond `keep` are removed
-    only afterwards.
+    The checkpoint is written under a temporary name, flushed and renamed; only then are older checkpoints beyond
+    `keep` removed.
 
     Args:
-        folder: of all checkpoints of the run.
-        description: what the run is.
-        task: whose weights are saved.
-        state: of the trainer.
+        folder: folder of all checkpoints of the run.
+        description: description of the run.
+        task: the task whose weights are saved.
+        state: state of the trainer.
         average: weights to save in place of those of the task, by name.
-        keep: how many of the newest checkpoints stay.
+        keep: how many of the newest checkpoints to keep.
 
     Returns:
         The checkpoint's folder.
@@ -112,7 +112,7 @@ def save(
     make_folder(folder)
     target = folder / f"step-{state.step:08d}"
     temporary = folder / f".{target.name}.{socket.gethostname()}.{os.getpid()}.partial"
-    # of processes that were killed while they saved; whoever saves holds the lock of the run
+    # left by processes that were killed while saving; the caller holds the lock of the run
     for left in folder.glob(".step-*"):
         shutil.rmtree(left, ignore_errors=True)
     with explained(target):
@@ -120,7 +120,7 @@ def save(
         try:
             _write(temporary, description, {**task.state_dict(), **average}, state)
             if target.exists():
-                # moved aside first: at every moment one whole checkpoint of this step exists
+                # moved aside first, so that a complete checkpoint of this step exists at all times
                 aside = temporary.with_suffix(".old")
                 os.rename(target, aside)
                 os.rename(temporary, target)
@@ -153,7 +153,7 @@ def _write(folder: Path, description: Description, weights: Mapping[str, Tensor]
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
-    """Checkpoints of a run, oldest first: they get their names when they are complete."""
+    """Checkpoints of a run, oldest first; a checkpoint gets its name when it is complete."""
     found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name) and path.is_dir()]
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
@@ -161,17 +161,18 @@ def complete_checkpoints(folder: Path) -> list[Path]:
 def latest(folder: Path) -> Path | None:
     """The newest checkpoint of a run; None if there is none.
 
-    This alone decides what a run has; the file `last` tells people and scripts, and may lag behind after a kill.
+    Runs are resumed and evaluated from this one. The file `last` is for people and scripts, and may lag behind if a
+    process was killed.
     """
     checkpoints = complete_checkpoints(folder)
     return checkpoints[-1] if checkpoints else None
 
 
 def folder_of(path: Path) -> Path:
-    """The checkpoint that a path names: itself, or the newest one of a run.
+    """The checkpoint at a path: the path itself, or the newest checkpoint of a run directory.
 
     Raises:
-        InputError: it is neither.
+        InputError: the path is neither.
     """
     if (path / MODEL).exists():
         return path
@@ -193,7 +194,7 @@ def load_weights(task: nn.Module, folder: Path) -> None:
     """Load weights strictly: every name and shape must agree.
 
     Raises:
-        InputError: the file is missing or damaged, or belongs to another architecture.
+        InputError: the file is missing or damaged, or is from another architecture.
     """
     weights = _read(folder / MODEL)
     _refuse_differences(task.state_dict(), weights, folder)
@@ -201,25 +202,25 @@ def load_weights(task: nn.Module, folder: Path) -> None:
 
 
 def load_parts(task: nn.Module, folder: Path, parts: Sequence[str]) -> str:
-    """Load the weights of some parts of a task from a checkpoint, perhaps of another task.
+    """Load the weights of some parts of a task from a checkpoint, possibly of another task.
 
     Args:
-        task: gets the weights.
+        task: the task to load into.
         folder: the checkpoint.
-        parts: names of children of the task, each taken strictly; empty takes all.
+        parts: names of children of the task, each loaded strictly; empty loads all.
 
     Returns:
-        What was taken and what starts afresh, in words.
+        A sentence that says which parts were loaded and which were not.
 
     Raises:
-        InputError: the task or the checkpoint lacks a part, or it is of another architecture.
+        InputError: the task or the checkpoint lacks a part, or the part has another architecture.
     """
     own = [name for name, _ in task.named_children()]
     weights = _read(folder / MODEL)
     if not parts:
         _refuse_differences(task.state_dict(), weights, folder)
         task.load_state_dict(weights, strict=True)
-        return f"took all weights from {folder}"
+        return f"loaded all weights from {folder}"
     there = list(dict.fromkeys(name.split(".", 1)[0] for name in weights))
     for part in parts:
         if part not in own:
@@ -230,8 +231,8 @@ def load_parts(task: nn.Module, folder: Path, parts: Sequence[str]) -> str:
     expected = {name: value for name, value in task.state_dict().items() if name.split(".", 1)[0] in parts}
     _refuse_differences(expected, chosen, folder)
     task.load_state_dict(chosen, strict=False)
-    afresh = [name for name in own if name not in parts]
-    return f"took {', '.join(parts)} from {folder}; {', '.join(afresh) or 'nothing'} starts afresh"
+    others = [name for name in own if name not in parts]
+    return f"loaded {', '.join(parts)} from {folder}; randomly initialised: {', '.join(others) or 'nothing'}"
 
 
 def _refuse_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], folder: Path) -> None:
@@ -249,14 +250,14 @@ def _refuse_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tens
     ]
     if faults:
         raise InputError(
-            f"{folder} holds another architecture: {faults[0]}"
+            f"{folder} is from another architecture: {faults[0]}"
             + (f" (and {len(faults) - 1} more)" if len(faults) > 1 else "")
-            + "; load it with the configuration that it was trained with"
+            + "; load it with the configuration it was trained with"
         )
 
 
 def load_trainer(folder: Path) -> TrainerState:
-    """The trainer's part of a checkpoint.
+    """The trainer state of a checkpoint.
 
     Raises:
         InputError: it is missing or damaged.
@@ -264,7 +265,7 @@ def load_trainer(folder: Path) -> TrainerState:
     document = read_json(folder / TRAINER_STATE)
     step = document.get("step") if isinstance(document, dict) else None
     if not isinstance(step, int) or step < 0:
-        raise InputError(f"{folder / TRAINER_STATE} is damaged: it does not say the step")
+        raise InputError(f"{folder / TRAINER_STATE} is damaged: step is missing")
     tensors = _read(folder / TRAINER)
     weights = {name.removeprefix(_RAW): value for name, value in tensors.items() if name.startswith(_RAW)}
     return TrainerState(step, {name: v for name, v in tensors.items() if not name.startswith(_RAW)}, weights)
@@ -282,7 +283,7 @@ def _read(file: Path) -> dict[str, Tensor]:
 def trainer_state(
     step: int, task: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor]
 ) -> TrainerState:
-    """What `restore` needs to go on."""
+    """The state of a trainer, as `restore` takes it."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in task.named_parameters()}
     moments = {
         f"{key}.{names[parameter]}": value
@@ -300,15 +301,15 @@ def restore(
     state: TrainerState,
     folder: Path,
 ) -> None:
-    """Put back what `save` kept: weights, their moving average, and the optimiser's state.
+    """Restore what `save` wrote: weights, their moving average, and the optimiser state.
 
     Raises:
-        InputError: the checkpoint is damaged, or belongs to another configuration.
+        InputError: the checkpoint is damaged, or is from another configuration.
     """
     load_weights(task, folder)
     parameters = dict(task.named_parameters())
     if set(state.weights) != set(average):
-        raise InputError(f"{folder / TRAINER} is damaged: it lacks the weights beside their moving average")
+        raise InputError(f"{folder / TRAINER} is damaged: the weights under training are missing")
     with torch.no_grad():
         for name, value in average.items():
             value.copy_(parameters[name])
@@ -318,7 +319,7 @@ def restore(
     for full_name, value in state.optimizer.items():
         key, _, name = full_name.partition(".")
         if name not in parameters:
-            raise InputError(f"{folder / TRAINER} is damaged: it has a state of an unknown parameter {name!r}")
+            raise InputError(f"{folder / TRAINER} is damaged: it has optimiser state for an unknown parameter {name!r}")
         if key != "step" and value.shape != parameters[name].shape:
             raise InputError(f"{folder / TRAINER} is damaged: {full_name} has shape {tuple(value.shape)}")
         entries: dict[str, Any] = optimizer.state[parameters[name]]

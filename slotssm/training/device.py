@@ -1,4 +1,4 @@
-"""Where a run is trained, and in which precision."""
+"""Device and numerical precision of training."""
 
 import os
 from collections.abc import Iterator
@@ -13,10 +13,12 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def resolve_device(device: str) -> str:
-    """`auto` takes a GPU if torch sees one; CUDA_VISIBLE_DEVICES chooses among several.
+    """The torch device of a name; `auto` is a CUDA GPU if there is one, otherwise the CPU.
+
+    CUDA_VISIBLE_DEVICES selects one of several GPUs.
 
     Raises:
-        InputError: the device is unknown or absent.
+        InputError: the device is unknown or not available.
     """
     if device not in DEVICES:
         raise InputError(f"`device` {device} is not available: it must be one of {', '.join(DEVICES)}")
@@ -25,27 +27,26 @@ def resolve_device(device: str) -> str:
     if (device == "cuda" and not torch.cuda.is_available()) or (
         device == "mps" and not torch.backends.mps.is_available()
     ):
-        raise InputError(f"`device` {device} is not available: torch sees no such device")
+        raise InputError(f"`device` {device} is not available: torch does not find such a device")
     return device
 
 
 def refuse_several_processes() -> None:
-    """Refuse to be one of several processes of a launcher, which would all train the same run.
+    """Refuse to run as one of several processes of a launcher, which would all train the same run.
 
-    Variables that schedulers leave behind (of MPI, or of a launcher with one process) mean nothing here.
+    Environment variables of schedulers (MPI, or a launcher with one process) are ignored.
     """
     size = os.environ.get("WORLD_SIZE", "1")
     if "TORCHELASTIC_RUN_ID" in os.environ and size != "1":
-        raise InputError(
-            f"a run is trained by one process, and this is one of {size} of a launcher; start one run on each GPU"
-        )
+        raise InputError(f"a run is trained by one process, but the launcher started {size}; start one run on each GPU")
 
 
 @contextmanager
 def numerics(train: TrainConfig, device: str) -> Iterator[None]:
-    """Kernels and roundings of a training, set for as long as it lasts and put back after it.
+    """Set matrix-product precision and cuDNN determinism for training, and restore the previous settings afterwards.
 
-    cuDNN takes the same kernels at every repetition, so that a GPU resumes exactly where its kernels allow it.
+    cuDNN selects the same deterministic kernels in every run, so that training on a GPU resumes exactly as far as its
+    other kernels are deterministic.
     """
     cudnn = torch.backends.cudnn
     before = torch.get_float32_matmul_precision(), cudnn.deterministic, cudnn.benchmark
@@ -59,5 +60,5 @@ def numerics(train: TrainConfig, device: str) -> Iterator[None]:
 
 
 def mixed_precision(train: TrainConfig, device: str) -> torch.autocast:
-    """The context of forward passes: bfloat16 where it is precise enough, if `train.precision` asks for it."""
+    """The autocast context of forward passes: bfloat16 if `train.precision` is bf16, otherwise disabled."""
     return torch.autocast(device, dtype=torch.bfloat16, enabled=train.precision == "bf16")

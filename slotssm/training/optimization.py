@@ -1,4 +1,4 @@
-"""The optimiser of a task: parts with learning rates of their own, weight decay, schedule, and clipping."""
+"""The optimiser of a task: learning rates per part, weight decay, schedule, and gradient clipping."""
 
 import math
 from collections.abc import Iterable
@@ -13,13 +13,13 @@ from slotssm.tasks import Task
 
 
 def build_optimizer(task: Task, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW over the parts that are not frozen, with weight decay on matrices alone.
+    """AdamW over the parts that are not frozen, with weight decay on weight matrices only.
 
-    Decayed are the matrices of linear maps, convolutions and recurrent cells. Biases, norms, learned starts of slots
-    and all that is the dynamics of a state space have none, as in Mamba.
+    Weight decay applies to the weights of linear maps, convolutions and recurrent cells. As in Mamba, it does not
+    apply to biases, norms, learned initial slots and the dynamics of state space models.
 
     Raises:
-        InputError: the configuration names a part that the task does not have, or freezes all.
+        InputError: the configuration names a part that the task does not have, or freezes all parts.
     """
     parts = dict(task.named_children())
     for key, names in (("frozen_parts", config.frozen_parts), ("part_learning_rates", config.part_learning_rates)):
@@ -42,17 +42,17 @@ def build_optimizer(task: Task, config: TrainConfig) -> torch.optim.AdamW:
         {"params": parameters, "weight_decay": decay, "lr": rate, "peak": rate}
         for (rate, decay), parameters in groups.items()
     ]
-    # fused, since that kernel can leave out a step on the device itself; see `Trainer`
+    # the fused kernel can skip a step on the device itself; see `Trainer`
     return torch.optim.AdamW(settings, lr=config.learning_rate, fused=True)
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """Learning rate of a step, counted from 0: linear warm-up, then constant or a cosine to a tenth."""
+    """Learning rate of a step, counted from 0: linear warm-up, then constant or cosine decay to a tenth."""
     return config.learning_rate * schedule(config, step)
 
 
 def schedule(config: TrainConfig, step: int) -> float:
-    """Share of the peak learning rate at a step, counted from 0."""
+    """Learning rate of a step, counted from 0, as a fraction of the peak."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     if config.schedule == "constant":
@@ -62,14 +62,14 @@ def schedule(config: TrainConfig, step: int) -> float:
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
-    """Scale the gradients in place so that their norm is at most `max_norm`, as `clip_grad_norm_` of torch does.
+    """Scale the gradients in place so that their norm is at most `max_norm`, like torch's `clip_grad_norm_`.
 
-    The squares are summed in float64, where the device has it: in float32 they overflow at a norm of 2e19, so that a
-    recurrent model whose gradient explodes over a long sequence would stop there although every gradient is finite
-    and clipping is meant for it.
+    The squares are summed in float64 if the device supports it. In float32 they overflow at a norm of 2e19, which
+    would stop the training of a recurrent model whose gradient explodes over a long sequence, although every gradient
+    is finite and clipping is meant for that case.
 
     Returns:
-        The norm before clipping, a scalar that stays on the device; not finite only if a gradient is not.
+        The norm before clipping, a scalar on the device; not finite only if a gradient is not.
     """
     parameters = list(parameters)
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]

@@ -1,4 +1,4 @@
-"""The run directory: what a run is, what it logged, and where its checkpoints lie (layout: docs/data-format.md)."""
+"""The run directory: configuration, logs and checkpoints of a run (layout: docs/data-format.md)."""
 
 import json
 import logging
@@ -29,39 +29,39 @@ class RunDirectory:
     """Paths and records of one run.
 
     Attributes:
-        path: the folder.
+        path: the run directory.
     """
 
     path: Path
 
     @property
     def record(self) -> Path:
-        """run.json: configuration, arguments, versions, commit, fingerprint of the data, device."""
+        """run.json: configuration, arguments, versions, commit, content hash of the data, device."""
         return self.path / "run.json"
 
     @property
     def metrics(self) -> Path:
-        """metrics.jsonl: one line for every logged step; a function of the configuration alone."""
+        """metrics.jsonl: one line for every logged step; depends on the configuration only."""
         return self.path / "metrics.jsonl"
 
     @property
     def timing(self) -> Path:
-        """timing.jsonl: how long the steps took."""
+        """timing.jsonl: durations of the steps."""
         return self.path / "timing.jsonl"
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of checkpoints."""
+        """The folder of checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def lock(self) -> Path:
-        """Held while a process trains the run."""
+        """The lock file, held while a process trains the run."""
         return self.path / ".lock"
 
     @property
     def figures(self) -> Path:
-        """Folder of pictures."""
+        """The folder of pictures."""
         return self.path / "figures"
 
     def evaluation(self, split: str) -> Path:
@@ -69,13 +69,13 @@ class RunDirectory:
         return self.path / "eval" / f"{split}.json"
 
     def create(self, description: Description, data: Path, fingerprint: str, device: str) -> None:
-        """Make the folder and save what the run is, before its first step.
+        """Create the folder and write run.json, before the first step.
 
         Args:
-            description: configuration, and what is known of the data.
+            description: configuration and data specification.
             data: the episode file.
             fingerprint: its content hash.
-            device: where it is trained.
+            device: device of the training.
         """
         make_folder(self.path)
         write_json(
@@ -104,14 +104,14 @@ class RunDirectory:
             raise InputError(f"{self.path} is not a run directory: it has no run.json")
         document = read_json(self.record)
         if not isinstance(document, dict):
-            raise InputError(f"{self.record} is damaged: it holds no table")
+            raise InputError(f"{self.record} is damaged: it is not a JSON object")
         for name, kind in (("created", (int, float)), ("data", str), ("data_sha256", str), ("config", dict)):
             if not isinstance(document.get(name), kind):
-                raise InputError(f"{self.record} is damaged: {name} is missing or of another type")
+                raise InputError(f"{self.record} is damaged: {name} is missing or has the wrong type")
         return document
 
     def description(self) -> Description:
-        """Configuration of the run, and what is known of its data."""
+        """Configuration of the run and specification of its data."""
         return Description.read(self.read(), self.record)
 
     def config(self) -> RunConfig:
@@ -119,20 +119,19 @@ class RunDirectory:
         return self.description().config
 
     def data(self) -> Path:
-        """The data set that the run was trained on."""
+        """The episode file that the run was trained on."""
         return Path(self.read()["data"])
 
     def append(self, file: Path, line: dict[str, Any]) -> None:
-        """Add one line to metrics.jsonl or timing.jsonl and hand it to the operating system."""
+        """Append one line to metrics.jsonl or timing.jsonl and pass it to the operating system."""
         text = json.dumps(line, allow_nan=False) + "\n"
         with explained(file), file.open("a", encoding="utf-8") as stream:
             stream.write(text)
 
     def is_free(self) -> bool:
-        """Whether a run may start here: the folder is absent, empty, or holds what a killed start left behind.
+        """Whether a new run may start here: the folder is absent, empty, or holds only leftovers of a killed start.
 
-        A run exists from the moment on at which run.json does; starting one removes run.json first and writes it
-        before anything else.
+        A run exists once run.json exists; starting one removes run.json first and writes it before anything else.
         """
         if self.record.exists() or not self.path.is_dir():
             return not self.path.exists()
@@ -147,7 +146,7 @@ class RunDirectory:
         return newest.name == f"step-{self.config().train.num_steps:08d}"
 
     def clear(self) -> None:
-        """Remove what belongs to a run, and nothing else; run.json first, so that no half of a run is left."""
+        """Remove the files of a run, and nothing else; run.json first, so that a partly removed run does not count."""
         self.record.unlink(missing_ok=True)
         for folder in self._folders:
             if folder.exists():
@@ -162,8 +161,8 @@ class RunDirectory:
     def _folders(self) -> tuple[Path, ...]:
         return self.checkpoints, self.figures, self.path / "eval"
 
-    def forget_after(self, step: int) -> None:
-        """Drop logged lines beyond `step`: the steps will be taken again."""
+    def drop_log_after(self, step: int) -> None:
+        """Drop logged lines after `step`, since those steps will be taken again."""
         for file in (self.metrics, self.timing):
             if file.exists():
                 kept = [json.dumps(line) for line in read_lines(file) if line["step"] <= step]
@@ -171,15 +170,15 @@ class RunDirectory:
 
 
 def _is_temporary(path: Path) -> bool:
-    """Whether a path is a file that was being written when its process was killed."""
+    """Whether a path is a temporary file of a process that was killed."""
     return path.name.startswith(".") and ".partial" in path.name
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
-    """Lines of a .jsonl file with their step; a last line cut short by a kill is left out.
+    """Records of a .jsonl file; an incomplete last line, left by a killed process, is omitted.
 
     Raises:
-        InputError: another line is damaged.
+        InputError: any other line is damaged.
     """
     return list(_complete_lines(file)) if file.exists() else []
 
@@ -202,7 +201,7 @@ def _complete_lines(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def next_run(name: str, parent: Path = RUNS) -> RunDirectory:
-    """The next free folder runs/<name>-001, -002, ..., not created."""
+    """The next free run directory runs/<name>-001, -002, ..., without creating it."""
     number = 1
     while (parent / f"{name}-{number:03d}").exists():
         number += 1
@@ -210,7 +209,7 @@ def next_run(name: str, parent: Path = RUNS) -> RunDirectory:
 
 
 def reserve_run(name: str, parent: Path = RUNS) -> RunDirectory:
-    """Create the next free folder; runs that start together get different ones."""
+    """Create the next free run directory; runs that start at the same time get different ones."""
     make_folder(parent)
     while True:
         run = next_run(name, parent)
@@ -222,21 +221,21 @@ def reserve_run(name: str, parent: Path = RUNS) -> RunDirectory:
 
 
 def newest_run(parent: Path = RUNS) -> RunDirectory:
-    """The run that was started last; runs that cannot be read are passed over with a note."""
+    """The run that was started last; unreadable runs are skipped with a warning."""
     started: dict[float, RunDirectory] = {}
     for path in sorted(parent.glob("*/run.json")):
         run = RunDirectory(path.parent)
         try:
             started[run.read()["created"]] = run
         except InputError as error:
-            logging.getLogger("slotssm").warning("passed over: %s", error)
+            logging.getLogger("slotssm").warning("skipped: %s", error)
     if not started:
-        raise InputError(f"no run in {parent.resolve()}; train one first, or name its folder")
+        raise InputError(f"no run in {parent.resolve()}; train one first, or name a run directory")
     return started[max(started)]
 
 
 def processor() -> dict[str, Any]:
-    """Name of the processor, the vector instructions that torch uses of it, and the number of cores."""
+    """Name of the processor, the vector instructions that torch uses, and the number of cores."""
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -257,7 +256,7 @@ def _versions() -> dict[str, str]:
 
 
 def _git_commit() -> str | None:
-    """Commit of the source tree that is running; None for an installed package."""
+    """Commit of the source tree; None for an installed package."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""The training loop: exact to resume, interruptible at any step, and validated as it goes."""
+"""The training loop: exactly resumable, interruptible at any step, with periodic validation."""
 
 import math
 import time
@@ -26,20 +26,20 @@ from slotssm.training.optimization import build_optimizer, clip_gradients, sched
 from slotssm.training.run import RunDirectory
 
 COLLAPSE_FROM = 0.25
-"""Share of the steps after which a model should have begun to see."""
+"""Fraction of the steps after which the reconstruction should be better than the mean image."""
 COLLAPSE_ABOVE = 0.9
-"""Share of the mean image's error above which it has not."""
+"""A model counts as collapsed if its error is above this fraction of the mean image's error."""
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a progress display may show.
+    """Progress of a training, for display.
 
     Attributes:
         step: steps taken.
-        num_steps: steps in all.
-        values: the newest logged values, such as `loss`.
-        message: something that happened, such as a validation; empty otherwise.
+        num_steps: steps in total.
+        values: the latest logged values, such as `loss`.
+        message: an event, such as a validation; empty otherwise.
     """
 
     step: int
@@ -52,12 +52,12 @@ class Trainer:
     """Trains one run in its directory.
 
     Args:
-        config: the run.
-        spec: what is known of the data.
+        config: configuration of the run.
+        spec: specification of the data.
         data: episode file.
-        run: run directory, created already.
+        run: run directory, which exists.
         device: `auto`, `cpu`, `cuda`, ...
-        on_step: told of every step, and of what happens between steps.
+        on_step: called after every step, and for events between steps.
     """
 
     def __init__(
@@ -102,25 +102,25 @@ class Trainer:
         self._warned = False
 
     def _num_episodes(self, split: str) -> int:
-        """Episodes of a split that are used."""
+        """Number of episodes of a split that are used."""
         with EpisodeFile(self.data) as episodes:
             count = episodes.num_episodes(split) if split in episodes.splits else 0
         wanted = getattr(self.config.data, f"num_{split}")
         return count if wanted is None else min(count, wanted)
 
     def load_initial_weights(self) -> None:
-        """Take the weights that `train.initial` names, if it is set, and say what was taken."""
+        """Load the weights that `train.initial` names, if it is set, and report what was loaded."""
         initial = self.config.train.initial
         if initial is None:
             return
-        message = checkpoint.load_parts(self.task, checkpoint.folder_of(Path(initial.run)), initial.parts)
+        message = checkpoint.load_micro_batches(self.task, checkpoint.folder_of(Path(initial.run)), initial.parts)
         for name, parameter in self.task.named_parameters():
             if name in self.average:
                 self.average[name].copy_(parameter.detach())
         self.on_step(StepReport(self.step, self.config.train.num_steps, {}, message))
 
     def resume(self) -> bool:
-        """Continue from the last checkpoint; False if the run has none yet, and starts as it would have started."""
+        """Continue from the last checkpoint; False if the run has none yet, and therefore starts from step 0."""
         folder = checkpoint.latest(self.run.checkpoints)
         if folder is not None:
             state = checkpoint.load_trainer(folder)
@@ -128,15 +128,16 @@ class Trainer:
             self.step = self._saved_step = state.step
         else:
             self.load_initial_weights()
-        self.run.forget_after(self.step)
+        self.run.drop_log_after(self.step)
         return folder is not None
 
     def train(self) -> dict[str, float]:
-        """Run to the last step; returns the last logged values.
+        """Train to the last step; returns the last logged values.
 
         Raises:
             Interrupted: SIGINT or SIGTERM arrived; the state is saved.
-            SlotSSMError: loss or gradient was not finite; such a step is left out, and no checkpoint is made after it.
+            SlotSSMError: the loss or a gradient was not finite; such a step does not change the weights, and no
+                checkpoint is written after it.
         """
         train = self.config.train
         values: dict[str, float] = {}
@@ -162,9 +163,10 @@ class Trainer:
         return values
 
     def _take_step(self, batch: Batch) -> dict[str, Tensor]:
-        """One optimiser step; the randomness of dropout depends on (seed, step) alone.
+        """One optimiser step; the randomness of dropout depends on (seed, step) only.
 
-        Nothing here waits for the device. A step whose loss or gradient is not finite changes no weight, and is noted.
+        Does not synchronise with the device. A step whose loss or gradient is not finite is recorded and does not
+        change the weights.
         """
         train = self.config.train
         share = schedule(train, self.step)
@@ -173,9 +175,9 @@ class Trainer:
         self._begin(self.step)
         self.optimizer.zero_grad()
         scalars: dict[str, Tensor] = {}
-        for part in _parts(self._to_device(batch), train.accumulation_steps):
+        for micro_batch in _micro_batches(self._to_device(batch), train.accumulation_steps):
             with mixed_precision(train, self.device):
-                loss, extra = self.loss(part)
+                loss, extra = self.loss(micro_batch)
             (loss / train.accumulation_steps).backward()
             for name, value in {"loss": loss, **extra}.items():
                 value = value.detach() / train.accumulation_steps
@@ -183,7 +185,7 @@ class Trainer:
         trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         scalars["grad_norm"] = clip_gradients(trained, train.grad_clip_norm or math.inf)
         is_finite = torch.isfinite(scalars["loss"]) & torch.isfinite(scalars["grad_norm"])
-        # torch's fused kernel takes no step, not even of its counters, where this is 1
+        # if this is 1, torch's fused kernel skips the step, including its step counters
         self.optimizer.found_inf = (~is_finite).to(torch.float32)  # type: ignore[attr-defined]
         self.optimizer.step()
         self.step += 1
@@ -208,7 +210,7 @@ class Trainer:
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
-        """While this context lasts, the weights are their moving average, if there is one."""
+        """Replace the weights by their moving average, if there is one, within this context."""
         kept = {name: self.task.get_parameter(name).detach().clone() for name in self.average}
         for name, value in self.average.items():
             self.task.get_parameter(name).data.copy_(value)
@@ -233,22 +235,22 @@ class Trainer:
         )
 
     def _refuse_bad_steps(self) -> None:
-        """Stop at a loss or gradient that was not finite since the last look."""
+        """Raise an error if the loss or a gradient was not finite in any step so far."""
         bad = float(self._first_bad_step)
         if math.isfinite(bad):
             raise SlotSSMError(
-                f"loss or gradient was not finite at step {bad:.0f}; the last checkpoint is kept. "
+                f"the loss or a gradient was not finite at step {bad:.0f}; the last checkpoint is kept. "
                 "A lower train.learning_rate or train.grad_clip_norm may help"
             )
 
     def _refuse_exploded(self) -> None:
-        """Stop before weights are saved with which the next loss would not be finite."""
+        """Raise an error, before saving, if the next loss would not be finite with the current weights."""
         self._begin(self.step)
         with torch.no_grad(), mixed_precision(self.config.train, self.device):
             loss, _ = self.task(self._to_device(self.loader.batch(self.step)))
         if not math.isfinite(float(loss)):
             raise SlotSSMError(
-                f"the weights exploded by step {self.step}: the next loss is {float(loss)}; the last checkpoint is "
+                f"training diverged by step {self.step}: the next loss is {float(loss)}; the last checkpoint is "
                 "kept. A lower train.learning_rate or train.grad_clip_norm may help"
             )
 
@@ -258,7 +260,7 @@ class Trainer:
         most = min(train.num_eval_episodes, self._num_val)
         if not due or not most:
             return
-        # what was trained with gradients fits without them
+        # what fits into memory with gradients fits without them
         fitting = train.batch_size // train.accumulation_steps * (train.clip_len or self.spec.num_frames)
         with self._averaged(), mixed_precision(train, self.device):
             scores = validate(self.task, self.data, "val", most, max(1, fitting // self.spec.num_frames))
@@ -280,8 +282,8 @@ class Trainer:
         self._warned = True
         warning = (
             f"warning: collapse? after {self.step} of {num_steps} steps the error {scores['mse']:.4g} is not clearly "
-            f"below {floor:.4g}, that of painting the mean image; a lower train.learning_rate, more steps, or another "
-            "seed may help"
+            f"below {floor:.4g}, the error of predicting the mean image; a lower train.learning_rate, more steps, or "
+            "another seed may help"
         )
         self.on_step(StepReport(self.step, num_steps, {}, warning))
 
@@ -290,14 +292,14 @@ class Trainer:
             self.save()
             raise Interrupted(
                 f"{stop.signal_name}: saved step {self.step} of {self.config.train.num_steps} in {self.run.path}; "
-                f"train it again with `resume` to continue"
+                f"`resume` continues it"
             )
 
     def save(self) -> None:
-        """Write a checkpoint of this step, unless it is the last one written.
+        """Write a checkpoint of this step, unless it has already been written.
 
         Raises:
-            SlotSSMError: the weights, or a step since the last look, are not good.
+            SlotSSMError: training diverged, or the loss or a gradient was not finite.
         """
         if self._saved_step == self.step:
             return
@@ -314,7 +316,7 @@ class Trainer:
         self._saved_step = self.step
 
 
-def _parts(batch: Batch, count: int) -> list[Batch]:
-    """The batch in `count` parts of the same size."""
+def _micro_batches(batch: Batch, count: int) -> list[Batch]:
+    """Split a batch into `count` micro-batches of the same size."""
     chunks = {name: tensor.chunk(count) for name, tensor in batch.items()}
     return [{name: chunks[name][index] for name in batch} for index in range(count)]

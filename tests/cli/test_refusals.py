@@ -101,7 +101,7 @@ def test_metrics_that_cannot_be_served(slotssm, home):
 def test_data_that_does_not_fit_the_run(slotssm, home):
     bcb = next((home / "data").glob("tiny-bcb-*.h5"))
     changed = slotssm("train", "--preset", "tiny-oc", "--data", bcb, "--set", "data.recipe.bogus=1")
-    refused(changed, "--set: data: data has a recipe and a path", "either generated or a file")
+    refused(changed, "--set: data: data has both recipe and path", "either generated or a file")
     refused(slotssm("train", "--preset", "tiny-bcb", "--data", next((home / "data").glob("tiny-oc-*.h5"))), "'bcb'")
 
 

@@ -18,7 +18,7 @@ from generators.writer import generate
 from slotssm.config import RecipeData
 from slotssm.data import EpisodeDataset
 from slotssm.data import epoch as epoch_module
-from slotssm.data.epoch import Epoch
+from slotssm.data.epoch import SharedEpoch
 from slotssm.errors import InputError
 
 E, T, N, SIZE = 6, 9, 3, 16
@@ -124,7 +124,7 @@ def test_what_the_file_says_of_itself(data):
     assert dataset.attrs["generator"] == "bouncing"
     assert dataset.num_frames == T
     assert dataset.categories("objects/color")[:2] == ("red", "green")
-    with pytest.raises(InputError, match=r"frames is no categorical field .* there are: objects/color"):
+    with pytest.raises(InputError, match=r"frames is not a categorical field .* there are: objects/color"):
         dataset.categories("frames")
     with pytest.raises(InputError, match="objects/color was not loaded; add it to `fields`"):
         EpisodeDataset(data, fields=("frames",)).categories("objects/color")
@@ -258,7 +258,7 @@ def _say_epochs(epoch, inbox, outbox) -> None:
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_worker_that_sets_the_epoch_speaks_for_itself(method):
     context = multiprocessing.get_context(method)
-    epoch, inbox, outbox = Epoch(4), context.Queue(), context.Queue()
+    epoch, inbox, outbox = SharedEpoch(4), context.Queue(), context.Queue()
     child = context.Process(target=_say_epochs, args=(epoch, inbox, outbox))
     child.start()
 
@@ -308,10 +308,10 @@ def test_spawned_workers_without_shared_memory_keep_their_epoch_with_a_note(monk
 
     monkeypatch.setattr(epoch_module, "BufferWrapper", refuse)
     monkeypatch.setattr(epoch_module.context, "get_spawning_popen", lambda: "a process that is being started")
-    started = pickle.loads(pickle.dumps(Epoch(3)))
+    started = pickle.loads(pickle.dumps(SharedEpoch(3)))
     assert started.get() == 3
     assert len(caplog.messages) == 1
-    assert caplog.messages[0].startswith("no shared memory (No space left on device): worker processes that live on")
+    assert caplog.messages[0].startswith("no shared memory (No space left on device): persistent worker processes")
 
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])
@@ -348,9 +348,9 @@ def test_workers_give_what_the_parent_gives(data, truth, context):
         ({"stride": 2}, "whole episodes have neither"),
         ({"clips": "random"}, "clips='random' needs a clip_len"),
         ({"clips": "last", "clip_len": 2}, "clips='last': choose first, random, consecutive, segments, every"),
-        ({"episodes": []}, "no episodes are chosen of split train"),
-        ({"episodes": [0, E]}, f"split train has episodes 0 to {E - 1}"),
-        ({"episodes": [-1]}, f"split train has episodes 0 to {E - 1}"),
+        ({"episodes": []}, "no episodes of split train are selected"),
+        ({"episodes": [0, E]}, f"split train only has episodes 0 to {E - 1}"),
+        ({"episodes": [-1]}, f"split train only has episodes 0 to {E - 1}"),
     ],
 )
 def test_wrong_choices_are_refused(data, choices, message):

@@ -303,9 +303,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "other version": (edited(lambda file: file.attrs.update(format_version=1)), "has format version 1; this program"),
     "no version": (
         edited(lambda file: file.attrs.pop("format_version")),
-        "format_version must be the whole number 2, and it is None",
+        "format_version must be the integer 2, but is None",
     ),
-    "no split": (edited(lambda file: (file.pop("train"), file.pop("val"))), r"holds no split \(train, val or test\)"),
+    "no split": (edited(lambda file: (file.pop("train"), file.pop("val"))), r"has no split \(train, val or test\)"),
     "no frames": (edited(lambda file: file["val"].pop("frames")), "has no dataset val/frames"),
     "uneven": (edited(replace_frames), "train: its datasets differ in their number of episodes"),
     "no group": (edited(replace_group), "train is not a group of datasets"),

@@ -152,8 +152,8 @@ NOT_PLAIN: dict[str, tuple[Edit, str]] = {
         "train/score holds object, neither numbers nor text",
     ),
     "dataset for a group": (link("train", np.zeros(3)), "train is not a group of datasets"),
-    "no episodes": (lambda file: file["train"].create_dataset("score", data=1.5), "has no axis of episodes"),
-    "empty": (lambda file: file["train"].create_dataset("score", data=h5py.Empty("f4")), "has no axis of episodes"),
+    "no episodes": (lambda file: file["train"].create_dataset("score", data=1.5), "has no episode axis"),
+    "empty": (lambda file: file["train"].create_dataset("score", data=h5py.Empty("f4")), "has no episode axis"),
 }
 
 
@@ -291,15 +291,15 @@ MASKS = np.zeros((E, T, H, W), "uint8")
 FIRST = ["episode", "time", "channel", "height", "width"]
 ONE_HOT = ["episode", "time", "object", "height", "width"]
 WRONG_FIELDS: dict[str, tuple[Edit, str]] = {
-    "frames of floats": (frames(SHOWN / 255), "scale them to whole numbers from 0 to 255"),
+    "frames of floats": (frames(SHOWN / 255), "scale them to integers from 0 to 255"),
     "frames of 16 bits": (frames(SHOWN.astype("uint16")), "train/frames is uint16 [3, 4, 8, 6, 3], not uint8 [E, T, "),
     "grey frames": (frames(SHOWN[..., :1]), "repeat the grey values"),
     "flat frames": (frames(SHOWN[..., 0], DIMS["masks"]), "repeat the grey values"),
     "RGBA": (frames(np.zeros((E, T, H, W, 4), "uint8")), "leave out the fourth channel"),
     "channels first": (frames(np.zeros((E, T, 3, H, W), "uint8"), FIRST), "move the channels to the end"),
     "other dims": (frames(SHOWN, ["episode", "time", "width", "height", "channel"]), "its attribute dims says episode"),
-    "no frames": (frames(SHOWN[:, :0]), "there are no pixels"),
-    "one-hot masks": (masks(np.zeros((E, T, N, H, W), "uint8"), ONE_HOT), "must become one map (argmax)"),
+    "no frames": (frames(SHOWN[:, :0]), "it has no pixels"),
+    "one-hot masks": (masks(np.zeros((E, T, N, H, W), "uint8"), ONE_HOT), "to one label map (argmax)"),
     "wide masks": (masks(MASKS.astype("int64")), "write the ids as bytes: 0 background"),
     "masks of floats": (masks(MASKS.astype("float32")), "write the ids as bytes"),
     "mask without time": (masks(MASKS[:, 0], ["episode", "height", "width"]), "write them with these axes"),
@@ -346,18 +346,18 @@ def of_color(**attrs: object) -> Edit:
 
 
 WRONG_ATTRS: dict[str, tuple[Edit, str]] = {
-    "version as text": (root(format_version="2"), "format_version must be the whole number 2, and it is '2'"),
-    "version as fraction": (root(format_version=2.0), "must be the whole number 2, and it is 2.0"),
+    "version as text": (root(format_version="2"), "format_version must be the integer 2, but is '2'"),
+    "version as fraction": (root(format_version=2.0), "must be the integer 2, but is 2.0"),
     "version as list": (root(format_version=[2, 2]), "must be the whole number 2"),
     "version 1": (root(format_version=1), "has format version 1; this program reads version 2: generate or import it"),
     "format as number": (root(format=7), "is not an episode file: its attribute 'format' is 7"),
     "format as list": (root(format=["a", "b"]), "is not an episode file"),
-    "seed as text": (root(seed="zero"), "its attribute seed must be a whole number, and it is 'zero'"),
+    "seed as text": (root(seed="zero"), "its attribute seed must be an integer, but is 'zero'"),
     "config as number": (root(config=3), "its attribute config must be text"),
     "rule as number": (root(rule=3), "its attribute rule must be text"),
-    "palette": (root(palette=np.zeros((3, 4), "uint8")), "palette must be uint8 [C, 3], and it is uint8 [3, 4]"),
+    "palette": (root(palette=np.zeros((3, 4), "uint8")), "palette must be uint8 [C, 3], but is uint8 [3, 4]"),
     "palette of floats": (root(palette=np.zeros((3, 3))), "palette must be uint8 [C, 3]"),
-    "palette as text": (root(palette="black"), "palette must be uint8 [C, 3], and it is 'black'"),
+    "palette as text": (root(palette="black"), "palette must be uint8 [C, 3], but is 'black'"),
     "dims too long": (of_color(dims='["episode", "time", "object"]'), "dims is wrong (3 names for 2 axes)"),
     "dims as list": (of_color(dims=["episode", "object"]), "it is not a JSON list of text"),
     "dims of numbers": (of_color(dims="[1, 2]"), "it is not a JSON list of text"),
@@ -377,7 +377,7 @@ WRONG_ATTRS: dict[str, tuple[Edit, str]] = {
     "categories as text": (of_color(categories="red, blue"), "categories must be a JSON list of text"),
     "categories of numbers": (of_color(categories="[1, 2]"), "categories must be a JSON list of text"),
     "categories as list": (of_color(categories=["red", "blue"]), "categories must be a JSON list of text"),
-    "classes": (of_color(num_classes="many"), "num_classes must be a whole number above 0"),
+    "classes": (of_color(num_classes="many"), "num_classes must be a positive integer"),
     "range": (of_color(range="near"), "range must be two numbers"),
     "invalid": (of_color(invalid=-1), "invalid must be 0 or NaN"),
 }

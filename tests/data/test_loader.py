@@ -94,12 +94,12 @@ def read_as_specified(truth, step: int, batch_size: int, clip_len: int, seed: in
 # --- what a batch is --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("resident_bytes", [0, 1 << 30])
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 30])
 @pytest.mark.parametrize(("batch_size", "clip_len"), [(4, 3), (4, T), (1, 1), (25, 2)])
-def test_batches_are_as_specified(data, truth, batch_size, clip_len, resident_bytes):
+def test_batches_are_as_specified(data, truth, batch_size, clip_len, cache_bytes):
     """Also a batch that is larger than the split, and a clip that is as long as the episodes."""
     clips = Clips.contiguous(clip_len)
-    with make(data, fields=FIELDS, batch_size=batch_size, clips=clips, seed=3, resident_bytes=resident_bytes) as source:
+    with make(data, fields=FIELDS, batch_size=batch_size, clips=clips, seed=3, cache_bytes=cache_bytes) as source:
         for step, batch in take(source.batches(), 6):
             expected = read_as_specified(truth, step, batch_size, clip_len, 3)
             for name, values in expected.items():
@@ -149,7 +149,7 @@ def test_reading_ahead_from_any_step_gives_the_same(data, first, workers, prefet
         expected = [(step, plain.batch(step)) for step in range(first, first + 8)]
         assert [step for step, _ in take(plain.batches(first), 3)] == [first, first + 1, first + 2]
     options = {"workers": workers, "prefetch": prefetch, "batch_size": batch_size, "clips": clips}
-    with make(data, **options, resident_bytes=0) as source:
+    with make(data, **options, cache_bytes=0) as source:
         for (step, batch), (number, wanted) in zip(source.batches(first), expected, strict=False):
             assert step == number
             assert same(batch, wanted)
@@ -184,7 +184,7 @@ def test_episodes_of_one_frame(tmp_path):
     ("changes", "message"),
     [
         ({"clips": Clips.contiguous(8)}, "clip_len 8 exceeds the 7 frames"),
-        ({"batch_size": 4, "num_processes": 3}, "a batch of 4 episodes cannot be shared out equally by 3 processes"),
+        ({"batch_size": 4, "num_processes": 3}, "a batch of 4 episodes cannot be divided equally among 3 processes"),
         ({"batch_size": 0}, "a batch of 0 episodes"),
         ({"rank": 2, "num_processes": 2}, "rank 2 is not one of 2 processes"),
         ({"num_episodes": 11}, "split 'train' has 10 episodes, but `num_episodes` is 11"),
@@ -234,7 +234,7 @@ def test_page_locked_memory_is_only_for_gpus(data, caplog):
     with make(data, pin=True) as source:
         assert next(source.batches())[1]["frames"].is_pinned() == torch.cuda.is_available()
     if not torch.cuda.is_available():
-        assert caplog.messages == ["batches are not page-locked: torch sees no GPU of CUDA"]
+        assert caplog.messages == ["batches are not page-locked: torch does not find a CUDA GPU"]
 
 
 # --- threads and processes --------------------------------------------------------------------------------

@@ -66,14 +66,14 @@ def is_direct(source, name="frames") -> bool:
     return name in source._opened.chunks
 
 
-@pytest.mark.parametrize("resident_bytes", [0, 1 << 20])
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_any_layout_gives_the_same(tmp_path, layout, dtype, resident_bytes):
+def test_any_layout_gives_the_same(tmp_path, layout, dtype, cache_bytes):
     # frames are bytes; a video of other numbers has another name
     name = "frames" if dtype == "uint8" else "video"
     truth = write(tmp_path / "data.h5", LAYOUTS[layout], dtype, name)
-    with Reader(tmp_path / "data.h5", "train", (name, "objects/color"), resident_bytes=resident_bytes) as source:
+    with Reader(tmp_path / "data.h5", "train", (name, "objects/color"), cache_bytes=cache_bytes) as source:
         assert is_direct(source, name) == (layout in list(LAYOUTS)[:3] and dtype != "bool")
         for _, episode in itertools.product(range(2), range(E)):
             for frames in ([0], [T - 1], [1, 2, 3, 4], [0, 3, 6], [2, 3, 6], range(T)):
@@ -89,7 +89,7 @@ def test_any_frames_are_found(tmp_path_factory, data):
     chunk_frames = data.draw(st.integers(1, T))
     path = tmp_path_factory.mktemp("reader") / "data.h5"
     truth = write(path, {**OURS, "chunks": (1, chunk_frames, H, W, 3)})
-    with Reader(path, "train", ("frames",), resident_bytes=data.draw(st.sampled_from([0, 1 << 20]))) as source:
+    with Reader(path, "train", ("frames",), cache_bytes=data.draw(st.sampled_from([0, 1 << 20]))) as source:
         assert is_direct(source)
         for _ in range(5):
             episode = data.draw(st.integers(0, E - 1))
@@ -106,8 +106,8 @@ def test_time_may_be_a_later_axis(tmp_path, monkeypatch):
     axis = EpisodeFile.axis
     # the format has time right after the episode, which the reader does not rely on
     monkeypatch.setattr(EpisodeFile, "axis", lambda file, *of: 2 if of[1] == "tracks" else axis(file, *of))
-    for resident_bytes in (0, 1 << 20):
-        with Reader(tmp_path / "data.h5", "train", ("frames", "tracks"), resident_bytes=resident_bytes) as source:
+    for cache_bytes in (0, 1 << 20):
+        with Reader(tmp_path / "data.h5", "train", ("frames", "tracks"), cache_bytes=cache_bytes) as source:
             assert source.num_frames == T
             for frames in ([2, 3], [1, 4, 6]):
                 assert np.array_equal(read(source, "tracks", 3, frames), tracks[3][:, frames])
@@ -123,8 +123,8 @@ def test_chunks_without_their_filter_and_chunks_never_written(tmp_path):
         frames.id.write_direct_chunk((1, 3, 0, 0, 0), truth[1, 3:6].tobytes(), filter_mask=1)
         frames.id.write_direct_chunk((1, 0, 0, 0, 0), zlib.compress(truth[1, :3].tobytes()))
     truth[0], truth[2:], truth[1, 6:] = 5, 5, 5
-    for resident_bytes in (0, 1 << 20):
-        with Reader(tmp_path / "data.h5", "train", ("frames",), resident_bytes=resident_bytes) as source:
+    for cache_bytes in (0, 1 << 20):
+        with Reader(tmp_path / "data.h5", "train", ("frames",), cache_bytes=cache_bytes) as source:
             assert is_direct(source)
             for episode in range(E):
                 assert np.array_equal(read(source, "frames", episode, range(T)), truth[episode])
@@ -132,14 +132,14 @@ def test_chunks_without_their_filter_and_chunks_never_written(tmp_path):
 
 def test_a_block_before_the_file_moves_no_chunk(tmp_path):
     truth = write(tmp_path / "data.h5", OURS, userblock_size=1024)
-    with Reader(tmp_path / "data.h5", "train", ("frames",), resident_bytes=0) as source:
+    with Reader(tmp_path / "data.h5", "train", ("frames",), cache_bytes=0) as source:
         assert np.array_equal(read(source, "frames", 2, range(T)), truth[2])
 
 
 def test_platforms_that_cannot_read_past_hdf5_slice(tmp_path, monkeypatch):
     truth = write(tmp_path / "data.h5", OURS)
     monkeypatch.delattr("os.pread")
-    with Reader(tmp_path / "data.h5", "train", ("frames",), resident_bytes=0) as source:
+    with Reader(tmp_path / "data.h5", "train", ("frames",), cache_bytes=0) as source:
         assert not is_direct(source)
         assert np.array_equal(read(source, "frames", 2, [1, 5]), truth[2, [1, 5]])
 
@@ -153,7 +153,7 @@ def test_damaged_bytes_are_reported(tmp_path, damage, inflate, monkeypatch):
     truth = write(path, OURS)
     with h5py.File(path) as file:
         chunk = file["train/frames"].id.get_chunk_info_by_coord((2, 3, 0, 0, 0))
-    source = Reader(path, "train", ("frames",), resident_bytes=0)
+    source = Reader(path, "train", ("frames",), cache_bytes=0)
     source.open()
     if damage == "flipped":
         with path.open("r+b") as file:
@@ -187,10 +187,10 @@ def test_nothing_is_read_before_it_is_used(tmp_path):
 def test_resident_fields_are_read_once(tmp_path):
     truth = write(tmp_path / "data.h5", OURS)
     size = truth.nbytes
-    with Reader(tmp_path / "data.h5", "train", ("frames", "objects/color"), resident_bytes=size) as source:
+    with Reader(tmp_path / "data.h5", "train", ("frames", "objects/color"), cache_bytes=size) as source:
         # the colours come first, and then the frames do not fit
         assert list(source._resident) == ["objects/color"]
-    with Reader(tmp_path / "data.h5", "train", ("frames", "objects/color"), resident_bytes=size + E * 4) as source:
+    with Reader(tmp_path / "data.h5", "train", ("frames", "objects/color"), cache_bytes=size + E * 4) as source:
         first = read(source, "frames", 3, range(T))
         source._opened.chunks["frames"].read = None
         assert np.array_equal(read(source, "frames", 3, range(T)), first)
@@ -199,7 +199,7 @@ def test_resident_fields_are_read_once(tmp_path):
 
 def test_a_replaced_file_is_read_as_it_was_opened(tmp_path):
     truth = write(tmp_path / "data.h5", OURS)
-    with Reader(tmp_path / "data.h5", "train", ("frames",), resident_bytes=0) as source:
+    with Reader(tmp_path / "data.h5", "train", ("frames",), cache_bytes=0) as source:
         source.open()
         (tmp_path / "data.h5").rename(tmp_path / "old.h5")
         (tmp_path / "data.h5").write_bytes(b"something else")

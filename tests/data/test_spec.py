@@ -125,5 +125,5 @@ def test_fields_that_splits_do_not_share_are_left_out(tmp_path: Path) -> None:
 
 def test_without_pictures_there_is_no_specification(tmp_path: Path) -> None:
     fields = {"objects/color": RENDERED["objects/color"]}
-    with pytest.raises(InputError, match="this layout has no frames and no masks"):
+    with pytest.raises(InputError, match="this layout has neither frames nor masks"):
         spec_from_layout(fields, {})

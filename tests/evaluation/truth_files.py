@@ -7,13 +7,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from generators.paints import PAINTS
+from generators.colors import COLORS
 from slotssm.data.episodes import EpisodeFile
 from slotssm.evaluation import FileSource, ScoringOptions, evaluate
 
 MOVING, FIXED = ("time", "object"), ("object",)
 AXES = {"frames": ("time", "height", "width", "channel"), "masks": ("time", "height", "width")}
-PALETTE = np.array([(0, 0, 0), *list(PAINTS.values())[:6]], np.uint8)
+PALETTE = np.array([(0, 0, 0), *list(COLORS.values())[:6]], np.uint8)
 
 
 def write(path: Path, split: str = "test", attrs: dict[str, Any] | None = None, **datasets: np.ndarray) -> Path:

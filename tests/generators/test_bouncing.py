@@ -10,8 +10,8 @@ from shape_oracle import margin
 from generators.bouncing import layout
 from generators.bouncing_recipe import BouncingRecipe, bouncing_fields
 from generators.catalog import make_episode
+from generators.colors import COLORS
 from generators.limits import MIN_SPEED_PX_PER_FRAME
-from generators.paints import PAINTS
 from generators.rasterizer import SHAPES
 from slotssm.data.episodes import Episode
 
@@ -53,7 +53,7 @@ def check(recipe: BouncingRecipe, episode: Episode) -> None:
 
 
 def check_colors(recipe: BouncingRecipe, episode: Episode, num: int) -> None:
-    rgb = [PAINTS[recipe.colors[code]] for code in episode["objects/color"][:num]]
+    rgb = [COLORS[recipe.colors[code]] for code in episode["objects/color"][:num]]
     lookup = np.array([(0, 0, 0), *rgb], np.uint8)
     assert np.array_equal(episode["frames"], lookup[episode["masks"]])
 
@@ -108,7 +108,7 @@ def recipes(draw: st.DrawFn) -> BouncingRecipe:
         min_objects=low,
         max_objects=max(high, 1),
         shapes=draw(st.lists(st.sampled_from(SHAPES), min_size=1, max_size=3)),
-        colors=draw(st.lists(st.sampled_from(sorted(PAINTS)), min_size=1, max_size=8, unique=True)),
+        colors=draw(st.lists(st.sampled_from(sorted(COLORS)), min_size=1, max_size=8, unique=True)),
         radii_px=sorted(draw(st.tuples(st.floats(1, 4), st.floats(1, 4)))),
         radius_draw=draw(st.sampled_from(["range", "choice"])),
         mass=draw(st.sampled_from(["area", "equal"])),

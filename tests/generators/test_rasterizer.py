@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shape_oracle import area, margin
 
-from generators.rasterizer import SHAPES, paint
+from generators.rasterizer import SHAPES, rasterize
 
 SIZE_PX = 32
 
@@ -14,7 +14,7 @@ SIZE_PX = 32
 def paint_one(shape: str, x: float, y: float, radius: float) -> np.ndarray:
     """Mask of a lone white object."""
     color = np.full((1, 1, 3), 255, np.uint8)
-    _, masks, _ = paint(np.array([[[x, y]]]), np.array([radius]), np.array([SHAPES.index(shape)]), color, SIZE_PX)
+    _, masks, _ = rasterize(np.array([[[x, y]]]), np.array([radius]), np.array([SHAPES.index(shape)]), color, SIZE_PX)
     return masks[0] == 1
 
 
@@ -52,7 +52,7 @@ def test_later_objects_cover_earlier_ones_in_every_output() -> None:
     radius = rng.uniform(2, 12, num)
     shape = np.array([0, 1, 2, 0, 1, 2])
     color = rng.integers(1, 256, (num_frames, num, 3), dtype=np.uint8)
-    frames, masks, visible = paint(position, radius, shape, color, SIZE_PX)
+    frames, masks, visible = rasterize(position, radius, shape, color, SIZE_PX)
 
     expected = np.zeros_like(masks)
     for t in range(num_frames):
@@ -66,7 +66,7 @@ def test_later_objects_cover_earlier_ones_in_every_output() -> None:
 
 
 def test_output_types_are_those_of_the_file() -> None:
-    frames, masks, visible = paint(
+    frames, masks, visible = rasterize(
         np.zeros((2, 0, 2)), np.zeros(0), np.zeros(0, np.int64), np.zeros((2, 0, 3), np.uint8), 8
     )
     assert (frames.shape, frames.dtype) == ((2, 8, 8, 3), np.uint8)
@@ -80,7 +80,9 @@ def test_output_types_are_those_of_the_file() -> None:
 def test_centre_of_mass_of_a_lone_ball_is_its_position(radius: float) -> None:
     num = 4000
     position = np.random.default_rng(3).uniform(20, 44, (num, 1, 2))
-    _, masks, _ = paint(position, np.array([radius]), np.zeros(1, np.int64), np.full((num, 1, 3), 255, np.uint8), 64)
+    _, masks, _ = rasterize(
+        position, np.array([radius]), np.zeros(1, np.int64), np.full((num, 1, 3), 255, np.uint8), 64
+    )
     offset = centroids(masks) - position[:, 0]
     # whole pixels place a single ball to about a tenth of a pixel; the mean has no such noise
     assert np.sqrt((offset**2).mean(0)).max() < 0.1

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from shape_oracle import margin
 
-from generators.rasterizer import SHAPES, paint
+from generators.rasterizer import SHAPES, rasterize
 from generators.textures import DARK, LIGHTER, PERIODS, TEXTURES, Patterns, draw_background, draw_patterns, shade
 
 SIZE_PX = 40
@@ -43,7 +43,7 @@ def scene(rng: np.random.Generator, num: int, names: tuple[str, ...]) -> tuple:
     position, radius = rng.uniform(0, SIZE_PX, (1, num, 2)), rng.uniform(3, 12, num)
     color = rng.choice([0, 128, 255], (num, 3)).astype(np.uint8)
     shape = rng.integers(len(SHAPES), size=num)
-    _, masks, _ = paint(position, radius, shape, color[None], SIZE_PX)
+    _, masks, _ = rasterize(position, radius, shape, color[None], SIZE_PX)
     textures, background = draw_patterns(rng, names, 2 * radius), draw_background(rng, names, SIZE_PX)
     camera, light = rng.uniform(-30, 30, (1, 2)), rng.uniform(0.1, 1, (1, 3))
     return masks, position, color, textures, *background, camera, light
@@ -99,7 +99,7 @@ def test_white_light_on_plain_surfaces_is_the_picture_of_the_rasteriser() -> Non
     rng = np.random.default_rng(2)
     position, radius, shape = rng.uniform(0, SIZE_PX, (6, 5, 2)), rng.uniform(3, 9, 5), rng.integers(3, size=5)
     color = rng.integers(256, size=(5, 3), dtype=np.uint8)
-    frames, masks, _ = paint(position, radius, shape, np.broadcast_to(color, (6, 5, 3)), SIZE_PX)
+    frames, masks, _ = rasterize(position, radius, shape, np.broadcast_to(color, (6, 5, 3)), SIZE_PX)
     plain, background = draw_patterns(rng, ("plain",), radius), draw_background(rng, ("plain",), SIZE_PX)
     light, camera = np.ones((6, 3)), np.zeros((6, 2))
     assert np.array_equal(frames, shade(masks, position, color, plain, *background, camera, light))

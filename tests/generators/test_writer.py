@@ -189,7 +189,7 @@ def test_resume_with_other_settings_is_refused(tmp_path: Path, small_shards: Non
     parts = cut_short(small_config(), out, num_shards=2)
     before = names(parts)
     with pytest.raises(
-        InputError, match=r"d\.h5\.parts was begun with other settings.* with `force` and without `resume`"
+        InputError, match=r"d\.h5\.parts was started with other settings.* with `force` and without `resume`"
     ):
         generate(small_config().model_copy(update=change), out, workers=1, resume=True)
     assert names(parts) == before

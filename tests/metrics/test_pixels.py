@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from generators.paints import PAINTS
+from generators.colors import COLORS
 from slotssm.errors import InputError
 from slotssm.metrics import all_white_error, color_accuracy, position_iou, psnr, rollout_mse, squared_error, ssim
 from slotssm.metrics.pixels import nearest_classes
 
-PALETTE = np.array([(0, 0, 0), *list(PAINTS.values())[:6]], np.uint8)
+PALETTE = np.array([(0, 0, 0), *list(COLORS.values())[:6]], np.uint8)
 
 
 def random_pair(shape=(2, 4, 3, 3, 3), seed=0):

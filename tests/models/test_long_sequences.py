@@ -4,7 +4,7 @@ import pytest
 import torch
 from model_cases import CASES, DIM, case_name, config_of, slots_of
 
-from slotssm.models import SlotModel, build_model, pieces
+from slotssm.models import SlotModel, build_model, chunking
 
 STEPS, TOKENS = 2560, 2
 
@@ -42,14 +42,14 @@ def test_the_last_step_reaches_no_other(case):
 
 
 @pytest.mark.parametrize("case", CASES, ids=case_name)
-def test_without_gradients_a_long_sequence_is_walked_over_in_pieces(case, monkeypatch):
+def test_without_gradients_a_long_sequence_is_processed_in_chunks(case, monkeypatch):
     model, tokens = untrained(*case).eval(), torch.randn(2, 50, TOKENS, DIM)
     whole = model(tokens)
     lengths = []
     run = model._run
     monkeypatch.setattr(model, "_run", lambda part, state: lengths.append(part.shape[1]) or run(part, state))
     num_states = getattr(model, "num_states", model.num_slots)
-    monkeypatch.setattr(pieces, "PIECE_BYTES", 4 * 2 * num_states * DIM * 16)
+    monkeypatch.setattr(chunking, "CHUNK_BYTES", 4 * 2 * num_states * DIM * 16)
     with torch.no_grad():
         parted = model(tokens)
     assert lengths == [16, 16, 16, 2]

@@ -34,23 +34,23 @@ def refused(run: RunConfig, spec: DataSpec) -> str:
         ("tiny-oc", [], {"height": 17}, "frames of 16 x 17 px must have sides that are multiples of 2"),
         ("tiny-oc", [], {"width": 17}, "frames of 17 x 16 px must have sides that are multiples of 2"),
         ("tiny-oc", ["task.encoder_downsample=3"], {}, "task.encoder_downsample 3 is not a power of two"),
-        ("tiny-oc", ["task.encoder_downsample=4"], {}, "needs one encoder convolution for each halving"),
-        ("tiny-oc", ["train.clip_len=9"], {}, "train.clip_len 9 exceeds the 6 frames of an episode; take less"),
+        ("tiny-oc", ["task.encoder_downsample=4"], {}, "needs one encoder convolution for each factor of 2"),
+        ("tiny-oc", ["train.clip_len=9"], {}, "train.clip_len 9 exceeds the 6 frames of an episode; reduce it"),
         (
             "tiny-oc",
             ["train.clip_len=3", "train.clip_stride=3"],
             {},
             "train.clip_len 3 at train.clip_stride 3 exceeds the 6 frames",
         ),
-        ("tiny-balls", [], {"width": 18}, "task.piece_px 4 does not divide the frame of 18 x 16 px; take a divisor"),
+        ("tiny-balls", [], {"width": 18}, "task.piece_px 4 does not divide the frame of 18 x 16 px; use a divisor"),
         ("tiny-balls", ["task.num_context=8"], {}, "task.num_context 8 leaves nothing to predict of 8 frames"),
         ("tiny-balls", ["train.clip_len=1"], {}, "needs clips of at least 2 frames: train.clip_len is too small"),
-        ("tiny-balls", [], {"palette": RED}, "task.loss 'bce' is for white objects on black; take 'mse' or 'ce'"),
-        ("tiny-balls", ["task.loss=ce"], {"palette": ()}, "task.loss 'ce' needs pixels of a few known colours"),
+        ("tiny-balls", [], {"palette": RED}, "task.loss 'bce' is for white objects on black; use 'mse' or 'ce'"),
+        ("tiny-balls", ["task.loss=ce"], {"palette": ()}, "task.loss 'ce' needs data with a palette"),
         ("tiny-bcb", [], {"rule": ""}, "needs data of Blinking Color Balls"),
         ("tiny-bcb", [], {"palette": ()}, "needs data of Blinking Color Balls"),
-        ("tiny-bcb", [], {"width": 20}, "(20 px in 2 patches a side, task.patches_per_side)"),
-        ("tiny-bcb", ["task.curriculum=[[3, 1]]"], {}, "(16 px in 3 patches a side, task.curriculum)"),
+        ("tiny-bcb", [], {"width": 20}, "(20 px in 2 patches per side, task.patches_per_side)"),
+        ("tiny-bcb", ["task.curriculum=[[3, 1]]"], {}, "(16 px in 3 patches per side, task.curriculum)"),
         ("tiny-bcb", ["task.curriculum=[[1, 1000]]"], {}, "takes 1000 steps and leaves none of train.num_steps"),
         ("tiny-bcb", ["train.clip_len=3"], {}, "reads whole episodes: train.clip_len must be 0"),
     ],
@@ -89,10 +89,10 @@ def test_the_loss_of_white_on_black_refuses_recipes_that_paint_more(changes, ser
     if served:
         check_run(run, spec)
         return
-    assert "task.loss 'bce' needs objects of plain white on black" in refused(run, spec)
+    assert "task.loss 'bce' needs plain white objects on black" in refused(run, spec)
     # a file of such episodes is known by its fields; of one that says nothing of its pixels, grey levels may be meant
     of_file = run.replace(data=FileData(path="videos.h5"))
-    assert "task.loss 'bce' needs objects of plain white on black" in refused(of_file, spec)
+    assert "task.loss 'bce' needs plain white objects on black" in refused(of_file, spec)
     check_run(of_file, spec.replace(fields={"frames": spec.fields["frames"]}))
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from own_task import own_task
 
 from generators.bcb import BCBRecipe, make_episode, target_colors
-from generators.paints import PAINTS
+from generators.colors import COLORS
 from slotssm.documents import override
 from slotssm.errors import InputError
 from slotssm.experiments.datasets import spec_of
@@ -16,7 +16,7 @@ from slotssm.tasks import Recall, build_task
 from slotssm.tasks.recall import prefix_targets
 
 RULES = ("earliest", "frequent")
-PALETTE = [(0, 0, 0), *list(PAINTS.values())[:6]]
+PALETTE = [(0, 0, 0), *list(COLORS.values())[:6]]
 
 
 @pytest.fixture
@@ -271,7 +271,7 @@ def test_data_suggest_and_the_task_decides(asked, suggested, patches):
 
 def test_patches_of_the_task_must_fit_the_frames():
     run = override(preset("tiny-bcb"), {"task": {"patches_per_side": 3}}, "test")
-    with pytest.raises(InputError, match=r"16 px in 3 patches a side, task\.patches_per_side"):
+    with pytest.raises(InputError, match=r"16 px in 3 patches per side, task\.patches_per_side"):
         own_task(run)
 
 

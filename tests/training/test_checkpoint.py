@@ -138,7 +138,7 @@ def test_parts_are_taken_and_the_others_start_afresh(saved):
     other = own_task(override(config, parse_assignments(["task.decoder_channels=[8, 8]"]), "test"))
     before = {name: value.clone() for name, value in other.state_dict().items()}
     message = checkpoint.load_parts(other, folder, ("encoder", "model"))
-    assert message == f"took encoder, model from {folder}; decoder starts afresh"
+    assert message == f"loaded encoder, model from {folder}; randomly initialised: decoder"
     for name, value in other.state_dict().items():
         expected = before[name] if name.startswith("decoder.") else task.state_dict()[name]
         assert torch.equal(value, expected)

@@ -139,7 +139,7 @@ def test_a_non_finite_loss_stops_names_the_step_and_keeps_the_checkpoint(tiny_ru
                 next(trainer.task.parameters()).fill_(math.nan)
 
     trainer.on_step = poison
-    with pytest.raises(SlotSSMError, match="loss or gradient was not finite at step 6") as failure:
+    with pytest.raises(SlotSSMError, match="the loss or a gradient was not finite at step 6") as failure:
         trainer.train()
     assert failure.value.exit_code == 1
     assert checkpoint.latest(run.checkpoints).name == "step-00000004"
@@ -159,7 +159,7 @@ def test_a_non_finite_gradient_never_reaches_a_checkpoint(tiny_run, monkeypatch)
         return honest(parameters, max_norm)
 
     monkeypatch.setattr(trainer_module, "clip_gradients", overflow)
-    with pytest.raises(SlotSSMError, match="loss or gradient was not finite at step 8"):
+    with pytest.raises(SlotSSMError, match="the loss or a gradient was not finite at step 8"):
         trainer.train()
     assert all(torch.isfinite(parameter).all() for parameter in trainer.task.parameters())
     assert checkpoint.latest(run.checkpoints).name == "step-00000004"
@@ -489,7 +489,9 @@ def test_what_is_taken_from_another_run_is_said(tiny_run):
     told = []
     trainer = trainer_of(config, data, run, "cpu", lambda report: told.append(report.message))
     trainer.load_initial_weights()
-    assert told == [f"took encoder, model from {first.run.path}/checkpoints/step-00000008; decoder starts afresh"]
+    assert told == [
+        f"loaded encoder, model from {first.run.path}/checkpoints/step-00000008; randomly initialised: decoder"
+    ]
     for name, value in trainer.task.state_dict().items():
         assert torch.equal(value, first.task.state_dict()[name]) == (not name.startswith("decoder.")), name
 
@@ -509,7 +511,7 @@ def test_weights_that_exploded_never_become_a_checkpoint(tiny_run):
                     parameter.fill_(1e30)
 
     trainer.on_step = explode
-    with pytest.raises(SlotSSMError, match=r"the weights exploded by step 8: .*the last checkpoint is kept"):
+    with pytest.raises(SlotSSMError, match=r"training diverged by step 8: .*the last checkpoint is kept"):
         trainer.train()
     assert checkpoint.latest(run.checkpoints).name == "step-00000004"
 

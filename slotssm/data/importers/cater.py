@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from slotssm.data.episodes import PICTURE, Episode, Field, Layout, categorical, label, numeric
-from slotssm.data.importers.readers.documented import documented
+from slotssm.data.importers.readers.layout_errors import layout_errors
 from slotssm.data.importers.readers.options import ImportOptions
 from slotssm.data.importers.readers.videos import SUFFIXES, read_video
-from slotssm.data.importers.source import Source, Survey, codes, in_order, padded, sizes
+from slotssm.data.importers.source import Source, Survey, category_indices, file_sizes, natural_order, pad_objects
 from slotssm.data.importers.splitting import UNDIVIDED, assign
 from slotssm.errors import InputError
 from slotssm.files import read_json
@@ -62,7 +62,7 @@ class CaterSource(Source):
         folders = [path / name for name in ("videos", "images") if (path / name).is_dir()]
         if not folders or not (path / "scenes").is_dir():
             raise InputError(f"{path} has no folders videos/ and scenes/; is it CATER?")
-        found = {file.stem: file for file in in_order([*folders[0].iterdir()]) if file.suffix.lower() in SUFFIXES}
+        found = {file.stem: file for file in natural_order([*folders[0].iterdir()]) if file.suffix.lower() in SUFFIXES}
         lists = _lists(path / "lists")
         own: dict[str, list[Video]] = {}
         for split, labels in (lists or {UNDIVIDED: dict.fromkeys(found)}).items():
@@ -73,14 +73,14 @@ class CaterSource(Source):
                     raise InputError(f"{missing} is missing; download it again")
                 own.setdefault(split, []).append(Video(found[stem], scene, cell))
         self.splits = assign(own, options, str(path))
-        self.files = sizes([file for key in self.keys for file in (key.video, key.scene)], path)
+        self.files = file_sizes([file for key in self.keys for file in (key.video, key.scene)], path)
 
     def survey(self) -> Survey:
         """Frames, size and the most objects."""
         num_objects, num_steps = 0, []
         for key in self.keys:
             scene = read_json(key.scene)
-            with documented(str(key.scene)):
+            with layout_errors(str(key.scene)):
                 num_objects = max(num_objects, len(scene["objects"]))
                 num_steps.append(len(scene["objects"][0]["locations"]))
         if len(set(num_steps)) > 1 and self.options.num_frames is None:
@@ -121,26 +121,26 @@ class CaterSource(Source):
     def read(self, key: Video, survey: Survey) -> Episode:
         """One video with its scene."""
         scene = read_json(key.scene)
-        with documented(str(key.scene)):
+        with layout_errors(str(key.scene)):
             num_frames = len(scene["objects"][0]["locations"]) - survey["num_missing_frames"]
         frames = read_video(key.video, self.options, range(num_frames, num_frames + 1))
         kept = self.options.kept_frames(num_frames, str(key.video))
         place, num = str(key.scene), survey["num_objects"]
-        with documented(place):
+        with layout_errors(place):
             things = scene["objects"]
             world = np.array([[thing["locations"][str(step)] for thing in things] for step in kept], np.float64)
             episode: Episode = {
                 "frames": frames,
                 "num_objects": np.array(len(things), np.uint8),
-                "objects/world_position": padded(world, num, 1),
+                "objects/world_position": pad_objects(world, num, 1),
             }
             for name, categories in PROPERTIES.items():
-                indices = codes([thing[name] for thing in things], categories, f"{place}, {name}")
-                episode[f"objects/{name}"] = padded(indices, num)
+                indices = category_indices([thing[name] for thing in things], categories, f"{place}, {name}")
+                episode[f"objects/{name}"] = pad_objects(indices, num)
             if self.options.fixed_camera:
                 _check_camera(things, survey["source_size"], place)
                 size = self.options.frame_size(*reversed(survey["source_size"]))
-                episode["objects/position"] = padded(project(world, size), num, 1)
+                episode["objects/position"] = pad_objects(project(world, size), num, 1)
             if survey["has_cells"]:
                 episode["snitch_cell"] = np.array(key.cell, np.uint8)
         return episode
@@ -188,7 +188,7 @@ def _lists(folder: Path) -> dict[str, dict[str, int | None]]:
         path = task / f"{split}.txt"
         if not path.exists():
             continue
-        with documented(str(path)):
+        with layout_errors(str(path)):
             lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
             found[split] = {Path(words[0]).stem: int(words[1]) if labelled else None for words in lines}
     return found

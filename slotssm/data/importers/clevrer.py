@@ -14,10 +14,10 @@ import numpy as np
 
 from slotssm.data.episodes import PICTURE, Episode, Field, Layout, categorical, numeric
 from slotssm.data.importers.readers import images, run_lengths
-from slotssm.data.importers.readers.documented import documented
+from slotssm.data.importers.readers.layout_errors import layout_errors
 from slotssm.data.importers.readers.options import ImportOptions
 from slotssm.data.importers.readers.videos import read_video
-from slotssm.data.importers.source import Source, Survey, codes, padded, sizes
+from slotssm.data.importers.source import Source, Survey, category_indices, file_sizes, pad_objects
 from slotssm.data.importers.splitting import SPELLINGS, assign
 from slotssm.errors import InputError
 from slotssm.files import read_json
@@ -65,7 +65,7 @@ class ClevrerSource(Source):
         for kind in ("annotation", "proposals"):
             self._refuse_some(kind)
         parts = [file for key in self.keys for file in (key.video, key.annotation, key.proposals) if file]
-        self.files = sizes(parts, path)
+        self.files = file_sizes(parts, path)
 
     def _refuse_some(self, kind: str) -> None:
         """All episodes of a file have the same fields."""
@@ -82,7 +82,7 @@ class ClevrerSource(Source):
         for key in self.keys:
             if key.annotation:
                 annotation = read_json(key.annotation)
-                with documented(str(key.annotation)):
+                with layout_errors(str(key.annotation)):
                     num_objects = max(num_objects, len(annotation["object_property"]))
                     steps.append(len(annotation["motion_trajectory"]))
         first = read_video(self.keys[0].video, ImportOptions(kind="clevrer"))
@@ -120,13 +120,13 @@ class ClevrerSource(Source):
         episode: Episode = {"frames": frames}
         if key.proposals:
             document = read_json(key.proposals)
-            with documented(str(key.proposals)):
+            with layout_errors(str(key.proposals)):
                 width, height = survey["source_size"]
                 masks = _proposed_masks(document, kept, (height, width), str(key.proposals))
                 episode["masks"] = images.sample(masks, frames.shape[1:3])
         if key.annotation:
             document = read_json(key.annotation)
-            with documented(str(key.annotation)):
+            with layout_errors(str(key.annotation)):
                 episode |= _motion(document, kept, survey["num_objects"], str(key.annotation))
         return episode
 
@@ -171,12 +171,12 @@ def _motion(document: Mapping[str, Any], kept: np.ndarray, num_objects: int, pla
     episode: Episode = {"num_objects": np.array(len(things), np.uint8)}
     for theirs, (ours, _) in MOTION.items():
         values = np.array([[state[theirs] for state in step] for step in states], np.float64)
-        episode[f"objects/{ours}"] = padded(values.reshape(len(kept), len(things), 3), num_objects, 1)
+        episode[f"objects/{ours}"] = pad_objects(values.reshape(len(kept), len(things), 3), num_objects, 1)
     inside = np.array([[bool(state["inside_camera_view"]) for state in step] for step in states], np.uint8)
-    episode["objects/inside_view"] = padded(inside.reshape(len(kept), len(things)), num_objects, 1)
+    episode["objects/inside_view"] = pad_objects(inside.reshape(len(kept), len(things)), num_objects, 1)
     for name, categories in PROPERTIES.items():
-        indices = codes([thing[name] for thing in things], categories, f"{place}, {name}")
-        episode[f"objects/{name}"] = padded(indices, num_objects)
+        indices = category_indices([thing[name] for thing in things], categories, f"{place}, {name}")
+        episode[f"objects/{name}"] = pad_objects(indices, num_objects)
     return episode
 
 

@@ -10,7 +10,7 @@ from slotssm.data.episodes import PICTURE, Episode, Field, Layout, numeric
 from slotssm.data.importers.readers import images
 from slotssm.data.importers.readers.options import ImportOptions
 from slotssm.data.importers.readers.videos import SUFFIXES, read_video
-from slotssm.data.importers.source import Source, Survey, in_order, sizes
+from slotssm.data.importers.source import Source, Survey, file_sizes, natural_order
 from slotssm.data.importers.splitting import SPELLINGS, UNDIVIDED, assign
 from slotssm.errors import InputError
 
@@ -64,7 +64,7 @@ class FolderSource(Source):
             raise InputError(f"`masks` {masks} is not a folder")
         depth = folder / "depth" if self.options.depth else None
         clips = []
-        for entry in in_order([*root.iterdir()]):
+        for entry in natural_order([*root.iterdir()]):
             is_video = entry.is_file() and entry.suffix.lower() in SUFFIXES
             if is_video or (entry.is_dir() and entry.name not in beside and _pictures(entry)):
                 name = entry.stem if is_video else entry.name
@@ -78,12 +78,12 @@ class FolderSource(Source):
 
     def _files_of(self, key: Clip) -> dict[str, int]:
         files = [key.frames] if key.frames.is_file() else _pictures(key.frames)
-        found = sizes(files, self.path)
+        found = file_sizes(files, self.path)
         for folder in (key.masks, key.depth):
             if folder is not None:
                 # masks may lie elsewhere
                 base = self.path if folder.is_relative_to(self.path) else folder.parent.parent
-                found |= sizes([file for file in folder.iterdir() if file.suffix.lower() in MAPS], base)
+                found |= file_sizes([file for file in folder.iterdir() if file.suffix.lower() in MAPS], base)
         return found
 
     def survey(self) -> Survey:
@@ -144,7 +144,7 @@ class FolderSource(Source):
             ("depth", key.depth, MAPS, images.depth_map),
         ):
             if folder is not None:
-                maps = in_order([file for file in folder.iterdir() if file.suffix.lower() in suffixes])
+                maps = natural_order([file for file in folder.iterdir() if file.suffix.lower() in suffixes])
                 _check_names(maps, names, total, self.options, key, field)
                 kept = self._kept(maps, key)
                 episode[field] = self._stack(kept, decode, lambda values: images.sample(values, size), size)
@@ -191,7 +191,7 @@ def _is_split(folder: Path) -> bool:
 
 def _pictures(folder: Path) -> list[Path]:
     """Picture files in a folder, in the order of the numbers in their names."""
-    return in_order([file for file in folder.iterdir() if file.is_file() and file.suffix.lower() in PICTURES])
+    return natural_order([file for file in folder.iterdir() if file.is_file() and file.suffix.lower() in PICTURES])
 
 
 def _own_frames(folder: Path) -> Path | None:

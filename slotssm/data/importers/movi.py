@@ -18,10 +18,10 @@ import numpy as np
 from slotssm.data.episodes import PICTURE, Episode, Field, Layout, categorical, numeric, standard_layout
 from slotssm.data.importers import kubric_camera
 from slotssm.data.importers.readers import images
-from slotssm.data.importers.readers.documented import documented
+from slotssm.data.importers.readers.layout_errors import layout_errors
 from slotssm.data.importers.readers.options import ImportOptions
 from slotssm.data.importers.readers.tfrecord import RecordFile, values
-from slotssm.data.importers.source import Source, Survey, padded, sizes, visible_pixels
+from slotssm.data.importers.source import Source, Survey, file_sizes, pad_objects, visible_pixels
 from slotssm.data.importers.splitting import SPELLINGS, assign
 from slotssm.errors import InputError
 
@@ -120,7 +120,7 @@ class MoviSource(Source):
         if path.is_dir():
             _refuse_gaps(own, shards, options, path)
         self.splits = assign(own, options, str(path))
-        self.files = sizes(sorted({place.shard for place in self.keys}), path)
+        self.files = file_sizes(sorted({place.shard for place in self.keys}), path)
         self._labels = _label_names(next(iter(self.files)), shards)
 
     def _open(self, shard: Path) -> RecordFile:
@@ -134,7 +134,7 @@ class MoviSource(Source):
         place = _name(self.keys[0])
         if "video" not in first:
             raise InputError(f"{place} has no feature 'video'; is it a MOVi data set?")
-        with documented(place):
+        with layout_errors(place):
             pictures = values(first["video"])
             shape = images.frame(pictures[0], f"{place}, frame 0").shape
         if self.options.depth and not {"depth", *kubric_camera.LENS} <= first.keys():
@@ -157,7 +157,7 @@ class MoviSource(Source):
         """Objects of an episode, at a glance; what cannot be understood is read whole for its checksum."""
         file = self._open(key.shard)
         try:
-            with documented(_name(key)):
+            with layout_errors(_name(key)):
                 return _num_instances(file.example(key.record, check=False))
         except InputError:
             file.example(key.record)
@@ -198,7 +198,7 @@ class MoviSource(Source):
         """One record."""
         place = _name(key)
         example = self._open(key.shard).example(key.record)
-        with documented(place):
+        with layout_errors(place):
             return self._episode(example, survey, place)
 
     def notes(self, survey: Survey) -> list[str]:
@@ -254,18 +254,18 @@ class MoviSource(Source):
                 array = _instances(example, theirs, instance, num, num_source)[kept if instance.per_frame else ...]
                 if theirs == "image_positions":
                     array = array * scale
-                array = padded(array, survey["num_objects"], layout[name].dims.index("object"))
+                array = pad_objects(array, survey["num_objects"], layout[name].dims.index("object"))
                 episode[name] = array.reshape(layout[name].shape).astype(layout[name].dtype)
         if "objects/bbox" in layout:
             boxes = _boxes(example, num, num_source)[kept] * np.tile(scale, 2)
-            episode["objects/bbox"] = padded(boxes, survey["num_objects"], 1).astype(np.float32)
+            episode["objects/bbox"] = pad_objects(boxes, survey["num_objects"], 1).astype(np.float32)
         for theirs, names in self._labels.items():
             name = f"objects/{_label_field(theirs)}"
             if name in layout:
                 codes = np.asarray(values(example[f"instances/{theirs}"]))
                 if codes.shape != (num,) or codes.min(initial=0) < 0 or codes.max(initial=0) >= len(names):
                     raise ValueError(f"labels {codes.tolist()} in {theirs}, expected {num} of {len(names)}")
-                episode[name] = padded(codes.astype(np.uint8), survey["num_objects"])
+                episode[name] = pad_objects(codes.astype(np.uint8), survey["num_objects"])
         return episode
 
 
@@ -311,7 +311,7 @@ def _promised_records(folder: Path, split: str) -> list[int] | None:
     path = folder / "dataset_info.json"
     if not path.exists():
         return None
-    with documented(str(path)):
+    with layout_errors(str(path)):
         for entry in json.loads(path.read_text(encoding="utf-8"))["splits"]:
             if entry["name"] == split:
                 return [int(count) for count in entry["shardLengths"]]

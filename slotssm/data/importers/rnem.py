@@ -16,7 +16,7 @@ from slotssm.data.episodes import PICTURE, Episode, Field, Layout, numeric
 from slotssm.data.hdf5 import checked, guarded, has_link, open_plain, undamaged
 from slotssm.data.importers.readers import images
 from slotssm.data.importers.readers.options import ImportOptions
-from slotssm.data.importers.source import Source, Survey, padded, visible_pixels
+from slotssm.data.importers.source import Source, Survey, pad_objects, visible_pixels
 from slotssm.data.importers.splitting import SPELLINGS, assign
 from slotssm.errors import InputError
 
@@ -45,9 +45,9 @@ class RnemSource(Source):
 
     def __init__(self, path: Path, options: ImportOptions) -> None:
         super().__init__(path, options)
-        with guarded(path, "an R-NEM file") as looked:
-            names = [group for group in GROUPS if has_link(looked, group)]
-            shapes = {group: _shape(checked(looked, path, group), path, group) for group in names}
+        with guarded(path, "an R-NEM file") as guarded_file:
+            names = [group for group in GROUPS if has_link(guarded_file, group)]
+            shapes = {group: _shape(checked(guarded_file, path, group), path, group) for group in names}
         if not names:
             raise InputError(f"{path} has none of the groups {', '.join(GROUPS)}; is it an R-NEM file?")
         self._block: tuple[str, int, dict[str, np.ndarray]] | None = None
@@ -161,10 +161,10 @@ class RnemSource(Source):
         scale = np.array([size[1] / width, size[0] / height])
         if survey["position"]:
             positions = _in_pixels(raw["positions"][kept], survey["position"]) * scale
-            episode["objects/position"] = padded(positions, num, 1)
+            episode["objects/position"] = pad_objects(positions, num, 1)
         if survey["velocity"] and self.options.stride == 1:
             still = survey["position"] | {"offset_px": 0.0}
-            episode["objects/velocity"] = padded(_in_pixels(raw["velocities"][kept], still) * scale, num, 1)
+            episode["objects/velocity"] = pad_objects(_in_pixels(raw["velocities"][kept], still) * scale, num, 1)
         return episode
 
     def _read(self, key: Sequence) -> dict[str, np.ndarray]:

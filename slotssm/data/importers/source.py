@@ -80,7 +80,7 @@ class Source(ABC):
         """Let go of open files."""
 
 
-def in_order(paths: Sequence[Path]) -> list[Path]:
+def natural_order(paths: Sequence[Path]) -> list[Path]:
     """Paths in the order of the numbers in their names, so that frame 10 follows frame 9."""
 
     def parts(path: Path) -> list[tuple[int, int | str]]:
@@ -89,20 +89,20 @@ def in_order(paths: Sequence[Path]) -> list[Path]:
     return sorted(paths, key=parts)
 
 
-def sizes(paths: Sequence[Path], root: Path) -> dict[str, int]:
+def file_sizes(paths: Sequence[Path], root: Path) -> dict[str, int]:
     """Names relative to `root`, with bytes."""
     base = root if root.is_dir() else root.parent
     return {path.relative_to(base).as_posix(): path.stat().st_size for path in paths}
 
 
-def padded(values: np.ndarray, num_objects: int, axis: int = 0) -> np.ndarray:
+def pad_objects(values: np.ndarray, num_objects: int, axis: int = 0) -> np.ndarray:
     """Zeros appended along the axis of objects."""
     widths = [(0, 0)] * values.ndim
     widths[axis] = (0, num_objects - values.shape[axis])
     return np.pad(values, widths)
 
 
-def codes(names: Sequence[str], categories: Sequence[str], place: str) -> np.ndarray:
+def category_indices(names: Sequence[str], categories: Sequence[str], place: str) -> np.ndarray:
     """Indices of names in `categories`; `InputError` for a name that is not there."""
     for name in names:
         if name not in categories:

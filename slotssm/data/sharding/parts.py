@@ -50,7 +50,7 @@ def hold(out: Path) -> Iterator["Parts"]:
         raise
     finally:
         try:
-            if not parts.is_begun():
+            if not parts.is_started():
                 parts.remove()
         finally:
             stack.close()
@@ -58,7 +58,7 @@ def hold(out: Path) -> Iterator["Parts"]:
         # harm the next holder, whose lock is open and whose folder is not empty
         if os.name == "nt":
             with suppress(OSError):
-                if not parts.is_begun():
+                if not parts.is_started():
                     (parts.folder / LOCK).unlink()
         with suppress(OSError):
             parts.folder.rmdir()
@@ -132,11 +132,11 @@ class Parts:
             return [name for name in files if not name.startswith(".nfs")]
         return []
 
-    def is_begun(self) -> bool:
+    def is_started(self) -> bool:
         """Whether there is something to continue."""
         return any(name == PLAN or _SHARD.fullmatch(name) for name in self.names())
 
-    def begin(self, work: Work, resume: bool, force: bool) -> Any:
+    def prepare(self, work: Work, resume: bool, force: bool) -> Any:
         """Clear what an unfinished run left, or check that it may and can be continued.
 
         Returns:
@@ -145,7 +145,7 @@ class Parts:
         Raises:
             InputError: it must not be mixed with this work.
         """
-        if self.is_begun() and not resume:
+        if self.is_started() and not resume:
             if not force:
                 raise InputError(
                     f"{self.shown} holds an unfinished {work.name}; `resume` continues it, `force` starts again"
@@ -153,27 +153,27 @@ class Parts:
             self.clear()
         # of processes that were killed: nobody else writes here now
         self._unlink([name for name in self.names() if name != PLAN and name != LOCK and not _SHARD.fullmatch(name)])
-        began = self.began()
-        if began is None:
+        stored = self.read_plan()
+        if stored is None:
             return None
-        if not _same(began, _decisive(work.plan)):
+        if not _same(stored, _decisive(work.plan)):
             raise InputError(
-                f"{self.shown} was begun with other settings, another source or another version; repeat the command "
-                "that began it, or start again with `force` and without `resume`"
+                f"{self.shown} was started with other settings, another source or another version; repeat the command "
+                "that started it, or start again with `force` and without `resume`"
             )
-        return began.get("found")
+        return stored.get("found")
 
-    def began(self) -> dict[str, Any] | None:
+    def read_plan(self) -> dict[str, Any] | None:
         """The plan of what lies here, None without one."""
         if not (self.folder / PLAN).exists():
             return None
         try:
-            began = read_json(self.folder / PLAN)
+            stored = read_json(self.folder / PLAN)
         except InputError:
-            began = None
-        if not isinstance(began, dict):
+            stored = None
+        if not isinstance(stored, dict):
             raise InputError(f"{self.shown / PLAN} is damaged; start again with `force` and without `resume`")
-        return began
+        return stored
 
     def write_plan(self, plan: Mapping[str, Any], found: Any) -> str:
         """Keep what decides the content of the shards, and give its digest."""
@@ -192,10 +192,10 @@ class Parts:
     def belongs_to(self, work: Work) -> bool:
         """Whether what lies here was begun by the same work, or by none."""
         try:
-            began = self.began()
+            stored = self.read_plan()
         except InputError:
             return False
-        return began is None or _same(began, _decisive(work.plan))
+        return stored is None or _same(stored, _decisive(work.plan))
 
     def clear(self) -> None:
         """Remove all but the lock; the plan last, so that a kill leaves nothing without one."""
@@ -230,8 +230,8 @@ def _decisive(plan: Mapping[str, Any]) -> dict[str, Any]:
     return {"plan": plan, "version": __version__}
 
 
-def _same(began: Mapping[str, Any], decisive: Mapping[str, Any]) -> bool:
-    return as_json({key: began.get(key) for key in decisive}) == as_json(decisive)
+def _same(stored: Mapping[str, Any], decisive: Mapping[str, Any]) -> bool:
+    return as_json({key: stored.get(key) for key in decisive}) == as_json(decisive)
 
 
 def as_json(document: Any) -> str:

@@ -21,14 +21,14 @@ JOINED = "joined.partial"
 """The file while it is joined: among the parts, so that what a kill leaves of it goes with them."""
 
 
-class Tally:
+class ProgressCounter:
     """Counts episodes, and says so."""
 
     def __init__(self, total: int, done: int, on_progress: ProgressCallback) -> None:
         self.total, self.done, self._on_progress = total, done, on_progress
-        self.tell()
+        self.report()
 
-    def tell(self, unwritten: int = 0) -> None:
+    def report(self, unwritten: int = 0) -> None:
         """Tell how many there are, with those that are made but not yet written."""
         self._on_progress(self.done + unwritten, self.total)
 
@@ -79,7 +79,7 @@ def write_episodes(
             if parts.belongs_to(work):
                 parts.discard()
             return False
-        found = parts.begin(work, resume, force)
+        found = parts.prepare(work, resume, force)
         # may take long, and can be interrupted at once, since nothing is written yet
         contents = work.prepare(found)
         # from here on until the folder is given back, a signal waits for a moment at which nothing is lost
@@ -136,10 +136,10 @@ def _write(
     shards = list(work.shards(contents.shard_episodes))
     missing = parts.missing(shards, digest)
     total = sum(work.num_episodes.values())
-    tally = Tally(total, total - sum(shard.count for shard in missing), on_progress)
+    counter = ProgressCounter(total, total - sum(shard.count for shard in missing), on_progress)
     writer = ShardWriter(parts.folder, contents.layout, contents.make, digest)
-    write_shards(writer, missing, contents.workers, stop, tally)
-    joined = _joined(work, contents, parts, shards, out, stop, tally)
+    write_shards(writer, missing, contents.workers, stop, counter)
+    joined = _joined(work, contents, parts, shards, out, stop, counter)
     try:
         with explained(out):
             sync(joined)
@@ -152,38 +152,40 @@ def _write(
     parts.discard()
 
 
-def write_shards(writer: ShardWriter, missing: Sequence[Shard], workers: int, stop: StopRequest, tally: Tally) -> None:
+def write_shards(
+    writer: ShardWriter, missing: Sequence[Shard], workers: int, stop: StopRequest, counter: ProgressCounter
+) -> None:
     """Write shards, in processes if there are to be several."""
     workers = min(workers, len(missing))
     pool = open_pool(writer, workers) if workers > 1 else None
     if pool is not None:
 
         def on_done(shard: Shard) -> None:
-            tally.add(shard)
-            tally.tell()
+            counter.add(shard)
+            counter.report()
 
         write_in_pool(pool, workers, missing, stop, on_done)
     else:
         for shard in missing:
             if stop:
                 break
-            _write_here(writer, shard, stop, tally)
+            _write_here(writer, shard, stop, counter)
     if stop:
         # workers finish what they are at, or are stopped themselves before they could tell
-        tally.done = tally.total - sum(shard.count for shard in missing if not writer.path(shard).exists())
-        raise tally.interrupted(stop)
+        counter.done = counter.total - sum(shard.count for shard in missing if not writer.path(shard).exists())
+        raise counter.interrupted(stop)
 
 
-def _write_here(writer: ShardWriter, shard: Shard, stop: StopRequest, tally: Tally) -> None:
+def _write_here(writer: ShardWriter, shard: Shard, stop: StopRequest, counter: ProgressCounter) -> None:
     """Make and write a shard in this process, which may be stopped after any episode."""
     episodes = []
     for episode in writer.make(shard):
         episodes.append(episode)
-        tally.tell(unwritten=len(episodes))
+        counter.report(unwritten=len(episodes))
         if stop and len(episodes) < shard.count:
             return
     writer.save(shard, episodes)
-    tally.add(shard)
+    counter.add(shard)
 
 
 def _joined(
@@ -193,7 +195,7 @@ def _joined(
     shards: Sequence[Shard],
     out: Path,
     stop: StopRequest,
-    tally: Tally,
+    counter: ProgressCounter,
 ) -> Path:
     """Copy all shards into one file among the parts; a stop request between them is obeyed."""
     joined = parts.folder / JOINED
@@ -203,7 +205,7 @@ def _joined(
         try:
             for shard in shards:
                 if stop:
-                    raise tally.interrupted(stop)
+                    raise counter.interrupted(stop)
                 with EpisodeFile(parts.path(shard), needs_frames=False) as source, explained(out):
                     writer.copy(shard.split, shard.first, source)
         except BaseException:

@@ -1,6 +1,6 @@
-"""What carries slots through time: for every slot by itself (Mamba, Mamba-2, S4D, S5) or for all slots together.
+"""Time mixers: per slot (Mamba, Mamba-2, S4D, S5), or joint over all slots (causal attention, SlotGRU, RIM).
 
-Every module of this room that has a time mixer for configurations registers it when it is imported, which happens here.
+Modules whose time mixer can be configured register it on import; all modules are imported here.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Attention over time and slots together: every slot reads all slots of its own and of earlier steps."""
+"""Joint attention over time and slots: every slot attends to all slots of its own and of earlier steps."""
 
 import math
 from typing import NamedTuple
@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from slotssm.layers.inputs import check_input
 
 CHUNK_QUERIES = 192
-"""Queries of one call of the fused attention, at least: fewer make its tiles small, more compute masked scores."""
+"""Smallest number of queries per call of the fused attention: fewer make tiles small, more compute masked scores."""
 
 
 class KeyValueState(NamedTuple):
-    """Keys and values of all N slots so far, in H heads of width D / H: a cache that grows with every step.
+    """Key-value cache of all N slots so far, in H heads of width D / H; it grows with every step.
 
     Attributes:
-        keys: [B, H, N, D / H] in the order of time.
+        keys: [B, H, N, D / H] in temporal order.
         values: [B, H, N, D / H].
     """
 
@@ -28,10 +28,10 @@ class KeyValueState(NamedTuple):
 
 
 class CausalSlotAttention(nn.Module):
-    """Full attention over all slots of all steps up to each one's own: the paper's SlotTransformer.
+    """Full attention to all slots of the same and earlier steps: the paper's SlotTransformer.
 
-    Causal over time, not over slots: those of one step attend to each other. With one slot it is the causal attention
-    of an ordinary Transformer. Norm and residual connection are left to the caller.
+    Causal over time, not over slots: the slots of one step attend to each other. With one slot, it is the causal
+    attention of an ordinary Transformer. Norm and residual connection are left to the caller.
 
     Args:
         dim: width D of slots.
@@ -48,17 +48,17 @@ class CausalSlotAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def initial_state(self, batch_size: int, num_slots: int) -> KeyValueState:
-        """The state before anything was seen: no keys, whatever the number of slots."""
+        """The initial state: an empty cache, for any number of slots."""
         nothing = self.query.weight.new_zeros(batch_size, self.num_heads, 0, self.query.out_features // self.num_heads)
         return KeyValueState(nothing, nothing)
 
     def forward(
         self, slots: Float[Tensor, "B T K D"], state: KeyValueState | None = None
     ) -> tuple[Float[Tensor, "B T K D"], KeyValueState]:
-        """A whole sequence in parallel, continuing from `state`; returns the outputs and the new state.
+        """Process a sequence in parallel, continuing from `state`; returns the outputs and the new state.
 
         Raises:
-            InputError: slots of another shape, width or dtype.
+            InputError: slots with the wrong shape, width or dtype.
         """
         check_input(self, slots, "B, T, K", self.query.in_features)
         flat = slots.flatten(1, 2)
@@ -70,7 +70,7 @@ class CausalSlotAttention(nn.Module):
         return y.view(slots.shape), KeyValueState(k, v)
 
     def step(self, slots: Float[Tensor, "B K D"], state: KeyValueState) -> tuple[Float[Tensor, "B K D"], KeyValueState]:
-        """One step; returns the output and the new state; errors as in `forward`."""
+        """Process one step; returns the output and the new state; errors as in `forward`."""
         check_input(self, slots, "B, K", self.query.in_features)
         y, state = self(slots[:, None], state)
         return y[:, 0], state
@@ -81,27 +81,27 @@ def block_causal_attention(
 ) -> Float[Tensor, "B Q H*W"]:
     """Softmax attention in which the queries of a block attend to all keys up to the block's end; heads are joined.
 
-    The queries are processed in chunks, each with the keys up to its end and a mask for those alone, so that neither
+    The queries are processed in chunks, each with the keys up to its end and a mask for those only, so that neither
     the scores nor a mask of all pairs is ever in memory.
 
     Args:
-        q: queries, whole blocks, which belong to the last Q keys.
+        q: queries, in whole blocks; they belong to the last Q keys.
         k: keys.
         v: values.
-        block: queries of a block, K slots of one step.
+        block: number of queries in a block: the K slots of one step.
     """
     num_queries = q.shape[2]
     past = k.shape[2] - num_queries
     if num_queries <= block or (block == 1 and past == 0):
         return _joined(F.scaled_dot_product_attention(q, k, v, is_causal=num_queries > block))
-    # kernels of GPUs want slices of a mask to begin at multiples of 16
+    # GPU kernels need slices of a mask to start at multiples of 16
     chunk = math.ceil(CHUNK_QUERIES / (16 * block)) * 16 * block
     starts = range(0, num_queries, chunk)
     mask = _block_causal_mask(min(chunk, num_queries), past + starts[-1], block, q)
     outputs = []
     for start in starts:
         length, before = min(chunk, num_queries - start), past + start
-        # the mask of every chunk is a part of the last one's, which has most keys before it
+        # the mask of each chunk is part of the mask of the last chunk, which has the most keys before it
         first, end = starts[-1] - start, before + length
         visible = mask[:length, first : first + end]
         queries = q[:, :, start : start + length]
@@ -112,9 +112,9 @@ def block_causal_attention(
 
 
 def _block_causal_mask(num_queries: int, before: int, block: int, like: Tensor) -> Tensor:
-    """[Q, before + Q] of 0 and -inf: visible are the keys `before` the queries and the blocks up to a query's own.
+    """Additive mask [Q, before + Q] of 0 and -inf: a query sees the `before` earlier keys and all blocks up to its own.
 
-    Numbers rather than booleans, which torch would turn into numbers at each use and keep for the backward pass.
+    Not a boolean mask, which torch would convert at each use and keep for the backward pass.
     """
     step = torch.arange(num_queries, device=like.device) // block
     mask = like.new_zeros(num_queries, before + num_queries)

@@ -18,7 +18,7 @@ from slotssm.registry import register_time_mixer
 
 
 class MambaState(NamedTuple):
-    """What a Mamba block remembers between two calls.
+    """State of a Mamba block between two calls.
 
     Attributes:
         conv: [B, E, d_conv] the last inputs of the convolution, newest last.
@@ -30,7 +30,7 @@ class MambaState(NamedTuple):
 
 
 class MambaConfig(TimeMixerConfig):
-    """Time mixer: one Mamba (v1) block, its weights shared by all slots."""
+    """Time mixer: one Mamba (v1) block, whose weights all slots share."""
 
     kind: Literal["mamba"] = "mamba"
     d_state: int = Field(16, ge=1)
@@ -41,7 +41,7 @@ class MambaConfig(TimeMixerConfig):
     """Inner width E = int(expand * slot_dim)."""
 
     def check_width(self, slot_dim: int) -> None:
-        """Refuse an inner width without a channel."""
+        """Refuse an inner width of zero."""
         if int(self.expand * slot_dim) < 1:
             raise ValueError("time_mixer.expand must leave at least one channel of slot_dim")
 
@@ -92,7 +92,7 @@ class Mamba(nn.Module):
             self.dt_proj.bias.copy_(inverse_softplus(dt))
 
     def initial_state(self, batch_size: int) -> MambaState:
-        """The state before anything was seen: zeros."""
+        """The initial state: zeros."""
         return MambaState(
             self.D.new_zeros(batch_size, self.d_inner, self.d_conv),
             self.D.new_zeros(batch_size, self.d_inner, self.d_state),
@@ -101,10 +101,10 @@ class Mamba(nn.Module):
     def forward(
         self, u: Float[Tensor, "B L D"], state: MambaState | None = None
     ) -> tuple[Float[Tensor, "B L D"], MambaState]:
-        """A whole sequence in parallel, continuing from `state`; returns the outputs and the new state.
+        """Process a sequence in parallel, continuing from `state`; returns the outputs and the new state.
 
         Raises:
-            InputError: `u` has another shape, width or dtype.
+            InputError: `u` has the wrong shape, width or dtype.
         """
         check_input(self, u, "B, L", self.d_model)
         x, z = self.in_proj(u).chunk(2, dim=-1)
@@ -139,7 +139,7 @@ class Mamba(nn.Module):
         return self.conv1d.bias
 
     def step(self, u: Float[Tensor, "B D"], state: MambaState) -> tuple[Float[Tensor, "B D"], MambaState]:
-        """One step; returns the output and the new state; errors as in `forward`."""
+        """Process one step; returns the output and the new state; errors as in `forward`."""
         check_input(self, u, "B", self.d_model)
         x, z = self.in_proj(u).chunk(2, dim=-1)
         conv = torch.cat([state.conv[:, :, 1:], x[..., None]], dim=-1)

@@ -19,7 +19,7 @@ from slotssm.registry import register_time_mixer
 
 
 class Mamba2State(NamedTuple):
-    """What a Mamba-2 block remembers between two calls; E = H·P inner channels, G groups.
+    """State of a Mamba-2 block between two calls; E = H·P inner channels, G groups.
 
     Attributes:
         conv: [B, E + 2·G·N, d_conv] the last inputs of the convolution, newest last.
@@ -31,7 +31,7 @@ class Mamba2State(NamedTuple):
 
 
 class GatedRMSNorm(nn.Module):
-    """RMSNorm of y · SiLU(z), for each group of channels by itself.
+    """RMSNorm of y · SiLU(z), separately for each group of channels.
 
     Args:
         dim: number of channels.
@@ -45,7 +45,7 @@ class GatedRMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, y: Float[Tensor, "*batch E"], z: Float[Tensor, "*batch E"]) -> Float[Tensor, "*batch E"]:
-        """Gate and normalise, in float32 at least."""
+        """Gate and normalise, in at least float32."""
         dtype = torch.promote_types(y.dtype, torch.float32)
         gated = (y.to(dtype) * F.silu(z.to(dtype))).unflatten(-1, (self.num_groups, -1))
         scale = torch.rsqrt(gated.square().mean(-1, keepdim=True) + self.eps)
@@ -53,7 +53,7 @@ class GatedRMSNorm(nn.Module):
 
 
 class Mamba2Config(TimeMixerConfig):
-    """Time mixer: one Mamba-2 block, its weights shared by all slots."""
+    """Time mixer: one Mamba-2 block, whose weights all slots share."""
 
     kind: Literal["mamba2"] = "mamba2"
     d_state: int = Field(64, ge=1)
@@ -67,10 +67,10 @@ class Mamba2Config(TimeMixerConfig):
     ngroups: int = Field(1, ge=1)
     """Groups of heads that share their input and output maps; divides the number of heads."""
     chunk_size: int = Field(32, ge=1)
-    """Steps that the scan takes as one matrix: a matter of speed and memory, not of the result."""
+    """Steps per chunk of the scan; affects speed and memory, not the result."""
 
     def check_width(self, slot_dim: int) -> None:
-        """Refuse an inner width without a channel, or one that heads and groups do not divide."""
+        """Refuse an inner width of zero, or one that is not divisible into heads and groups."""
         inner = int(self.expand * slot_dim)
         if inner < 1:
             raise ValueError("time_mixer.expand must leave at least one channel of slot_dim")
@@ -96,11 +96,11 @@ class Mamba2(nn.Module):
         dt_min: lower end of the initial step sizes, drawn log-uniformly.
         dt_max: upper end.
         dt_init_floor: smallest initial step size.
-        dt_limit: step sizes are clamped to this range. `mamba_ssm` leaves that out of its `step`; here both agree.
-        chunk_size: steps of a chunk of the scan: speed and memory, not the result.
+        dt_limit: step sizes are clamped to this range. `mamba_ssm` does not do so in its `step`; here both agree.
+        chunk_size: steps per chunk of the scan; affects speed and memory, not the result.
 
     Raises:
-        InputError: widths that do not divide.
+        InputError: the inner width is not divisible into heads, or the heads into groups.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Mamba2(nn.Module):
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=False)
 
     def initial_state(self, batch_size: int) -> Mamba2State:
-        """The state before anything was seen: zeros."""
+        """The initial state: zeros."""
         return Mamba2State(
             self.D.new_zeros(batch_size, self.conv_dim, self.d_conv),
             self._decay_rates.new_zeros(batch_size, self.nheads, self.headdim, self.d_state),
@@ -148,10 +148,10 @@ class Mamba2(nn.Module):
     def forward(
         self, u: Float[Tensor, "B L D"], state: Mamba2State | None = None
     ) -> tuple[Float[Tensor, "B L D"], Mamba2State]:
-        """A whole sequence in parallel, continuing from `state`; returns the outputs and the new state.
+        """Process a sequence in parallel, continuing from `state`; returns the outputs and the new state.
 
         Raises:
-            InputError: `u` has another shape, width or dtype.
+            InputError: `u` has the wrong shape, width or dtype.
         """
         check_input(self, u, "B, L", self.d_model)
         if state is None:
@@ -171,7 +171,7 @@ class Mamba2(nn.Module):
         return self._write(y, z), Mamba2State(conv, ssm)
 
     def step(self, u: Float[Tensor, "B D"], state: Mamba2State) -> tuple[Float[Tensor, "B D"], Mamba2State]:
-        """One step; returns the output and the new state; errors as in `forward`."""
+        """Process one step; returns the output and the new state; errors as in `forward`."""
         check_input(self, u, "B", self.d_model)
         *inputs, conv = self._read(u[:, None], state.conv)
         z, x, B, C, dt = (tensor[:, 0] for tensor in inputs)
@@ -179,7 +179,7 @@ class Mamba2(nn.Module):
         return self._write(y, z), Mamba2State(conv, ssm)
 
     def _read(self, u: Tensor, past: Tensor) -> tuple[Tensor, ...]:
-        """Gate, inputs of the scan by head and group, and the inputs that the next convolution needs."""
+        """Gate, inputs of the scan by head and group, and the convolution's next state."""
         z, mixed, dt = self.in_proj(u).split([self.d_inner, self.conv_dim, self.nheads], dim=-1)
         assert self.conv1d.bias is not None
         mixed, conv = causal_convolve(mixed, past, self.conv1d.weight[:, 0], self.conv1d.bias)

@@ -1,4 +1,4 @@
-"""Recurrent Independent Mechanisms: recurrent units that compete for the input and talk to each other sparsely."""
+"""Recurrent Independent Mechanisms: recurrent units that compete for the input and communicate sparsely."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from slotssm.layers.time_mixers.slot_rnn import gru_update
 
 
 class RIMState(NamedTuple):
-    """What the units remember between two calls.
+    """State of the units between two calls.
 
     Attributes:
         hidden: [B, K, D] their hidden states.
@@ -25,36 +25,36 @@ class RIMState(NamedTuple):
 class RIM(nn.Module):
     """K recurrent units, of which the A that attend most to the input are active at each step (Goyal et al. 2019).
 
-    A step of arXiv 1909.10893, section 2:
+    One step (arXiv 1909.10893, section 2):
 
-    1. Input attention: each unit reads the tokens and a null token of zeros, with a query from its hidden state.
+    1. Input attention: each unit attends to the tokens and a null token of zeros, with a query from its hidden state.
     2. The A units with the least attention on the null token are active.
-    3. Independent dynamics: each active unit does a step of its own GRU on what it read.
-    4. Communication: active units read from all units and add what they get.
+    3. Independent dynamics: each active unit updates its state with its own GRU and the result of its attention.
+    4. Communication: active units attend to all units and add the result.
 
-    Inactive units keep their hidden state. Gradients pass through it as it is; none pass through what these units
-    would have become, nor through the choice of the active ones.
+    Inactive units keep their hidden state. Gradients pass through the kept state, but not through the discarded
+    updates of inactive units or the selection of active units.
 
-    From the paper: all of that; keys and values of the tokens by one map each, while every unit has its own map to
-    queries, its own GRU and its own maps in the communication; what is read from an inactive unit is the state that
-    it keeps (in the code: what it would have become).
+    From the paper: all of the above; keys and values of the tokens are computed by one shared map each, while every
+    unit has its own query map, its own GRU and its own maps in the communication; an inactive unit communicates the
+    state that it keeps (in the authors' code: its discarded update).
 
-    From its authors' code (anirudh9119/RIMs): one head and keys of 64 channels in the input attention; maps to
-    queries, keys and values without biases, which gives the null token the score and the value 0; dropout of what
-    was read; in the communication, σ(gate) · tanh(map) of the heads in place of the heads themselves, which bounds
-    a step's update, with maps that the units share; initial states of zeros.
+    From the authors' code (anirudh9119/RIMs): one head and keys of 64 channels in the input attention; query, key and
+    value maps without biases, so that the null token has score and value 0; dropout of the attention's result; in the
+    communication, σ(gate) · tanh(map) of the heads instead of the heads themselves, which bounds the update of a step,
+    with maps that the units share; initial states of zeros.
 
-    Ours: values of the tokens have width D and heads width D / heads; torch's usual initial values; among units with
-    equal attention on the null token those with lower numbers are active, as at the first step, where the queries of
-    all units are zero.
+    Our choice: values of the tokens have width D and heads width D / heads; torch's default initialisation; ties of
+    the attention on the null token go to the units with lower indices, as in the first step, where the queries of all
+    units are zero.
 
     Args:
         dim: width D of tokens and hidden states.
-        num_units: units K.
-        num_active: active units A of each step.
+        num_units: number of units K.
+        num_active: number of active units A in each step.
         num_heads: heads of the communication, dividing `dim`.
         input_key_dim: width of queries and keys of the input attention.
-        dropout: of what is read from the tokens and from other units; 0 is off.
+        dropout: dropout of the results of both attentions; 0 is off.
     """
 
     weight_matrices = ("weight_ih", "weight_hh", "input_query", "query_key_value")
@@ -70,34 +70,40 @@ class RIM(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 < num_active <= num_units:
-            raise InputError(f"{num_active} of {num_units} units cannot be active, choose from 1 to {num_units}")
+            raise InputError(f"{num_active} of {num_units} units cannot be active; choose from 1 to {num_units}")
         self.dim, self.num_units, self.num_active, self.num_heads = dim, num_units, num_active, num_heads
         self.input_key = nn.Linear(dim, input_key_dim, bias=False)
         self.input_value = nn.Linear(dim, dim, bias=False)
-        self.input_query = _drawn(dim, num_units, dim, input_key_dim)
-        self.weight_ih, self.weight_hh = _drawn(dim, num_units, dim, 3 * dim), _drawn(dim, num_units, dim, 3 * dim)
-        self.bias_ih, self.bias_hh = _drawn(dim, num_units, 1, 3 * dim), _drawn(dim, num_units, 1, 3 * dim)
-        self.query_key_value = _drawn(dim, num_units, dim, 3 * dim)
+        self.input_query = _uniform_parameter(dim, num_units, dim, input_key_dim)
+        self.weight_ih, self.weight_hh = (
+            _uniform_parameter(dim, num_units, dim, 3 * dim),
+            _uniform_parameter(dim, num_units, dim, 3 * dim),
+        )
+        self.bias_ih, self.bias_hh = (
+            _uniform_parameter(dim, num_units, 1, 3 * dim),
+            _uniform_parameter(dim, num_units, 1, 3 * dim),
+        )
+        self.query_key_value = _uniform_parameter(dim, num_units, dim, 3 * dim)
         self.out_gate = nn.Linear(dim, 2 * dim)
         self.dropout = nn.Dropout(dropout)
 
     def initial_state(self, batch_size: int, num_slots: int | None = None) -> RIMState:
-        """The state before anything was seen: zeros, one for each unit, however many slots the units read."""
+        """The initial state: zeros for each unit, for any number of input slots."""
         return RIMState(self.weight_hh.new_zeros(batch_size, self.num_units, self.dim))
 
     def forward(
         self, tokens: Float[Tensor, "B T M D"], state: RIMState | None = None
     ) -> tuple[Float[Tensor, "B T K D"], RIMState]:
-        """A whole sequence, continuing from `state`; returns the hidden states and the new state.
+        """Process a sequence, continuing from `state`; returns the hidden states and the new state.
 
         Raises:
-            InputError: tokens of another shape, width or dtype.
+            InputError: tokens with the wrong shape, width or dtype.
         """
         check_input(self, tokens, "B, T, M", self.dim)
         if state is None:
             state = self.initial_state(tokens.shape[0])
         keys, values = self._map_tokens(tokens)
-        # units come first inside, since each has its own matrices
+        # the unit axis comes first, since each unit has its own matrices
         hidden = state.hidden.transpose(0, 1)
         outputs = []
         for keys_now, values_now in zip(keys.unbind(1), values.unbind(1), strict=True):
@@ -108,13 +114,13 @@ class RIM(nn.Module):
         return torch.stack(outputs, dim=1), RIMState(outputs[-1])
 
     def step(self, tokens: Float[Tensor, "B M D"], state: RIMState) -> tuple[Float[Tensor, "B K D"], RIMState]:
-        """One step; returns the hidden states and the new state; errors as in `forward`."""
+        """Process one step; returns the hidden states and the new state; errors as in `forward`."""
         check_input(self, tokens, "B, M", self.dim)
         hidden = self._advance(*self._map_tokens(tokens), state.hidden.transpose(0, 1)).transpose(0, 1)
         return hidden, RIMState(hidden)
 
     def count_unused_parameters(self, num_slots: int) -> int:
-        """Parameters that cannot change the output: a single unit's queries and keys to itself."""
+        """Number of parameters that cannot affect the output: queries and keys of the communication if K = 1."""
         return 2 * self.dim * self.dim if self.num_units == 1 else 0
 
     def _map_tokens(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,7 +142,7 @@ class RIM(nn.Module):
 
     def _choose(self, null: Tensor) -> Tensor:
         """Which units are active, [K, B, 1], from the attention on the null token [B, K]."""
-        # unlike topk, a stable sort says which of equals come first
+        # unlike topk, a stable sort defines the order of ties
         order = torch.sort(null.detach(), dim=-1, stable=True).indices
         active = torch.zeros_like(null, dtype=torch.bool).scatter(1, order[:, : self.num_active], True)
         return active.t()[..., None]
@@ -149,6 +155,6 @@ class RIM(nn.Module):
         return torch.sigmoid(gate) * torch.tanh(self.dropout(update))
 
 
-def _drawn(dim: int, *shape: int) -> nn.Parameter:
-    """Uniform within ± 1 / sqrt(D), as torch initialises recurrent cells."""
+def _uniform_parameter(dim: int, *shape: int) -> nn.Parameter:
+    """A parameter drawn uniformly within ± 1 / sqrt(D), as torch initialises recurrent cells."""
     return nn.Parameter(torch.empty(shape).uniform_(-(dim**-0.5), dim**-0.5))

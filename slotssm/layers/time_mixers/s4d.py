@@ -1,4 +1,4 @@
-"""S4D: a diagonal complex state space model for each channel, which does not depend on its input."""
+"""S4D: a time-invariant diagonal complex state space model for each channel."""
 
 import math
 from typing import Literal, NamedTuple
@@ -15,7 +15,7 @@ from slotssm.registry import register_time_mixer
 
 
 class S4DState(NamedTuple):
-    """What an S4D block remembers between two calls.
+    """State of an S4D block between two calls.
 
     Attributes:
         ssm: [B, D, N / 2] complex state of the recurrence, one of each conjugate pair.
@@ -25,7 +25,7 @@ class S4DState(NamedTuple):
 
 
 class S4DConfig(TimeInvariantConfig):
-    """Time mixer: one S4D block, a state space model for each channel; its weights shared by all slots."""
+    """Time mixer: one S4D block, a state space model for each channel, whose weights all slots share."""
 
     kind: Literal["s4d"] = "s4d"
 
@@ -50,25 +50,25 @@ class S4D(nn.Module):
         self.d_model, self.d_state = d_model, d_state
         pairs = d_state // 2
         self.log_dt = nn.Parameter(torch.log(draw_step_sizes(d_model, dt_min, dt_max)))
-        # the real part is -exp(log_A_real), so that no state can grow
+        # the real part is -exp(log_A_real), which keeps the recurrence stable
         self.log_A_real = nn.Parameter(torch.full((d_model, pairs), math.log(0.5)))
         self.A_imag = nn.Parameter(math.pi * torch.arange(pairs).float().repeat(d_model, 1))
-        # complex numbers as pairs of real ones, so that optimisers and files need not know of them
+        # complex numbers as pairs of real ones, since not all optimisers and file formats support them
         self.C = nn.Parameter(torch.view_as_real(torch.randn(d_model, pairs, dtype=torch.complex64)))
         self.D = nn.Parameter(torch.randn(d_model))
         self.out_proj = nn.Linear(d_model, 2 * d_model)
 
     def initial_state(self, batch_size: int) -> S4DState:
-        """The state before anything was seen: zeros."""
+        """The initial state: zeros."""
         return S4DState(self._system()[0].new_zeros(batch_size, self.d_model, self.d_state // 2))
 
     def forward(
         self, u: Float[Tensor, "B L D"], state: S4DState | None = None
     ) -> tuple[Float[Tensor, "B L D"], S4DState]:
-        """A whole sequence in parallel, continuing from `state`; returns the outputs and the new state.
+        """Process a sequence in parallel, continuing from `state`; returns the outputs and the new state.
 
         Raises:
-            InputError: `u` has another shape, width or dtype.
+            InputError: `u` has the wrong shape, width or dtype.
         """
         check_input(self, u, "B, L", self.d_model)
         if state is None:
@@ -77,7 +77,7 @@ class S4D(nn.Module):
         return self._write(y, u), S4DState(ssm)
 
     def step(self, u: Float[Tensor, "B D"], state: S4DState) -> tuple[Float[Tensor, "B D"], S4DState]:
-        """One step; returns the output and the new state; errors as in `forward`."""
+        """Process one step; returns the output and the new state; errors as in `forward`."""
         check_input(self, u, "B", self.d_model)
         y, ssm = diagonal_step(state.ssm, u, *self._system())
         return self._write(y, u), S4DState(ssm)
@@ -87,7 +87,7 @@ class S4D(nn.Module):
         dtype = torch.promote_types(self.D.dtype, torch.float32)
         A = torch.complex(-torch.exp(self.log_A_real.to(dtype)), self.A_imag.to(dtype))
         log_decay = torch.exp(self.log_dt.to(dtype))[:, None] * A
-        # exp - 1 loses all digits for a small Δ A
+        # exp - 1 would lose all digits for a small Δ A
         return log_decay, torch.expm1(log_decay) / A, 2 * torch.view_as_complex(self.C.to(dtype))
 
     def _write(self, y: Tensor, u: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""S5: one diagonal complex state space model over all channels together, which does not depend on its input."""
+"""S5: one time-invariant diagonal complex state space model over all channels."""
 
 from typing import Literal, NamedTuple
 
@@ -15,7 +15,7 @@ from slotssm.registry import register_time_mixer
 
 
 class S5State(NamedTuple):
-    """What an S5 block remembers between two calls.
+    """State of an S5 block between two calls.
 
     Attributes:
         ssm: [B, N / 2] complex state of the recurrence, one of each conjugate pair.
@@ -25,7 +25,7 @@ class S5State(NamedTuple):
 
 
 class S5Config(TimeInvariantConfig):
-    """Time mixer: one S5 block, a state space model of all channels; its weights shared by all slots."""
+    """Time mixer: one S5 block, a state space model over all channels, whose weights all slots share."""
 
     kind: Literal["s5"] = "s5"
 
@@ -38,9 +38,10 @@ class S5(nn.Module):
     state: h_t = exp(Λ Δ) h_{t-1} + (exp(Λ Δ) - 1) / Λ B u_t and y_t = 2 Re(C h_t) + D u_t, where each state
     stands for a conjugate pair. GELU and a gate σ(W y) follow.
 
-    Initial values as there, with one block: Λ and the basis of B and C are the eigenvalues and eigenvectors of
-    HiPPO-N. Three things differ: the normal draws are not truncated, GELU is exact, and the real part of Λ is always
-    kept below `MAX_REAL` (their option `clip_eigs`), so that the state stays bounded over any number of steps.
+    Initial values as in the authors' code with one block: Λ and the basis of B and C are the eigenvalues and
+    eigenvectors of HiPPO-N. Three differences: the normal distributions are not truncated, GELU is exact, and the real
+    part of Λ is always kept below `MAX_REAL` (their option `clip_eigs`), so that the state stays bounded over any
+    number of steps.
 
     Args:
         d_model: width D of input and output.
@@ -57,7 +58,7 @@ class S5(nn.Module):
         eigenvalues, basis = hippo_normal(d_state)
         self.Lambda_re = nn.Parameter(eigenvalues.real.clone())
         self.Lambda_im = nn.Parameter(eigenvalues.imag.clone())
-        # complex numbers as pairs of real ones, so that optimisers and files need not know of them
+        # complex numbers as pairs of real ones, since not all optimisers and file formats support them
         scale = d_state**-0.5
         B = basis.mH @ (scale * torch.randn(d_state, d_model)).to(basis.dtype)
         C = scale * torch.complex(torch.randn(d_model, d_state), torch.randn(d_model, d_state)) @ basis
@@ -67,31 +68,31 @@ class S5(nn.Module):
         self.gate = nn.Linear(d_model, d_model)
 
     def initial_state(self, batch_size: int) -> S5State:
-        """The state before anything was seen: zeros."""
+        """The initial state: zeros."""
         return S5State(self._system()[0].new_zeros(batch_size, self.d_state // 2))
 
     def forward(
         self, u: Float[Tensor, "B L D"], state: S5State | None = None
     ) -> tuple[Float[Tensor, "B L D"], S5State]:
-        """A whole sequence in parallel, continuing from `state`; returns the outputs and the new state.
+        """Process a sequence in parallel, continuing from `state`; returns the outputs and the new state.
 
         Raises:
-            InputError: `u` has another shape, width or dtype.
+            InputError: `u` has the wrong shape, width or dtype.
         """
         check_input(self, u, "B, L", self.d_model)
         if state is None:
             state = self.initial_state(u.shape[0])
         log_decay, B = self._system()
-        # a channel of the scan is one state here, which is its own output
+        # each channel of the scan is one state, and the output is the state itself
         one = torch.ones_like(log_decay)[:, None]
-        h, last = diagonal_scan(_mapped(u, B), log_decay[:, None], one, one, state.ssm[..., None])
+        h, last = diagonal_scan(_complex_map(u, B), log_decay[:, None], one, one, state.ssm[..., None])
         return self._write(h, u), S5State(last[..., 0])
 
     def step(self, u: Float[Tensor, "B D"], state: S5State) -> tuple[Float[Tensor, "B D"], S5State]:
-        """One step; returns the output and the new state; errors as in `forward`."""
+        """Process one step; returns the output and the new state; errors as in `forward`."""
         check_input(self, u, "B", self.d_model)
         log_decay, B = self._system()
-        h = torch.exp(log_decay) * state.ssm + _mapped(u, B)
+        h = torch.exp(log_decay) * state.ssm + _complex_map(u, B)
         return self._write(h, u), S5State(h)
 
     def _system(self) -> tuple[Tensor, Tensor]:
@@ -99,7 +100,7 @@ class S5(nn.Module):
         dtype = torch.promote_types(self.D.dtype, torch.float32)
         eigenvalues = torch.complex(self.Lambda_re.to(dtype).clamp(max=self.MAX_REAL), self.Lambda_im.to(dtype))
         log_decay = torch.exp(self.log_step.to(dtype)) * eigenvalues
-        # exp - 1 loses all digits for a small Λ Δ
+        # exp - 1 would lose all digits for a small Λ Δ
         hold = torch.expm1(log_decay) / eigenvalues
         return log_decay, hold[:, None] * torch.view_as_complex(self.B.to(dtype))
 
@@ -125,7 +126,7 @@ def hippo_normal(size: int) -> tuple[Complex[Tensor, " pairs"], Complex[Tensor, 
     return eigenvalues[size // 2 :].to(torch.complex64), vectors[:, size // 2 :].to(torch.complex64)
 
 
-def _mapped(u: Tensor, B: Tensor) -> Tensor:
-    """B u, complex, as one real product, which autocast rounds like that of any linear map."""
+def _complex_map(u: Tensor, B: Tensor) -> Tensor:
+    """B u, complex, computed as one real product, to which autocast applies as to any linear map."""
     pairs = F.linear(u.to(B.real.dtype), rearrange(torch.view_as_real(B), "n d two -> (n two) d"))
     return torch.view_as_complex(pairs.to(B.real.dtype).unflatten(-1, (-1, 2)))

@@ -1,4 +1,4 @@
-"""The SlotRNN layer: a GRU for every slot, whose states meet in the slot mixer at each step."""
+"""The SlotRNN layer: a GRU for every slot, with the slot mixer applied to the states at each step."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from slotssm.layers.slots import SlotMixer
 
 
 class SlotGRUState(NamedTuple):
-    """What a slot GRU remembers between two calls.
+    """State of a slot GRU between two calls.
 
     Attributes:
         hidden: [B, K, D] the mixed states of the slots.
@@ -25,7 +25,7 @@ class SlotGRUState(NamedTuple):
 class SlotGRU(nn.Module):
     """h_t = SlotMixer(GRU(slot_t, h_{t-1})) with one GRU for all slots: the recurrence of the paper's SlotRNN.
 
-    The mixed state is both the output and what the next step starts from.
+    The mixed state is both the output and the state of the next step.
 
     Args:
         dim: width D of slots and states.
@@ -40,22 +40,22 @@ class SlotGRU(nn.Module):
         self.mixer = SlotMixer(dim, num_heads, mlp_ratio, dropout)
 
     def initial_state(self, batch_size: int, num_slots: int) -> SlotGRUState:
-        """The state before anything was seen: zeros."""
+        """The initial state: zeros."""
         return SlotGRUState(self.gru.weight_hh.new_zeros(batch_size, num_slots, self.gru.hidden_size))
 
     def forward(
         self, slots: Float[Tensor, "B T K D"], state: SlotGRUState | None = None
     ) -> tuple[Float[Tensor, "B T K D"], SlotGRUState]:
-        """A whole sequence, continuing from `state`; returns the outputs and the new state.
+        """Process a sequence, continuing from `state`; returns the outputs and the new state.
 
         Raises:
-            InputError: slots of another shape, width or dtype.
+            InputError: slots with the wrong shape, width or dtype.
         """
         check_input(self, slots, "B, T, K", self.gru.input_size)
         batch_size, _, num_slots, _ = slots.shape
         if state is None:
             state = self.initial_state(batch_size, num_slots)
-        # batch and slots in one axis, so that no step has to reshape its inputs
+        # batch and slots in one axis, so that the loop does not reshape inputs
         gates, candidates = self._map_inputs(rearrange(slots, "b t k d -> t (b k) d"))
         hidden, joint = state.hidden.flatten(0, 1), self._joint_map()
         outputs = []
@@ -67,21 +67,21 @@ class SlotGRU(nn.Module):
         return torch.stack(outputs, dim=1), SlotGRUState(outputs[-1])
 
     def step(self, slots: Float[Tensor, "B K D"], state: SlotGRUState) -> tuple[Float[Tensor, "B K D"], SlotGRUState]:
-        """One step; returns the output and the new state; errors as in `forward`."""
+        """Process one step; returns the output and the new state; errors as in `forward`."""
         check_input(self, slots, "B, K", self.gru.input_size)
         inputs = self._map_inputs(slots.flatten(0, 1))
         hidden = self._advance(*inputs, state.hidden.flatten(0, 1), slots.shape[1], self._joint_map()).view(slots.shape)
         return hidden, SlotGRUState(hidden)
 
     def _map_inputs(self, slots: Tensor) -> tuple[Tensor, Tensor]:
-        """What the inputs add to the gates [..., 2 D] and to the candidate [..., D]."""
-        # one product would be cut into two, and the gradient of each piece padded with zeros to the size of the whole
+        """Input terms of the gates [..., 2 D] and of the candidate [..., D]."""
+        # two products: splitting one would pad the gradients of both parts with zeros to its full size
         sizes = [2 * self.gru.hidden_size, self.gru.hidden_size]
         weights, biases = self.gru.weight_ih.split(sizes), self.gru.bias_ih.split(sizes)
         return F.linear(slots, weights[0], biases[0]), F.linear(slots, weights[1], biases[1])
 
     def _joint_map(self) -> Tensor:
-        """The weights of the mixer's queries, keys and values, [3 D, D]."""
+        """Concatenated weights of the mixer's queries, keys and values, [3 D, D]."""
         return torch.cat([self.mixer.attention.query.weight, self.mixer.attention.key_value.weight])
 
     def _advance(self, gates: Tensor, candidate: Tensor, hidden: Tensor, num_slots: int, joint: Tensor) -> Tensor:
@@ -108,14 +108,14 @@ def gru_update(
     r, z = σ(gates + recurrent), n = tanh(candidate + r · recurrent), h' = (1 - z) n + z h.
 
     Args:
-        gates: what the inputs give to r and z, D2 = 2 D.
-        candidate: what they give to n.
-        recurrent: what the last hidden state gives to all three in this order, D3 = 3 D.
-        hidden: the last hidden state.
+        gates: input terms of r and z, D2 = 2 D.
+        candidate: input term of n.
+        recurrent: recurrent terms of r, z and n in this order, D3 = 3 D.
+        hidden: the previous hidden state.
     """
     width = hidden.shape[-1]
     of_gates, of_candidate = recurrent.split([2 * width, width], dim=-1)
     reset, keep = torch.sigmoid(gates + of_gates).chunk(2, dim=-1)
     new = torch.tanh(torch.addcmul(candidate, reset, of_candidate))
-    # under autocast the maps are less precise than the state
+    # under autocast the linear maps are less precise than the state
     return torch.lerp(new.to(hidden.dtype), hidden, keep.to(hidden.dtype))

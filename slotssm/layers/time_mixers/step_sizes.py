@@ -1,4 +1,4 @@
-"""Initial step sizes of state space models: log-uniform, so that every time scale gets its share."""
+"""Initial step sizes of state space models: log-uniform, which covers all time scales equally."""
 
 import math
 
@@ -11,12 +11,12 @@ from slotssm.config import TimeMixerConfig
 
 
 class TimeInvariantConfig(TimeMixerConfig):
-    """What S4D and S5 have in common: a diagonal complex state space model that does not depend on its input."""
+    """Configuration fields of S4D and S5: a time-invariant diagonal complex state space model."""
 
     d_state: int = Field(64, ge=2, multiple_of=2)
-    """N: state size of each channel (S4D) or of all together (S5), in conjugate pairs."""
+    """N: state size of each channel (S4D) or of all channels together (S5), in conjugate pairs."""
     dt_min: float = Field(1e-3, gt=0)
-    """Smallest initial step size; at first a state fades by exp(-dt / 2) a step."""
+    """Smallest initial step size; initially a state decays by exp(-dt / 2) per step."""
     dt_max: float = Field(1e-1, gt=0)
     """Largest initial step size; they are drawn log-uniformly."""
 

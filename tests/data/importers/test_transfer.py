@@ -90,7 +90,7 @@ def test_an_unfinished_import_is_continued_or_dropped_but_never_mixed(source, ou
     with pytest.raises(InputError, match="`resume` continues it, `force`"):
         import_data(source, out, OPTIONS)
     other = OPTIONS.model_copy(update={"size": (8, 8)})
-    with pytest.raises(InputError, match="begun with other settings"):
+    with pytest.raises(InputError, match="started with other settings"):
         import_data(source, out, other, resume=True)
     # another file in the source
     clip = source / "clip3" / "1.png"

@@ -34,7 +34,7 @@ def test_all_is_decided_again_once_the_lock_is_held(
     seed: int,
     finished: bool,
 ) -> None:
-    """Seed 0 is written, or begun, after a second starter has looked and before it has the lock."""
+    """Seed 0 is written, or started, after a second starter has looked and before it has the lock."""
     out, make_folder = tmp_path / "d.h5", writing.make_folder
 
     def slowly(folder: Path) -> None:
@@ -51,7 +51,8 @@ def test_all_is_decided_again_once_the_lock_is_held(
     # what is there may only be continued by its own plan; what is complete may be overwritten, by force
     refused = not (resume and seed == 0) and not (force and (finished or not resume))
     if refused:
-        with pytest.raises(InputError, match="exists already" if finished else "unfinished|begun with other settings"):
+        expected = "exists already" if finished else "unfinished|started with other settings"
+        with pytest.raises(InputError, match=expected):
             write_episodes(small_work(Make(seed)), out, **how)
         assert names(tmp_path) == ["d.h5" if finished else "d.h5.parts"]
         if not finished:

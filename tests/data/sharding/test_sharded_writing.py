@@ -160,7 +160,7 @@ def test_an_unfinished_work_is_continued_or_dropped_but_never_mixed(tmp_path: Pa
     with pytest.raises(InputError, match="holds an unfinished job; `resume` continues it, `force` starts again"):
         write_episodes(small_work(), out)
     for force in (False, True):
-        with pytest.raises(InputError, match="was begun with other settings"):
+        with pytest.raises(InputError, match="was started with other settings"):
             write_episodes(small_work(Make(1)), out, resume=True, force=force)
     assert names(tmp_path / "d.h5.parts") == before
     write_episodes(small_work(Make(1)), out, force=True)

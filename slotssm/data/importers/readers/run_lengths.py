@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from slotssm.data.importers.readers.documented import documented
+from slotssm.data.importers.readers.layout_errors import layout_errors
 from slotssm.errors import InputError
 
 
@@ -20,7 +20,7 @@ def decode(mask: Mapping[str, Any], place: str) -> np.ndarray:
         mask: `size` [height, width] and `counts`, a list of numbers or text.
         place: name for errors.
     """
-    with documented(place):
+    with layout_errors(place):
         height, width = (int(side) for side in mask["size"])
         counts = mask["counts"]
         runs = _from_text(counts) if isinstance(counts, str) else [int(count) for count in counts]

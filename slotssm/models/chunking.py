@@ -1,4 +1,4 @@
-"""Long sequences piece by piece, where no gradients are needed."""
+"""Inference over long sequences in chunks."""
 
 from collections.abc import Callable
 
@@ -8,30 +8,30 @@ from torch import Tensor
 
 from slotssm.models.model import ModelOutput, ModelState
 
-PIECE_BYTES = 2 << 20
-"""Slots of one layer in a piece of a long sequence: about what a core's cache holds."""
+CHUNK_BYTES = 2 << 20
+"""Size of one layer's slots in a chunk: about the cache of a processor core."""
 
 
-def in_pieces(
+def run_in_chunks(
     run: Callable[[Tensor, ModelState | None], ModelOutput],
     tokens: Float[Tensor, "B T M D"],
     state: ModelState | None,
     num_slots: int,
 ) -> ModelOutput:
-    """`run(tokens, state)`; on a CPU without gradients piece by piece, which is faster and takes less memory.
+    """`run(tokens, state)`; on a CPU without gradients in chunks, which is faster and takes less memory.
 
     Args:
-        run: what computes the output of a sequence.
+        run: computes the output of a sequence.
         tokens: inputs of every step.
-        state: what the sequence goes on from.
-        num_slots: slots of one layer, which decide how long a piece is.
+        state: state that the sequence continues from.
+        num_slots: slots of one layer, which determine the length of a chunk.
     """
-    piece = max(1, PIECE_BYTES // max(1, tokens.shape[0] * num_slots * tokens.shape[3] * tokens.element_size()))
-    if torch.is_grad_enabled() or tokens.device.type != "cpu" or tokens.shape[1] <= piece:
+    length = max(1, CHUNK_BYTES // max(1, tokens.shape[0] * num_slots * tokens.shape[3] * tokens.element_size()))
+    if torch.is_grad_enabled() or tokens.device.type != "cpu" or tokens.shape[1] <= length:
         return run(tokens, state)
     outputs = []
-    for part in tokens.split(piece, dim=1):
-        outputs.append(run(part, state))
+    for chunk in tokens.split(length, dim=1):
+        outputs.append(run(chunk, state))
         state = outputs[-1].state
     attention = [output.attention for output in outputs if output.attention is not None]
     return ModelOutput(

@@ -4,7 +4,7 @@ from typing import Literal
 
 from slotssm.data.spec import RGB
 
-PAINTS: dict[str, RGB] = {
+COLORS: dict[str, RGB] = {
     "white": (255, 255, 255),
     "red": (255, 0, 0),
     "blue": (0, 0, 255),
@@ -15,4 +15,4 @@ PAINTS: dict[str, RGB] = {
     "orange": (255, 128, 0),
 }
 """Colour names to RGB; the first six are those of Blinking Color Balls, in the order of its pixel classes."""
-PaintName = Literal["white", "red", "blue", "yellow", "magenta", "cyan", "green", "orange"]
+ColorName = Literal["white", "red", "blue", "yellow", "magenta", "cyan", "green", "orange"]

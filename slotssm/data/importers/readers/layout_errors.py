@@ -7,7 +7,7 @@ from slotssm.errors import InputError
 
 
 @contextmanager
-def documented(place: str) -> Iterator[None]:
+def layout_errors(place: str) -> Iterator[None]:
     """Turn what a document that lacks something raises into `InputError`."""
     try:
         yield
