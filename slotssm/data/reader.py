@@ -52,7 +52,7 @@ class StoredField:
 
     @property
     def dtype(self) -> np.dtype:
-        """Dtype after reading: the stored one in native byte order, with uint16 widened to int32 and uint32 to int64."""
+        """Dtype after reading: the stored one in native byte order, uint16 widened to int32 and uint32 to int64."""
         native: Any = self.stored.newbyteorder("=")
         return WIDENED.get(native, native)
 
