@@ -100,7 +100,7 @@ def test_a_note_tells_how_a_streamed_step_grows_at_the_longest_length_that_was_m
     run_cell(cell(1280), tmp_path, "cpu", NOBODY)
     rows = Efficiency().rows([read_record(cell(length), tmp_path) for length in (640, 320, 1280)])
     notes = Efficiency().table(rows, Choice("cpu")).notes
-    assert "One streamed step after L steps over one after 2, timed in turns: slotssm 3.00 at L = 640." in notes
+    assert "One streamed step after L steps over one after 2, timed alternately: slotssm 3.00 at L = 640." in notes
 
 
 def test_memory_that_did_not_grow_has_no_exponent_and_no_point(tmp_path, measured_by):

@@ -5,7 +5,7 @@ import sys
 
 WITHOUT = (
     "import sys\nimport psutil, torch\nsys.modules['resource'] = None\n"
-    "from types import SimpleNamespace\nfrom slotssm.experiments import measurement\n"
+    "from types import SimpleNamespace\nfrom slotssm.experiments.measurement import efficiency as measurement\n"
     "assert measurement.resource is None\n"
     "def absent(name):\n    raise OSError(name)\n"
     "measurement._status = absent\n"

@@ -221,7 +221,7 @@ def test_named_cells_are_run_in_the_order_of_their_names():
         ("video-prediction", Choice(models=("oc",)), "`models` oc is unknown; video-prediction compares slotssm, "),
         ("long-context", Choice("tiny", lengths=(80,)), r"`lengths` 80 is not one of 5, 20 \(scale tiny\)"),
         ("efficiency", Choice("tiny", lengths=(10, 80)), r"`lengths` 80 is not one of 10, 20 \(scale tiny\)"),
-        ("video-prediction", Choice(lengths=(80,)), "`lengths`: video-prediction has no sequence lengths"),
+        ("video-prediction", Choice(lengths=(80,)), "`lengths`: video-prediction does not vary the sequence length"),
     ],
 )
 def test_what_an_experiment_does_not_have_is_refused_with_what_it_has(name, choice, message):
