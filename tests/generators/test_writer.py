@@ -133,7 +133,7 @@ def test_resume_of_a_complete_file_gives_the_usual_result(tmp_path: Path) -> Non
     ("change", "reason"),
     [
         ({"seed": 4}, "was made from other settings"),
-        ({"num_train": 41}, "holds other numbers of episodes"),
+        ({"num_train": 41}, "has other numbers of episodes"),
         ({"recipe": BouncingRecipe(num_frames=5, size_px=24, radii_px=(2, 3))}, "was made from other settings"),
         ({"recipe": BCBRecipe(num_frames=3, size_px=32, num_balls=2)}, "was made from other settings"),
     ],
