@@ -113,7 +113,7 @@ class Trainer:
         initial = self.config.train.initial
         if initial is None:
             return
-        message = checkpoint.load_micro_batches(self.task, checkpoint.folder_of(Path(initial.run)), initial.parts)
+        message = checkpoint.load_parts(self.task, checkpoint.folder_of(Path(initial.run)), initial.parts)
         for name, parameter in self.task.named_parameters():
             if name in self.average:
                 self.average[name].copy_(parameter.detach())
