@@ -263,7 +263,7 @@ def test_a_key_of_another_kind_is_unknown() -> None:
             "data.recipe.patches_per_side=7",
             "`assignments`: data.recipe: patches_per_side 7 does not divide size_px 64",
         ),
-        (RECALL, "data.recipe.kind=bouncing", "task 'recall' needs data of Blinking Color Balls (generator 'bcb')"),
+        (RECALL, "data.recipe.kind=bouncing", "task 'recall' needs Blinking Color Balls (generator 'bcb')"),
         (RECALL, "task.piece_px=5", "task.piece_px 5 does not divide the frame of 64 x 64 px; use a divisor"),
         (
             RECALL,
@@ -347,7 +347,7 @@ def test_wrong_aids_of_recalling_are_refused(assignment: str, message: str) -> N
         ("train.clip_len=31", "train.clip_len 31 exceeds the 30 frames of an episode"),
         ("task.piece_px=5", "task.piece_px 5 does not divide the frame of 64 x 64 px"),
         ('data.recipe.colors=["red"]', "task.loss 'bce' is for white objects on black; use 'mse' or 'ce'"),
-        ('data.recipe.colors=["white", "red"]', "task.loss 'bce' is for white objects on black; take"),
+        ('data.recipe.colors=["white", "red"]', "task.loss 'bce' is for white objects on black; use"),
         ("task.loss=l1", "`assignments`: task.loss: Input should be 'bce', 'mse' or 'ce'"),
         ("data.recipe.lighting=0.5", "task.loss 'bce' needs plain white objects on black, without"),
         ('data.recipe.textures=["noise"]', "task.loss 'bce' needs plain white objects on black"),
@@ -514,5 +514,5 @@ def test_videos_from_a_file_have_no_colours_to_classify() -> None:
     check_run(run, spec)
     with pytest.raises(InputError, match="'ce' needs data with a palette, which these do not have"):
         check_run(override(run, {"task": {"loss": "ce"}}, "test"), spec)
-    with pytest.raises(InputError, match=r"task 'recall' needs data of Blinking Color Balls \(generator 'bcb'\)"):
+    with pytest.raises(InputError, match=r"task 'recall' needs Blinking Color Balls \(generator 'bcb'\)"):
         check_run(preset("tiny-bcb").replace(data=FileData(path="videos.h5")), spec)
