@@ -449,7 +449,7 @@ def test_objects_that_pass_each_other_need_no_room() -> None:
         ({"textures": ["noise"], "radii_px": (2, 5)}, "radius 3 px or more, not 2 px; use larger radii_px"),
         (
             {"backgrounds": ["noise"], "size_px": 12, "radii_px": (2, 2), "min_objects": 1, "max_objects": 1},
-            "backgrounds need a frame of 16 px or more, not 12 px; take",
+            "backgrounds need a frame of 16 px or more, not 12 px; use",
         ),
         ({"lighting": 0.91}, "less than or equal to 0.9"),
         ({"lighting": math.nan}, "finite number"),
