@@ -420,7 +420,7 @@ def test_sequence_length_is_context_frames_times_patches(frames: int, patches: i
 def test_more_balls_than_fit_are_refused_with_how_many_do() -> None:
     most = int(0.45 * 64**2 / (math.pi * 5.68**2))
     assert BCBRecipe(num_balls=most).num_balls == most
-    with pytest.raises(InputError, match=rf"{most + 1} objects of radius 5.68 px do not fit .*: at most {most}; take"):
+    with pytest.raises(InputError, match=rf"{most + 1} objects of radius 5.68 px do not fit .*: at most {most}; use"):
         load(BCBRecipe, {"num_balls": most + 1}, "--balls")
 
 
