@@ -1,6 +1,6 @@
 """Procedural videos: physics, rasteriser, one module per data set, and the parallel writer.
 
-Every module of this package that makes a data set registers it when it is imported, which happens here.
+Modules that define a data set register it on import; all modules are imported here.
 """
 
 from importlib import import_module

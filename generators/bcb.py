@@ -1,9 +1,9 @@
 """Blinking Color Balls (paper, section 7.2): which colour did each ball get, many steps ago?
 
-White balls bounce. In each context frame one ball, drawn uniformly, shows one of the non-white colours, drawn
-uniformly. The last frame is the target: every ball has the colour that it got first (`earliest`) or most
-often (`frequent`, ties to the one it got earliest); a ball that was never drawn stays white. Both rules give
-the same context for the same seed.
+White balls bounce. In each context frame, one uniformly drawn ball shows one of the non-white colours, also drawn
+uniformly. The last frame is the target: every ball has the colour that it was assigned first (`earliest`) or most
+often (`frequent`; ties go to the colour assigned earliest); a ball that was never drawn stays white. Both rules give
+the same context frames for the same seed.
 """
 
 from collections.abc import Iterable
@@ -31,25 +31,25 @@ MAX_FRAMES = 1000
 
 
 class BCBRecipe(Recipe):
-    """Blinking Color Balls: everything that decides the content of its episodes (paper, section 7.2)."""
+    """Blinking Color Balls: everything that determines the content of its episodes (paper, section 7.2)."""
 
     kind: Literal["bcb"] = "bcb"
     rule: Literal["earliest", "frequent"] = "earliest"
-    """Colour of a ball in the target: the first one it got, or the one it got most often."""
+    """Colour of a ball in the target: the first one it was assigned, or the most frequent one."""
     num_frames: int = Setting(6, ge=2, le=1000)
     """T: context frames plus the target, which is the last frame."""
     patches_per_side: int = Setting(4, ge=1)
-    """P: each context frame is read as P x P patches, one a step; 1 reads whole frames."""
+    """P: each context frame is read as P x P patches, one per step; 1 reads whole frames."""
     num_balls: int = Setting(4, ge=1, le=100)
-    """Balls in every episode."""
+    """Number of balls in every episode."""
     size_px: int = Setting(64, ge=8, le=256)
     """Side of the square frame in pixels."""
     radius_px: float = Setting(5.68, gt=0)
     """Radius of every ball in pixels (measured in the authors' figures)."""
     speed_px_per_frame: float = Setting(3.0, ge=0)
-    """Speed of every ball in the first frame; collisions redistribute it, its root mean square stays."""
+    """Speed of every ball in the first frame; collisions change it but conserve the root mean square."""
     num_colors: int = Setting(5, ge=1, le=5)
-    """How many of the five non-white colours are drawn from, in palette order."""
+    """Number of non-white colours to draw from, in palette order."""
 
     @property
     def color_names(self) -> list[str]:
@@ -81,13 +81,13 @@ def recipe_for_length(
     """Recipe fields for a sequence length, or for explicit frames and patches.
 
     Args:
-        length: L, or None to leave it to the other two (default 80).
+        length: L, or None to determine it from the other two (default 80).
         num_frames: T, or None.
         patches_per_side: P, or None.
         fields: further fields of `BCBRecipe`.
 
     Raises:
-        InputError: the three contradict each other, or `length` cannot be had.
+        InputError: the three contradict each other, or `length` is not possible.
     """
     if length is None and num_frames is None and patches_per_side is None:
         length = 80
@@ -113,7 +113,7 @@ def _solve_length(length: int, num_frames: int | None, patches: int | None, size
     frames = range(2, MAX_FRAMES + 1) if num_frames is None else [num_frames]
     sides = [p for p in range(1, size_px + 1) if size_px % p == 0] if patches is None else [patches]
     if not sides or frames[0] < 2 or sides[0] < 1:
-        return num_frames or 0, patches or 0  # nothing to solve: the recipe names the value that is out of range
+        return num_frames or 0, patches or 0  # the recipe's validation reports the value that is out of range
     possible = {(t - 1) * p * p: (t, p) for t in frames for p in sides}
     if length not in possible:
         given = f"`num_frames` {num_frames}" if patches is None else f"`patches_per_side` {patches}"
@@ -152,7 +152,7 @@ def attributes(recipe: BCBRecipe) -> dict[str, Any]:
 
 
 def make_episode(recipe: BCBRecipe, rng: np.random.Generator) -> Episode:
-    """One episode, a pure function of the recipe and the generator's state."""
+    """Make one episode: a pure function of the recipe and the state of `rng`."""
     num, num_context = recipe.num_balls, recipe.num_frames - 1
     radius = np.full(num, recipe.radius_px)
     start = place_discs(rng, radius, recipe.size_px, apart=True)
@@ -181,8 +181,8 @@ def target_colors(blinking: np.ndarray, blink_color: np.ndarray, num_balls: int,
     """Colours of the balls in the target.
 
     Args:
-        blinking: [n] ball that shows a colour in each context frame.
-        blink_color: [n] the colour that it shows.
+        blinking: [n] index of the ball that blinks in each context frame.
+        blink_color: [n] code of the colour that it shows.
         num_balls: N.
         rule: `earliest` or `frequent`.
 
@@ -198,25 +198,25 @@ def target_colors(blinking: np.ndarray, blink_color: np.ndarray, num_balls: int,
             target[ball] = shown[0]
         else:
             counts = np.bincount(shown)
-            # argmax takes the first of equals, and `shown` is in order of time
+            # argmax takes the first of ties, and `shown` is in temporal order
             target[ball] = shown[np.argmax(counts[shown])]
     return target
 
 
 @register_generator("bcb", BCBRecipe)
 class BlinkingColorBalls(Generator[BCBRecipe]):
-    """Blinking Color Balls by recipe."""
+    """Generator of Blinking Color Balls."""
 
     def layout(self) -> Layout:
         """Fields of the file."""
         return layout(self.recipe)
 
     def attributes(self) -> dict[str, Any]:
-        """Palette, rule, and how the paper reads the frames."""
+        """Palette, rule, sequence length and patches per side."""
         return attributes(self.recipe)
 
     def make_episode(self, rng: np.random.Generator) -> Episode:
-        """One episode, a pure function of the recipe and the generator's state."""
+        """Make one episode: a pure function of the recipe and the state of `rng`."""
         return make_episode(self.recipe, rng)
 
     def file_name(self) -> str:

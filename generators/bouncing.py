@@ -1,8 +1,8 @@
-"""Bouncing coloured shapes with exact masks: the data set on which objects are to be found without labels.
+"""Bouncing coloured shapes with exact masks: the data set for unsupervised object discovery.
 
-Every shape moves and collides as the disc around it and does not turn; mass is proportional to the disc's
-area unless the recipe says otherwise. Backgrounds, textures, light and a moving view are added where the recipe
-asks for them; each draws from a stream of its own, so that none changes what the others are.
+Every shape moves and collides like its circumscribed disc and does not rotate; by default, mass is proportional to the
+area of the disc. Backgrounds, textures, lighting and a moving camera are optional; each draws from a random stream of
+its own, so that switching one on does not change the others.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ from slotssm.data.generator import Generator
 from slotssm.registry import register_generator
 
 STREAMS = ("backgrounds", "textures", "lighting", "camera", "colors")
-"""What draws from a stream of its own, in the order in which the streams are spawned; new ones come last."""
+"""Random streams of the optional features, in the order in which they are spawned; new ones must come last."""
 
 
 def layout(recipe: BouncingRecipe) -> Layout:
@@ -54,8 +54,8 @@ def attributes(recipe: BouncingRecipe) -> dict[str, Any]:
 
 
 def make_episode(recipe: BouncingRecipe, rng: np.random.Generator) -> Episode:
-    """One episode, a pure function of the recipe and the generator's state."""
-    # spawning takes nothing from `rng`, but time: episodes without switches are made at their old speed
+    """Make one episode: a pure function of the recipe and the state of `rng`."""
+    # spawning does not change `rng` but takes time, so it is skipped if no optional feature is on
     switched = recipe.camera_px > 0 or recipe.distinct_colors or not recipe.has_flat_colors
     streams = dict(zip(STREAMS, rng.spawn(len(STREAMS)), strict=True)) if switched else {}
     num = int(rng.integers(recipe.min_objects, recipe.max_objects + 1))
@@ -85,7 +85,7 @@ def make_episode(recipe: BouncingRecipe, rng: np.random.Generator) -> Episode:
         "objects/shape": shape,
         "objects/radius": radius,
         "objects/mass": mass,
-        # later objects are painted over earlier ones
+        # later objects occlude earlier ones
         "objects/depth": np.arange(num)[::-1],
         "camera": camera.position,
     }
@@ -95,7 +95,7 @@ def make_episode(recipe: BouncingRecipe, rng: np.random.Generator) -> Episode:
 
 
 def _move(recipe: BouncingRecipe, rng: np.random.Generator, radius: np.ndarray, mass: np.ndarray) -> Motion:
-    """Draw where objects start and how fast, and let them go; positions are those of the world."""
+    """Draw initial positions and velocities and simulate the motion, in world coordinates."""
     num, collide = len(radius), recipe.contact == "collide"
     start = place_discs(rng, radius, recipe.world_px, apart=collide)
     speed = rng.uniform(recipe.min_speed_px_per_frame, recipe.max_speed_px_per_frame, num)
@@ -107,21 +107,21 @@ def _move(recipe: BouncingRecipe, rng: np.random.Generator, radius: np.ndarray, 
 
 
 def _camera(recipe: BouncingRecipe, streams: dict[str, np.random.Generator]) -> Motion:
-    """How the view moves about the middle of the world."""
+    """Motion of the camera about the centre of the world."""
     if recipe.camera_px:
         return pan(streams["camera"], recipe.num_frames, recipe.camera_px, recipe.camera_speed_px_per_frame)
     return Motion(np.zeros((recipe.num_frames, 2)), np.zeros((recipe.num_frames, 2)))
 
 
 def _seen_from(camera: Motion, motion: Motion, outside_px: float) -> Motion:
-    """Motion in the image: the view's own is taken off, in position and velocity."""
+    """Motion in the image: the camera's motion is subtracted from positions and velocities."""
     return Motion(motion.position - outside_px - camera.position[:, None], motion.velocity - camera.velocity[:, None])
 
 
 def _shaded(
     recipe: BouncingRecipe, streams: dict[str, np.random.Generator], episode: Episode, rgb: np.ndarray
 ) -> Episode:
-    """Frames with background, textures and light, and the fields that tell of them."""
+    """Frames with background, textures and lighting, and the fields that describe these."""
     textures = draw_patterns(streams["textures"], recipe.textures, 2 * episode["objects/radius"])
     background, background_colors = draw_background(streams["backgrounds"], recipe.backgrounds, recipe.size_px)
     light = changing_light(streams["lighting"], recipe.num_frames, recipe.lighting)
@@ -135,7 +135,7 @@ def _shaded(
 
 
 def _padded(array: np.ndarray, field: Field) -> np.ndarray:
-    """Fill the object axis up to the field's length with zeros; `visible` = 0 marks the padding."""
+    """Pad the object axis with zeros to the field's length; `visible` = 0 marks padding."""
     missing = [
         (0, size - there if name == "object" else 0)
         for name, size, there in zip(field.dims, field.shape, np.shape(array), strict=True)
@@ -145,14 +145,14 @@ def _padded(array: np.ndarray, field: Field) -> np.ndarray:
 
 @register_generator("bouncing", BouncingRecipe)
 class BouncingShapes(Generator[BouncingRecipe]):
-    """Bouncing coloured shapes by recipe."""
+    """Generator of bouncing coloured shapes."""
 
     def layout(self) -> Layout:
         """Fields of the file."""
         return layout(self.recipe)
 
     def attributes(self) -> dict[str, Any]:
-        """The palette, where all pixels are of a few colours."""
+        """The palette, if colours are flat."""
         return attributes(self.recipe)
 
     def make_episode(self, rng: np.random.Generator) -> Episode:

@@ -1,4 +1,4 @@
-"""What a data set of bouncing shapes is made of, and presets of growing difficulty."""
+"""Recipe of bouncing shapes, and presets of increasing difficulty."""
 
 from typing import Any, Literal, Self
 
@@ -14,16 +14,16 @@ from slotssm.errors import InputError
 ShapeName = Literal["circle", "square", "triangle"]
 TextureName = Literal["plain", "gradient", "stripes", "checker", "noise"]
 MIN_TEXTURED_RADIUS_PX = 3.0
-"""Smallest radius of an object with a texture: on smaller ones a pattern is finer than pixels."""
+"""Smallest radius of an object with a texture: on smaller ones, patterns are finer than the pixel grid."""
 MIN_TEXTURED_SIZE_PX = 16
 """Smallest frame with a background that is not plain, for the same reason."""
 
 
 class BouncingRecipe(Recipe):
-    """Bouncing coloured shapes; every collision is elastic and every shape collides as its disc.
+    """Bouncing coloured shapes; collisions are elastic, and every shape collides like its circumscribed disc.
 
-    From `distinct_colors` on, each field is off by default and draws from a random stream of its own: switching it on
-    changes nothing else of an episode (but where objects start, for `outside_px`).
+    From `distinct_colors` on, fields are off by default and draw from random streams of their own: switching one on
+    does not change the rest of an episode (except the initial positions, for `outside_px`).
     """
 
     kind: Literal["bouncing"] = "bouncing"
@@ -32,9 +32,9 @@ class BouncingRecipe(Recipe):
     size_px: int = Field(64, ge=8, le=256)
     """Side of the square frame in pixels."""
     min_objects: int = Field(3, ge=0, le=100)
-    """Fewest objects of an episode; the number is drawn uniformly."""
+    """Smallest number of objects in an episode; the number is drawn uniformly."""
     max_objects: int = Field(5, ge=1, le=100)
-    """Most objects of an episode (N of the file; episodes with fewer are padded)."""
+    """Largest number of objects in an episode (N of the file; episodes with fewer are padded)."""
     shapes: tuple[ShapeName, ...] = Field(("circle", "square", "triangle"), min_length=1)
     """Shapes to draw from, uniformly."""
     colors: tuple[ColorName, ...] = Field(("red", "green", "blue", "yellow", "magenta", "cyan"), min_length=1)
@@ -46,41 +46,42 @@ class BouncingRecipe(Recipe):
     mass: Literal["area", "equal"] = "area"
     """Mass of an object: proportional to the area of its disc, or the same for all."""
     min_speed_px_per_frame: float = Field(1.0, ge=0)
-    """Lowest first speed; the speed of each object is uniform, its direction too."""
+    """Lowest initial speed; speed and direction of each object are drawn uniformly."""
     max_speed_px_per_frame: float = Field(3.0, ge=0)
-    """Highest first speed."""
+    """Highest initial speed."""
     joint_speed_px_per_frame: float | None = Field(None, ge=0)
-    """Euclidean norm of all objects' first velocities together, as in R-NEM's data; None leaves them as drawn."""
+    """Joint Euclidean norm of all objects' initial velocities, as in R-NEM's data; None does not rescale them."""
     contact: Literal["collide", "occlude"] = "collide"
-    """`collide`: objects bounce off each other and never overlap; `occlude`: they pass in fixed depth order."""
+    """`collide`: objects bounce off each other and never overlap; `occlude`: they occlude each other in a fixed depth
+    order."""
     distinct_colors: bool = False
     """Whether no two objects of an episode share a colour."""
     backgrounds: tuple[TextureName, ...] = Field(("plain",), min_length=1)
     """Backgrounds to draw from, uniformly for each episode, in two random dark colours; `plain` is black."""
     textures: tuple[TextureName, ...] = Field(("plain",), min_length=1)
-    """Textures to draw from, uniformly for each object; they darken its colour by up to a half and move with it."""
+    """Textures to draw from, uniformly for each object; they darken its colour by up to half and move with it."""
     lighting: float = Field(0.0, ge=0, le=0.9)
-    """Largest share of brightness that the light takes away, slowly and in a random tint; 0 is constant light."""
+    """Largest fraction of brightness that the slowly changing, randomly tinted light removes; 0 is constant light."""
     outside_px: float = Field(0.0, ge=0)
-    """How far beyond the frame the walls stand, at each side, so that objects leave and return; 0: at its edges."""
+    """Distance of the walls outside the frame, on each side, so that objects leave and return; 0: at its edges."""
     camera_px: float = Field(0.0, ge=0)
-    """How far the view strays from the middle of the world, along each axis; 0 stands still."""
+    """Largest distance of the camera from the centre of the world along each axis; 0: static camera."""
     camera_speed_px_per_frame: float = Field(1.0, gt=0)
-    """Highest speed of the view along an axis, when `camera_px` lets it move."""
+    """Highest speed of the camera along an axis, if `camera_px` is positive."""
 
     @property
     def world_px(self) -> float:
-        """Side of the square box in which objects move; the frame lies in its middle."""
+        """Side of the square box in which objects move; the frame is at its centre."""
         return self.size_px + 2 * self.outside_px
 
     @property
     def has_flat_colors(self) -> bool:
-        """Whether every pixel is black or one of the colours of `paints`."""
+        """Whether every pixel is black or one of the colours in `color_names`."""
         return {*self.backgrounds, *self.textures} == {"plain"} and self.lighting == 0
 
     @property
     def color_names(self) -> list[str]:
-        """The colours that occur, each once."""
+        """Names of the colours that occur, without duplicates."""
         return list(dict.fromkeys(self.colors))
 
     @property
@@ -110,54 +111,54 @@ class BouncingRecipe(Recipe):
 
 
 def _check_colors(recipe: BouncingRecipe) -> None:
-    """Refuse more objects than there are colours to tell them apart by."""
+    """Refuse more objects than colours if colours must be distinct."""
     if not recipe.distinct_colors:
         return
     if len(recipe.color_names) < len(recipe.colors):
-        raise ValueError("distinct_colors needs every one of colors once")
+        raise ValueError("distinct_colors needs colors without duplicates")
     if recipe.max_objects > len(recipe.colors):
         raise ValueError(
-            f"distinct_colors: {recipe.max_objects} objects cannot all differ in {len(recipe.colors)} colors; "
-            "take fewer objects or more colors"
+            f"distinct_colors: {recipe.max_objects} objects need more than {len(recipe.colors)} colors; "
+            "use fewer objects or more colors"
         )
 
 
 def _check_textures(recipe: BouncingRecipe) -> None:
-    """Refuse patterns that pixels cannot show."""
+    """Refuse patterns that are finer than the pixel grid."""
     if set(recipe.textures) != {"plain"} and min(recipe.radii_px) < MIN_TEXTURED_RADIUS_PX:
         raise ValueError(
             f"textures need objects of radius {MIN_TEXTURED_RADIUS_PX:g} px or more, not {min(recipe.radii_px):g} px; "
-            "take larger radii_px, a larger size or textures 'plain'"
+            "use larger radii_px, a larger size or textures 'plain'"
         )
     if set(recipe.backgrounds) != {"plain"} and recipe.size_px < MIN_TEXTURED_SIZE_PX:
         raise ValueError(
             f"backgrounds need a frame of {MIN_TEXTURED_SIZE_PX} px or more, not {recipe.size_px} px; "
-            "take a larger size or backgrounds 'plain'"
+            "use a larger size or backgrounds 'plain'"
         )
 
 
 def _check_view(recipe: BouncingRecipe) -> None:
-    """Refuse a world that objects cannot leave by, and a view that loses them."""
+    """Refuse margins too narrow for objects to leave the frame, and camera motion that loses them."""
     widest = 2 * max(recipe.radii_px)
     if 0 < recipe.outside_px < widest:
         raise ValueError(
             f"outside_px {recipe.outside_px:g} is too narrow for objects of radius {widest / 2:g} px to leave the "
-            f"frame; take 0 or at least {widest:g}"
+            f"frame; use 0 or at least {widest:g}"
         )
     if recipe.outside_px > recipe.size_px:
         raise ValueError(
-            f"outside_px {recipe.outside_px:g} exceeds size_px {recipe.size_px}, so that most objects would be out of "
-            "sight; take less"
+            f"outside_px {recipe.outside_px:g} exceeds size_px {recipe.size_px}, so most objects would be out of "
+            "sight; reduce it"
         )
     if recipe.camera_px > recipe.size_px / 2:
         raise ValueError(
-            f"camera_px {recipe.camera_px:g} exceeds half of size_px {recipe.size_px}, so that the view would lose the "
-            "objects; take less"
+            f"camera_px {recipe.camera_px:g} exceeds half of size_px {recipe.size_px}, so the camera would lose the "
+            "objects; reduce it"
         )
     if 0 < recipe.camera_px < recipe.camera_speed_px_per_frame:
         raise ValueError(
             f"camera_speed_px_per_frame {recipe.camera_speed_px_per_frame:g} exceeds camera_px {recipe.camera_px:g}, "
-            "so that the view would shake; take less speed or a larger camera_px"
+            "so the camera would shake; use a lower speed or a larger camera_px"
         )
 
 
@@ -208,15 +209,16 @@ BOUNCING_PRESETS: dict[str, dict[str, Any]] = {
 }
 """Fields of `BouncingRecipe` by preset, with lengths for a frame of 64 px.
 
-`white-balls` are of two radii and masses, after the paper's video prediction and R-NEM's data: 0.8 and 1.0 of a box of
-ten units on 64 px, joint velocity norm 0.5 units a frame; masses follow the area [our choice]. The others grow harder:
-`easy` are few colliding shapes on black, `medium` has shapes of common colours that hide each other on a gradient in
-changing light, `hard` adds textures, a moving view and objects that leave and return.
+`white-balls` has two radii and masses, as in the paper's video prediction and R-NEM's data: radii 0.8 and 1.0 in a box
+of ten units on 64 px, joint velocity norm 0.5 units per frame; masses proportional to the area are our choice. The
+others are of increasing difficulty: `easy` has few colliding shapes on black, `medium` has shapes with shared colours
+that occlude each other on a gradient in changing light, `hard` adds textures, a moving camera, and objects that leave
+and return.
 """
 
 
 def bouncing_fields(preset: str, num_frames: int, size_px: int) -> dict[str, Any]:
-    """Fields of `BouncingRecipe` of a preset, its lengths scaled to the frame.
+    """Fields of `BouncingRecipe` for a preset, with lengths scaled to the frame.
 
     Raises:
         InputError: unknown preset.

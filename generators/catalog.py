@@ -1,4 +1,4 @@
-"""The one function that makes an episode of any registered generator."""
+"""Making an episode of any registered generator."""
 
 import numpy as np
 

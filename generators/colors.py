@@ -1,4 +1,4 @@
-"""Colours that generated objects have, by name."""
+"""Named colours of generated objects."""
 
 from typing import Literal
 

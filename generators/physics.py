@@ -1,9 +1,9 @@
-"""Discs that fly freely and collide elastically, in a square box.
+"""Discs that move freely and collide elastically in a square box.
 
-Collisions are solved by pymunk (Chipmunk). Between two contacts discs fly straight, so the time of the next
-contact is known in closed form and the solver is stepped from contact to contact instead of in fixed
-substeps: that is faster, and discs overlap by at most `MAX_OVERLAP_FRAMES` times their closing speed.
-Positions at whole frames follow by linear motion.
+Collisions are solved by pymunk (Chipmunk). Between contacts, discs move in straight lines, so the time of the next
+contact is known in closed form and the solver is stepped from contact to contact instead of in fixed substeps: this
+is faster, and discs overlap by at most `MAX_OVERLAP_FRAMES` times their closing speed. Positions at whole frames
+follow from linear motion.
 """
 
 import math
@@ -17,14 +17,14 @@ from slotssm.compilation import cached_njit
 from slotssm.errors import InputError
 
 CONTACT_OVERSHOOT = 1e-4
-"""Frames that a step goes beyond the moment of contact, so that the solver sees a contact."""
+"""Time in frames by which a step exceeds the moment of contact, so that the solver detects the contact."""
 SHORTEST_STEP = 4e-4
-"""Shortest step in frames. It exceeds the overshoot, so a resolved contact has parted before the next step
-ends and the solver never warm-starts from an impulse that belongs to another step length."""
+"""Shortest step in frames. It exceeds the overshoot, so that discs separate after a resolved contact before the next
+step ends, and the solver never warm-starts from an impulse of another step length."""
 MAX_OVERLAP_FRAMES = 5e-4
-"""Longest time that a contact may go unnoticed: at a closing speed of 12 px/frame an overlap of 0.006 px."""
+"""Longest time in frames before a contact is resolved: at a closing speed of 12 px/frame, an overlap of 0.006 px."""
 SOLVER_ITERATIONS = 100
-"""Enough for contacts at the same moment in a crowd; 30 leave energy drifts of 1e-6 with 30 discs of mixed masses."""
+"""Enough for many simultaneous contacts; 30 iterations leave energy drifts of 1e-6 with 30 discs of mixed masses."""
 WALL_THICKNESS_PX = 64.0
 PLACEMENT_GAP_PX = 0.05
 PLACEMENT_TRIES = 400
@@ -47,13 +47,13 @@ class Motion:
 
 
 def place_discs(rng: np.random.Generator, radius: np.ndarray, size_px: float, apart: bool) -> np.ndarray:
-    """Draw positions inside the box, uniformly; `apart` rejects those where discs would touch.
+    """Draw uniform positions inside the box; with `apart`, those at which discs would touch are rejected.
 
     Args:
         rng: source of randomness.
         radius: [N] in pixels.
         size_px: side of the box.
-        apart: discs must not touch each other.
+        apart: whether discs must not touch each other.
 
     Returns:
         float64 [N, 2].
@@ -74,8 +74,8 @@ def place_discs(rng: np.random.Generator, radius: np.ndarray, size_px: float, ap
         else:
             return position
     raise InputError(
-        f"found no room for {num} objects of radius {radius.max():g} px in {size_px:g} px; "
-        "take fewer, smaller ones or a larger size"
+        f"{num} objects of radius {radius.max():g} px could not be placed in {size_px:g} px; "
+        "use fewer or smaller ones, or a larger size"
     )
 
 
@@ -97,7 +97,7 @@ def _first_free(tries: np.ndarray, position: np.ndarray, radius: np.ndarray, ind
 
 
 def directions(rng: np.random.Generator, num: int) -> np.ndarray:
-    """Unit vectors in uniform directions, float64 [N, 2]."""
+    """Unit vectors in uniformly drawn directions, float64 [N, 2]."""
     angle = rng.uniform(0, 2 * math.pi, num)
     return np.stack([np.cos(angle), np.sin(angle)], axis=-1)
 
@@ -111,7 +111,7 @@ def simulate(
     num_frames: int,
     collide: bool,
 ) -> Motion:
-    """Move discs for `num_frames` frames; the first frame shows the start.
+    """Simulate discs for `num_frames` frames; the first frame is the initial state.
 
     Args:
         position: [N, 2] in pixels.
@@ -120,7 +120,7 @@ def simulate(
         mass: [N], any unit.
         size_px: side of the box, whose walls reflect specularly.
         num_frames: T.
-        collide: whether discs bounce off each other, or pass through and meet only the walls.
+        collide: whether discs bounce off each other, or only off the walls.
     """
     num = len(radius)
     positions, velocities = np.empty((num_frames, num, 2)), np.empty((num_frames, num, 2))
@@ -141,7 +141,7 @@ def simulate(
         now += step
         buffer.clear()
         pymunk.batch.get_space_bodies(space, _FIELDS, buffer)
-        # bodies come in the order of their addition; the walls' static body follows them
+        # bodies are in the order of their addition, followed by the static body of the walls
         state = np.frombuffer(buffer.float_buf(), np.float64).reshape(-1, 4)[:num]
         position, velocity = state[:, :2].copy(), state[:, 2:].copy()
 
@@ -157,9 +157,9 @@ def _space(
     space = pymunk.Space()
     space.iterations = SOLVER_ITERATIONS
     space.collision_slop = 0.0
-    space.collision_bias = 1.0  # no positional correction: it would move discs without a force
+    space.collision_bias = 1.0  # no positional correction, which would move discs without a force
     space.collision_persistence = 1
-    # shapes of one non-zero group do not collide with each other, but with the walls outside it
+    # shapes of the same non-zero group do not collide with each other, only with the walls
     filter_ = pymunk.ShapeFilter(group=0 if collide else 1)
     low, high, far = -WALL_THICKNESS_PX, size_px + WALL_THICKNESS_PX, 4 * WALL_THICKNESS_PX
     for start, end in (
@@ -172,7 +172,7 @@ def _space(
         wall.elasticity = 1.0
         space.add(wall)
     for index in range(len(radius)):
-        # an infinite moment: discs are frictionless and never turn
+        # infinite moment of inertia: discs are frictionless and never rotate
         body = pymunk.Body(float(mass[index]), math.inf)
         body.position = (float(position[index, 0]), float(position[index, 1]))
         body.velocity = (float(velocity[index, 0]), float(velocity[index, 1]))

@@ -1,6 +1,6 @@
-"""Hard-edged convex shapes, painted row by row: a pixel belongs to a shape if its centre does.
+"""Rasterising hard-edged convex shapes row by row: a pixel belongs to a shape if its centre does.
 
-The kernels are serial, so worker processes and forks may call them.
+The kernels are serial, so they can be called in worker processes and after a fork.
 """
 
 import math
@@ -25,7 +25,7 @@ _TRIANGLE = _polygon(3, -math.pi / 2)
 def rasterize(
     position: np.ndarray, radius: np.ndarray, shape: np.ndarray, color: np.ndarray, size_px: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Paint objects over black; later ones cover earlier ones.
+    """Rasterise objects on black; later ones occlude earlier ones.
 
     Args:
         position: [T, N, 2] centres in pixels; the pixel in column i and row j has its centre at (i+½, j+½).

@@ -1,7 +1,7 @@
-"""Patterns on objects and backgrounds, and the colours of pixels under them.
+"""Patterns of objects and backgrounds, and the resulting pixel colours.
 
-A pattern is a function of the plane with values from 0 to 1; like a shape, a pixel shows its value at the pixel's
-centre. The kernel is serial, so worker processes and forks may call it.
+A pattern is a function of the plane with values from 0 to 1, sampled at pixel centres. The kernel is serial, so it can
+be called in worker processes and after a fork.
 """
 
 import math
@@ -18,13 +18,13 @@ TEXTURES: tuple[str, ...] = get_args(TextureName)
 """Names of patterns; their order is the code."""
 PERIODS = {"plain": (1.0, 1.0), "gradient": (1.5, 2.5), "stripes": (1 / 3, 1 / 2), "checker": (1 / 2, 3 / 4)}
 PERIODS["noise"] = (1 / 4, 3 / 8)
-"""Range of a pattern's period in units of the extent that it covers; for noise, of the cells of its lattice."""
+"""Range of a pattern's period relative to the extent that it covers; for noise, of its lattice spacing."""
 NUM_CELLS = 16
-"""Cells a side after which noise repeats."""
+"""Period of the noise in lattice cells."""
 DARKENING = 0.5
-"""Largest share of its colour that a texture takes from an object."""
+"""Largest fraction by which a texture darkens an object."""
 DARK, LIGHTER = (0.0, 40.0), (60.0, 110.0)
-"""Ranges of the channels of a background's two colours: below half of 255, which every object shows in a channel."""
+"""Ranges of the channels of a background's two colours: below half of 255, which every object exceeds in a channel."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def draw_patterns(rng: np.random.Generator, names: Sequence[str], extent_px: np.
     Args:
         rng: source of randomness.
         names: kinds to draw from.
-        extent_px: [P] extents that `PERIODS` refer to.
+        extent_px: [P] extents that `PERIODS` are relative to.
     """
     num = len(extent_px)
     kind = np.array([TEXTURES.index(name) for name in names])[rng.integers(len(names), size=num)]
@@ -83,13 +83,13 @@ def shade(
 
     Args:
         masks: uint8 [T, H, W], 0 or 1 + object index.
-        position: [T, N, 2] centres of the objects, which carry their textures along.
+        position: [T, N, 2] centres of the objects, with which their textures move.
         color: uint8 [N, 3].
         textures: of the N objects.
         background: one pattern, at rest in the world.
         background_colors: [2, 3] where the pattern is 0 and 1.
-        camera: [T, 2] where in the world the frame's corner is.
-        light: [T, 3], shares of red, green and blue that are seen.
+        camera: [T, 2] position of the frame's corner in the world.
+        light: [T, 3], remaining fraction of red, green and blue.
 
     Returns:
         frames uint8 [T, H, W, 3].
@@ -118,7 +118,7 @@ def _shade(
     num_frames, height, width = masks.shape
     scenery = np.empty((height, width))
     for t in range(num_frames):
-        # the background is the same until the view moves
+        # the background stays the same until the camera moves
         if t == 0 or camera[t, 0] != camera[t - 1, 0] or camera[t, 1] != camera[t - 1, 1]:
             for row in range(height):
                 for column in range(width):
@@ -164,5 +164,5 @@ def _value(kind: int, axis: np.ndarray, phase: np.ndarray, lattice: np.ndarray, 
 
 @cached_njit()
 def _smooth(share: float) -> float:
-    """From 0 to 1 with slope 0 at both ends."""
+    """Smoothstep: from 0 to 1 with slope 0 at both ends."""
     return share * share * (3 - 2 * share)

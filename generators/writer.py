@@ -1,7 +1,7 @@
-"""Generate a data set, estimate what it costs, and verify one against its recipe.
+"""Generating data sets, estimating their cost, and verifying files against their recipe.
 
 Since an episode depends only on (recipe, seed, split, index), neither the number of workers nor an interruption can
-change a data set. `slotssm.data.sharding` writes it.
+change the content of a file. `slotssm.data.sharding` writes it.
 """
 
 import json
@@ -36,16 +36,16 @@ from slotssm.registry import GENERATORS
 __all__ = ["ProgressCallback", "default_path", "estimate", "generate", "recipe_of", "verify"]
 
 SHARD_FRAMES = 4096
-"""Frames of a shard, roughly: about a tenth of a second of work."""
+"""Approximate number of frames of a shard: about a tenth of a second of work."""
 SAMPLED_EPISODES, SAMPLED_FRAMES = 8, 2000
-"""An estimate is made from so many episodes, or fewer long ones."""
+"""Largest sample of an estimate."""
 SMALL_JOB_S = 4.0
-"""Below this much work one process is faster than starting several."""
+"""Below this amount of work, one process is faster than starting several."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a data set will cost, measured on a few of its episodes."""
+    """Cost of a data set, extrapolated from a few of its episodes."""
 
     num_episodes: dict[str, int]
     num_frames: int
@@ -63,7 +63,7 @@ class Written:
     stored_bytes: int
     seconds: float
     is_new: bool = True
-    """False if it was complete before."""
+    """False if it was already complete."""
 
 
 def estimate(config: RecipeData, workers: int | None = None) -> Estimate:
@@ -71,7 +71,7 @@ def estimate(config: RecipeData, workers: int | None = None) -> Estimate:
 
     Args:
         config: recipe, seed and counts.
-        workers: processes; None assumes what `generate` would choose.
+        workers: number of processes; None assumes the choice of `generate`.
     """
     recipe = config.recipe
     layout = generator_of(recipe).layout()
@@ -94,7 +94,7 @@ def estimate(config: RecipeData, workers: int | None = None) -> Estimate:
 
 
 def _shortened(recipe: Recipe) -> Recipe:
-    """The same with two frames, where a recipe has a number of frames."""
+    """The recipe with two frames, if it has a number of frames."""
     return recipe.replace(num_frames=2) if "num_frames" in type(recipe).model_fields else recipe
 
 
@@ -110,14 +110,14 @@ def generate(
 
     Args:
         config: recipe, seed and counts.
-        out: the file; while it grows, its parts lie in the folder `<out>.parts`.
-        workers: processes; None chooses by the size of the job.
-        resume: continue a generation that was interrupted; a complete file of the same configuration stays as it is.
-        force: overwrite an existing file, and drop what an interrupted generation left.
-        on_progress: told of every finished shard, and of every episode if there is one process.
+        out: the file; until it is complete, its shards are in the folder `<out>.parts`.
+        workers: number of processes; None chooses by the size of the job.
+        resume: continue an interrupted generation; a complete file of the same configuration is left unchanged.
+        force: overwrite an existing file, and discard the shards of an interrupted generation.
+        on_progress: called after every finished shard, and after every episode if there is one process.
 
     Raises:
-        InputError: the output exists, is unfinished from before, or cannot be written.
+        InputError: the output exists, is unfinished, or cannot be written.
         Interrupted: SIGINT or SIGTERM arrived; `resume` continues.
     """
     recipe = config.recipe
@@ -138,7 +138,7 @@ def generate(
 
 
 def _plan(recipe: Recipe, seed: int) -> dict[str, Any]:
-    """What decides the content of an episode, beside its split and index."""
+    """Everything that determines the content of an episode, besides its split and index."""
     return {"recipe": recipe.model_dump(mode="json"), "seed": seed}
 
 
@@ -162,7 +162,7 @@ def _contents(config: RecipeData, workers: int | None) -> Contents:
 
 
 def make_shard(recipe: dict[str, Any], seed: int, plugins: list[Path], shard: Shard) -> Iterator[Episode]:
-    """The episodes of a shard, one by one; the recipe is a document, so that it can be sent to any process."""
+    """Make the episodes of a shard, one by one; the recipe is a JSON document, so that it can be sent to workers."""
     for plugin in plugins:
         load_plugin(plugin)
     typed = _typed(recipe, "recipe")
@@ -177,7 +177,7 @@ def _typed(document: Any, source: str) -> Recipe:
 
 
 def _workers_for(seconds: float) -> int:
-    """All processors, unless the work is done before further processes have started."""
+    """All usable processors, unless the work takes less time than starting processes."""
     return usable_processors() if seconds > SMALL_JOB_S else 1
 
 
@@ -186,7 +186,7 @@ def _workers_for(seconds: float) -> int:
 
 @dataclass(frozen=True)
 class Verification:
-    """Which episodes were regenerated, and where the file differs from its recipe."""
+    """Result of a verification: the number of regenerated episodes, and differences between file and recipe."""
 
     num_checked: int
     num_episodes: int
@@ -198,9 +198,7 @@ def recipe_of(episodes: EpisodeFile) -> Recipe:
     """The recipe stored in a generated file."""
     kind = episodes.attrs.get("generator")
     if kind not in GENERATORS.entries() or "seed" not in episodes.attrs:
-        raise InputError(
-            f"{episodes.path} was not generated by this program (generator {kind!r}), so its recipe is unknown"
-        )
+        raise InputError(f"{episodes.path} was not generated by slotssm (generator {kind!r}), so its recipe is unknown")
     return _typed(episodes.config, f"{episodes.path}, attribute config")
 
 
@@ -211,8 +209,8 @@ def verify(
 
     Args:
         path: episode file.
-        check_all: every episode, instead of a sample of up to 16 of each split spread over it.
-        on_progress: told of every episode.
+        check_all: check every episode, instead of up to 16 evenly spaced ones of each split.
+        on_progress: called before every episode.
     """
     with EpisodeFile(path) as episodes:
         recipe, seed = recipe_of(episodes), int(episodes.attrs["seed"])
@@ -236,5 +234,5 @@ def verify(
 
 
 def default_path(recipe: Recipe, preset: str | None = None) -> Path:
-    """Where `slotssm generate` writes unless it is told, for example data/bcb-earliest-2560.h5."""
+    """Default output of `slotssm generate`, for example data/bcb-earliest-2560.h5."""
     return Path("data") / f"{preset or generator_of(recipe).file_name()}.h5"

@@ -1,4 +1,4 @@
-"""The floors and walls of docs/architecture.md: who may import whom."""
+"""The levels and library imports of docs/architecture.md: who may import whom."""
 
 import ast
 import re
@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# the deeper the room, the more may lean on it; a module imports from lower floors or from its own room
-FLOORS = {
+# a module imports from lower levels or from its own subpackage
+LEVELS = {
     "slotssm": -1,
     "slotssm.errors": -1,
     "slotssm.files": -1,
@@ -36,7 +36,7 @@ FLOORS = {
     # `python -m slotssm` starts the command line; nothing imports it
     "slotssm.__main__": 8,
 }
-WALLS = {
+LIBRARY_IMPORTERS = {
     "filelock": {"slotssm.files"},
     "pymunk": {"generators"},
     "h5py": {"slotssm.data.episodes", "slotssm.data.hdf5", "slotssm.data.writer"},
@@ -76,31 +76,31 @@ def imports(path: Path) -> set[str]:
     return names
 
 
-def room(module: str) -> str | None:
-    """The longest room name that the module is in."""
-    candidates = [name for name in FLOORS if module == name or module.startswith(name + ".")]
+def subpackage(module: str) -> str | None:
+    """The longest subpackage name that the module is in."""
+    candidates = [name for name in LEVELS if module == name or module.startswith(name + ".")]
     return max(candidates, key=len, default=None)
 
 
 @pytest.mark.parametrize(("module", "path"), modules(), ids=lambda value: str(value))
-def test_imports_go_down_or_stay_in_the_room(module, path):
-    here = room(module)
-    assert here is not None, f"{module} is in no room of docs/architecture.md"
+def test_imports_go_down_or_stay_in_the_subpackage(module, path):
+    here = subpackage(module)
+    assert here is not None, f"{module} is in no subpackage of docs/architecture.md"
     for name in imports(path):
-        there = room(name)
+        there = subpackage(name)
         if there is None or there == here:
             continue
-        assert FLOORS[there] < FLOORS[here] or FLOORS[here] == FLOORS[there] == -1, (
-            f"{module} (floor {FLOORS[here]}, {here}) imports {name} (floor {FLOORS[there]}, {there})"
+        assert LEVELS[there] < LEVELS[here] or LEVELS[here] == LEVELS[there] == -1, (
+            f"{module} (level {LEVELS[here]}, {here}) imports {name} (level {LEVELS[there]}, {there})"
         )
         if there == "generators":
             assert here in KNOWS_GENERATORS, f"{module} may not know the generators"
 
 
 @pytest.mark.parametrize(("module", "path"), modules(), ids=lambda value: str(value))
-def test_third_parties_stay_behind_their_walls(module, path):
+def test_third_parties_are_imported_where_allowed(module, path):
     for name in imports(path):
-        allowed = WALLS.get(name.split(".")[0])
+        allowed = LIBRARY_IMPORTERS.get(name.split(".")[0])
         if allowed is not None:
             assert any(module == place or module.startswith(place + ".") for place in allowed), (
                 f"{module} imports {name}, which belongs to {', '.join(sorted(allowed))}"
@@ -111,23 +111,23 @@ def test_the_checker_sees_a_stray_import(tmp_path):
     stray = tmp_path / "stray.py"
     stray.write_text("from slotssm.training import trainer\nimport h5py\n")
     assert imports(stray) == {"slotssm.training.trainer", "h5py"}
-    assert FLOORS[room("slotssm.training.trainer")] > FLOORS[room("slotssm.layers.time_mixers.mamba")]
+    assert LEVELS[subpackage("slotssm.training.trainer")] > LEVELS[subpackage("slotssm.layers.time_mixers.mamba")]
 
 
 def test_every_file_is_named_by_a_noun_and_short_enough():
     for module, path in modules():
         assert module.split(".")[-1] not in NAMELESS
-        assert len(path.read_text().splitlines()) <= 450, f"{path} is too long for one room"
+        assert len(path.read_text().splitlines()) <= 450, f"{path} is too long"
 
 
-def test_architecture_page_lists_every_room_on_its_floor():
+def test_architecture_page_lists_every_subpackage_on_its_level():
     page = (ROOT / "docs" / "architecture.md").read_text()
     listed = {
-        name: int(floor)
-        for floor, names in re.findall(r"^floor +(-?\d) +(.+)$", page, re.MULTILINE)
+        name: int(level)
+        for level, names in re.findall(r"^level +(-?\d) +(.+)$", page, re.MULTILINE)
         for name in names.split()
     }
-    expected = {name.removeprefix("slotssm."): floor for name, floor in FLOORS.items() if name != "slotssm"}
+    expected = {name.removeprefix("slotssm."): level for name, level in LEVELS.items() if name != "slotssm"}
     assert listed == expected
 
 
@@ -193,43 +193,45 @@ def test_torch_is_not_loaded_by_the_generators():
     assert done.returncode == 0, done.stderr
 
 
-ROOM_FILES = 14
-"""A room with more files is two rooms."""
+MOST_FILES = 14
+"""Files of a folder; one with more should be split."""
 
 
-def rooms() -> list[Path]:
+def subpackages() -> list[Path]:
     return sorted({path.parent for _, path in modules()})
 
 
-@pytest.mark.parametrize("folder", rooms(), ids=lambda folder: str(folder.relative_to(ROOT)))
-def test_no_room_is_too_full(folder):
+@pytest.mark.parametrize("folder", subpackages(), ids=lambda folder: str(folder.relative_to(ROOT)))
+def test_no_folder_has_too_many_files(folder):
     files = [path for path in folder.glob("*.py") if path.stem != "__init__"]
-    assert len(files) <= ROOM_FILES, f"{folder} has {len(files)} files"
+    assert len(files) <= MOST_FILES, f"{folder} has {len(files)} files"
 
 
-def test_rooms_have_no_circle():
-    """Drawn from the imports, with every folder a room, no room leads back to itself."""
+def test_subpackages_have_no_import_cycle():
+    """The graph of imports between folders is acyclic."""
     named = dict(modules())
     homes = {module: ".".join(path.parent.relative_to(ROOT).parts) for module, path in named.items()}
-    # the modules that stand directly in the package are rooms of one file
+    # modules directly in the package count as subpackages of one file
     homes |= {module: module for module, home in homes.items() if home == "slotssm"}
     edges: dict[str, set[str]] = {}
     for module, path in named.items():
         for name in imports(path):
             target = name if name in named else name.rpartition(".")[0]
-            # a package's own front page may gather what its rooms offer
+            # a package's __init__ may re-export what its subpackages offer
             if target in named and homes[target] != homes[module] and path.stem != "__init__":
                 edges.setdefault(homes[module], set()).add(homes[target])
     ahead: dict[str, set[str]] = {}
 
-    def reachable(room: str, seen: frozenset[str] = frozenset()) -> set[str]:
-        assert room not in seen, f"{room} leads back to itself through {', '.join(sorted(seen))}"
-        if room not in ahead:
-            ahead[room] = set().union(*(reachable(each, seen | {room}) | {each} for each in edges.get(room, ())))
-        return ahead[room]
+    def reachable(subpackage: str, seen: frozenset[str] = frozenset()) -> set[str]:
+        assert subpackage not in seen, f"{subpackage} leads back to itself through {', '.join(sorted(seen))}"
+        if subpackage not in ahead:
+            ahead[subpackage] = set().union(
+                *(reachable(each, seen | {subpackage}) | {each} for each in edges.get(subpackage, ()))
+            )
+        return ahead[subpackage]
 
-    for room in edges:
-        assert room not in reachable(room)
+    for subpackage in edges:
+        assert subpackage not in reachable(subpackage)
 
 
 def calls_of_isinstance(source: str) -> set[str]:
@@ -261,7 +263,7 @@ def kinds() -> set[str]:
     return found
 
 
-def test_nothing_outside_their_rooms_asks_which_task_or_model_it_holds():
+def test_nothing_outside_their_subpackages_asks_which_task_or_model_it_holds():
     known = kinds()
     assert {"Recall", "RecallConfig", "SlotSequenceModel", "OCSlotSSM", "SequenceModelConfig", "SAViConfig"} <= known
     for module, path in modules():

@@ -263,7 +263,7 @@ def test_a_key_of_another_kind_is_unknown() -> None:
             "data.recipe.patches_per_side=7",
             "`assignments`: data.recipe: patches_per_side 7 does not divide size_px 64",
         ),
-        (RECALL, "data.recipe.kind=bouncing", "task 'recall' needs data of Blinking Color Balls (generator 'bcb')"),
+        (RECALL, "data.recipe.kind=bouncing", "task 'recall' needs Blinking Color Balls (generator 'bcb')"),
         (RECALL, "task.piece_px=5", "task.piece_px 5 does not divide the frame of 64 x 64 px; use a divisor"),
         (
             RECALL,
@@ -347,7 +347,7 @@ def test_wrong_aids_of_recalling_are_refused(assignment: str, message: str) -> N
         ("train.clip_len=31", "train.clip_len 31 exceeds the 30 frames of an episode"),
         ("task.piece_px=5", "task.piece_px 5 does not divide the frame of 64 x 64 px"),
         ('data.recipe.colors=["red"]', "task.loss 'bce' is for white objects on black; use 'mse' or 'ce'"),
-        ('data.recipe.colors=["white", "red"]', "task.loss 'bce' is for white objects on black; take"),
+        ('data.recipe.colors=["white", "red"]', "task.loss 'bce' is for white objects on black; use"),
         ("task.loss=l1", "`assignments`: task.loss: Input should be 'bce', 'mse' or 'ce'"),
         ("data.recipe.lighting=0.5", "task.loss 'bce' needs plain white objects on black, without"),
         ('data.recipe.textures=["noise"]', "task.loss 'bce' needs plain white objects on black"),
@@ -420,7 +420,7 @@ def test_sequence_length_is_context_frames_times_patches(frames: int, patches: i
 def test_more_balls_than_fit_are_refused_with_how_many_do() -> None:
     most = int(0.45 * 64**2 / (math.pi * 5.68**2))
     assert BCBRecipe(num_balls=most).num_balls == most
-    with pytest.raises(InputError, match=rf"{most + 1} objects of radius 5.68 px do not fit .*: at most {most}; take"):
+    with pytest.raises(InputError, match=rf"{most + 1} objects of radius 5.68 px do not fit .*: at most {most}; use"):
         load(BCBRecipe, {"num_balls": most + 1}, "--balls")
 
 
@@ -446,14 +446,14 @@ def test_objects_that_pass_each_other_need_no_room() -> None:
         ({"max_speed_px_per_frame": math.nan}, "finite number"),
         ({"backgrounds": ["wood"]}, "backgrounds.0: Input should be 'plain', 'gradient', 'stripes', 'checker' or"),
         ({"textures": []}, "at least 1 item"),
-        ({"textures": ["noise"], "radii_px": (2, 5)}, "radius 3 px or more, not 2 px; take larger radii_px"),
+        ({"textures": ["noise"], "radii_px": (2, 5)}, "radius 3 px or more, not 2 px; use larger radii_px"),
         (
             {"backgrounds": ["noise"], "size_px": 12, "radii_px": (2, 2), "min_objects": 1, "max_objects": 1},
-            "backgrounds need a frame of 16 px or more, not 12 px; take",
+            "backgrounds need a frame of 16 px or more, not 12 px; use",
         ),
         ({"lighting": 0.91}, "less than or equal to 0.9"),
         ({"lighting": math.nan}, "finite number"),
-        ({"outside_px": 17}, "too narrow for objects of radius 9 px to leave the frame; take 0 or at least 18"),
+        ({"outside_px": 17}, "too narrow for objects of radius 9 px to leave the frame; use 0 or at least 18"),
         ({"outside_px": 65}, "outside_px 65 exceeds size_px 64"),
         ({"camera_px": 33}, "camera_px 33 exceeds half of size_px 64"),
         ({"camera_px": 0.5}, "camera_speed_px_per_frame 1 exceeds camera_px 0.5"),
@@ -514,5 +514,5 @@ def test_videos_from_a_file_have_no_colours_to_classify() -> None:
     check_run(run, spec)
     with pytest.raises(InputError, match="'ce' needs data with a palette, which these do not have"):
         check_run(override(run, {"task": {"loss": "ce"}}, "test"), spec)
-    with pytest.raises(InputError, match=r"task 'recall' needs data of Blinking Color Balls \(generator 'bcb'\)"):
+    with pytest.raises(InputError, match=r"task 'recall' needs Blinking Color Balls \(generator 'bcb'\)"):
         check_run(preset("tiny-bcb").replace(data=FileData(path="videos.h5")), spec)

@@ -75,7 +75,7 @@ def test_a_second_interrupt_interrupts_at_once():
 def test_a_request_after_the_last_safe_point_is_told(caplog):
     with stop_requests():
         signal.raise_signal(signal.SIGTERM)
-    assert [record.getMessage() for record in caplog.records] == ["SIGTERM arrived when the work was done"]
+    assert [record.getMessage() for record in caplog.records] == ["SIGTERM arrived after the work was done"]
     with stop_requests() as stop:
         assert not stop
     # whoever raises has seen it, or tells something worse

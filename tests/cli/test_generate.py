@@ -86,7 +86,7 @@ def test_repeating_a_finished_command_with_resume_is_no_error(slotssm, workplace
         (("--outside", 5), ("outside_px 5 is too narrow", "at least 18")),
         (("--camera", 60), ("camera_px 60 exceeds half of size_px 64",)),
         (("--camera-speed", 1), ("--camera-speed has no effect without --camera",)),
-        (("--camera", 2, "--camera-speed", 3), ("the view would shake", "less speed")),
+        (("--camera", 2, "--camera-speed", 3), ("the camera would shake", "lower speed")),
         (("--preset", "hard", "--size", 16), ("textures need objects of radius 3 px", "a larger size")),
     ],
 )

@@ -363,5 +363,5 @@ def test_texts_are_no_tensors(data, tmp_path):
     with h5py.File(tmp_path / "copy.h5", "r+") as file:
         file["train/caption"] = ["text"] * E
         file["train/caption"].attrs["dims"] = '["episode"]'
-    with pytest.raises(InputError, match="train/caption holds no numbers"):
+    with pytest.raises(InputError, match="train/caption is not numeric"):
         EpisodeDataset(tmp_path / "copy.h5", fields=("caption",))

@@ -223,7 +223,7 @@ def test_fields_that_do_not_fit_are_refused(tmp_path):
     with h5py.File(tmp_path / "data.h5", "r+") as file:
         file["train/caption"] = ["text"] * E
         name_axes(file["train/caption"], "episode")
-    with pytest.raises(InputError, match="train/caption holds no numbers"):
+    with pytest.raises(InputError, match="train/caption is not numeric"):
         Reader(tmp_path / "data.h5", "train", ("caption",))
     with h5py.File(tmp_path / "data.h5", "r+") as file:
         file["train/objects/position"] = np.zeros((E, T + 1, 2, 2), np.float32)

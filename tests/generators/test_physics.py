@@ -235,5 +235,5 @@ def test_placed_discs_lie_inside_and_apart(seed: int, radii: list[float]) -> Non
 
 
 def test_placement_without_room_is_refused() -> None:
-    with pytest.raises(InputError, match="no room for 5 objects of radius 20 px in 64 px"):
+    with pytest.raises(InputError, match="5 objects of radius 20 px could not be placed in 64 px"):
         place_discs(np.random.default_rng(0), np.full(5, 20.0), 64, apart=True)

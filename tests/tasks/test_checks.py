@@ -47,8 +47,8 @@ def refused(run: RunConfig, spec: DataSpec) -> str:
         ("tiny-balls", ["train.clip_len=1"], {}, "needs clips of at least 2 frames: train.clip_len is too small"),
         ("tiny-balls", [], {"palette": RED}, "task.loss 'bce' is for white objects on black; use 'mse' or 'ce'"),
         ("tiny-balls", ["task.loss=ce"], {"palette": ()}, "task.loss 'ce' needs data with a palette"),
-        ("tiny-bcb", [], {"rule": ""}, "needs data of Blinking Color Balls"),
-        ("tiny-bcb", [], {"palette": ()}, "needs data of Blinking Color Balls"),
+        ("tiny-bcb", [], {"rule": ""}, "needs Blinking Color Balls"),
+        ("tiny-bcb", [], {"palette": ()}, "needs Blinking Color Balls"),
         ("tiny-bcb", [], {"width": 20}, "(20 px in 2 patches per side, task.patches_per_side)"),
         ("tiny-bcb", ["task.curriculum=[[3, 1]]"], {}, "(16 px in 3 patches per side, task.curriculum)"),
         ("tiny-bcb", ["task.curriculum=[[1, 1000]]"], {}, "takes 1000 steps and leaves none of train.num_steps"),
@@ -100,4 +100,4 @@ def test_a_file_may_have_the_palette_of_white_on_black():
     run = preset("tiny-balls").replace(data=FileData(path="videos.h5"))
     spec = DataSpec(num_frames=8, height=16, width=16, palette=WHITE)
     check_run(run, spec)
-    assert "take 'mse' or 'ce'" in refused(run, spec.replace(palette=RED))
+    assert "use 'mse' or 'ce'" in refused(run, spec.replace(palette=RED))

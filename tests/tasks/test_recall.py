@@ -123,7 +123,7 @@ def test_one_batch_can_be_learned_by_heart():
 
 def test_task_is_refused_without_its_data():
     run = preset("tiny-bcb").replace(data=preset("tiny-oc").data)
-    with pytest.raises(InputError, match="'recall' needs data of Blinking Color Balls \\(generator 'bcb'\\)"):
+    with pytest.raises(InputError, match="'recall' needs Blinking Color Balls \\(generator 'bcb'\\)"):
         own_task(run)
 
 

@@ -1,8 +1,8 @@
-"""The one writer of data sets, for generators and importers alike: in parallel, resumable, and complete or absent.
+"""The writer of data sets for generators and importers: parallel, resumable, and with an output complete or absent.
 
 Shards (small episode files of consecutive episodes) are written into a folder beside the output. Complete shards are
-then joined without recompression and the result is moved into place. The writer knows nothing of where episodes come
-from: it is given a `Work`.
+then joined without recompression, and the result is moved into place. The writer is independent of the source of the
+episodes, which is described by a `Work`.
 """
 
 from slotssm.data.sharding.processors import usable_processors

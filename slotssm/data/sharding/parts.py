@@ -1,4 +1,4 @@
-"""The folder of parts beside an output: its lock, its plan, its shards, and when all of it may go."""
+"""The folder of shards beside an output: its lock, its plan, its shards, and its removal."""
 
 import hashlib
 import json
@@ -20,28 +20,28 @@ from slotssm.files import exclusive, explained, read_json, write_json
 
 PLAN, LOCK = "plan.json", "lock"
 ATTEMPTS = 100
-"""The folder may vanish, with its last holder, while it is being taken."""
+"""Attempts at taking the lock, since the folder may be removed by its previous holder at the same time."""
 
 _SHARD = re.compile(r"(train|val|test)-\d{8,}-\d+\.h5")
 
 
 def parts_folder(out: Path) -> Path:
-    """Where the parts of `out` lie."""
+    """The folder for the shards of `out`."""
     return out.with_name(out.name + ".parts")
 
 
 @contextmanager
 def hold(out: Path) -> Iterator["Parts"]:
-    """Hold the folder of parts of `out`, which is made; it goes at the end if nothing in it could be continued.
+    """Create and lock the folder of shards of `out`; at the end it is removed if there is nothing to resume.
 
-    So it does with all that is in it if the source turns out to be damaged.
+    If the source turns out to be damaged, the folder is removed with all shards.
 
     Raises:
-        BusyError: another process holds it.
-        InputError: it cannot be made.
+        BusyError: another process holds the lock.
+        InputError: the folder cannot be created.
     """
     parts = Parts(out)
-    # closed by hand, so that what the work raises does not pass through the lock
+    # closed explicitly, so that exceptions of the work do not pass through the lock
     stack = _taken(parts)
     try:
         yield parts
@@ -54,7 +54,7 @@ def hold(out: Path) -> Iterator["Parts"]:
                 parts.remove()
         finally:
             stack.close()
-        # once more: Windows removes no file that is open, network file systems only rename it. Neither call can
+        # again: Windows does not remove open files, and network file systems only rename them. Neither call can
         # harm the next holder, whose lock is open and whose folder is not empty
         if os.name == "nt":
             with suppress(OSError):
@@ -65,10 +65,10 @@ def hold(out: Path) -> Iterator["Parts"]:
 
 
 def _taken(parts: "Parts") -> ExitStack:
-    """Take the lock, and make sure that it is the one that others will find, since its last holder removed it."""
+    """Take the lock, and make sure that the lock file was not removed by its previous holder in the meantime."""
     lock = parts.folder / LOCK
     for attempt in range(ATTEMPTS):
-        # nobody comes and goes that often: the numbers that this file system gives its files do not last
+        # nobody removes it that often: this file system does not have stable inode numbers
         is_last = attempt == ATTEMPTS - 1
         parts.make()
         try:
@@ -79,7 +79,7 @@ def _taken(parts: "Parts") -> ExitStack:
             with explained(lock):
                 raise
         with ExitStack() as stack:
-            # held open over the lock, so that its number in the file system cannot be given to another file
+            # kept open with the lock, so that its inode number cannot be reused
             stack.enter_context(stream)
             try:
                 stack.enter_context(exclusive(lock))
@@ -89,11 +89,11 @@ def _taken(parts: "Parts") -> ExitStack:
                 continue
             if is_last or _is_at(stream, lock):
                 return stack.pop_all()
-    raise BusyError(f"{parts.shown} appears and disappears; another process is at work there, wait until it is done")
+    raise BusyError(f"{parts.shown} appears and disappears; another process is using it, wait until it has ended")
 
 
 def _is_at(stream: IO[str], path: Path) -> bool:
-    """Whether the open file is the one that lies at `path` now."""
+    """Whether the open file is the one now at `path`."""
     try:
         return os.path.samestat(os.fstat(stream.fileno()), path.stat())
     except FileNotFoundError:
@@ -101,14 +101,14 @@ def _is_at(stream: IO[str], path: Path) -> bool:
 
 
 class Parts:
-    """The folder of parts of an output, for the process that holds it.
+    """The folder of shards of an output, for the process that holds its lock.
 
     Args:
         out: the output.
 
     Attributes:
-        folder: absolute, since workers may run elsewhere.
-        shown: the same as the caller would write it, for messages.
+        folder: absolute path, since workers may have another working directory.
+        shown: the path as the caller wrote it, for messages.
     """
 
     def __init__(self, out: Path) -> None:
@@ -116,7 +116,7 @@ class Parts:
         self.folder = self.shown.absolute()
 
     def make(self) -> None:
-        """Make the folder unless it is there."""
+        """Create the folder unless it exists."""
         with explained(self.shown):
             try:
                 self.folder.mkdir(exist_ok=True)
@@ -126,24 +126,24 @@ class Parts:
                 ) from None
 
     def names(self) -> list[str]:
-        """Names of the files; folders are not ours, nor is what NFS keeps of removed files that are open."""
+        """Names of the files, except those that NFS keeps of removed open files."""
         with explained(self.shown), suppress(FileNotFoundError), os.scandir(self.folder) as entries:
             files = [entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)]
             return [name for name in files if not name.startswith(".nfs")]
         return []
 
     def is_started(self) -> bool:
-        """Whether there is something to continue."""
+        """Whether there is something to resume."""
         return any(name == PLAN or _SHARD.fullmatch(name) for name in self.names())
 
     def prepare(self, work: Work, resume: bool, force: bool) -> Any:
-        """Clear what an unfinished run left, or check that it may and can be continued.
+        """Clear the shards of an unfinished run, or check that it can be resumed.
 
         Returns:
-            What that run had found out; None if it starts from nothing.
+            What that run had found out in advance (`Contents.found`); None for a new start.
 
         Raises:
-            InputError: it must not be mixed with this work.
+            InputError: there is an unfinished run that is not of the same work, or not to be resumed.
         """
         if self.is_started() and not resume:
             if not force:
@@ -151,7 +151,7 @@ class Parts:
                     f"{self.shown} holds an unfinished {work.name}; `resume` continues it, `force` starts again"
                 )
             self.clear()
-        # of processes that were killed: nobody else writes here now
+        # temporary files of killed processes: nobody else is writing here now
         self._unlink([name for name in self.names() if name != PLAN and name != LOCK and not _SHARD.fullmatch(name)])
         stored = self.read_plan()
         if stored is None:
@@ -164,7 +164,7 @@ class Parts:
         return stored.get("found")
 
     def read_plan(self) -> dict[str, Any] | None:
-        """The plan of what lies here, None without one."""
+        """The stored plan; None without one."""
         if not (self.folder / PLAN).exists():
             return None
         try:
@@ -176,13 +176,13 @@ class Parts:
         return stored
 
     def write_plan(self, plan: Mapping[str, Any], found: Any) -> str:
-        """Keep what decides the content of the shards, and give its digest."""
+        """Store what determines the content of the shards, and return its digest."""
         document = {**_decisive(plan), "found": found}
         write_json(self.folder / PLAN, document)
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
     def missing(self, shards: Sequence[Shard], digest: str) -> list[Shard]:
-        """Those of the shards that are not there, not whole, or not of the plan with this digest."""
+        """The shards that are absent, incomplete, or not of the plan with this digest."""
         return [shard for shard in shards if not _is_complete(self.path(shard), shard, digest)]
 
     def path(self, shard: Shard) -> Path:
@@ -190,7 +190,7 @@ class Parts:
         return self.folder / shard.file_name
 
     def belongs_to(self, work: Work) -> bool:
-        """Whether what lies here was begun by the same work, or by none."""
+        """Whether the folder has no plan, or that of the same work."""
         try:
             stored = self.read_plan()
         except InputError:
@@ -198,7 +198,7 @@ class Parts:
         return stored is None or _same(stored, _decisive(work.plan))
 
     def clear(self) -> None:
-        """Remove all but the lock; the plan last, so that a kill leaves nothing without one."""
+        """Remove all files except the lock; the plan last, so that a killed process never leaves shards without one."""
         names = [name for name in self.names() if name != LOCK]
         self._unlink(sorted(names, key=lambda name: name == PLAN))
 
@@ -211,14 +211,14 @@ class Parts:
                 raise InputError(f"cannot remove {self.shown / name}: {reason}; remove {self.shown}") from None
 
     def discard(self) -> None:
-        """Remove all but the lock, now that it is needed no more; what cannot be removed stays, with a note."""
+        """Remove all files except the lock when they are no longer needed; a failure is only a warning."""
         try:
             self.clear()
         except InputError as error:
             logging.getLogger("slotssm").warning("%s", error)
 
     def remove(self) -> None:
-        """Remove the folder and the lock in it. The lock must be held, and the folder is not ours any more after."""
+        """Remove the folder with the lock, which must be held; other processes may use the folder afterwards."""
         self.discard()
         with suppress(OSError):
             (self.folder / LOCK).unlink(missing_ok=True)
@@ -226,7 +226,7 @@ class Parts:
 
 
 def _decisive(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """What all shards of a file must have in common."""
+    """What all shards of a file must agree in."""
     return {"plan": plan, "version": __version__}
 
 
@@ -235,12 +235,12 @@ def _same(stored: Mapping[str, Any], decisive: Mapping[str, Any]) -> bool:
 
 
 def as_json(document: Any) -> str:
-    """A document as text that is equal for equal documents, whether or not they come from a file."""
+    """A document as canonical JSON text."""
     return json.dumps(document, sort_keys=True)
 
 
 def _is_complete(path: Path, shard: Shard, digest: str) -> bool:
-    """Whether a shard is there, whole (HDF5 notices a file that was cut short) and of the plan."""
+    """Whether a shard exists, is complete (HDF5 detects truncated files) and belongs to the plan."""
     if not path.exists():
         return False
     try:
@@ -252,13 +252,13 @@ def _is_complete(path: Path, shard: Shard, digest: str) -> bool:
 
 @dataclass(frozen=True)
 class ShardWriter:
-    """Makes and writes shards, in whichever process.
+    """Makes and writes shards, in any process.
 
     Attributes:
-        folder: the folder of parts, absolute.
+        folder: absolute path of the folder of shards.
         layout: fields of every split.
         make: makes the episodes of a shard.
-        digest: of the plan; each shard carries it, so that none is ever taken for one of another plan.
+        digest: digest of the plan, which is stored in each shard to distinguish it from shards of other plans.
     """
 
     folder: Path
@@ -267,7 +267,7 @@ class ShardWriter:
     digest: str
 
     def path(self, shard: Shard) -> Path:
-        """The file of a shard, which is there once it is complete."""
+        """The file of a shard, which exists once the shard is complete."""
         return self.folder / shard.file_name
 
     def write(self, shard: Shard) -> None:

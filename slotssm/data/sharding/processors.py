@@ -1,4 +1,4 @@
-"""How many processors this process may use: affinity and the limits of its container, not what the machine has."""
+"""Number of processors that this process may use, according to its affinity and the limits of its container."""
 
 import math
 import os
@@ -11,10 +11,10 @@ def usable_processors(root: Path = Path("/")) -> int:
     """Processors that this process may use, at least 1.
 
     Args:
-        root: where `/proc` and `/sys` lie.
+        root: parent folder of `/proc` and `/sys`.
     """
     if hasattr(os, "process_cpu_count"):
-        count = os.process_cpu_count() or 1  # Python 3.13; affinity is looked at there
+        count = os.process_cpu_count() or 1  # Python 3.13; includes affinity
     elif hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
     else:
@@ -23,7 +23,7 @@ def usable_processors(root: Path = Path("/")) -> int:
 
 
 def _limits(root: Path) -> Iterator[float]:
-    """Processors' worth of time that the control groups of this process grant (Linux, versions 1 and 2)."""
+    """CPU limits of the control groups of this process, in processors (Linux, cgroup versions 1 and 2)."""
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -33,7 +33,7 @@ def _limits(root: Path) -> Iterator[float]:
         if controllers and "cpu" not in controllers.split(","):
             continue
         mount = root / "sys/fs/cgroup" / controllers
-        # a limit above the group counts as well; in a container the path may be the host's, and only the root is there
+        # limits of parent groups apply as well; in a container the path may be the host's, and only the root exists
         group = PurePosixPath(path.lstrip("/"))
         for folder in (group, *group.parents):
             limit = _limit_of(mount / folder)
@@ -42,12 +42,12 @@ def _limits(root: Path) -> Iterator[float]:
 
 
 def _limit_of(folder: Path) -> float | None:
-    """The limit of one control group; None without one."""
+    """The CPU limit of one control group; None without a limit."""
     with suppress(OSError, ValueError, ZeroDivisionError):
         if (folder / "cpu.max").exists():
             quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
             return None if quota == "max" else int(quota) / int(period)
         quota = (folder / "cpu.cfs_quota_us").read_text(encoding="utf-8")
-        if int(quota) > 0:  # -1 is no limit
+        if int(quota) > 0:  # -1 means no limit
             return int(quota) / int((folder / "cpu.cfs_period_us").read_text(encoding="utf-8"))
     return None

@@ -1,4 +1,4 @@
-"""What is to be written: the plan that decides the content, and the function that makes the episodes of a shard."""
+"""Description of what is to be written: the plan, and the function that makes the episodes of a shard."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from slotssm.data.episodes import Episode, EpisodeFile, Layout
 from slotssm.errors import InputError
 
 SHARD_BYTES = 64 << 20
-"""Uncompressed bytes of a shard, roughly: what a process keeps in memory."""
+"""Approximate uncompressed size of a shard, which a process keeps in memory."""
 
 ProgressCallback = Callable[[int, int], None]
-"""Called with the episodes done and the episodes in all."""
+"""Called with the number of episodes done and the total."""
 
 
 class DamagedSourceError(InputError):
-    """The source of the episodes, not the output, is at fault: nothing that was written from it is kept."""
+    """The source of the episodes is damaged: nothing that was written from it is kept."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Shard:
 
     @property
     def file_name(self) -> str:
-        """Name inside the folder of parts."""
+        """File name in the folder of shards."""
         return f"{self.split}-{self.first:08d}-{self.count}.h5"
 
 
 MakeEpisodes = Callable[[Shard], Iterable[Episode]]
-"""Makes the episodes of a shard in their order, lazily where that matters to memory or to interruption."""
+"""Makes the episodes of a shard in order; lazily, if memory or interruption require it."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Contents:
         make: makes the episodes of a shard; for several workers it must be picklable, since they are spawned.
         shard_episodes: most episodes of a shard.
         workers: processes; 1 makes all episodes in this one.
-        found: JSON-ready; what had to be found out first. It is kept beside the plan and given back on resume.
+        found: JSON-compatible facts that had to be found out in advance; stored with the plan and reused on resume.
     """
 
     layout: Layout
@@ -62,12 +62,12 @@ class Work:
     """A data set to be written.
 
     Attributes:
-        name: what to call it in messages: "generation", "import".
-        plan: JSON-ready; everything that decides the content of an episode. An unfinished output is only continued
-            with the same plan. Numbers of episodes are not part of it, so that more may be asked for.
-        num_episodes: episodes by split.
-        plan_of: the plan that a finished file was made from, read from its attributes; may raise `InputError`.
-        prepare: called once all is checked and locked, with what an interrupted run had found out or None.
+        name: name for messages: "generation", "import".
+        plan: JSON-compatible; everything that determines the content of an episode. An unfinished output is only
+            resumed with the same plan. The plan excludes the numbers of episodes, which may be increased.
+        num_episodes: number of episodes by split.
+        plan_of: returns the plan of a finished file, from its attributes; may raise `InputError`.
+        prepare: called after all checks with the lock held, with `Contents.found` of an interrupted run or None.
     """
 
     name: str
@@ -77,12 +77,12 @@ class Work:
     prepare: Callable[[Any], Contents]
 
     def shards(self, shard_episodes: int) -> Iterator[Shard]:
-        """All shards, in the order of the file."""
+        """All shards, in file order."""
         for split, count in self.num_episodes.items():
             for first in range(0, count, shard_episodes):
                 yield Shard(split, first, min(shard_episodes, count - first))
 
 
 def shard_length(layout: Layout, most: int) -> int:
-    """Episodes of a shard: at most `most`, fewer where they are large, at least one."""
+    """Number of episodes per shard: at most `most`, fewer if they are large, at least one."""
     return max(1, min(most, SHARD_BYTES // sum(field.num_bytes for field in layout.values())))

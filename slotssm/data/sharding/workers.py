@@ -1,4 +1,4 @@
-"""Processes that write shards."""
+"""Worker processes that write shards."""
 
 import logging
 import os
@@ -19,24 +19,24 @@ from slotssm.errors import SlotSSMError
 from slotssm.interrupts import StopRequest
 
 MOST_ON_WINDOWS = 61
-"""Windows waits for no more processes at once; `ProcessPoolExecutor` refuses them."""
+"""Largest number of workers on Windows, a limit of `ProcessPoolExecutor`."""
 POLL_S = 0.2
 GRACE_S = 0.2
-"""A signal to the process group may end a worker before it is handled here."""
+"""Time to wait for a signal after a worker has died, since one to the process group may end a worker first."""
 
 _writer: ShardWriter | None = None
-"""Of a worker process."""
+"""The writer of a worker process."""
 
 
 def open_pool(writer: ShardWriter, workers: int) -> ProcessPoolExecutor | None:
-    """A pool of processes, which start when they are needed; None, with a note, where there can be none."""
+    """A process pool, whose processes start when they are needed; None, with a warning, if that is not possible."""
     if sys.platform == "win32":
         workers = min(workers, MOST_ON_WINDOWS)
     try:
-        # spawn: the parent may hold torch's threads, which do not survive a fork
+        # spawn: the parent may have torch threads, which do not survive a fork
         return ProcessPoolExecutor(workers, get_context("spawn"), initializer=_prepare, initargs=(writer,))
     except (OSError, NotImplementedError, ImportError) as error:
-        # no semaphores: some containers have no /dev/shm
+        # no semaphores: some containers do not have /dev/shm
         logging.getLogger("slotssm").warning("no worker processes here (%s); continuing with one process", error)
         return None
 
@@ -48,14 +48,14 @@ def write_in_pool(
     stop: StopRequest,
     on_done: Callable[[Shard], None],
 ) -> None:
-    """Write shards in the processes of a pool, which is shut down; on a stop request those at work are finished.
+    """Write shards in a process pool, and shut it down; on a stop request, shards in progress are finished.
 
     Args:
         pool: the pool.
-        workers: its number of processes.
-        shards: what to write.
-        stop: looked at all the time; the caller sees from it that not all was written.
-        on_done: told of every shard that was written.
+        workers: number of its processes.
+        shards: the shards to write.
+        stop: polled; tells the caller that not all shards were written.
+        on_done: called after every shard.
 
     Raises:
         SlotSSMError: a process died.
@@ -83,7 +83,7 @@ def write_in_pool(
 
 
 def _wait_for(stop: StopRequest) -> None:
-    """Schedulers signal the whole process group, and the workers died of it: give our own signal time to arrive."""
+    """Wait for a signal to this process, since the same signal to the process group may have ended the workers."""
     deadline = time.monotonic() + GRACE_S
     while not stop and time.monotonic() < deadline:
         time.sleep(GRACE_S / 20)
@@ -92,19 +92,19 @@ def _wait_for(stop: StopRequest) -> None:
 def _death(num_done: int) -> str:
     if num_done:
         return (
-            "a worker process died, as happens when memory runs out; `resume` continues, and 1 for `workers` needs "
+            "a worker process died, possibly because memory ran out; `resume` continues, and `workers` 1 needs the "
             "least memory"
         )
     return (
-        "a worker process died before any had written a shard: memory ran out, or the script that called has no "
-        "guard (if __name__ == '__main__':), which processes need; `resume` continues, and 1 for `workers` needs no "
-        "further process"
+        "a worker process died before any shard was written: memory ran out, or the calling script lacks the guard "
+        "(if __name__ == '__main__':) that worker processes need; `resume` continues, and `workers` 1 starts no "
+        "worker process"
     )
 
 
 @contextmanager
 def _sigint_blocked() -> Iterator[None]:
-    """Processes started here leave Ctrl-C to the parent from their first moment on."""
+    """Block SIGINT while starting processes, so that Ctrl-C is handled by the parent only."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -116,7 +116,7 @@ def _sigint_blocked() -> Iterator[None]:
 
 
 def _prepare(writer: ShardWriter) -> None:
-    """Leave Ctrl-C to the parent, and end when the parent is gone, even if it was killed."""
+    """Ignore Ctrl-C, and exit when the parent has ended, even if it was killed."""
     global _writer
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()

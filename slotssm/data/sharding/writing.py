@@ -1,7 +1,6 @@
-"""Write a data set: checks, lock, shards, joined file.
+"""Writing a data set: checks, lock, shards, joined file.
 
-Writing shards and joining them are apart, since which shards there are depends on the work alone: a machine of several
-could write a share of them, and the last one join.
+Writing shards and joining them are separate steps, and the division into shards depends on the work only.
 """
 
 import os
@@ -18,26 +17,26 @@ from slotssm.files import explained, make_folder, refuse_existing, sync
 from slotssm.interrupts import StopRequest, stop_requests
 
 JOINED = "joined.partial"
-"""The file while it is joined: among the parts, so that what a kill leaves of it goes with them."""
+"""The joined file while it is written: in the folder of shards, so that it is removed with them after a kill."""
 
 
 class ProgressCounter:
-    """Counts episodes, and says so."""
+    """Counts and reports finished episodes."""
 
     def __init__(self, total: int, done: int, on_progress: ProgressCallback) -> None:
         self.total, self.done, self._on_progress = total, done, on_progress
         self.report()
 
     def report(self, unwritten: int = 0) -> None:
-        """Tell how many there are, with those that are made but not yet written."""
+        """Report the count, including episodes that are made but not yet written."""
         self._on_progress(self.done + unwritten, self.total)
 
     def add(self, shard: Shard) -> None:
-        """A shard is written."""
+        """Count a written shard."""
         self.done += shard.count
 
     def interrupted(self, stop: StopRequest) -> Interrupted:
-        """The exception that says what is kept."""
+        """The exception for a stop request, which says how many episodes are kept."""
         return Interrupted(f"{stop.signal_name}: {self.done} of {self.total} episodes are kept; `resume` continues")
 
 
@@ -52,21 +51,21 @@ def write_episodes(
 
     Args:
         work: what to write.
-        out: the file; while it grows, its parts lie in the folder `<out>.parts`.
-        resume: continue what was interrupted; an output that is complete and from the same plan is left as it is.
-        force: overwrite an existing file, and drop what an interrupted run left.
-        on_progress: told of every shard that was written, and of every episode if there is one process.
+        out: the file; until it is complete, its shards are in the folder `<out>.parts`.
+        resume: continue an interrupted run; a complete output of the same plan is left unchanged.
+        force: overwrite an existing file, and discard the shards of an interrupted run.
+        on_progress: called after every shard, and after every episode if there is one process.
 
     Returns:
-        Whether anything had to be written: False if the output was complete already.
+        Whether anything was written: False if the output was already complete.
 
     Raises:
-        InputError: the output exists, is unfinished from before, or cannot be written.
+        InputError: the output exists, is unfinished, or cannot be written.
         BusyError: another process is writing it.
-        DamagedSourceError: as raised by the functions of `work`; nothing is left.
+        DamagedSourceError: raised by the functions of `work`; nothing is kept.
         Interrupted: SIGINT or SIGTERM arrived; `resume` continues.
     """
-    refuse_existing(out, force=True)  # refuses a path that cannot even be looked for
+    refuse_existing(out, force=True)  # refuses a path that cannot be accessed
     if out.is_dir():
         raise InputError(f"{out} is a folder; choose a file for `out`")
     if _is_finished(work, out, resume, force) and not parts_folder(out).exists():
@@ -74,22 +73,22 @@ def write_episodes(
     make_folder(out.parent)
     with ExitStack() as stack:
         parts = stack.enter_context(hold(out))
-        # decided again: until now another process may have finished the file, or left its parts
+        # checked again: another process may have finished the file in the meantime, or left its shards
         if _is_finished(work, out, resume, force):
             if parts.belongs_to(work):
                 parts.discard()
             return False
         found = parts.prepare(work, resume, force)
-        # may take long, and can be interrupted at once, since nothing is written yet
+        # may take long, and can be interrupted immediately, since nothing is written yet
         contents = work.prepare(found)
-        # from here on until the folder is given back, a signal waits for a moment at which nothing is lost
+        # from here until the folder is released, signals are deferred until nothing would be lost
         with stop_requests() as stop, stack.pop_all():
             _write(work, contents, parts, out, force, stop, on_progress)
     return True
 
 
 def _is_finished(work: Work, out: Path, resume: bool, force: bool) -> bool:
-    """Whether a resumed work is done already; an output that must not be overwritten is refused."""
+    """Whether a resumed work is already complete; an output that must not be overwritten is refused."""
     if not out.exists():
         return False
     if resume:
@@ -103,7 +102,7 @@ def _is_finished(work: Work, out: Path, resume: bool, force: bool) -> bool:
 
 
 def _difference(work: Work, out: Path) -> str | None:
-    """Why a file is not what the work would make; None if it is."""
+    """How a file differs from what the work would write; None if it does not."""
     try:
         with EpisodeFile(out, needs_frames=False) as episodes:
             counts = {split: episodes.num_episodes(split) for split in episodes.splits}
@@ -112,10 +111,10 @@ def _difference(work: Work, out: Path) -> str | None:
             except InputError:
                 plan = None
     except InputError:
-        return "is not an episode file that this version reads"
+        return "is not an episode file that this version can read"
     if plan is None or as_json(plan) != as_json(work.plan):
         return "was made from other settings or another source"
-    return None if counts == dict(work.num_episodes) else f"holds other numbers of episodes ({_listed(counts)})"
+    return None if counts == dict(work.num_episodes) else f"has other numbers of episodes ({_listed(counts)})"
 
 
 def _listed(counts: dict[str, int]) -> str:
@@ -131,7 +130,7 @@ def _write(
     stop: StopRequest,
     on_progress: ProgressCallback,
 ) -> None:
-    """Write what is missing, join, and clear the parts."""
+    """Write missing shards, join them, and remove them."""
     digest = parts.write_plan(work.plan, contents.found)
     shards = list(work.shards(contents.shard_episodes))
     missing = parts.missing(shards, digest)
@@ -143,7 +142,7 @@ def _write(
     try:
         with explained(out):
             sync(joined)
-            refuse_existing(out, force)  # nobody with the lock makes it, but a copy may have arrived
+            refuse_existing(out, force)  # the lock does not prevent other programs from creating the file
             os.replace(joined, out)
             sync(out.parent)
     finally:
@@ -155,7 +154,7 @@ def _write(
 def write_shards(
     writer: ShardWriter, missing: Sequence[Shard], workers: int, stop: StopRequest, counter: ProgressCounter
 ) -> None:
-    """Write shards, in processes if there are to be several."""
+    """Write shards, in worker processes if `workers` is more than 1."""
     workers = min(workers, len(missing))
     pool = open_pool(writer, workers) if workers > 1 else None
     if pool is not None:
@@ -171,13 +170,13 @@ def write_shards(
                 break
             _write_here(writer, shard, stop, counter)
     if stop:
-        # workers finish what they are at, or are stopped themselves before they could tell
+        # workers may have finished further shards without reporting them
         counter.done = counter.total - sum(shard.count for shard in missing if not writer.path(shard).exists())
         raise counter.interrupted(stop)
 
 
 def _write_here(writer: ShardWriter, shard: Shard, stop: StopRequest, counter: ProgressCounter) -> None:
-    """Make and write a shard in this process, which may be stopped after any episode."""
+    """Make and write a shard in this process; a stop request takes effect after any episode."""
     episodes = []
     for episode in writer.make(shard):
         episodes.append(episode)
@@ -197,7 +196,7 @@ def _joined(
     stop: StopRequest,
     counter: ProgressCounter,
 ) -> Path:
-    """Copy all shards into one file among the parts; a stop request between them is obeyed."""
+    """Copy all shards into one file in the folder of shards; a stop request takes effect between shards."""
     joined = parts.folder / JOINED
     try:
         with explained(out):
