@@ -99,6 +99,7 @@ def test_everything_that_is_imported_is_declared():
     import ast
 
     names = {"PIL": "pillow", "sklearn": "scikit-learn", "imageio_ffmpeg": "imageio", "mamba_ssm": "mamba-ssm"}
+    names |= {"google_crc32c": "google-crc32c"}
     declared = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["full"]]
     declared += PROJECT["optional-dependencies"]["cuda"]
     known = {line.split(">")[0].split("[")[0].split(";")[0].strip() for line in declared}

@@ -267,7 +267,7 @@ def test_names_of_the_package_are_taken():
         kind: Literal["slotssm"] = "slotssm"
 
     before = MODELS["slotssm"]
-    with pytest.raises(InputError, match=r"^model slotssm is registered already by slotssm; choose another name$"):
+    with pytest.raises(InputError, match=r"^model slotssm is already registered by slotssm; choose another name$"):
         register_model("slotssm", OwnConfig)(Counting)
     assert MODELS["slotssm"] is before
 
@@ -276,7 +276,7 @@ def test_names_of_other_plugins_are_taken_and_ones_own_can_be_registered_again(c
     here = counting.__module__
     with (
         registering_for("other.py"),
-        pytest.raises(InputError, match=f"^model counting is registered already by {here}; choose another name$"),
+        pytest.raises(InputError, match=f"^model counting is already registered by {here}; choose another name$"),
     ):
         register_model("counting", CountingConfig)(Counting)
 

@@ -81,7 +81,7 @@ def test_repeating_a_finished_command_with_resume_is_no_error(slotssm, workplace
         (("--preset", "0"), ("--preset 0 is unknown", "white-balls, easy, medium, hard")),
         (("--backgrounds", "wood"), ("backgrounds.0", "'gradient', 'stripes'")),
         (("--textures", ","), ("textures", "at least 1 item")),
-        (("--textures", "noise", "--radius", "2-5"), ("radius 3 px or more", "take larger")),
+        (("--textures", "noise", "--radius", "2-5"), ("radius 3 px or more", "use larger")),
         (("--lighting", 2), ("lighting", "0.9")),
         (("--outside", 5), ("outside_px 5 is too narrow", "at least 18")),
         (("--camera", 60), ("camera_px 60 exceeds half of size_px 64",)),

@@ -68,7 +68,7 @@ def test_a_dry_run_lists_the_cells_and_does_nothing(slotssm, workplace, out):
         (("long-context", "--scale", "tiny", "--lengths", "20,21"), ("--lengths 21 is not one of 5, 20",)),
         (("long-context", "--lengths", "long"), ("--lengths", "whole numbers")),
         (("video-prediction", "--seeds", "one"), ("--seeds", "whole numbers")),
-        (("video-prediction", "--lengths", "80"), ("no sequence lengths",)),
+        (("video-prediction", "--lengths", "80"), ("--lengths", "does not vary the sequence length")),
         (("video-prediction", "--cell", "slotssm-s9"), ("--cell slotssm-s9 is unknown", "slotssm-s0")),
         (("video-prediction", "--device", "warp"), ("--device warp is not available",)),
         ((), ("Missing argument",)),

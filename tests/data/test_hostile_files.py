@@ -295,7 +295,7 @@ WRONG_FIELDS: dict[str, tuple[Edit, str]] = {
     "frames of 16 bits": (frames(SHOWN.astype("uint16")), "train/frames is uint16 [3, 4, 8, 6, 3], not uint8 [E, T, "),
     "grey frames": (frames(SHOWN[..., :1]), "repeat the grey values"),
     "flat frames": (frames(SHOWN[..., 0], DIMS["masks"]), "repeat the grey values"),
-    "RGBA": (frames(np.zeros((E, T, H, W, 4), "uint8")), "leave out the fourth channel"),
+    "RGBA": (frames(np.zeros((E, T, H, W, 4), "uint8")), "remove the fourth channel"),
     "channels first": (frames(np.zeros((E, T, 3, H, W), "uint8"), FIRST), "move the channels to the end"),
     "other dims": (frames(SHOWN, ["episode", "time", "width", "height", "channel"]), "its attribute dims says episode"),
     "no frames": (frames(SHOWN[:, :0]), "it has no pixels"),

@@ -189,7 +189,7 @@ def test_resident_fields_are_read_once(tmp_path):
     size = truth.nbytes
     with Reader(tmp_path / "data.h5", "train", ("frames", "objects/color"), cache_bytes=size) as source:
         # the colours come first, and then the frames do not fit
-        assert list(source._resident) == ["objects/color"]
+        assert list(source._caches) == ["objects/color"]
     with Reader(tmp_path / "data.h5", "train", ("frames", "objects/color"), cache_bytes=size + E * 4) as source:
         first = read(source, "frames", 3, range(T))
         source._opened.chunks["frames"].read = None

@@ -85,7 +85,7 @@ def test_content_does_not_depend_on_workers(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("fault", "error", "reason"),
     [
-        ("killed", SlotSSMError, "a worker process died.*`resume` continues.* 1 for `workers`"),
+        ("killed", SlotSSMError, "a worker process died.*`resume` continues.*`workers` 1"),
         ("exception", ValueError, "a fault of the generator's own"),
         ("damaged", DamagedSourceError, "clip7.mp4 is damaged"),
     ],
