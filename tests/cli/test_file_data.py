@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from slotssm.experiments.session import load_run
 from test_refusals import refused
 
 from slotssm.data.loader import Loader
+from slotssm.experiments.runs import load_run
 from slotssm.training.run import RunDirectory
 
 WIDTH, HEIGHT, T = 96, 64, 4
