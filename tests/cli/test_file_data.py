@@ -185,7 +185,7 @@ def test_one_file_of_balls_is_read_in_any_patches(slotssm, workplace):
     assert (workplace / "balls.h5").read_bytes() == content
     refused(
         slotssm("train", "--preset", "tiny-bcb", "--data", "balls.h5", "--set", "task.patches_per_side=3"),
-        "16 px in 3 patches a side",
+        "16 px in 3 patches per side",
     )
 
 
