@@ -38,6 +38,7 @@ def installed(tmp_path_factory) -> Path:
     return python.parent
 
 
+@pytest.mark.slow
 def test_the_wheel_runs_the_quick_start_outside_the_repository(installed, tmp_path):
     where = run(installed / "python", "-c", "import slotssm; print(slotssm.__file__)", cwd=tmp_path).stdout.strip()
     assert not Path(where).is_relative_to(ROOT)
@@ -54,6 +55,7 @@ def test_the_wheel_runs_the_quick_start_outside_the_repository(installed, tmp_pa
     assert (tmp_path / "run" / "figures" / "test.gif").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_the_wheel_is_typed_in_all_packages(installed, tmp_path):
     code = (
         "import slotssm, slotssm_cli, generators, pathlib as p\n"

@@ -128,6 +128,7 @@ def finish(out, environment):
     return table
 
 
+@pytest.mark.slow
 def test_stopped_and_continued_is_bitwise_the_whole(workplace, environment):
     whole, parted = workplace / "whole", workplace / "parted"
     table = finish(whole, environment)

@@ -32,6 +32,7 @@ def test_the_name_follows_everything_that_decides_the_content(tmp_path):
     assert own_data_path(override(config, {"train": {"num_steps": 7}}, "test")) == own_data_path(config)
 
 
+@pytest.mark.slow
 def test_runs_that_start_together_share_one_generation(tmp_path, environment):
     code = (
         "import sys; from pathlib import Path\n"

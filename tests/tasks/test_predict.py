@@ -351,7 +351,10 @@ def test_streams_are_numbered_from_their_beginning_in_training_too():
 
 
 # squared error finds the moving edges of small objects later
-@pytest.mark.parametrize(("loss", "share"), [("bce", 0.2), ("ce", 0.2), ("mse", 0.8)])
+@pytest.mark.parametrize(
+    ("loss", "share"),
+    [("bce", 0.2), pytest.param("ce", 0.2, marks=pytest.mark.slow), pytest.param("mse", 0.8, marks=pytest.mark.slow)],
+)
 def test_one_batch_can_be_learned_by_heart(loss, share):
     torch.manual_seed(0)
     task = own_task(tiny_run(loss))

@@ -90,7 +90,8 @@ def shared_cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.mark.parametrize(("features", "width"), [("+avx,+avx2,+fma", 32), pytest.param("", 16, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("features", "width"), [("+avx,+avx2,+fma", 32), ("", 16)])
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="features of another architecture")
 def test_narrower_registers_give_the_same_results_from_code_of_their_own(features, width, shared_cache, environment):
     settings = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(shared_cache)}
