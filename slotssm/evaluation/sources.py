@@ -182,8 +182,8 @@ class FileSource(Source):
             raise InputError(f"{place} must be numbers [E, T, K, D], found {slots.dtype} {slots.shape}")
         if len(masks) == 5 and masks[2] not in (slots.shape[2], slots.shape[2] + 1):
             raise InputError(
-                f"{place} has {slots.shape[2]} slots, {split}/masks has {masks[2]} masks; there must be as many, or one "
-                "more, the last, for a canvas"
+                f"{place} has {slots.shape[2]} slots, {split}/masks has {masks[2]} masks; there must be as many, or "
+                "one more, the last, for a canvas"
             )
         if not np.isfinite(slots).all() or np.abs(slots).max(initial=0) > np.finfo(np.float32).max:
             raise InputError(f"{place} holds values that are not finite numbers")
