@@ -47,9 +47,6 @@ class ReconstructConfig(TaskConfig):
     frame, made from its tokens. With a canvas, masks have K + 1 channels, of which it is the last."""
     canvas_cells: int = Field(4, ge=1)
     """Rows and columns of the grid that `canvas = "image"` interpolates."""
-    mask_entropy: float = Field(0.0, ge=0)
-    """Weight of the mean entropy of the pixels' masks, divided by log C, not in the paper (0: off). It makes one mask
-    own each pixel, and a slot the uncertain pixels at the edges of its object."""
     slot_contrast: float = Field(0.0, ge=0)
     """Weight of a loss that tells slots of neighbouring frames apart, not in the paper (0: off)."""
     slot_contrast_temperature: PositiveFloat = 0.1
@@ -90,7 +87,6 @@ class Reconstruct(Task):
             self.canvas = ColorCanvas(data.height, data.width)
         elif config.canvas == "image":
             self.canvas = ImageCanvas(data.height, data.width, dim, config.canvas_cells)
-        self.entropy = config.mask_entropy
         self.contrast, self.temperature = config.slot_contrast, config.slot_contrast_temperature
         self.outputs = frozenset({"slots", "masks", "frames", "slot_frames"})
         if model.gives_attention:
@@ -117,17 +113,12 @@ class Reconstruct(Task):
         pixels = as_pixels(batch["frames"])
         tokens = self.encoder(pixels)
         slots = self.model(tokens).slots
-        blended, _, masks = self._decode(slots, tokens)
+        blended, _, _ = self._decode(slots, tokens)
         error = F.mse_loss(blended, rearrange(pixels, "b t c h w -> (b t) c h w"))
-        additions: dict[str, tuple[float, Tensor]] = {}
-        if self.entropy:
-            additions["mask_entropy"] = self.entropy, mask_entropy(masks)
-        if self.contrast and slots.shape[1] > 1:
-            additions["slot_contrast"] = self.contrast, slot_contrast(slots, self.temperature)
-        if not additions:
+        if not self.contrast or slots.shape[1] < 2:
             return error, {}
-        loss = error + sum(weight * value for weight, value in additions.values())
-        return loss, {"mse": error, **{name: value for name, (_, value) in additions.items()}}
+        contrast = slot_contrast(slots, self.temperature)
+        return error + self.contrast * contrast, {"mse": error, "slot_contrast": contrast}
 
     def predict(self, frames: UInt8[Tensor, "B T H W 3"], state: ModelState | None = None) -> Outputs:
         """Reconstructions and masks, for episodes or streams."""
@@ -151,13 +142,6 @@ class Reconstruct(Task):
         canvas = None if self.canvas is None else self.canvas(tokens)
         blended, images, masks = self.decoder(rearrange(slots, "b t k d -> (b t) k d"), canvas)
         return blended, images, masks
-
-
-def mask_entropy(masks: Float[Tensor, "B C H W"]) -> Float[Tensor, ""]:
-    """Entropy of each pixel's masks divided by log C, mean over pixels: 0 if each pixel has one owner."""
-    # the logarithm of 0 would make the gradient NaN
-    logs = masks.clamp_min(torch.finfo(masks.dtype).tiny).log()
-    return -(masks * logs).sum(1).mean() / math.log(max(2, masks.shape[1]))
 
 
 def slot_contrast(slots: Float[Tensor, "B T K D"], temperature: float) -> Float[Tensor, ""]:

@@ -2,11 +2,10 @@ import pytest
 import torch
 from own_task import own_task
 
-from slotssm import metrics
 from slotssm.experiments.presets import preset
 from slotssm.models import SlotSSMConfig
 from slotssm.tasks import Reconstruct
-from slotssm.tasks.reconstruct import mask_entropy, slot_contrast
+from slotssm.tasks.reconstruct import slot_contrast
 from slotssm.tasks.task import as_pixels
 
 
@@ -168,25 +167,3 @@ def test_slot_contrast_is_added_with_its_weight_and_logged():
     torch.testing.assert_close(loss, error + 0.5 * contrast)
     # a single frame has no neighbour
     assert weighted({"frames": frames[:, :1]})[1] == {}
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("canvas", ["none", "color"])
-def test_mask_entropy_is_the_diagnostic_and_is_added_with_its_weight(canvas):
-    frames = random_frames()
-    task = canvas_task(canvas, mask_entropy=0.25)
-    masks = task.predict(frames)["masks"]
-    loss, logged = task({"frames": frames})
-    assert logged["mask_entropy"].item() == pytest.approx(metrics.mask_entropy(masks).mean(), rel=1e-5)
-    torch.testing.assert_close(loss, logged["mse"] + 0.25 * logged["mask_entropy"])
-
-
-def test_pixels_of_one_owner_have_no_entropy_and_a_gradient_that_is_finite():
-    owned = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1).expand(1, 3, 4, 4).contiguous()
-    assert mask_entropy(owned) == 0
-    assert mask_entropy(torch.full((1, 3, 4, 4), 1 / 3)).item() == pytest.approx(1)
-    # a single slot owns everything
-    assert mask_entropy(torch.ones(1, 1, 4, 4)) == 0
-    logits = torch.tensor([200.0, 0, -200]).view(1, 3, 1, 1).requires_grad_()
-    mask_entropy(torch.softmax(logits, 1)).backward()
-    assert torch.isfinite(logits.grad).all()
