@@ -112,12 +112,12 @@ def _mbo(batch: Batch, options: ScoringOptions) -> BatchScores:
 
 
 def _slots_used(batch: Batch, options: ScoringOptions) -> BatchScores:
-    masks, num_slots = batch.predicted["masks"], batch.predicted.num_slots
-    if num_slots is None:
+    masks, num_masks = batch.predicted["masks"], batch.predicted.num_masks
+    if num_masks is None:
         # with labels alone, a slot that never appears is unknown
         counts = [np.unique(video, return_counts=True)[1] for video in masks]
         return BatchScores(_by_episode(np.array([(c >= masks.shape[1]).sum() for c in counts], np.float64), "video"))
-    used = metrics.used_slots(masks, num_slots)
+    used = metrics.used_slots(masks, num_masks)
     return BatchScores(_by_episode(used.sum(1).astype(np.float64), "video"), {"used": used})
 
 

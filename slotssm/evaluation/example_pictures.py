@@ -3,11 +3,11 @@
 import numpy as np
 
 from slotssm.data.episodes import EpisodeFile
-from slotssm.evaluation.pictures import as_bytes
+from slotssm.evaluation.pictures import as_bytes, count_slots
 from slotssm.evaluation.sources import TaskSource
 from slotssm.metrics import hard_masks, match
-from slotssm.plotting import colorize, slot_colors
-from slotssm.plotting.colors import object_colors
+from slotssm.plotting import colorize
+from slotssm.plotting.colors import mask_colors, object_colors
 from slotssm.tasks import Outputs, Task
 
 NUM_EPISODES = 8
@@ -55,14 +55,16 @@ def _pixels(outputs: Outputs) -> np.ndarray:
 
 def _segmentation_strip(outputs: Outputs, truth: EpisodeFile, split: str) -> np.ndarray:
     """True frames and masks of the first episode, above reconstructions and predicted masks."""
-    labels, num_slots = hard_masks(outputs["masks"][0]), outputs["masks"].shape[2]
+    labels, num_masks = hard_masks(outputs["masks"][0]), outputs["masks"].shape[2]
+    num_slots = count_slots(outputs)
     shown = [truth.read(split, "frames", 0)]
     if truth.has(split, "masks"):
         masks = truth.read(split, "masks", 0)
-        shown.append(colorize(masks, object_colors(np.unique(masks), match(masks, labels, num_slots), num_slots)))
+        slots = match(masks, labels, num_slots, has_canvas=num_masks > num_slots)
+        shown.append(colorize(masks, object_colors(np.unique(masks), slots, num_slots)))
     if "frames" in outputs:
         shown.append(as_bytes(_pixels(outputs)[0]))
-    shown.append(colorize(labels, slot_colors(num_slots)))
+    shown.append(colorize(labels, mask_colors(num_slots, num_masks)))
     return np.concatenate([_row(part[::EVERY_STEPS]) for part in shown])
 
 

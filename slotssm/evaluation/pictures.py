@@ -8,8 +8,8 @@ from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
 from slotssm.evaluation.sources import TaskSource
 from slotssm.metrics import hard_masks, match
-from slotssm.plotting import Column, colorize, fade, overlay, slot_colors, storyboard
-from slotssm.plotting.colors import object_colors
+from slotssm.plotting import Column, colorize, fade, overlay, storyboard
+from slotssm.plotting.colors import mask_colors, object_colors
 from slotssm.tasks import Outputs, Task
 
 FIRST_EPISODES = 3
@@ -75,20 +75,26 @@ def _rollout_row(predicted: np.ndarray, frames: np.ndarray, index: int) -> list[
 
 def _slots_row(outputs: Outputs, truth: EpisodeFile, split: str, index: int) -> list[Column]:
     soft = outputs["masks"][0].float().cpu().numpy()
-    labels, num_slots = hard_masks(soft), soft.shape[1]
-    colors = slot_colors(num_slots)
+    labels, num_masks, num_slots = hard_masks(soft), soft.shape[1], count_slots(outputs)
+    colors = mask_colors(num_slots, num_masks)
     row = [Column(f"input {index}", truth.read(split, "frames", index))]
     if truth.has(split, "masks"):
         masks = truth.read(split, "masks", index)
-        row.append(Column("truth", _true_masks(masks, match(masks, labels, num_slots), num_slots)))
+        slots = match(masks, labels, num_slots, has_canvas=num_masks > num_slots)
+        row.append(Column("truth", _true_masks(masks, slots, num_slots)))
     if "frames" in outputs:
         row.append(Column("reconstruction", _predicted(outputs)))
     row.append(Column("masks", colorize(labels, colors)))
-    return row + _painted(outputs, soft, colors) if "slot_frames" in outputs else row
+    return row + _painted(outputs, soft, colors, num_slots) if "slot_frames" in outputs else row
 
 
-def _painted(outputs: Outputs, soft: np.ndarray, colors: np.ndarray) -> list[Column]:
-    """Images of the slots: all of them in the slots' colours, then each slot separately."""
+def count_slots(outputs: Outputs) -> int:
+    """K; there may be one mask more, for a canvas."""
+    return outputs["slots" if "slots" in outputs else "masks"].shape[2]
+
+
+def _painted(outputs: Outputs, soft: np.ndarray, colors: np.ndarray, num_slots: int) -> list[Column]:
+    """Images of the slots: all of them in the slots' colours, then each slot, and the canvas, separately."""
     painted = outputs["slot_frames"][0].permute(0, 1, 3, 4, 2).float().cpu().numpy()
     # brightness of each slot's image in the slot's colour; black regions, which any slot may own, stay black
     brightness = soft * painted.max(axis=-1).clip(0, 1)
@@ -98,7 +104,7 @@ def _painted(outputs: Outputs, soft: np.ndarray, colors: np.ndarray) -> list[Col
         alpha = soft[:, k, :, :, None]
         shown = alpha * painted[:, k] + (1 - alpha) * 0.93
         red, green, blue = (int(part) for part in colors[k])
-        columns.append(Column(f"slot {k}", as_bytes(shown), (red, green, blue)))
+        columns.append(Column(f"slot {k}" if k < num_slots else "canvas", as_bytes(shown), (red, green, blue)))
     return columns
 
 

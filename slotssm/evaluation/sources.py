@@ -24,15 +24,16 @@ class Predicted:
     Attributes:
         outputs: the requested outputs, as far as the source provides them:
             `masks` integer [E, T, H, W], slot indices at the resolution of the truth;
-            `soft` [E, T, K, h, w], the soft masks at their own resolution, sum 1 over K;
+            `soft` [E, T, C, h, w], the soft masks at their own resolution, sum 1 over C;
             `frames` [E, T', H, W, 3], uint8 or floats in [0, 1], predictions of the last T' frames;
             `slots` float32 [E, T, K, D], finite;
             others as the task returns them.
-        num_slots: K if the masks were soft; None if only labels are known, which do not show unused slots.
+        num_masks: C, the number of masks, if they were soft: K, or K + 1 with a canvas, which is the last; None if only
+            labels are known, which do not show unused slots.
     """
 
     outputs: Mapping[str, np.ndarray]
-    num_slots: int | None = None
+    num_masks: int | None = None
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.outputs[name]
@@ -112,8 +113,8 @@ def _array(values: torch.Tensor) -> np.ndarray:
 class FileSource(Source):
     """Reads predictions from a file with the episode file's groups.
 
-    `masks` are integers [E, T, H, W] or soft [E, T, K, H, W]; `frames` are [E, T', H, W, 3]; `slots` are
-    [E, T, K, D].
+    `masks` are integers [E, T, H, W] or soft [E, T, C, H, W], where C is K, or K + 1 with a canvas, which is the last;
+    `frames` are [E, T', H, W, 3]; `slots` are [E, T, K, D].
 
     Args:
         path: predictions file.
@@ -179,8 +180,11 @@ class FileSource(Source):
         slots, masks = self._file.read(split, "slots", where), self._file.dataset(split, "masks").shape
         if slots.ndim != 4 or slots.dtype.kind not in "iuf":
             raise InputError(f"{place} must be numbers [E, T, K, D], found {slots.dtype} {slots.shape}")
-        if len(masks) == 5 and masks[2] != slots.shape[2]:
-            raise InputError(f"{place} has {slots.shape[2]} slots, {split}/masks has {masks[2]}; they must be equal")
+        if len(masks) == 5 and masks[2] not in (slots.shape[2], slots.shape[2] + 1):
+            raise InputError(
+                f"{place} has {slots.shape[2]} slots, {split}/masks has {masks[2]} masks; there must be as many, or "
+                "one more, the last, for a canvas"
+            )
         if not np.isfinite(slots).all() or np.abs(slots).max(initial=0) > np.finfo(np.float32).max:
             raise InputError(f"{place} holds values that are not finite numbers")
         return slots.astype(np.float32)

@@ -63,6 +63,11 @@ def cpu_oc_medium() -> RunConfig:
     return _objects("cpu-oc-medium", "medium", num_slots=6)
 
 
+def cpu_oc_hard() -> RunConfig:
+    """Object-centric learning on the data set `hard` at 32 px; an extra slot, for the background."""
+    return _objects("cpu-oc-hard", "hard", num_slots=7)
+
+
 def _objects(name: str, data: str, num_slots: int) -> RunConfig:
     """The demo's model, deeper, with a decoder that learns sooner and more steps (chosen on validation data)."""
     base = cpu_oc()
@@ -299,6 +304,7 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "cpu-oc": cpu_oc,
     "cpu-oc-easy": cpu_oc_easy,
     "cpu-oc-medium": cpu_oc_medium,
+    "cpu-oc-hard": cpu_oc_hard,
     "cpu-bcb": cpu_bcb,
     "cpu-balls": cpu_balls,
     "paper-bcb": paper_bcb,

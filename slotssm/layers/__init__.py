@@ -1,6 +1,7 @@
 """Layers with plain keyword arguments: time mixers, attention, slot encoder, slot mixer, encoders, decoders."""
 
 from slotssm.layers.attention import Attention, InvertedAttention, MLPBlock, QueryBlock
+from slotssm.layers.canvases import ColorCanvas, ImageCanvas
 from slotssm.layers.decoders import PieceDecoder, SpatialBroadcastDecoder, convolution_painter, piece_painter
 from slotssm.layers.encoders import CNNEncoder, PieceTokenizer
 from slotssm.layers.parameters import count_unused_parameters, decayed_parameters
@@ -23,6 +24,8 @@ __all__ = [
     "Attention",
     "CNNEncoder",
     "CausalSlotAttention",
+    "ColorCanvas",
+    "ImageCanvas",
     "InvertedAttention",
     "JoiningEncoder",
     "JointTimeMixer",

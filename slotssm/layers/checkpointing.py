@@ -8,6 +8,13 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 
+def switch_checkpointing(task: nn.Module, on: bool) -> None:
+    """Set `checkpoint_activations` of every module inside that has it."""
+    for module in task.modules():
+        if hasattr(module, "checkpoint_activations"):
+            module.checkpoint_activations = on  # type: ignore[assignment]
+
+
 def checkpointed(module: nn.Module, function: Callable[..., Any], *inputs: Any) -> Any:
     """`function(*inputs)`, recomputed in the backward pass if `module` is training with `checkpoint_activations`.
 

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slotssm.layers.attention import QueryBlock
+from slotssm.layers.canvases import CANVAS_LOGIT
 from slotssm.layers.checkpointing import checkpointed
 from slotssm.layers.inputs import check_input
 from slotssm.layers.positions import grid_size, sincos_grid
@@ -80,7 +81,8 @@ class SpatialBroadcastDecoder(nn.Module):
     """Decode every slot to an image and alpha logits; a softmax over slots blends them (paper, section 5.2).
 
     A slot is broadcast to every cell of a small grid and a position embedding is added; `painter` maps the grid to
-    four channels at full resolution: red, green, blue and the alpha logit.
+    four channels at full resolution: red, green, blue and the alpha logit. A canvas, if there is one, is blended like
+    a further slot, with the same logit everywhere.
 
     Args:
         height: H of the frame in pixels.
@@ -108,12 +110,17 @@ class SpatialBroadcastDecoder(nn.Module):
         self.painter = painter
 
     def forward(
-        self, slots: Float[Tensor, "B K D"]
-    ) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B K 3 H W"], Float[Tensor, "B K H W"]]:
+        self, slots: Float[Tensor, "B K D"], canvas: Float[Tensor, "B 3 H W"] | None = None
+    ) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B C 3 H W"], Float[Tensor, "B C H W"]]:
         """Decode every slot and blend the images.
 
+        Args:
+            slots: K slots of every frame.
+            canvas: background image of every frame; see `slotssm.layers.ColorCanvas` and `ImageCanvas`.
+
         Returns:
-            The blended image, the image of every slot, and the masks, which sum to 1 over the slots.
+            The blended image, C images and C masks, which sum to 1 over C. C is K, or K + 1 with a canvas, which is
+            the last.
 
         Raises:
             InputError: slots with the wrong shape, width or dtype.
@@ -122,8 +129,12 @@ class SpatialBroadcastDecoder(nn.Module):
         batch = slots.shape[0]
         cells = rearrange(slots, "b k d -> (b k) 1 d") + self.positions
         painted = checkpointed(self, self.painter, rearrange(cells, "n (y x) d -> n d y x", y=self.grid[0]))
-        images, logits = rearrange(painted, "(b k) c h w -> b k c h w", b=batch).split([3, 1], dim=2)
-        masks = torch.softmax(logits[:, :, 0], dim=1)
+        images, alphas = rearrange(painted, "(b k) c h w -> b k c h w", b=batch).split([3, 1], dim=2)
+        logits = alphas[:, :, 0]
+        if canvas is not None:
+            images = torch.cat([images, canvas[:, None]], dim=1)
+            logits = torch.cat([logits, torch.full_like(logits[:, :1], CANVAS_LOGIT)], dim=1)
+        masks = torch.softmax(logits, dim=1)
         return torch.einsum("bkchw,bkhw->bchw", images, masks), images, masks
 
 

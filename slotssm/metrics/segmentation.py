@@ -170,7 +170,7 @@ def mbo(true: Videos | Sequence[Tables], pred: Videos = None, **options: Any) ->
     return miou(true, pred, matching="overlap", **options)
 
 
-def match(true: Any, pred: Any, num_slots: int, valid: Any = None) -> dict[int, int]:
+def match(true: Any, pred: Any, num_slots: int, valid: Any = None, has_canvas: bool = False) -> dict[int, int]:
     """Match objects to slots in one video by IoU (Hungarian); pairs without overlap are left out.
 
     Args:
@@ -178,16 +178,18 @@ def match(true: Any, pred: Any, num_slots: int, valid: Any = None) -> dict[int, 
         pred: [T, H, W] slot of each pixel, 0 to num_slots - 1.
         num_slots: K.
         valid: bool [T, H, W].
+        has_canvas: whether `pred` may also hold `num_slots`, for pixels of a canvas, which no object is matched to.
 
     Returns:
         Slot of each matched object, by true object id.
     """
     table = tables(true, pred, valid)
-    if len(table.labels) and (table.labels.min() < 0 or table.labels.max() >= num_slots):
-        raise InputError(f"predicted labels must lie in 0..{num_slots - 1}, found {table.labels.tolist()}")
+    highest = num_slots if has_canvas else num_slots - 1
+    if len(table.labels) and (table.labels.min() < 0 or table.labels.max() > highest):
+        raise InputError(f"predicted labels must lie in 0..{highest}, found {table.labels.tolist()}")
     counts = table.counts.sum(0)
     rows = (table.ids != BACKGROUND_ID) & (counts.sum(1) > 0)
-    overlaps = iou(counts[None])[0, rows]
+    overlaps = iou(counts[None])[0][rows][:, table.labels < num_slots]
     chosen = zip(*linear_sum_assignment(overlaps, maximize=True), strict=True)
     ids = table.ids[rows]
     return {int(ids[row]): int(table.labels[column]) for row, column in chosen if overlaps[row, column] > 0}

@@ -28,6 +28,18 @@ def slot_colors(num_slots: int) -> np.ndarray:
     return np.array(colors[:num_slots], np.uint8).reshape(num_slots, 3)
 
 
+def mask_colors(num_slots: int, num_masks: int) -> np.ndarray:
+    """One colour for each mask, uint8 [C, 3]: those of the slots, and that of the background for a canvas.
+
+    Args:
+        num_slots: K.
+        num_masks: C, which is K, or K + 1 with a canvas.
+    """
+    return np.concatenate(
+        [slot_colors(num_slots), np.array([BACKGROUND] * (num_masks - num_slots), np.uint8).reshape(-1, 3)]
+    )
+
+
 def colorize(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
     """Convert label maps to RGB.
 

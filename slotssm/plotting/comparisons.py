@@ -24,6 +24,8 @@ _MODEL_ORDER = (
     "savi",
 )
 """Models in the order of their colours; each has the same colour in every figure."""
+_VARIANT_ORDER = ("none", "canvas", "contrast", "both")
+"""Variants of a model in the order of their colours."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,11 @@ class Curve:
 
 
 def series_color(series: str) -> tuple[float, float, float]:
-    """Colour of a model in every figure; other series are grey."""
-    if series not in _MODEL_ORDER:
+    """Colour of a model or variant in every figure; other series are grey."""
+    order = next((names for names in (_MODEL_ORDER, _VARIANT_ORDER) if series in names), None)
+    if order is None:
         return (0.45, 0.45, 0.45)
-    red, green, blue = slot_colors(len(_MODEL_ORDER))[_MODEL_ORDER.index(series)] / 255
+    red, green, blue = slot_colors(len(order))[order.index(series)] / 255
     return float(red), float(green), float(blue)
 
 

@@ -10,10 +10,11 @@ from slotssm.models import ModelState
 OUTPUTS: Mapping[str, str] = MappingProxyType(
     {
         "slots": "[B, T, K, D] slots of every step",
-        "masks": "[B, T, K, H, W] weight of each slot in a pixel; sums to 1 over K",
+        "masks": "[B, T, C, H, W] weight of each slot in a pixel; sums to 1 over C, which is K, or K + 1 with a canvas "
+        "(the last)",
         "attention": "[B, T, K, h, w] attention of the slots to the grid of tokens; sums to 1 over K",
         "frames": "[B, T', 3, H, W] pixels in [0, 1] of the last T' frames of the episode",
-        "slot_frames": "[B, T, K, 3, H, W] image decoded from each slot",
+        "slot_frames": "[B, T, C, 3, H, W] image decoded from each slot, and the canvas",
         "classes": "[B, T', H, W] pixel classes of `frames`, indices into the palette of the data",
         "depth": "[B, T, H, W] depth in the unit of the data",
         "logits": "[B, C] for a label of the episode, or [B, T, C] after every frame",

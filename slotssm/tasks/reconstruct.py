@@ -3,16 +3,24 @@
 import math
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import UInt8
-from pydantic import Field, PositiveInt
-from torch import Tensor
+from jaxtyping import Float, UInt8
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor, nn
 
 from slotssm.config import ModelConfig, RunConfig, TaskConfig
 from slotssm.data.spec import DataSpec
 from slotssm.errors import InputError
-from slotssm.layers import CNNEncoder, SpatialBroadcastDecoder, convolution_painter, piece_painter
+from slotssm.layers import (
+    CNNEncoder,
+    ColorCanvas,
+    ImageCanvas,
+    SpatialBroadcastDecoder,
+    convolution_painter,
+    piece_painter,
+)
 from slotssm.models import ModelState, SlotModel
 from slotssm.registry import register_task
 from slotssm.tasks.outputs import Outputs
@@ -34,6 +42,15 @@ class ReconstructConfig(TaskConfig):
     """Channels of the transposed convolutions (4 x 4, each doubling the side), or hidden widths of the MLP."""
     decoder_piece_px: int = Field(4, ge=1)
     """Side in pixels of the piece of each grid cell with `decoder = "pieces"`."""
+    canvas: Literal["none", "color", "image"] = "none"
+    """Background that the slots paint over, not in the paper: none, one learned colour, or a smooth image for each
+    frame, made from its tokens. With a canvas, masks have K + 1 channels, of which it is the last."""
+    canvas_cells: int = Field(4, ge=1)
+    """Rows and columns of the grid that `canvas = "image"` interpolates."""
+    slot_contrast: float = Field(0.0, ge=0)
+    """Weight of a loss that tells slots of neighbouring frames apart, not in the paper (0: off)."""
+    slot_contrast_temperature: PositiveFloat = 0.1
+    """Temperature of `slot_contrast`; the lower, the more the most similar other slots count."""
 
     @property
     def decoder_upsampling(self) -> int:
@@ -65,6 +82,12 @@ class Reconstruct(Task):
         else:
             painter = piece_painter(dim, config.decoder_channels, config.decoder_piece_px)
         self.decoder = SpatialBroadcastDecoder(data.height, data.width, dim, painter, config.decoder_upsampling)
+        self.canvas: nn.Module | None = None
+        if config.canvas == "color":
+            self.canvas = ColorCanvas(data.height, data.width)
+        elif config.canvas == "image":
+            self.canvas = ImageCanvas(data.height, data.width, dim, config.canvas_cells)
+        self.contrast, self.temperature = config.slot_contrast, config.slot_contrast_temperature
         self.outputs = frozenset({"slots", "masks", "frames", "slot_frames"})
         if model.gives_attention:
             self.outputs |= {"attention"}
@@ -86,16 +109,22 @@ class Reconstruct(Task):
             )
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean squared error over all pixels and channels in [0, 1]."""
+        """Mean squared error over all pixels and channels in [0, 1], plus the weighted slot contrast if it is on."""
         pixels = as_pixels(batch["frames"])
-        slots = self.model(self.encoder(pixels)).slots
-        blended, _, _ = self.decoder(rearrange(slots, "b t k d -> (b t) k d"))
-        return F.mse_loss(blended, rearrange(pixels, "b t c h w -> (b t) c h w")), {}
+        tokens = self.encoder(pixels)
+        slots = self.model(tokens).slots
+        blended, _, _ = self._decode(slots, tokens)
+        error = F.mse_loss(blended, rearrange(pixels, "b t c h w -> (b t) c h w"))
+        if not self.contrast or slots.shape[1] < 2:
+            return error, {}
+        contrast = slot_contrast(slots, self.temperature)
+        return error + self.contrast * contrast, {"mse": error, "slot_contrast": contrast}
 
     def predict(self, frames: UInt8[Tensor, "B T H W 3"], state: ModelState | None = None) -> Outputs:
         """Reconstructions and masks, for episodes or streams."""
-        output = self.model(self.encoder(as_pixels(frames)), state)
-        blended, images, masks = self.decoder(rearrange(output.slots, "b t k d -> (b t) k d"))
+        tokens = self.encoder(as_pixels(frames))
+        output = self.model(tokens, state)
+        blended, images, masks = self._decode(output.slots, tokens)
         steps, attention = frames.shape[1], output.attention
         if attention is not None:
             attention = rearrange(attention, "b t k (h w) -> b t k h w", h=self.encoder.grid[0])
@@ -107,3 +136,28 @@ class Reconstruct(Task):
             frames=rearrange(blended, "(b t) c h w -> b t c h w", t=steps),
             slot_frames=rearrange(images, "(b t) k c h w -> b t k c h w", t=steps),
         )
+
+    def _decode(self, slots: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Blended image, images and masks of every frame, with the frames of all episodes in one axis."""
+        canvas = None if self.canvas is None else self.canvas(tokens)
+        blended, images, masks = self.decoder(rearrange(slots, "b t k d -> (b t) k d"), canvas)
+        return blended, images, masks
+
+
+def slot_contrast(slots: Float[Tensor, "B T K D"], temperature: float) -> Float[Tensor, ""]:
+    """Contrastive loss between the slots of neighbouring frames (Manasyan et al., CVPR 2025, 2412.14295).
+
+    For every slot of a frame, the same slot of the next frame of its video is to be found among all slots of the next
+    frames of all videos of the batch, by cosine similarity.
+
+    Args:
+        slots: of T ≥ 2 frames.
+        temperature: by which similarities are divided.
+
+    Returns:
+        The cross-entropy, mean over slots and pairs of frames.
+    """
+    directions = rearrange(F.normalize(slots, dim=-1), "b t k d -> t (b k) d")
+    similarity = directions[:-1] @ directions[1:].transpose(1, 2) / temperature
+    target = torch.arange(similarity.shape[1], device=slots.device).expand(len(similarity), -1)
+    return F.cross_entropy(similarity.flatten(0, 1), target.flatten())

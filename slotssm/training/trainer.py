@@ -19,6 +19,7 @@ from slotssm.data.spec import DataSpec
 from slotssm.errors import Interrupted, SlotSSMError
 from slotssm.evaluation.validation import MEAN_IMAGE, validate
 from slotssm.interrupts import StopRequest, stop_requests
+from slotssm.layers.checkpointing import switch_checkpointing
 from slotssm.tasks import Batch, build_task
 from slotssm.training import checkpoint
 from slotssm.training.device import mixed_precision, numerics, refuse_several_processes, resolve_device
@@ -75,9 +76,7 @@ class Trainer:
         train = config.train
         torch.manual_seed(config.seed)
         self.task = build_task(config, spec).to(self.device)
-        for module in self.task.modules():
-            if hasattr(module, "checkpoint_activations"):
-                setattr(module, "checkpoint_activations", train.checkpoint_activations)  # noqa: B010
+        switch_checkpointing(self.task, train.checkpoint_activations)
         self.optimizer = build_optimizer(self.task, train)
         self._num_val = self._num_episodes("val")
         self.loader = Loader(

@@ -12,6 +12,7 @@ from slotssm.evaluation.example_pictures import draw_example_picture
 from slotssm.experiments.presets import preset
 from slotssm.metrics import hard_masks
 from slotssm.plotting import slot_colors
+from slotssm.plotting.colors import BACKGROUND
 
 SIZE = 16
 FRAMES = {"tiny-bcb": 6, "tiny-oc": 5, "tiny-balls": 8}
@@ -70,6 +71,22 @@ def test_reconstruct_shows_every_other_frame_of_one_episode_and_its_masks(tmp_pa
     assert np.abs(painted.astype(int) - as_bytes(prediction["frames"][0, ::2].clamp(0, 1))).max() <= 1
     np.testing.assert_array_equal(slots, slot_colors(3)[labels[0, ::2]])
     # matched objects have the colours of their slots
+    np.testing.assert_array_equal(true_masks, slots)
+
+
+def test_a_canvas_has_the_colour_of_the_background(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (1, 4, SIZE, SIZE, 3), dtype=np.uint8)
+    run = preset("tiny-oc")
+    task = own_task(run.replace(task=run.task.replace(canvas="color"))).eval()
+    with torch.inference_mode():
+        labels = hard_masks(task.predict(torch.from_numpy(frames))["masks"])
+    assert set(np.unique(labels)) >= {3}
+    # true objects that are the slots, and a background that is the canvas
+    masks = ((labels + 1) % 4).astype(np.uint8)
+    with EpisodeFile(write_truth(tmp_path / "t.h5", frames=frames, masks=masks)) as truth:
+        strip = draw_example_picture(task, truth, "test")
+    _, true_masks, _, slots = panels(strip, SIZE, SIZE)
+    np.testing.assert_array_equal(slots, np.concatenate([slot_colors(3), [BACKGROUND]])[labels[0, ::2]])
     np.testing.assert_array_equal(true_masks, slots)
 
 

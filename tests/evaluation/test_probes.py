@@ -288,6 +288,23 @@ def test_soft_masks_and_masks_of_another_size(tmp_path):
     assert numbers(run(truth, soft, "position")["position"]) == numbers(expected)
 
 
+def test_objects_are_not_probed_from_a_canvas(awkward, tmp_path):
+    # the background's slot becomes the canvas: label and mask K, which no object may be matched to
+    background = awkward.owner[:, -1][:, None, None, None]
+    awkward.labels = np.where(awkward.labels == background, SLOTS, awkward.labels).astype(np.uint8)
+    truth, _ = awkward.write(tmp_path)
+    one_hot = (awkward.labels[:, :, None] == np.arange(SLOTS + 1)[:, None, None]).astype(np.float32)
+    soft = write(tmp_path / "soft.h5", masks=one_hot, slots=awkward.slots.astype(np.float32))
+    result = run(truth, soft, "position")["position"]
+    slots, targets, videos, coverage = slow_rows(awkward, awkward.position, True)
+    guess = out_of_fold(make_pipeline(StandardScaler(), Ridge()), slots, targets.astype(float), videos)
+    assert result.value == pytest.approx(r2_score(targets, guess), abs=1e-9)
+    assert result.details["coverage"] == coverage
+    # labels alone do not tell a canvas from a mistake
+    with pytest.raises(InputError, match="slot indices, 0 to 4"):
+        run(truth, tmp_path / "predictions.h5", "position")
+
+
 # --- properties as they come ---------------------------------------------------------------------------------
 
 

@@ -122,7 +122,7 @@ def test_exactly_the_outputs_that_are_asked_for_are_given(reconstruct, shapes, m
     for asked in [set(chosen) for size in range(6) for chosen in itertools.combinations(names, size)]:
         given = source.predict(shapes, "test", 0, 2, asked)
         assert set(given.outputs) == asked
-        assert given.num_slots == 3
+        assert given.num_masks == 3
         for name in asked & set(whole.outputs):
             np.testing.assert_array_equal(given[name], whole[name])
     # what the task does not give is not given, and asking for it is no mistake

@@ -157,6 +157,17 @@ def test_match_reads_valid_pixels_only():
 def test_match_refuses_labels_beyond_the_slots():
     with pytest.raises(InputError, match=r"0\.\.1, found \[0, 2\]"):
         match(np.array([[[1, 1]]]), np.array([[[0, 2]]]), 2)
+    with pytest.raises(InputError, match=r"0\.\.2, found \[0, 3\]"):
+        match(np.array([[[1, 1]]]), np.array([[[0, 3]]]), 2, has_canvas=True)
+
+
+def test_no_object_is_matched_to_a_canvas():
+    # the canvas covers the second object best, and a slot touches it in one pixel
+    true, pred = np.array([[[1, 1, 2, 2, 2, 0]]]), np.array([[[0, 0, 1, 2, 2, 2]]])
+    assert match(true, pred, 2, has_canvas=True) == {1: 0, 2: 1}
+    assert match(true, np.array([[[0, 0, 2, 2, 2, 2]]]), 2, has_canvas=True) == {1: 0}
+    # the other pairs do not depend on how the canvas is told
+    assert match(true, pred, 3) == {1: 0, 2: 2}
 
 
 # --- label maps -------------------------------------------------------------------------------------------

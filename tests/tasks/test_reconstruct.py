@@ -5,6 +5,7 @@ from own_task import own_task
 from slotssm.experiments.presets import preset
 from slotssm.models import SlotSSMConfig
 from slotssm.tasks import Reconstruct
+from slotssm.tasks.reconstruct import slot_contrast
 from slotssm.tasks.task import as_pixels
 
 
@@ -111,3 +112,58 @@ def test_pixels_are_bytes_over_255():
     assert pixels.dtype == torch.float32
     assert pixels[1, 2, 0, 1, 1] == frames[1, 2, 1, 1, 0] / 255
     assert as_pixels(torch.full((1, 1, 1, 1, 3), 255, dtype=torch.uint8)).tolist() == [[[[[1.0]]] * 3]]
+
+
+# --- canvas and slot contrast, which are not in the paper -------------------------------------------------
+
+
+def canvas_task(canvas: str, **changes) -> Reconstruct:
+    run = preset("tiny-oc")
+    return own_task(run.replace(task=run.task.replace(canvas=canvas, **changes))).eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("canvas", ["color", "image"])
+def test_a_canvas_is_the_last_mask_and_the_last_image(canvas):
+    frames = random_frames()
+    task = canvas_task(canvas)
+    assert torch.nn.utils.parameters_to_vector(task.canvas.parameters()).numel() > 0
+    prediction = task.predict(frames)
+    assert prediction["slots"].shape == (2, 5, 3, 16)
+    assert prediction["masks"].shape == (2, 5, 4, 16, 16)
+    assert prediction["slot_frames"].shape == (2, 5, 4, 3, 16, 16)
+    torch.testing.assert_close(prediction["masks"].sum(2), torch.ones(2, 5, 16, 16))
+    blend = (prediction["slot_frames"] * prediction["masks"][:, :, :, None]).sum(2)
+    torch.testing.assert_close(prediction["frames"], blend)
+    own = task.canvas(task.encoder(as_pixels(frames))).reshape(2, 5, 3, 16, 16)
+    assert torch.equal(prediction["slot_frames"][:, :, 3], own)
+    error = (prediction["frames"] - as_pixels(frames)).square().mean()
+    torch.testing.assert_close(task({"frames": frames})[0], error)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("canvas", ["color", "image"])
+def test_streams_with_a_canvas_equal_whole_episodes(canvas):
+    frames, task = random_frames(), canvas_task(canvas)
+    whole = task.predict(frames)
+    first = task.predict(frames[:, :2])
+    rest = task.predict(frames[:, 2:], first.state)
+    for name in ("masks", "slot_frames", "frames"):
+        torch.testing.assert_close(torch.cat([first[name], rest[name]], dim=1), whole[name])
+
+
+@torch.no_grad()
+def test_slot_contrast_is_added_with_its_weight_and_logged():
+    frames = random_frames()
+    torch.manual_seed(0)
+    plain = canvas_task("none")
+    torch.manual_seed(0)
+    weighted = canvas_task("none", slot_contrast=0.5, slot_contrast_temperature=0.2)
+    error, _ = plain({"frames": frames})
+    loss, logged = weighted({"frames": frames})
+    contrast = slot_contrast(weighted.predict(frames)["slots"], 0.2)
+    torch.testing.assert_close(logged["mse"], error)
+    torch.testing.assert_close(logged["slot_contrast"], contrast)
+    torch.testing.assert_close(loss, error + 0.5 * contrast)
+    # a single frame has no neighbour
+    assert weighted({"frames": frames[:, :1]})[1] == {}

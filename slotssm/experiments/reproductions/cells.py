@@ -154,6 +154,7 @@ class TrainingCell:
             "num_episodes": report.num_episodes,
             "starts_from": self.start.name if self.start else None,
             "parameters": sum(p.numel() for p in load_run(run)[0].parameters()),
+            "validation": [line for line in read_lines(run.metrics) if line["split"] == "val"],
             "training_s": round(sum(line.get("seconds", 0.0) for line in read_lines(run.timing)), 1),
             "data_sha256": made["data_sha256"],
             "versions": made["versions"],

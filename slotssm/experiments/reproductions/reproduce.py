@@ -15,13 +15,15 @@ from slotssm.experiments.reproductions.efficiency import Efficiency
 from slotssm.experiments.reproductions.experiment import Choice, Experiment
 from slotssm.experiments.reproductions.long_context import LongContext
 from slotssm.experiments.reproductions.object_centric import ObjectCentric
+from slotssm.experiments.reproductions.slot_ownership import SlotOwnership
 from slotssm.experiments.reproductions.video_prediction import VideoPrediction
 from slotssm.files import make_folder, write_json, write_text
 from slotssm.interrupts import stop_requests
 from slotssm.plotting import label_rows, read_picture, write_animation
 
 EXPERIMENTS: dict[str, Experiment] = {
-    experiment.name: experiment for experiment in (LongContext(), VideoPrediction(), ObjectCentric(), Efficiency())
+    experiment.name: experiment
+    for experiment in (LongContext(), VideoPrediction(), ObjectCentric(), SlotOwnership(), Efficiency())
 }
 """Experiments by name."""
 

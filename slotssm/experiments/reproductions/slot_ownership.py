@@ -1,0 +1,172 @@
+"""What makes slots own things: OC-SlotSSM and SAVi with and without a canvas and slot contrast, beyond the paper."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from slotssm.config import RunConfig
+from slotssm.documents import override
+from slotssm.experiments.datasets import spec_of
+from slotssm.experiments.presets import preset
+from slotssm.experiments.reproductions.cells import Cell, Record, TrainingCell
+from slotssm.experiments.reproductions.comparison import Row, Table, compare
+from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale
+from slotssm.experiments.reproductions.matched import OBJECT_MODELS, with_model
+from slotssm.plotting import Bar, Curve, write_bars, write_lines
+
+SCORED = ("fg-ari", "ari", "miou", "mse", "identity-switches", "slots-used", "mask-entropy")
+"""Metrics that are computed on the test split."""
+SHOWN: Mapping[str, str] = MappingProxyType(
+    {
+        "fg-ari": "FG-ARI",
+        "ari": "ARI",
+        "miou": "mIoU",
+        "mse": "MSE",
+        "identity-switches": "switches a video",
+        "mask-entropy": "mask entropy",
+    }
+)
+"""Results that the table shows, with their column headings."""
+CONTRAST = 0.003
+"""Weight of the slot contrast; 0.1 ruins the reconstruction."""
+DATA: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
+    {
+        "cpu": {
+            "easy": ("cpu-oc-easy", "color"),
+            "medium": ("cpu-oc-medium", "image"),
+            "hard": ("cpu-oc-hard", "image"),
+        },
+        "tiny": {"tiny": ("tiny-oc", "color")},
+    }
+)
+"""Data sets of each scale, with the preset that is trained on each, and the canvas that suits its backgrounds."""
+
+
+class SlotOwnership(Experiment):
+    """A canvas and slot contrast, each alone and both, for OC-SlotSSM and SAVi on data of increasing difficulty."""
+
+    name = "slot-ownership"
+    models = OBJECT_MODELS
+    scales = MappingProxyType(
+        {
+            scale: Scale(next(preset_name for preset_name, _ in sets.values()), (0,) if scale == "tiny" else (0, 1, 2))
+            for scale, sets in DATA.items()
+        }
+    )
+
+    def cells(self, choice: Choice) -> list[Cell]:
+        """One cell for every seed, data set, model and variant; the first seeds come first."""
+        models = choice.models or self.models
+        seeds = {model: choice.seeds or self.scales[choice.scale].seeds_of(model) for model in models}
+        return [
+            TrainingCell(
+                f"{data}-{variant}-{model}-s{seed}",
+                model,
+                {"data": data, "variant": variant, "size_px": spec_of(base.data).width},
+                with_model(base, model).replace(seed=seed),
+                SCORED,
+            )
+            for seed in dict.fromkeys(seed for found in seeds.values() for seed in found)
+            for data, sets in DATA[choice.scale].items()
+            for variant, base in _variants(*sets).items()
+            for model in models
+            if seed in seeds[model]
+        ]
+
+    def lengths(self, scale: str) -> list[int]:
+        """No sequence lengths."""
+        return []
+
+    def rows(self, records: Sequence[Record]) -> list[Row]:
+        """Models in every variant on every data set; the paper has neither addition."""
+        return compare(records, (*SHOWN, "slots-used"))
+
+    def table(self, rows: Sequence[Row], choice: Choice) -> Table:
+        """One line for every data set, model and variant, with the best FG-ARI on validation data during training."""
+        ordered = sorted(rows, key=lambda row: (list(DATA[choice.scale]).index(str(row.setting["data"])), row.model))
+        lines = [
+            (
+                str(row.setting["data"]),
+                row.model,
+                str(row.setting["variant"]),
+                *(str(row.metrics[name]) for name in SHOWN),
+                _decline(row),
+                f"{len(row.metrics['fg-ari'].values)}" + (f" ({len(row.failed)} failed)" if row.failed else ""),
+            )
+            for row in ordered
+        ]
+        columns = ("data", "model", "variant", *SHOWN.values(), "val FG-ARI: best, last", "seeds")
+        return Table(f"Canvas and slot contrast, scale {choice.scale}", columns, lines, _NOTES)
+
+    def draw(self, rows: Sequence[Row], folder: Path) -> list[Path]:
+        """FG-ARI and mIoU of all variants, and FG-ARI over the training on each data set."""
+        drawn = []
+        for name in ("fg-ari", "miou"):
+            bars = [
+                Bar(
+                    group=f"{row.setting['data']}\n{row.setting['variant']}",
+                    series=row.model,
+                    value=row.metrics[name].mean,
+                    error=row.metrics[name].error,
+                    points=tuple(row.metrics[name].values.values()),
+                    missing="NC" if row.failed else "",
+                )
+                for row in rows
+            ]
+            drawn.append(folder / f"{name}.png")
+            write_bars(bars, drawn[-1], "canvas and slot contrast", "data and variant", SHOWN[name])
+        for data, model in dict.fromkeys((str(row.setting["data"]), row.model) for row in rows):
+            curves = [_curve(row) for row in rows if (row.setting["data"], row.model) == (data, model)]
+            if any(curve.x for curve in curves):
+                drawn.append(folder / f"{data}-{model}-training.png")
+                title = f"{model} on {data}: validation during training"
+                write_lines(curves, drawn[-1], title, "optimiser step", "FG-ARI of whole videos")
+        return drawn
+
+
+def _variants(name: str, canvas: str) -> dict[str, RunConfig]:
+    """Runs by name of the variant: the preset as it is, and with one or both additions."""
+    base, with_canvas, with_contrast = preset(name), {"canvas": canvas}, {"slot_contrast": CONTRAST}
+    additions: dict[str, dict[str, Any]] = {
+        "none": {},
+        "canvas": with_canvas,
+        "contrast": with_contrast,
+        "both": with_canvas | with_contrast,
+    }
+    return {variant: override(base, {"task": changes}, name) for variant, changes in additions.items()}
+
+
+def _validations(record: Record) -> dict[int, float]:
+    """FG-ARI on validation data by step."""
+    return {line["step"]: line["fg-ari"] for line in record.get("validation", ()) if "fg-ari" in line}
+
+
+def _decline(row: Row) -> str:
+    """FG-ARI on validation data: the best during training and the last, means over seeds."""
+    found = [list(values.values()) for record in row.records if (values := _validations(record))]
+    if not found:
+        return "–"
+    best, last = statistics.fmean(max(values) for values in found), statistics.fmean(values[-1] for values in found)
+    return f"{best:.3f}, {last:.3f}"
+
+
+def _curve(row: Row) -> Curve:
+    """FG-ARI on validation data over the steps, mean and standard deviation over seeds."""
+    found = [values for record in row.records if (values := _validations(record))]
+    steps = sorted(set.intersection(*(set(values) for values in found))) if found else []
+    columns = [[values[step] for values in found] for step in steps]
+    spread = tuple(map(statistics.stdev, columns)) if len(found) > 1 else ()
+    return Curve(str(row.setting["variant"]), tuple(map(float, steps)), tuple(map(statistics.fmean, columns)), spread)
+
+
+_NOTES = (
+    "Masks: argmax of the decoder's alphas over whole test videos; mean ± standard deviation over seeds (ddof = 1), or "
+    "with one seed the 95 % bootstrap interval over episodes.",
+    "canvas: a background that the slots paint over, one learned colour on easy and a smooth image for each frame on "
+    f"medium and hard; contrast: slots of neighbouring frames are told apart, with weight {CONTRAST}. Neither is in "
+    "the paper. All variants have the same steps and the same number of slots.",
+    "mask entropy: 0 if one slot or the canvas owns a pixel, 1 if all share it equally; switches: how often objects "
+    "change slots in a video.",
+)
