@@ -25,6 +25,8 @@ from slotssm.tasks import Task, build_task
 
 MODEL, CONFIG = "model.safetensors", "config.json"
 TRAINER, TRAINER_STATE = "trainer.safetensors", "trainer.json"
+BEST, BEST_RECORD = "best", "best.json"
+"""Folder of the best checkpoint, beside those of steps, and the file in it that says why it is the best."""
 _RAW = "weights."
 """Prefix of the weights under training if the saved model is their moving average."""
 
@@ -155,7 +157,7 @@ def _write(folder: Path, description: Description, weights: Mapping[str, Tensor]
 def complete_checkpoints(folder: Path) -> list[Path]:
     """Checkpoints of a run, oldest first; a checkpoint gets its name when it is complete."""
     found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name) and path.is_dir()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+    return sorted(found, key=_step_of)
 
 
 def latest(folder: Path) -> Path | None:
@@ -166,6 +168,38 @@ def latest(folder: Path) -> Path | None:
     """
     checkpoints = complete_checkpoints(folder)
     return checkpoints[-1] if checkpoints else None
+
+
+def chosen_checkpoint(folder: Path, which: str) -> Path:
+    """A checkpoint of a run by name.
+
+    Args:
+        folder: folder of all checkpoints of the run.
+        which: `last`, the newest; `best`, kept by `train.keep_best`; or the number of a step that is kept.
+
+    Raises:
+        InputError: there is no such checkpoint.
+    """
+    steps = complete_checkpoints(folder)
+    if which == "last" and not steps:
+        raise InputError(f"{folder.parent} has no checkpoint yet; train it further with `resume`")
+    if which == "last":
+        return steps[-1]
+    if which == BEST:
+        if not (folder / BEST / MODEL).exists():
+            raise InputError(f"{folder.parent} keeps no best checkpoint; train a run with train.keep_best")
+        return folder / BEST
+    named = {str(_step_of(path)): path for path in steps}
+    step = which.removeprefix("step-").lstrip("0")
+    if step not in named:
+        raise InputError(
+            f"`checkpoint` {which} must be last, best, or a step that is kept: {', '.join(named) or 'none'}"
+        )
+    return named[step]
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
 
 
 def folder_of(path: Path) -> Path:
