@@ -73,16 +73,58 @@ def resume_run(
     Returns:
         The last logged values; empty if the run was complete already.
     """
-    data = data or run.data()
-    if not data.exists():
-        raise InputError(f"{run.record} names the data {data}, which does not exist; say where it is with `data`")
-    if known_content_hash(data) != run.read()["data_sha256"]:
-        raise InputError(f"{data} is not the data that {run.path} was trained on (its content hash differs)")
+    data = _own_data(run, data)
     with exclusive(run.lock):
         description = run.description()
         trainer = Trainer(description.config, description.spec, data, run, device, on_step)
         trainer.resume()
         return trainer.train()
+
+
+def extend_run(
+    run: RunDirectory, num_steps: int, device: str, on_step: Callable[[StepReport], None], data: Path | None = None
+) -> dict[str, float]:
+    """Train a complete run further.
+
+    The learning rate keeps the value that it had at the end of the schedule. run.json records the new number of steps,
+    so that the run is resumed as any other.
+
+    Args:
+        run: run directory.
+        num_steps: further steps.
+        device: `auto`, `cpu`, ...
+        on_step: called with a report of every step.
+        data: new path of the episode file, if it has moved.
+
+    Returns:
+        The last logged values.
+
+    Raises:
+        InputError: the run is not complete.
+    """
+    data = _own_data(run, data)
+    with exclusive(run.lock):
+        if not run.is_complete():
+            raise InputError(f"{run.path} is not complete; `resume` continues it, and it can be extended afterwards")
+        description = run.description()
+        train = description.config.train
+        schedule_steps = train.schedule_steps or train.num_steps
+        longer = train.replace(num_steps=train.num_steps + num_steps, schedule_steps=schedule_steps)
+        config = description.config.replace(train=longer)
+        trainer = Trainer(config, description.spec, data, run, device, on_step)
+        run.extend(config)
+        trainer.resume()
+        return trainer.train()
+
+
+def _own_data(run: RunDirectory, data: Path | None) -> Path:
+    """The data of a run, or the path they have moved to; they must be the same."""
+    data = data or run.data()
+    if not data.exists():
+        raise InputError(f"{run.record} names the data {data}, which does not exist; say where it is with `data`")
+    if known_content_hash(data) != run.read()["data_sha256"]:
+        raise InputError(f"{data} is not the data that {run.path} was trained on (its content hash differs)")
+    return data
 
 
 def load_run(run: RunDirectory, device: str = "cpu", checkpoint: str = "last") -> tuple[Task, RunConfig, Path]:

@@ -76,6 +76,16 @@ def series_color(series: str) -> tuple[float, float, float]:
     return float(red), float(green), float(blue)
 
 
+def series_colors(series: Sequence[str]) -> dict[str, tuple[float, float, float]]:
+    """Colours of the series of one figure; if none of several is a model, they are told apart by their order."""
+    if len(series) < 2 or any(name in _MODEL_ORDER for name in series):
+        return {name: series_color(name) for name in series}
+    return {
+        name: (float(red), float(green), float(blue))
+        for name, (red, green, blue) in zip(series, slot_colors(len(series)) / 255, strict=True)
+    }
+
+
 def write_bars(
     bars: Sequence[Bar], path: Path, title: str, group_label: str, value_label: str, baseline_label: str = ""
 ) -> None:
@@ -90,7 +100,7 @@ def write_bars(
         baseline_label: legend entry of the baselines.
     """
     groups, series = list(dict.fromkeys(b.group for b in bars)), list(dict.fromkeys(b.series for b in bars))
-    width = 0.82 / max(1, len(series))
+    width, colors = 0.82 / max(1, len(series)), series_colors(series)
     figure = new_figure(max(6.0, 2.5 + 0.34 * len(groups) * len(series)), 3.8)
     axis = figure.subplots()
     for bar in bars:
@@ -98,7 +108,7 @@ def write_bars(
         if bar.value is None:
             axis.text(x, 0, bar.missing, rotation=90, ha="center", va="bottom", fontsize=7)
             continue
-        axis.bar(x, bar.value, width * 0.92, color=series_color(bar.series), label=bar.series)
+        axis.bar(x, bar.value, width * 0.92, color=colors[bar.series], label=bar.series)
         axis.errorbar(x, bar.value, [[bar.error[0]], [bar.error[1]]], color="black", capsize=2, linewidth=0.9)
         if len(bar.points) > 1:
             axis.scatter([x] * len(bar.points), bar.points, s=7, color="black", alpha=0.6, zorder=3)

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,14 +113,56 @@ def save(
     """
     make_folder(folder)
     target = folder / f"step-{state.step:08d}"
+
+    def write(place: Path) -> None:
+        _write_model(place, description, {**task.state_dict(), **average})
+        trainer = state.optimizer | {_RAW + name: value for name, value in state.weights.items()}
+        _write_tensors(place / TRAINER, trainer)
+        (place / TRAINER_STATE).write_text(json.dumps({"step": state.step}) + "\n", encoding="utf-8")
+
+    _publish(target, write)
+    write_text(folder / "last", target.name + "\n")
+    for old in complete_checkpoints(folder)[:-keep]:
+        if old != target:
+            shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def save_best(
+    folder: Path, description: Description, task: nn.Module, average: Mapping[str, Tensor], reason: Mapping[str, Any]
+) -> None:
+    """Write `folder`/best, which replaces an earlier one; it holds the weights, and no state to resume from.
+
+    Args:
+        folder: folder of all checkpoints of the run.
+        description: description of the run.
+        task: the task whose weights are saved.
+        average: weights to save in place of those of the task, by name.
+        reason: step, metric and value, for best.json.
+    """
+    make_folder(folder)
+
+    def write(place: Path) -> None:
+        _write_model(place, description, {**task.state_dict(), **average})
+        (place / BEST_RECORD).write_text(json.dumps(reason, allow_nan=False) + "\n", encoding="utf-8")
+
+    _publish(folder / BEST, write)
+
+
+def _publish(target: Path, write: Callable[[Path], None]) -> None:
+    """Write a folder under a temporary name, flush it, and move it into place; an earlier one is replaced."""
+    folder = target.parent
     temporary = folder / f".{target.name}.{socket.gethostname()}.{os.getpid()}.partial"
     # left by processes that were killed while saving; the caller holds the lock of the run
-    for left in folder.glob(".step-*"):
+    for left in folder.glob(f".{target.name.partition('-')[0]}*"):
         shutil.rmtree(left, ignore_errors=True)
     with explained(target):
         temporary.mkdir()
         try:
-            _write(temporary, description, {**task.state_dict(), **average}, state)
+            write(temporary)
+            for file in temporary.iterdir():
+                sync(file)
+            sync(temporary)
             if target.exists():
                 # moved aside first, so that a complete checkpoint of this step exists at all times
                 aside = temporary.with_suffix(".old")
@@ -132,26 +174,19 @@ def save(
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         sync(folder)
-    write_text(folder / "last", target.name + "\n")
-    for old in complete_checkpoints(folder)[:-keep]:
-        if old != target:
-            shutil.rmtree(old, ignore_errors=True)
-    return target
 
 
-def _write(folder: Path, description: Description, weights: Mapping[str, Tensor], state: TrainerState) -> None:
-    trainer = state.optimizer | {_RAW + name: value for name, value in state.weights.items()}
-    try:
-        for name, tensors in ((MODEL, weights), (TRAINER, trainer)):
-            save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, folder / name)
-    except SafetensorError as error:
-        raise OSError(str(error)) from None
+def _write_model(folder: Path, description: Description, weights: Mapping[str, Tensor]) -> None:
+    _write_tensors(folder / MODEL, weights)
     document = json.dumps(description.document(), indent=2, allow_nan=False)
     (folder / CONFIG).write_text(document + "\n", encoding="utf-8")
-    (folder / TRAINER_STATE).write_text(json.dumps({"step": state.step}) + "\n", encoding="utf-8")
-    for file in folder.iterdir():
-        sync(file)
-    sync(folder)
+
+
+def _write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    try:
+        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, file)
+    except SafetensorError as error:
+        raise OSError(str(error)) from None
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
