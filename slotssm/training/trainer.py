@@ -128,7 +128,7 @@ class Trainer:
             raise InputError(f"train.keep_best {name} is not validated; there are {', '.join(known) or 'no metrics'}")
         if METRICS[name].uses_labels:
             logging.getLogger("slotssm").warning(
-                f"train.keep_best {name} chooses a checkpoint by labels ({', '.join(METRICS[name].truth)}) of split val: "
+                f"train.keep_best {name} chooses by labels ({', '.join(METRICS[name].truth)}) of split val: "
                 "its scores are not unsupervised"
             )
 
