@@ -108,7 +108,9 @@ def evaluate(
     if predictions is not None:
         if _is_given(context, "checkpoint"):
             raise InputError("--checkpoint chooses the weights of a run; leave it out with --predictions")
-        reports = [(None, _score_predictions(predictions, run or [], data, split, names, scoring))]
+        reports: list[tuple[str | None, Any]] = [
+            (None, _score_predictions(predictions, run or [], data, split, names, scoring))
+        ]
     else:
         reports = _score_runs(run or [], data, split, names, scoring, device, checkpoint, not no_save)
     if out is not None:

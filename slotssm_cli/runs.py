@@ -9,8 +9,11 @@ from slotssm.errors import InputError
 from slotssm_cli import options
 from slotssm_cli.terminal.console import Meter, note, number, result, result_json, result_table
 
-MOST_PAIRS = 3
+MOST_GROUPS = 3
 """With more groups than this, only the comparisons with the first group are printed."""
+
+MOST_SCORES = 3
+"""Scores of a split that the list of runs prints."""
 
 
 def runs(
@@ -31,8 +34,12 @@ def runs(
     for run in found:
         state = run.state
         steps = f"{state.step} / {state.num_steps}" if state.num_steps else ""
+        # what the validation shows of the task, and the same of the test
+        names = list(state.validation or run.test)[:MOST_SCORES]
         scores = [
-            f"{name} {_values(values)}" for name, values in (("val", state.validation), ("test", run.test)) if values
+            f"{split} {_values({name: values[name] for name in names if name in values})}"
+            for split, values in (("val", state.validation), ("test", run.test))
+            if values
         ]
         shown = state.name + (f": {state.reason}" if state.reason else "")
         data = Path(run.data).stem if run.data else ""
@@ -110,7 +117,7 @@ def _print_table(found: Any) -> None:
             rows.append((name, group.label, number(each.mean), spread, str(len(each.values))))
     result_table("", ("metric", "group", "mean", "std, or 95 % interval", "n"), rows)
     first = found.groups[0].label
-    pairs = [pair for pair in found.pairs if len(found.groups) <= MOST_PAIRS or pair.first == first]
+    pairs = [pair for pair in found.pairs if len(found.groups) <= MOST_GROUPS or pair.first == first]
     if not pairs:
         return
     rows = []

@@ -169,6 +169,8 @@ class Trainer:
         """
         train = self.config.train
         values: dict[str, float] = {}
+        if self.step >= train.num_steps:
+            return values
         logged, logged_step = time.perf_counter(), self.step
         with (
             stop_requests() as stop,
