@@ -120,17 +120,17 @@ def _print_table(found: Any) -> None:
     pairs = [pair for pair in found.pairs if len(found.groups) <= MOST_GROUPS or pair.first == first]
     if not pairs:
         return
-    rows = []
+    tests = []
     for pair in pairs:
         test = pair.comparison.test
         interval = f"{number(test.interval[0])} … {number(test.interval[1])}" if test.interval else ""
         higher = f"{test.num_higher} / {test.num_lower} of {test.num_episodes}"
         compared = f"{pair.second} - {pair.first}"
-        rows.append(
+        tests.append(
             (pair.comparison.name, compared, number(test.difference), interval, higher, number(test.p_permutation))
         )
     result("")
-    result_table("", ("metric", "compared", "difference", "95 % interval", "higher / lower", "p"), rows)
+    result_table("", ("metric", "compared", "difference", "95 % interval", "higher / lower", "p"), tests)
 
 
 def _values(values: dict[str, float]) -> str:

@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from slotssm.config import RunConfig
@@ -98,7 +98,7 @@ class WandB:
         self._run.finish()
 
 
-_KINDS = {"tensorboard": TensorBoard, "wandb": WandB}
+_KINDS: dict[str, Callable[[RunDirectory, RunConfig], Tracker]] = {"tensorboard": TensorBoard, "wandb": WandB}
 
 
 class Trackers:

@@ -143,7 +143,7 @@ def state_of(run: RunDirectory) -> RunState:
     saved = int(newest.name.removeprefix("step-")) if newest is not None else 0
     logged = int(lines[-1]["step"]) if lines else 0
     name = "complete" if saved == num_steps else "running" if held else "stopped"
-    validation = next((line for line in reversed(lines) if line.get("split") == "val"), {})
+    validation: dict[str, Any] = next((line for line in reversed(lines) if line.get("split") == "val"), {})
     speed = timing[-1].get("steps_per_s") if timing else None
     return RunState(
         name,
