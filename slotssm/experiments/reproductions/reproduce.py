@@ -115,8 +115,9 @@ def reproduce(
     Raises:
         Interrupted: a signal arrived; the same call continues.
     """
-    make_folder(folder)
-    write_plan(folder, experiment.description(choice), [cell.name for cell in experiment.cells(choice)])
+    if cells:
+        make_folder(folder)
+        write_plan(folder, experiment.description(choice), [cell.name for cell in experiment.cells(choice)])
     with stop_requests() as stop:
         for index, cell in enumerate(cells):
             if stop:
