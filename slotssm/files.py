@@ -138,13 +138,39 @@ def exclusive(path: Path) -> Iterator[None]:
             lock.release(force=True)
 
 
+def is_held(path: Path) -> bool:
+    """Whether another process holds the lock that `exclusive` takes on `path`, as far as the file system can tell.
+
+    The lock is only tried if the process that the file names may be running: a moment in which it is held here could
+    refuse a process that is just starting.
+    """
+    owner = _owner(path)
+    if not path.exists() or (owner and owner[1] == platform.node() and not psutil.pid_exists(owner[0])):
+        return False
+    lock = FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    except OSError:  # no locks here, or the file cannot be opened
+        return False
+    lock.release(force=True)
+    return False
+
+
 def _holder(lock: Path) -> str:
-    """The process that a lock file names, for a message; empty if the file cannot be read."""
+    """The process that a lock file names, for a message; empty if it names none."""
+    owner = _owner(lock)
+    return f" (process {owner[0]} on {owner[1]})" if owner else ""
+
+
+def _owner(lock: Path) -> tuple[int, str] | None:
+    """Process and host that a lock file names; None if it cannot be read."""
     try:
         process, host = lock.read_text(encoding="utf-8").split()
+        return int(process), host
     except (OSError, ValueError):
-        return ""
-    return f" (process {process} on {host})"
+        return None
 
 
 def sync(path: Path) -> None:

@@ -9,7 +9,7 @@ from typer.exceptions import Abort, TyperException
 
 from slotssm.errors import InputError
 from slotssm.interrupts import Stopped
-from slotssm_cli import demo, evaluate, export, generate, importing, inspect, reproduce, train, visualize
+from slotssm_cli import demo, evaluate, export, generate, importing, inspect, reproduce, runs, train, visualize
 from slotssm_cli.terminal.console import result
 
 app = typer.Typer(
@@ -29,7 +29,11 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "inspect": inspect.inspect,
     "verify": generate.verify,
     "presets": train.presets,
+    "runs": runs.runs,
+    "table": runs.table,
     "reproduce": reproduce.reproduce,
+    "sweep": reproduce.sweep,
+    "status": reproduce.status,
     "demo": demo.demo,
     "doctor": inspect.doctor,
 }

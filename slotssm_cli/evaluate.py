@@ -15,13 +15,17 @@ COMPARE_OPTIONS = {"compare", "metric", "out", "force", "json"}
 
 def evaluate(
     context: typer.Context,
-    run: Annotated[Path | None, typer.Argument(help="Run directory.", show_default="the newest in runs/")] = None,
+    run: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[RUN]...", help="Run directories.", show_default="the newest in runs/"),
+    ] = None,
     metric: Annotated[
         list[str] | None,
         typer.Option("--metric", help="Metrics, comma-separated or repeated.", show_default="all that apply"),
     ] = None,
     data: options.Data = None,
     split: options.Split = "test",
+    checkpoint: Annotated[str, typer.Option(help="Checkpoint to score: last, best, or a step.")] = "last",
     predictions: Annotated[Path | None, typer.Option(help="Score this predictions file instead of a run.")] = None,
     per_frame: Annotated[bool, typer.Option("--per-frame", help="Score frames instead of whole videos.")] = False,
     include_background: Annotated[
@@ -52,6 +56,9 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Write a score file with the values of all episodes, for --compare.")
     ] = None,
+    no_save: Annotated[
+        bool, typer.Option("--no-save", help="Print the scores only, without keeping them in RUN/eval.")
+    ] = False,
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(metavar="A.json B.json", help="Compare two score files, episode by episode."),
@@ -61,13 +68,13 @@ def evaluate(
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
-    """Score a run or a predictions file on an episode file, or compare two score files."""
-    from slotssm.evaluation import FileSource, ScoringOptions
+    """Score runs or a predictions file on an episode file, or compare two score files.
+
+    The scores of a run are kept in its eval/SPLIT.json, which --compare reads.
+    """
+    from slotssm.evaluation import ScoringOptions
     from slotssm.evaluation.pairing import write_scores
-    from slotssm.experiments import runs
     from slotssm.files import make_folder, refuse_existing
-    from slotssm.training.device import resolve_device
-    from slotssm.training.run import RunDirectory, newest_run
 
     names = [name for group in metric or () for name in options.words(group)]
     if compare is not None:
@@ -75,6 +82,8 @@ def evaluate(
     if out is not None:
         if out.suffix != ".json":
             raise InputError(f"--out {out} must end in .json, since it is a JSON file")
+        if len(run or ()) > 1:
+            raise InputError("--out writes the scores of one run; leave it out, each run keeps its scores in RUN/eval")
         refuse_existing(out, force)
         make_folder(out.parent)
     if compare is not None:
@@ -96,52 +105,113 @@ def evaluate(
         probe_split=probe_split,
         conventions=tuple(options.words(conventions or "")),
     )
-    with Meter("evaluate", "episodes") as meter:
-        if predictions is not None:
-            truth = data or (RunDirectory(run).data() if run else None)
-            if truth is None:
-                raise InputError("--predictions needs the truth: pass --data F, or a run whose data it was made for")
-            source = FileSource(predictions, split)
-            report = runs.evaluate_predictions(source, truth, split, names, scoring, meter.update)
-            scored = None
-        else:
-            directory = RunDirectory(run) if run else newest_run()
-            where = resolve_device(device)
-            report = runs.evaluate_run(directory, data, split, names, scoring, where, meter.update)
-            scored = str(directory.path)
+    if predictions is not None:
+        if _is_given(context, "checkpoint"):
+            raise InputError("--checkpoint chooses the weights of a run; leave it out with --predictions")
+        reports: list[tuple[str | None, Any]] = [
+            (None, _score_predictions(predictions, run or [], data, split, names, scoring))
+        ]
+    else:
+        reports = _score_runs(run or [], data, split, names, scoring, device, checkpoint, not no_save)
     if out is not None:
+        scored, report = reports[0]
         write_scores(out, report, scored, None if predictions is None else str(predictions))
         note(f"wrote {out}")
     if json:
-        result_json(report.document(scored, per_episode))
-    else:
+        documents = [report.document(scored, per_episode) for scored, report in reports]
+        result_json(documents[0] if len(documents) == 1 else {"runs": documents})
+    elif len(reports) == 1:
+        scored, report = reports[0]
         print_report(report, scored or str(predictions))
+    else:
+        _print_reports(reports)
+
+
+def _score_predictions(
+    predictions: Path, run: list[Path], data: Path | None, split: str, names: list[str], scoring: Any
+) -> Any:
+    from slotssm.evaluation import FileSource
+    from slotssm.experiments import runs
+    from slotssm.training.run import RunDirectory
+
+    if len(run) > 1:
+        raise InputError("--predictions is scored on the data of one run; name one RUN, or pass --data F")
+    truth = data or (RunDirectory(run[0]).data() if run else None)
+    if truth is None:
+        raise InputError("--predictions needs the truth: pass --data F, or a run whose data it was made for")
+    with Meter("evaluate", "episodes") as meter:
+        return runs.evaluate_predictions(FileSource(predictions, split), truth, split, names, scoring, meter.update)
+
+
+def _score_runs(
+    run: list[Path],
+    data: Path | None,
+    split: str,
+    names: list[str],
+    scoring: Any,
+    device: str,
+    checkpoint: str,
+    save: bool,
+) -> list[tuple[str | None, Any]]:
+    """Score runs one after the other; each keeps its scores as soon as it is scored."""
+    from slotssm.experiments import runs
+    from slotssm.training.checkpoint import chosen_checkpoint
+    from slotssm.training.device import resolve_device
+    from slotssm.training.run import RunDirectory, newest_run
+
+    directories = [RunDirectory(path) for path in run] or [newest_run()]
+    where = resolve_device(device)
+    for directory in directories:  # all are checked before the first is scored
+        directory.read()
+        chosen_checkpoint(directory.checkpoints, checkpoint)
+    reports: list[tuple[str | None, Any]] = []
+    for directory in directories:
+        with Meter(f"evaluate {directory.path}", "episodes") as meter:
+            scored = runs.score_run(directory, data, split, names, scoring, where, meter.update, checkpoint)
+        file = scored.save() if save else None
+        if file is not None:
+            note(f"scores kept in {file}")
+        reports.append((str(directory.path), scored.report))
+    return reports
+
+
+COLUMNS = ("metric", "value", "95 % interval", "units", "convention and baselines")
 
 
 def print_report(report: Any, scored: str) -> None:
     """Print the table of results."""
     note(f"{scored} on {report.data}, split {report.split}: {report.num_episodes} episodes")
-    rows = []
-    for found in report.results:
-        interval = f"{number(found.interval[0])} … {number(found.interval[1])}" if found.interval else ""
-        stated = " ".join(f"{name}={value}" for name, value in found.options.items() if value not in (False, 0))
-        further = {name: v for name, v in found.details.items() if isinstance(v, float) and v != found.value}
-        extra = " ".join(f"{name}={number(v)}" for name, v in further.items())
-        if found.details.get("converged") is False:
-            extra += " (not converged)"
-        skipped = f" ({found.num_skipped} skipped)" if found.num_skipped else ""
-        rows.append(
-            (
-                found.name,
-                number(found.value),
-                interval,
-                f"{found.num_units} {found.unit}s{skipped}",
-                " ".join(filter(None, (stated, extra, found.details.get("reason")))),
-            )
-        )
-    result_table("", ("metric", "value", "95 % interval", "units", "convention and baselines"), rows)
+    result_table("", COLUMNS, [_row(found) for found in report.results])
     for name, reason in report.left_out.items():
         note(f"left out {name}: {reason}")
+
+
+def _print_reports(reports: list[tuple[str | None, Any]]) -> None:
+    """Print the results of several runs in one table."""
+    rows = []
+    for scored, report in reports:
+        note(f"{scored} on {report.data}, split {report.split}: {report.num_episodes} episodes")
+        rows += [(str(scored), *_row(found)) for found in report.results]
+        for name, reason in report.left_out.items():
+            note(f"left out {name}: {reason}")
+    result_table("", ("run", *COLUMNS), rows)
+
+
+def _row(found: Any) -> tuple[str, ...]:
+    interval = f"{number(found.interval[0])} … {number(found.interval[1])}" if found.interval else ""
+    stated = " ".join(f"{name}={value}" for name, value in found.options.items() if value not in (False, 0))
+    further = {name: v for name, v in found.details.items() if isinstance(v, float) and v != found.value}
+    extra = " ".join(f"{name}={number(v)}" for name, v in further.items())
+    if found.details.get("converged") is False:
+        extra += " (not converged)"
+    skipped = f" ({found.num_skipped} skipped)" if found.num_skipped else ""
+    return (
+        found.name,
+        number(found.value),
+        interval,
+        f"{found.num_units} {found.unit}s{skipped}",
+        " ".join(filter(None, (stated, extra, found.details.get("reason")))),
+    )
 
 
 def _refuse_scoring_options(context: typer.Context) -> None:

@@ -6,8 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
+from slotssm.errors import InputError
 from slotssm_cli import options
-from slotssm_cli.terminal.console import Meter, note, number, result, result_json, result_table
+from slotssm_cli.terminal.console import (
+    Meter,
+    human_bytes,
+    human_seconds,
+    note,
+    number,
+    result,
+    result_json,
+    result_table,
+)
 
 
 def train(
@@ -29,34 +39,58 @@ def train(
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="Seed of weights and batches.", show_default="the preset's")
     ] = None,
+    init_from: Annotated[
+        Path | None,
+        typer.Option(help="Run or checkpoint whose weights to start from.", show_default="random weights"),
+    ] = None,
+    keep_best: Annotated[
+        str | None,
+        typer.Option(metavar="METRIC", help="Also keep the checkpoint that validates best, for example by mse."),
+    ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option("--track", help="Also log to tensorboard or wandb (offline); repeatable.", show_default="off"),
+    ] = None,
     plugin: options.Plugin = None,
     device: options.Device = "auto",
     resume: options.Resume = False,
+    extend: Annotated[
+        int | None, typer.Option("--extend", min=1, metavar="N", help="Train a complete run N more steps.")
+    ] = None,
     force: options.Force = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
-    """Train a model; --resume continues an interrupted run exactly."""
+    """Train a model; --resume continues an interrupted run exactly, --extend a complete one."""
     from slotssm.experiments import resolve, runs
-    from slotssm.experiments.datasets import ensure_own_data
+    from slotssm.experiments.datasets import ensure_own_data, own_data_path
     from slotssm.training.device import resolve_device
     from slotssm.training.run import RunDirectory, newest_run, next_run, reserve_run
 
-    request = resolve.Request(preset, config, tuple(assignments or ()), data, seed)
+    assigned = (*(assignments or ()), *_shorthands(init_from, keep_best, track))
+    request = resolve.Request(preset, config, assigned, data, seed)
     run = RunDirectory(out) if out else None
-    if resume and run is None:
+    if (resume or extend) and run is None:
         run = newest_run()
+    if extend and run is not None:
+        if request != resolve.Request(data=data) or force:
+            raise InputError("--extend trains a run with its own configuration; give only --out, --data and --device")
+        return _extend(run, extend, device, data, dry_run, json)
     if resume and run is not None and run.record.exists():
         resolve.check_same(request, run)
         if dry_run:
-            known = run.description()
-            return _report_plan(resolve.plan(known.config, known.spec, data or run.data()), run.path, json)
+            return _report_plan(*_known_plan(run, data, 0), run.path, json)
+        was_complete = run.is_complete()
         with Meter(f"train {run.path}", "steps") as meter:
             values = runs.resume_run(run, device, step_callback(meter), data)
+        if was_complete:
+            total = run.config().train.num_steps
+            note(f"{run.path} was complete already: all {total} steps are taken; --extend N adds more")
         return _report(run.path, values, json)
     resolved, spec = resolve.resolve(request)
     if dry_run:
-        return _report_plan(resolve.plan(resolved, spec), (run or next_run(resolved.name)).path, json)
+        facts, path = resolve.plan(resolved, spec), own_data_path(resolved)
+        return _report_plan(facts, _cost(resolved, spec, path), (run or next_run(resolved.name)).path, json)
     resolve_device(device)
     if run is not None:
         runs.refuse_used(run, force)
@@ -66,6 +100,23 @@ def train(
     run = run or reserve_run(resolved.name)
     with Meter(f"train {run.path}", "steps") as meter:
         values = runs.start_run(resolved, spec, data, run, device, step_callback(meter), force)
+    return _report(run.path, values, json)
+
+
+def _shorthands(init_from: Path | None, keep_best: str | None, track: list[str] | None) -> list[str]:
+    """Options that stand for settings, as assignments."""
+    trackers = [name for group in track or () for name in options.words(group)]
+    named = {"initial.run": str(init_from or ""), "keep_best": keep_best, "trackers": trackers}
+    return [f"train.{key}={jsonlib.dumps(value)}" for key, value in named.items() if value]
+
+
+def _extend(run: Any, num_steps: int, device: str, data: Path | None, dry_run: bool, json: bool) -> None:
+    from slotssm.experiments import runs
+
+    if dry_run:
+        return _report_plan(*_known_plan(run, data, num_steps), run.path, json)
+    with Meter(f"train {run.path}", "steps") as meter:
+        values = runs.extend_run(run, num_steps, device, step_callback(meter), data)
     return _report(run.path, values, json)
 
 
@@ -89,13 +140,37 @@ def _report(run: Path, values: dict[str, float], json: bool) -> None:
         result(f"{run}  {shown}".rstrip())
 
 
-def _report_plan(facts: dict[str, Any], run: Path, json: bool) -> None:
+def _known_plan(run: Any, data: Path | None, further_steps: int) -> tuple[dict[str, Any], Any]:
+    """Facts of a run that exists, and the cost of the steps that it has yet to take."""
+    from slotssm.experiments import resolve
+    from slotssm.experiments.overview.listing import state_of
+
+    known, path = run.description(), data or run.data()
+    facts = resolve.plan(known.config, known.spec, path)
+    total = facts["num_steps"] + further_steps
+    left = max(0, total - state_of(run).step)
+    cost = _cost(known.config, known.spec, path).for_steps(left / facts["num_steps"])
+    return {**facts, "num_steps": total}, cost
+
+
+def _cost(config: Any, spec: Any, data: Path) -> Any:
+    from slotssm.experiments.measurement.cost import cost_of_run
+
+    note("timing a few steps on this machine")
+    return cost_of_run(config, spec, data)
+
+
+def _report_plan(facts: dict[str, Any], cost: Any, run: Path, json: bool) -> None:
     if json:
-        result_json({"dry_run": True, "run": str(run), **facts})
+        result_json({"dry_run": True, "run": str(run), **facts, "cost": cost.document()})
         return
     result(f"run         {run}")
     for name, value in facts.items():
         result(f"{name:<11} {value if not isinstance(value, dict) else jsonlib.dumps(value)}")
+    result(f"{'time':<11} about {human_seconds(cost.seconds)} on this machine's processor when otherwise idle")
+    result(f"{'memory':<11} about {human_bytes(cost.memory_bytes)} for training, besides the libraries")
+    shown = f"about {human_bytes(cost.checkpoint_bytes)} of checkpoints"
+    result(f"{'disk':<11} {shown}" + (f", {human_bytes(cost.data_bytes)} of data" if cost.data_bytes else ""))
 
 
 def presets(

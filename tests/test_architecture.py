@@ -50,6 +50,8 @@ LIBRARY_IMPORTERS = {
     "imageio": {"slotssm.plotting", "slotssm.data.importers"},
     "PIL": {"slotssm.plotting", "slotssm.data.exporters.images", "slotssm.data.importers"},
     "safetensors": {"slotssm.training"},
+    "tensorboard": {"slotssm.training.trackers"},
+    "wandb": {"slotssm.training.trackers"},
 }
 KNOWS_GENERATORS = {"generators", "slotssm.experiments", "slotssm_cli"}
 NAMELESS = {"utils", "util", "common", "helpers", "helper", "misc", "base"}

@@ -43,6 +43,9 @@ class TrainConfig(Config):
     """Steps of linear warm-up (0: off)."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Learning rate after the warm-up: cosine decay to a tenth of the peak, or constant."""
+    schedule_steps: int | None = Field(None, ge=1)
+    """Step at which the schedule ends, after which the learning rate keeps its final value; None is num_steps. Set when
+    a finished run is extended."""
     weight_decay: float = Field(0.0, ge=0)
     """AdamW's weight decay, applied only to the weights of linear maps, convolutions and recurrent cells (0: off)."""
     grad_clip_norm: float = Field(1.0, ge=0)
@@ -68,10 +71,15 @@ class TrainConfig(Config):
     """Steps between checkpoints; the last step is always saved."""
     keep_checkpoints: int = Field(2, ge=1)
     """How many of the newest checkpoints to keep."""
+    keep_best: str = ""
+    """Metric of the validation (`mse`, `fg-ari`, ...) whose best checkpoint is kept too, in `checkpoints/best` (empty:
+    off)."""
     eval_every_steps: int = Field(500, ge=0)
     """Steps between validations on the split `val` (0: off)."""
     num_eval_episodes: int = Field(32, ge=1)
     """Number of episodes of `val` used for validation during training, at most."""
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Programs that get a copy of every line of metrics.jsonl; each needs the extra of its name (empty: off)."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -83,6 +91,10 @@ class TrainConfig(Config):
             raise ValueError("clips 'segments' needs clip_len, which is the number of segments")
         if self.clips == "segments" and self.clip_stride > 1:
             raise ValueError("clip_stride is for contiguous clips; with clips 'segments' it must be 1")
+        if self.keep_best and not self.eval_every_steps:
+            raise ValueError("keep_best needs validations: set eval_every_steps")
+        if len(set(self.trackers)) < len(self.trackers):
+            raise ValueError("trackers names one of them twice")
         if both := set(self.frozen_parts) & set(self.part_learning_rates):
             raise ValueError(f"part_learning_rates names {', '.join(sorted(both))}, which frozen_parts freezes")
         return self

@@ -77,6 +77,7 @@ class Metric:
         by_default: False if it is only computed when named.
         needs_stable_ids: whether object ids must be stable over time (for segmentation scores: unless frames are
             scored separately).
+        lower_is_better: whether a lower value is better, as of errors.
         conclude: turns the details [E, ...] of all episodes into reported values.
     """
 
@@ -87,7 +88,17 @@ class Metric:
     min_side_px: int = 1
     by_default: bool = True
     needs_stable_ids: bool = False
+    lower_is_better: bool = False
     conclude: Callable[[dict[str, np.ndarray]], dict[str, Any]] = mean_details
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether it reads more of the truth than the frames, which are all that an unsupervised model sees."""
+        return bool(set(self.truth) - {"frames", RULE})
+
+    def is_better(self, value: float, other: float) -> bool:
+        """Whether a value is better than another one."""
+        return value < other if self.lower_is_better else value > other
 
 
 _UNITS = ("per_frame", "skip_frames", "clip_len")
@@ -230,15 +241,15 @@ METRICS: dict[str, Metric] = {
         *_SEGMENTATION, (*_UNITS, "include_background", "matching", "average"), _miou, needs_stable_ids=True
     ),
     "mbo": Metric(*_SEGMENTATION, (*_UNITS, "include_background", "average"), _mbo, needs_stable_ids=True),
-    "identity-switches": Metric(*_SEGMENTATION, (), _identity_switches, needs_stable_ids=True),
+    "identity-switches": Metric(*_SEGMENTATION, (), _identity_switches, needs_stable_ids=True, lower_is_better=True),
     "slots-used": Metric((), ("masks",), (), _slots_used, conclude=_conclude_usage),
     "mask-entropy": Metric((), ("masks", "soft"), (), _mask_entropy),
-    "mse": Metric(*_FRAMES, (), _mse),
+    "mse": Metric(*_FRAMES, (), _mse, lower_is_better=True),
     "psnr": Metric(*_FRAMES, (), _psnr),
     "ssim": Metric(*_FRAMES, (), _ssim, SSIM_WINDOW_PX),
     "color-accuracy": Metric(*_TARGET, (), _color_accuracy),
     "position-iou": Metric(*_TARGET, (), _position_iou),
-    "white-floor": Metric(("frames", RULE), (), (), _all_white),
+    "white-floor": Metric(("frames", RULE), (), (), _all_white, lower_is_better=True),
     "probe": Metric(
         ("masks", "objects"),
         ("masks", "slots"),

@@ -1,13 +1,13 @@
 """Score files, and paired comparison of two of them: is one model significantly better on the same episodes?"""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from slotssm.data.contents import content_hash
+from slotssm.data.contents import known_content_hash
 from slotssm.errors import InputError
 from slotssm.evaluation.evaluate import Report
 from slotssm.evaluation.options import ScoringOptions
@@ -29,9 +29,14 @@ def write_scores(path: Path, report: Report, run: str | None, predictions: str |
         run: the run that was scored, if any.
         predictions: the predictions file that was scored, if any.
     """
-    document = report.document(run, per_episode=True)
+    write_json(path, scores_document(report, run, predictions))
+
+
+def scores_document(report: Report, run: str | None, predictions: str | None) -> dict[str, Any]:
+    """The content of a score file, as JSON; the arguments are those of `write_scores`."""
     head = {"format": FORMAT, "format_version": FORMAT_VERSION, "run": run, "predictions": predictions}
-    write_json(path, head | {"data_sha256": content_hash(Path(report.data))} | document)
+    head["data_sha256"] = known_content_hash(Path(report.data))
+    return head | report.document(run, per_episode=True)
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class EpisodeScores:
 
 @dataclass(frozen=True)
 class ScoreFile:
-    """A file written by `write_scores`.
+    """A score file, as `write_scores` writes it and as a run keeps it in `eval/`.
 
     Attributes:
         path: path of the file.
@@ -71,6 +76,9 @@ class ScoreFile:
         num_episodes: E.
         results: results with a value for every episode, by name.
         others: names of results without such values, such as probes.
+        values: value of every result, by name; None if nothing could be scored.
+        intervals: 95 % bootstrap interval over episodes of every result, by name; None if there is none.
+        checkpoint: name of the checkpoint that was scored, if the file says so.
     """
 
     path: Path
@@ -81,6 +89,9 @@ class ScoreFile:
     num_episodes: int
     results: dict[str, EpisodeScores]
     others: list[str]
+    values: dict[str, float | None] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float] | None] = field(default_factory=dict)
+    checkpoint: str | None = None
 
 
 def read_scores(path: Path) -> ScoreFile:
@@ -91,40 +102,76 @@ def read_scores(path: Path) -> ScoreFile:
     """
     document = read_json(path)
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise InputError(f"{path} is not a score file; write one with `out`")
+        is_older = isinstance(document, dict) and {"results", "checkpoint", "data"} <= document.keys()
+        remedy = "it is from an earlier version; score the run again" if is_older else "write one with `out`"
+        raise InputError(f"{path} is not a score file; {remedy}")
     if document.get("format_version") != FORMAT_VERSION:
         raise InputError(
             f"{path} has format version {document.get('format_version')!r}; this program reads version "
             f"{FORMAT_VERSION}: score again, or use the slotssm release that wrote it"
         )
     try:
-        results, others = {}, []
-        for each in document["results"]:
-            name = f"{each['metric']}/{each['property']}" if "property" in each else each["metric"]
-            name = f"{name}@{each['convention']}" if "convention" in each else name
-            if "per_episode" not in each:
-                others.append(name)
-                continue
-            values = np.array([np.nan if v is None else v for v in each["per_episode"]["value"]], np.float64)
-            num_units = np.array(each["per_episode"]["num_units"], np.int64)
-            if not values.shape == num_units.shape == (document["num_episodes"],):
-                raise ValueError(f"{name} has not one value for every episode")
-            results[name] = EpisodeScores(
-                each["metric"], each.get("convention"), dict(each["options"]), values, num_units
-            )
-        return ScoreFile(
-            path,
-            document["run"] or document["predictions"],
-            document["data"],
-            document["data_sha256"],
-            document["split"],
-            document["num_episodes"],
-            results,
-            others,
-        )
+        return _parsed(document, path)
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise InputError(f"{path} is damaged ({reason}); score again") from None
+
+
+def _parsed(document: dict[str, Any], path: Path) -> ScoreFile:
+    """The content of a score file; `KeyError`, `TypeError` or `ValueError` if it is damaged."""
+    named = _named(document["results"])
+    found = ScoreFile(
+        path,
+        document["run"] or document["predictions"],
+        document["data"],
+        document["data_sha256"],
+        document["split"],
+        document["num_episodes"],
+        results={},
+        others=[],
+        checkpoint=document.get("checkpoint"),
+    )
+    for name, each in named.items():
+        found.values[name] = None if each["value"] is None else float(each["value"])
+        found.intervals[name] = (each["interval"][0], each["interval"][1]) if each["interval"] else None
+        if "per_episode" not in each:
+            found.others.append(name)
+            continue
+        values = np.array([np.nan if v is None else v for v in each["per_episode"]["value"]], np.float64)
+        num_units = np.array(each["per_episode"]["num_units"], np.int64)
+        if not values.shape == num_units.shape == (found.num_episodes,):
+            raise ValueError(f"{name} has not one value for every episode")
+        found.results[name] = EpisodeScores(
+            each["metric"], each.get("convention"), dict(each["options"]), values, num_units
+        )
+    return found
+
+
+def _named(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Results by name: `fg-ari`, `probe/position`, `fg-ari@savi`.
+
+    A run may hold the same metric under several options. The one with fewer unusual options has the plain name; the
+    others are named by their unusual options, for example `fg-ari@per_frame=True`.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for each in sorted(results, key=lambda result: len(_unusual(result["options"]))):
+        name = f"{each['metric']}/{each['property']}" if "property" in each else each["metric"]
+        name = f"{name}@{each['convention']}" if "convention" in each else name
+        if name in found:
+            stated = ",".join(f"{key}={value}" for key, value in _unusual(each["options"]).items())
+            name = f"{name}@{stated}"
+        found.setdefault(name, each)
+    order = {id(each): index for index, each in enumerate(results)}
+    return dict(sorted(found.items(), key=lambda item: order[id(item[1])]))
+
+
+def _unusual(options: dict[str, Any]) -> dict[str, Any]:
+    """Options that differ from the defaults."""
+    # as JSON, which has no tuples
+    usual = {
+        name: list(value) if isinstance(value, tuple) else value for name, value in asdict(ScoringOptions()).items()
+    }
+    return {name: value for name, value in options.items() if name not in usual or value != usual[name]}
 
 
 @dataclass(frozen=True)
@@ -150,8 +197,7 @@ class Comparison:
     @property
     def unusual_options(self) -> dict[str, Any]:
         """Options that differ from the defaults."""
-        usual = asdict(ScoringOptions())
-        return {name: value for name, value in self.options.items() if name not in usual or value != usual[name]}
+        return _unusual(self.options)
 
     def document(self) -> dict[str, Any]:
         """As JSON."""
@@ -201,11 +247,16 @@ class Comparisons:
 
 
 def compare(first: Path, second: Path, names: Sequence[str] = (), seed: int = SEED) -> Comparisons:
-    """Paired tests of all results that two score files have in common.
+    """Paired tests of all results that two score files have in common; see `compare_scores`."""
+    return compare_scores(read_scores(first), read_scores(second), names, seed)
+
+
+def compare_scores(a: ScoreFile, b: ScoreFile, names: Sequence[str] = (), seed: int = SEED) -> Comparisons:
+    """Paired tests of all results that two models have in common.
 
     Args:
-        first: file written by `write_scores`.
-        second: another such file.
+        a: scores of the first model.
+        b: scores of the second model.
         names: metrics, or names of results such as `fg-ari@savi`; empty compares all.
         seed: seed of the bootstrap and of the permutation test.
 
@@ -213,7 +264,7 @@ def compare(first: Path, second: Path, names: Sequence[str] = (), seed: int = SE
         InputError: the files differ in data, split or number of episodes, or have no metric in common that was scored
             under the same convention.
     """
-    a, b = read_scores(first), read_scores(second)
+    first, second = a.path, b.path
     for what, ours, theirs in (
         ("data", a.data_sha256, b.data_sha256),
         ("split", a.split, b.split),
@@ -255,12 +306,15 @@ def _is_named(wanted: str, name: str) -> bool:
 
 
 def _partner(name: str, found: EpisodeScores, other: ScoreFile) -> str | None:
-    """Name of the corresponding result in another file: the same name, or else the same metric and options."""
-    if name in other.results:
-        return name
+    """Name of the corresponding result in another file: the same name, or else the same metric and options.
+
+    Of several results of the metric, one with the same options is preferred to one with the same name.
+    """
     stated = found.metric, found.convention_options
-    same = (each for each, theirs in other.results.items() if (theirs.metric, theirs.convention_options) == stated)
-    return next(same, None)
+    same = [each for each, theirs in other.results.items() if (theirs.metric, theirs.convention_options) == stated]
+    if name in other.results and (name in same or not same):
+        return name
+    return same[0] if same else None
 
 
 def _compare(name: str, partner: str, a: ScoreFile, b: ScoreFile, seed: int) -> Comparison | str:

@@ -14,6 +14,13 @@ MEAN_IMAGE = "mse-mean-image"
 """Name of the error of the mean-image baseline."""
 
 
+def validated_metrics(task: Task, data: Path, split: str) -> list[str]:
+    """Metrics that `validate` computes for a task on a split."""
+    with EpisodeFile(data) as truth:
+        possible = possible_metrics(TaskSource(task), truth, split)
+    return [name for name in task.validated if name in possible]
+
+
 def validate(task: Task, data: Path, split: str, num_episodes: int, batch_episodes: int) -> dict[str, float]:
     """Metric values by name over the first episodes of a split; metrics that cannot be scored are left out.
 

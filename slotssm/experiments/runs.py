@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from slotssm.data.episodes import EpisodeFile
 from slotssm.data.spec import DataSpec, read_spec
 from slotssm.errors import InputError
 from slotssm.evaluation import Report, ScoringOptions, Source, TaskSource, evaluate
+from slotssm.evaluation.pairing import scores_document
 from slotssm.files import exclusive, make_folder, read_json, write_json
 from slotssm.tasks import Task, check_run
-from slotssm.training.checkpoint import Description, latest, load_task
+from slotssm.training.checkpoint import Description, chosen_checkpoint, latest, load_task
 from slotssm.training.run import RunDirectory, read_lines
 from slotssm.training.trainer import StepReport, Trainer
 
@@ -71,11 +73,7 @@ def resume_run(
     Returns:
         The last logged values; empty if the run was complete already.
     """
-    data = data or run.data()
-    if not data.exists():
-        raise InputError(f"{run.record} names the data {data}, which does not exist; say where it is with `data`")
-    if known_content_hash(data) != run.read()["data_sha256"]:
-        raise InputError(f"{data} is not the data that {run.path} was trained on (its content hash differs)")
+    data = _own_data(run, data)
     with exclusive(run.lock):
         description = run.description()
         trainer = Trainer(description.config, description.spec, data, run, device, on_step)
@@ -83,14 +81,144 @@ def resume_run(
         return trainer.train()
 
 
-def load_run(run: RunDirectory, device: str = "cpu") -> tuple[Task, RunConfig, Path]:
-    """The task with the weights of the last checkpoint, the configuration, and the folder of the checkpoint."""
+def extend_run(
+    run: RunDirectory, num_steps: int, device: str, on_step: Callable[[StepReport], None], data: Path | None = None
+) -> dict[str, float]:
+    """Train a complete run further.
+
+    The learning rate keeps the value that it had at the end of the schedule. run.json records the new number of steps,
+    so that the run is resumed as any other.
+
+    Args:
+        run: run directory.
+        num_steps: further steps.
+        device: `auto`, `cpu`, ...
+        on_step: called with a report of every step.
+        data: new path of the episode file, if it has moved.
+
+    Returns:
+        The last logged values.
+
+    Raises:
+        InputError: the run is not complete.
+    """
+    data = _own_data(run, data)
+    with exclusive(run.lock):
+        if not run.is_complete():
+            raise InputError(f"{run.path} is not complete; `resume` continues it, and it can be extended afterwards")
+        description = run.description()
+        train = description.config.train
+        schedule_steps = train.schedule_steps or train.num_steps
+        longer = train.replace(num_steps=train.num_steps + num_steps, schedule_steps=schedule_steps)
+        config = description.config.replace(train=longer)
+        trainer = Trainer(config, description.spec, data, run, device, on_step)
+        run.extend(config)
+        trainer.resume()
+        return trainer.train()
+
+
+def _own_data(run: RunDirectory, data: Path | None) -> Path:
+    """The data of a run, or the path they have moved to; they must be the same."""
+    data = data or run.data()
+    if not data.exists():
+        raise InputError(f"{run.record} names the data {data}, which does not exist; say where it is with `data`")
+    if known_content_hash(data) != run.read()["data_sha256"]:
+        raise InputError(f"{data} is not the data that {run.path} was trained on (its content hash differs)")
+    return data
+
+
+def load_run(run: RunDirectory, device: str = "cpu", checkpoint: str = "last") -> tuple[Task, RunConfig, Path]:
+    """The task with the weights of a checkpoint, the configuration, and the folder of the checkpoint.
+
+    Args:
+        run: run directory.
+        device: device to load the weights to.
+        checkpoint: `last`, `best` or a step; see `chosen_checkpoint`.
+    """
     run.read()
-    folder = latest(run.checkpoints)
-    if folder is None:
-        raise InputError(f"{run.path} has no checkpoint yet; train it further with `resume`")
+    folder = chosen_checkpoint(run.checkpoints, checkpoint)
     task, description = load_task(folder, device)
     return task, description.config, folder
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of one checkpoint of a run.
+
+    Attributes:
+        run: the run.
+        checkpoint: folder of the checkpoint.
+        data: episode file that was scored on.
+        report: the scores.
+    """
+
+    run: RunDirectory
+    checkpoint: Path
+    data: Path
+    report: Report
+
+    @property
+    def file(self) -> Path:
+        """The file of the run that keeps these scores: eval/<split>.json for the last checkpoint on the run's own data.
+
+        Scores on other data are kept in eval/<split>-<data>.json, and those of another checkpoint in
+        eval/<split>@<checkpoint>.json, so that they do not replace the former.
+        """
+        name = self.report.split
+        name += "" if self.data.resolve() == self.run.data() else f"-{self.data.stem}"
+        return self.run.evaluation(
+            name if self.checkpoint == latest(self.run.checkpoints) else f"{name}@{self.checkpoint.name}"
+        )
+
+    def save(self) -> Path | None:
+        """Keep the scores with the run, as a score file; returns the file.
+
+        Earlier results of the same checkpoint and data, for other metrics or conventions, stay in the file. If the run
+        directory is not writable, nothing is saved and a warning is logged.
+        """
+        file = self.file
+        try:
+            make_folder(file.parent)
+            document = scores_document(self.report, str(self.run.path), None) | {"checkpoint": self.checkpoint.name}
+            document["results"] = document["results"] + _still_valid(file, document, self.data)
+            write_json(file, document)
+        except InputError as error:
+            logging.getLogger("slotssm").warning("the scores are not saved with the run: %s", error)
+            return None
+        return file
+
+
+def score_run(
+    run: RunDirectory,
+    data: Path | None,
+    split: str,
+    names: Sequence[str],
+    options: ScoringOptions,
+    device: str,
+    on_progress: Callable[[int, int], None],
+    checkpoint: str = "last",
+) -> Evaluation:
+    """Score a checkpoint of a run, without writing anything.
+
+    Args:
+        run: run directory.
+        data: episode file; None for the run's own.
+        split: split to score.
+        names: metrics; empty computes all that apply.
+        options: scoring options.
+        device: device to run on.
+        on_progress: called with the numbers of episodes scored and in total.
+        checkpoint: `last`, `best` or a step.
+    """
+    task, config, folder = load_run(run, device, checkpoint)
+    path = data or run.data()
+    if not path.exists():
+        hint = "" if data else "; say where it is with `data`"
+        raise InputError(f"{path} does not exist{hint}")
+    with EpisodeFile(path) as truth:
+        check_fits(config, run.description().spec, truth)
+        report = evaluate(TaskSource(task, options.mask_source), truth, split, names, options, on_progress=on_progress)
+    return Evaluation(run, folder, path, report)
 
 
 def evaluate_run(
@@ -102,30 +230,10 @@ def evaluate_run(
     device: str,
     on_progress: Callable[[int, int], None],
 ) -> Report:
-    """Score the last checkpoint of a run and save the report as eval/<split>.json (eval/<split>-<data>.json).
-
-    Earlier results of the same checkpoint and data, for other metrics or conventions, stay in the file. If the run
-    directory is not writable, the scores are not saved, and a warning is logged.
-    """
-    task, config, folder = load_run(run, device)
-    own = run.data()
-    path = data or own
-    if not path.exists():
-        hint = "" if data else "; say where it is with `data`"
-        raise InputError(f"{path} does not exist{hint}")
-    with EpisodeFile(path) as truth:
-        check_fits(config, run.description().spec, truth)
-        report = evaluate(TaskSource(task, options.mask_source), truth, split, names, options, on_progress=on_progress)
-    # scores on other data do not replace those on the run's own data
-    kept = run.evaluation(split if path.resolve() == own else f"{split}-{path.stem}")
-    document = {**report.document(str(run.path)), "checkpoint": folder.name}
-    document["results"] = document["results"] + _still_valid(kept, document, path)
-    try:
-        make_folder(kept.parent)
-        write_json(kept, document)
-    except InputError as error:
-        logging.getLogger("slotssm").warning("the scores are not saved with the run: %s", error)
-    return report
+    """Score the last checkpoint of a run and keep the scores with it; see `score_run` and `Evaluation.save`."""
+    scored = score_run(run, data, split, names, options, device, on_progress)
+    scored.save()
+    return scored.report
 
 
 def _still_valid(kept: Path, document: dict[str, Any], data: Path) -> list[dict[str, Any]]:
@@ -138,7 +246,8 @@ def _still_valid(kept: Path, document: dict[str, Any], data: Path) -> list[dict[
         # a damaged report is replaced, and must not prevent the new one
         return []
     facts = earlier if isinstance(earlier, dict) else {}
-    if any(facts.get(name) != document[name] for name in ("data", "split", "num_episodes", "checkpoint")):
+    same = ("format", "format_version", "data_sha256", "split", "num_episodes", "checkpoint")
+    if any(facts.get(name) != document[name] for name in same):
         return []
     identity = ("metric", "property", "convention", "options")
     results = facts.get("results")

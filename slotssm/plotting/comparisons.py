@@ -24,8 +24,6 @@ _MODEL_ORDER = (
     "savi",
 )
 """Models in the order of their colours; each has the same colour in every figure."""
-_VARIANT_ORDER = ("none", "canvas", "contrast", "both")
-"""Variants of a model in the order of their colours."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +69,21 @@ class Curve:
 
 
 def series_color(series: str) -> tuple[float, float, float]:
-    """Colour of a model or variant in every figure; other series are grey."""
-    order = next((names for names in (_MODEL_ORDER, _VARIANT_ORDER) if series in names), None)
-    if order is None:
+    """Colour of a model in every figure; other series are grey."""
+    if series not in _MODEL_ORDER:
         return (0.45, 0.45, 0.45)
-    red, green, blue = slot_colors(len(order))[order.index(series)] / 255
+    red, green, blue = slot_colors(len(_MODEL_ORDER))[_MODEL_ORDER.index(series)] / 255
     return float(red), float(green), float(blue)
+
+
+def series_colors(series: Sequence[str]) -> dict[str, tuple[float, float, float]]:
+    """Colours of the series of one figure; if none of several is a model, they are told apart by their order."""
+    if len(series) < 2 or any(name in _MODEL_ORDER for name in series):
+        return {name: series_color(name) for name in series}
+    return {
+        name: (float(red), float(green), float(blue))
+        for name, (red, green, blue) in zip(series, slot_colors(len(series)) / 255, strict=True)
+    }
 
 
 def write_bars(
@@ -93,7 +100,7 @@ def write_bars(
         baseline_label: legend entry of the baselines.
     """
     groups, series = list(dict.fromkeys(b.group for b in bars)), list(dict.fromkeys(b.series for b in bars))
-    width = 0.82 / max(1, len(series))
+    width, colors = 0.82 / max(1, len(series)), series_colors(series)
     figure = new_figure(max(6.0, 2.5 + 0.34 * len(groups) * len(series)), 3.8)
     axis = figure.subplots()
     for bar in bars:
@@ -101,7 +108,7 @@ def write_bars(
         if bar.value is None:
             axis.text(x, 0, bar.missing, rotation=90, ha="center", va="bottom", fontsize=7)
             continue
-        axis.bar(x, bar.value, width * 0.92, color=series_color(bar.series), label=bar.series)
+        axis.bar(x, bar.value, width * 0.92, color=colors[bar.series], label=bar.series)
         axis.errorbar(x, bar.value, [[bar.error[0]], [bar.error[1]]], color="black", capsize=2, linewidth=0.9)
         if len(bar.points) > 1:
             axis.scatter([x] * len(bar.points), bar.points, s=7, color="black", alpha=0.6, zorder=3)
@@ -142,8 +149,9 @@ def write_lines(
     axis = figure.subplots()
     # baselines share a colour and are told apart by line style
     styles = itertools.cycle(("dashed", "dotted", "dashdot"))
+    colors = series_colors(list(dict.fromkeys(curve.series for curve in curves if not curve.dashed)))
     for curve in curves:
-        color = series_color(curve.series)
+        color = series_color(curve.series) if curve.dashed else colors[curve.series]
         marker = "" if len(curve.x) > 16 else "o"
         style = next(styles) if curve.dashed else "solid"
         axis.plot(

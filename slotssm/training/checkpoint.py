@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from slotssm.tasks import Task, build_task
 
 MODEL, CONFIG = "model.safetensors", "config.json"
 TRAINER, TRAINER_STATE = "trainer.safetensors", "trainer.json"
+BEST, BEST_RECORD = "best", "best.json"
+"""Folder of the best checkpoint, beside those of steps, and the file in it that says why it is the best."""
 _RAW = "weights."
 """Prefix of the weights under training if the saved model is their moving average."""
 
@@ -111,14 +113,56 @@ def save(
     """
     make_folder(folder)
     target = folder / f"step-{state.step:08d}"
+
+    def write(place: Path) -> None:
+        _write_model(place, description, {**task.state_dict(), **average})
+        trainer = state.optimizer | {_RAW + name: value for name, value in state.weights.items()}
+        _write_tensors(place / TRAINER, trainer)
+        (place / TRAINER_STATE).write_text(json.dumps({"step": state.step}) + "\n", encoding="utf-8")
+
+    _publish(target, write)
+    write_text(folder / "last", target.name + "\n")
+    for old in complete_checkpoints(folder)[:-keep]:
+        if old != target:
+            shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def save_best(
+    folder: Path, description: Description, task: nn.Module, average: Mapping[str, Tensor], reason: Mapping[str, Any]
+) -> None:
+    """Write `folder`/best, which replaces an earlier one; it holds the weights, and no state to resume from.
+
+    Args:
+        folder: folder of all checkpoints of the run.
+        description: description of the run.
+        task: the task whose weights are saved.
+        average: weights to save in place of those of the task, by name.
+        reason: step, metric and value, for best.json.
+    """
+    make_folder(folder)
+
+    def write(place: Path) -> None:
+        _write_model(place, description, {**task.state_dict(), **average})
+        (place / BEST_RECORD).write_text(json.dumps(reason, allow_nan=False) + "\n", encoding="utf-8")
+
+    _publish(folder / BEST, write)
+
+
+def _publish(target: Path, write: Callable[[Path], None]) -> None:
+    """Write a folder under a temporary name, flush it, and move it into place; an earlier one is replaced."""
+    folder = target.parent
     temporary = folder / f".{target.name}.{socket.gethostname()}.{os.getpid()}.partial"
     # left by processes that were killed while saving; the caller holds the lock of the run
-    for left in folder.glob(".step-*"):
+    for left in folder.glob(f".{target.name.partition('-')[0]}*"):
         shutil.rmtree(left, ignore_errors=True)
     with explained(target):
         temporary.mkdir()
         try:
-            _write(temporary, description, {**task.state_dict(), **average}, state)
+            write(temporary)
+            for file in temporary.iterdir():
+                sync(file)
+            sync(temporary)
             if target.exists():
                 # moved aside first, so that a complete checkpoint of this step exists at all times
                 aside = temporary.with_suffix(".old")
@@ -130,32 +174,25 @@ def save(
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         sync(folder)
-    write_text(folder / "last", target.name + "\n")
-    for old in complete_checkpoints(folder)[:-keep]:
-        if old != target:
-            shutil.rmtree(old, ignore_errors=True)
-    return target
 
 
-def _write(folder: Path, description: Description, weights: Mapping[str, Tensor], state: TrainerState) -> None:
-    trainer = state.optimizer | {_RAW + name: value for name, value in state.weights.items()}
-    try:
-        for name, tensors in ((MODEL, weights), (TRAINER, trainer)):
-            save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, folder / name)
-    except SafetensorError as error:
-        raise OSError(str(error)) from None
+def _write_model(folder: Path, description: Description, weights: Mapping[str, Tensor]) -> None:
+    _write_tensors(folder / MODEL, weights)
     document = json.dumps(description.document(), indent=2, allow_nan=False)
     (folder / CONFIG).write_text(document + "\n", encoding="utf-8")
-    (folder / TRAINER_STATE).write_text(json.dumps({"step": state.step}) + "\n", encoding="utf-8")
-    for file in folder.iterdir():
-        sync(file)
-    sync(folder)
+
+
+def _write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    try:
+        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, file)
+    except SafetensorError as error:
+        raise OSError(str(error)) from None
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
     """Checkpoints of a run, oldest first; a checkpoint gets its name when it is complete."""
     found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name) and path.is_dir()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+    return sorted(found, key=_step_of)
 
 
 def latest(folder: Path) -> Path | None:
@@ -166,6 +203,38 @@ def latest(folder: Path) -> Path | None:
     """
     checkpoints = complete_checkpoints(folder)
     return checkpoints[-1] if checkpoints else None
+
+
+def chosen_checkpoint(folder: Path, which: str) -> Path:
+    """A checkpoint of a run by name.
+
+    Args:
+        folder: folder of all checkpoints of the run.
+        which: `last`, the newest; `best`, kept by `train.keep_best`; or the number of a step that is kept.
+
+    Raises:
+        InputError: there is no such checkpoint.
+    """
+    steps = complete_checkpoints(folder)
+    if which == "last" and not steps:
+        raise InputError(f"{folder.parent} has no checkpoint yet; train it further with `resume`")
+    if which == "last":
+        return steps[-1]
+    if which == BEST:
+        if not (folder / BEST / MODEL).exists():
+            raise InputError(f"{folder.parent} keeps no best checkpoint; train a run with train.keep_best")
+        return folder / BEST
+    named = {str(_step_of(path)): path for path in steps}
+    step = which.removeprefix("step-").lstrip("0")
+    if step not in named:
+        raise InputError(
+            f"`checkpoint` {which} must be last, best, or a step that is kept: {', '.join(named) or 'none'}"
+        )
+    return named[step]
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
 
 
 def folder_of(path: Path) -> Path:

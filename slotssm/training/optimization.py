@@ -52,12 +52,16 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 
 
 def schedule(config: TrainConfig, step: int) -> float:
-    """Learning rate of a step, counted from 0, as a fraction of the peak."""
+    """Learning rate of a step, counted from 0, as a fraction of the peak.
+
+    After the end of the schedule, the rate keeps its final value.
+    """
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     if config.schedule == "constant":
         return 1.0
-    progress = (step - config.warmup_steps) / max(1, config.num_steps - config.warmup_steps)
+    last = config.schedule_steps or config.num_steps
+    progress = min(1.0, (step - config.warmup_steps) / max(1, last - config.warmup_steps))
     return 0.55 + 0.45 * math.cos(math.pi * progress)
 
 

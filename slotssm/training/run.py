@@ -64,6 +64,16 @@ class RunDirectory:
         """The folder of pictures."""
         return self.path / "figures"
 
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of TensorBoard's event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def tracking(self) -> Path:
+        """tracking.json: id of the run at Weights & Biases, and how far it is tracked there."""
+        return self.path / "tracking.json"
+
     def evaluation(self, split: str) -> Path:
         """eval/<split>.json."""
         return self.path / "eval" / f"{split}.json"
@@ -93,6 +103,23 @@ class RunDirectory:
                 "git_commit": _git_commit(),
             },
         )
+
+    def extend(self, config: RunConfig) -> None:
+        """Record in run.json that the run goes on with another configuration.
+
+        Args:
+            config: the configuration from now on.
+        """
+        record = self.read()
+        before = self.config().train.num_steps
+        event = {
+            "created": time.time(),
+            "from_step": before,
+            "num_steps": config.train.num_steps,
+            "argv": list(sys.argv),
+        }
+        extended = [*record.get("extended", ()), event]
+        write_json(self.record, {**record, "config": config.model_dump(mode="json"), "extended": extended})
 
     def read(self) -> dict[str, Any]:
         """The content of run.json.
@@ -135,7 +162,7 @@ class RunDirectory:
         """
         if self.record.exists() or not self.path.is_dir():
             return not self.path.exists()
-        own = {self.lock, self.metrics, self.timing, *self._folders}
+        own = {self.lock, *self._files, *self._folders}
         return all(path in own or _is_temporary(path) for path in self.path.iterdir())
 
     def is_complete(self) -> bool:
@@ -151,7 +178,7 @@ class RunDirectory:
         for folder in self._folders:
             if folder.exists():
                 shutil.rmtree(folder)
-        for file in (self.metrics, self.timing):
+        for file in self._files:
             file.unlink(missing_ok=True)
         for path in self.path.iterdir():
             if _is_temporary(path):
@@ -159,7 +186,12 @@ class RunDirectory:
 
     @property
     def _folders(self) -> tuple[Path, ...]:
-        return self.checkpoints, self.figures, self.path / "eval"
+        return self.checkpoints, self.figures, self.path / "eval", self.tensorboard, self.path / "wandb"
+
+    @property
+    def _files(self) -> tuple[Path, ...]:
+        """Files besides run.json."""
+        return self.metrics, self.timing, self.tracking
 
     def drop_log_after(self, step: int) -> None:
         """Drop logged lines after `step`, since those steps will be taken again."""

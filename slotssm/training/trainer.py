@@ -1,11 +1,13 @@
 """The training loop: exactly resumable, interruptible at any step, with periodic validation."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,15 +18,17 @@ from slotssm.data.clips import Clips
 from slotssm.data.episodes import EpisodeFile
 from slotssm.data.loader import Loader
 from slotssm.data.spec import DataSpec
-from slotssm.errors import Interrupted, SlotSSMError
-from slotssm.evaluation.validation import MEAN_IMAGE, validate
+from slotssm.errors import InputError, Interrupted, SlotSSMError
+from slotssm.evaluation.catalog import METRICS
+from slotssm.evaluation.validation import MEAN_IMAGE, validate, validated_metrics
 from slotssm.interrupts import StopRequest, stop_requests
 from slotssm.layers.checkpointing import switch_checkpointing
 from slotssm.tasks import Batch, build_task
 from slotssm.training import checkpoint
 from slotssm.training.device import mixed_precision, numerics, refuse_several_processes, resolve_device
 from slotssm.training.optimization import build_optimizer, clip_gradients, schedule
-from slotssm.training.run import RunDirectory
+from slotssm.training.run import RunDirectory, read_lines
+from slotssm.training.trackers import Trackers, refuse_absent, remember_reached
 
 COLLAPSE_FROM = 0.25
 """Fraction of the steps after which the reconstruction should be better than the mean image."""
@@ -71,6 +75,7 @@ class Trainer:
         on_step: Callable[[StepReport], None] = lambda report: None,
     ) -> None:
         refuse_several_processes()
+        refuse_absent(config.train.trackers)
         self.config, self.spec, self.data, self.run, self.on_step = config, spec, data, run, on_step
         self.device = resolve_device(device)
         train = config.train
@@ -79,6 +84,7 @@ class Trainer:
         switch_checkpointing(self.task, train.checkpoint_activations)
         self.optimizer = build_optimizer(self.task, train)
         self._num_val = self._num_episodes("val")
+        self._check_best()
         self.loader = Loader(
             data,
             "train",
@@ -98,6 +104,8 @@ class Trainer:
         self.step = 0
         self._first_bad_step = torch.full((), math.inf, device=self.device)
         self._saved_step: int | None = None
+        self._best: float | None = None
+        self._trackers: Trackers | None = None
         self._warned = False
 
     def _num_episodes(self, split: str) -> int:
@@ -106,6 +114,22 @@ class Trainer:
             count = episodes.num_episodes(split) if split in episodes.splits else 0
         wanted = getattr(self.config.data, f"num_{split}")
         return count if wanted is None else min(count, wanted)
+
+    def _check_best(self) -> None:
+        """Refuse a metric that no validation computes, and warn of one that uses labels."""
+        name = self.config.train.keep_best
+        if not name:
+            return
+        if not self._num_val:
+            raise InputError(f"train.keep_best {name} needs validations, and {self.data} has no episodes in split val")
+        known = validated_metrics(self.task, self.data, "val")
+        if name not in known:
+            raise InputError(f"train.keep_best {name} is not validated; there are {', '.join(known) or 'no metrics'}")
+        if METRICS[name].uses_labels:
+            logging.getLogger("slotssm").warning(
+                f"train.keep_best {name} chooses by labels ({', '.join(METRICS[name].truth)}) of split val: "
+                "its scores are not unsupervised"
+            )
 
     def load_initial_weights(self) -> None:
         """Load the weights that `train.initial` names, if it is set, and report what was loaded."""
@@ -127,7 +151,11 @@ class Trainer:
             self.step = self._saved_step = state.step
         else:
             self.load_initial_weights()
+        if self.config.train.trackers:
+            remember_reached(self.run)
         self.run.drop_log_after(self.step)
+        for line in read_lines(self.run.metrics):
+            self._improves(line)
         return folder is not None
 
     def train(self) -> dict[str, float]:
@@ -140,11 +168,14 @@ class Trainer:
         """
         train = self.config.train
         values: dict[str, float] = {}
+        if self.step >= train.num_steps:
+            return values
         logged, logged_step = time.perf_counter(), self.step
         with (
             stop_requests() as stop,
             numerics(train, self.device),
             closing(self.loader),
+            closing(Trackers(self.run, self.config)) as self._trackers,
         ):
             batches = self.loader.batches(self.step)
             while self.step < train.num_steps:
@@ -224,8 +255,14 @@ class Trainer:
         values = {name: float(scalar) for name, scalar in scalars.items() if torch.isfinite(scalar)}
         rate = self.config.train.learning_rate * schedule(self.config.train, self.step - 1)
         values = {"loss": values.pop("loss"), "learning_rate": rate, "grad_norm": values.pop("grad_norm"), **values}
-        self.run.append(self.run.metrics, {"step": self.step, "split": "train", **values})
+        self._record({"step": self.step, "split": "train", **values})
         return values
+
+    def _record(self, line: dict[str, Any]) -> None:
+        """Append a line to metrics.jsonl and pass it to the trackers."""
+        self.run.append(self.run.metrics, line)
+        if self._trackers is not None:
+            self._trackers.write(line)
 
     def _log_timing(self, seconds: float, num_steps: int) -> None:
         self.run.append(
@@ -265,10 +302,32 @@ class Trainer:
             scores = validate(self.task, self.data, "val", most, max(1, fitting // self.spec.num_frames))
         if not scores:
             return
-        self.run.append(self.run.metrics, {"step": self.step, "split": "val", **scores})
+        line = {"step": self.step, "split": "val", **scores}
+        self._record(line)
+        if self._improves(line):
+            self._save_best()
         shown = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
         self.on_step(StepReport(self.step, train.num_steps, {}, f"step {self.step}: val {shown}"))
         self._maybe_warn(scores)
+
+    def _improves(self, line: dict[str, Any]) -> bool:
+        """Whether a line of metrics.jsonl is the best validation so far, by the metric of `keep_best`."""
+        name = self.config.train.keep_best
+        value = line.get(name) if name and line["split"] == "val" else None
+        if value is None or (self._best is not None and not METRICS[name].is_better(value, self._best)):
+            return False
+        self._best = value
+        return True
+
+    def _save_best(self) -> None:
+        self._refuse_bad_steps()
+        checkpoint.save_best(
+            self.run.checkpoints,
+            checkpoint.Description(self.config, self.spec),
+            self.task,
+            self.average,
+            {"step": self.step, "metric": self.config.train.keep_best, "value": self._best},
+        )
 
     def _maybe_warn(self, scores: dict[str, float]) -> None:
         num_steps, floor = self.config.train.num_steps, scores.get(MEAN_IMAGE, 0.0)

@@ -367,7 +367,7 @@ def test_a_signal_ends_a_reproduction_and_leaves_the_rest_undone(tmp_path):
     cells = [Stub({"values": {"mse": 0.5}}, "a"), Stub(Interrupted("SIGTERM"), "b"), Stub({"values": {}}, "c")]
     with pytest.raises(Interrupted):
         reproduce(Listed(cells), Choice("tiny"), tmp_path, cells, "cpu")
-    assert files(tmp_path) == ["cells/a.json"]
+    assert files(tmp_path) == ["cells/a.json", "plan.json"]
     assert [len(cell.measured) for cell in cells] == [1, 1, 0]
 
 

@@ -11,7 +11,7 @@ from slotssm.experiments.datasets import spec_of
 from slotssm.experiments.reproductions import long_context
 from slotssm.experiments.reproductions.cells import ProgressCallbacks, record_path, run_cell
 from slotssm.experiments.reproductions.experiment import Choice
-from slotssm.experiments.reproductions.forecast import BYTES_A_PARAMETER, forecast
+from slotssm.experiments.reproductions.forecast import forecast
 from slotssm.experiments.reproductions.reproduce import EXPERIMENTS
 from slotssm.tasks import build_task
 
@@ -63,7 +63,8 @@ def test_costs_are_positive_and_sizes_are_those_of_the_task(chain, nowhere, tmp_
     for cell, told in zip(chain, plan.cells, strict=True):
         size = sum(parameter.numel() for parameter in build_task(cell.config, spec_of(cell.config.data)).parameters())
         assert told.parameters == size
-        assert told.disk_bytes == size * BYTES_A_PARAMETER
+        # weights and two moments in float32, in the two checkpoints that are kept and the one being written
+        assert told.disk_bytes == size * 3 * 4 * 3
         assert told.seconds > 0
     assert plan.data_bytes > 0
     assert not (tmp_path / "out").exists()

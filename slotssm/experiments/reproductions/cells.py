@@ -6,7 +6,7 @@ several processes or machines may work on different cells. A cell may start from
 then trained first.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -176,6 +176,27 @@ def record_path(cell: Cell, folder: Path) -> Path:
 def picture_path(cell: Cell, folder: Path) -> Path:
     """Path of the example picture of a cell, if any: truth in the upper half, prediction in the lower half."""
     return folder / "cells" / f"{cell.name}.png"
+
+
+def write_plan(folder: Path, description: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Write plan.json: what is compared, and the names of all cells, for those who look at the folder meanwhile.
+
+    Cells of earlier calls with another selection stay in it.
+    """
+    earlier = read_plan(folder)
+    cells = list(dict.fromkeys([*earlier.get("cells", ()), *names]))
+    plan = {**description, "cells": cells}
+    if plan != earlier:
+        write_json(folder / "plan.json", plan)
+
+
+def read_plan(folder: Path) -> dict[str, Any]:
+    """The content of plan.json; empty if it is missing or damaged."""
+    try:
+        found = read_json(folder / "plan.json")
+    except InputError:
+        return {}
+    return found if isinstance(found, dict) and isinstance(found.get("cells"), list) else {}
 
 
 def read_record(cell: Cell, folder: Path) -> Record | None:

@@ -3,7 +3,7 @@
 import csv
 import io
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,13 +17,13 @@ class Summary:
     Attributes:
         mean: mean over the seeds that have a value; None if none has.
         std: standard deviation over seeds (ddof = 1); None with fewer than two.
-        values: value of each seed.
+        values: value of each seed, or of each run.
         interval: with a single seed, the 95 % bootstrap interval over test episodes; None with several seeds.
     """
 
     mean: float | None
     std: float | None
-    values: dict[int, float]
+    values: dict[int, float] | dict[str, float]
     interval: tuple[float, float] | None
 
     @property
@@ -42,6 +42,44 @@ class Summary:
         if self.std is not None:
             return f"{self.mean:.4f} ± {self.std:.4f}"
         return f"{self.mean:.4f}" + (f" [{self.interval[0]:.4f}, {self.interval[1]:.4f}]" if self.interval else "")
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "mean": self.mean,
+            "std": self.std,
+            "values": {str(name): value for name, value in self.values.items()},
+            "interval": list(self.interval) if self.interval else None,
+        }
+
+
+def summarize(values: dict[int, float] | dict[str, float], interval: tuple[float, float] | None = None) -> Summary:
+    """Mean and standard deviation of the values of several seeds; `interval` is kept for a single one."""
+    numbers = list(values.values())
+    return Summary(
+        mean=statistics.fmean(numbers) if numbers else None,
+        std=statistics.stdev(numbers) if len(numbers) > 1 else None,
+        values=values,
+        interval=interval if len(numbers) == 1 else None,
+    )
+
+
+def numbers_csv(lines: Iterable[tuple[Mapping[str, Any], str, Summary]]) -> str:
+    """Summaries as CSV in long form: a line for each, and every number in a column of its own.
+
+    Args:
+        lines: what was measured (a column for each name), the metric, and its summary. Values that are missing are
+            empty.
+    """
+    lines = list(lines)
+    names = list(dict.fromkeys(name for setting, _, _ in lines for name in setting))
+    stream = io.StringIO()
+    rows = csv.writer(stream, lineterminator="\n")
+    rows.writerow([*names, "metric", "mean", "std", "n", "interval_low", "interval_high"])
+    for setting, metric, found in lines:
+        numbers = (found.mean, found.std, len(found.values), *(found.interval or (None, None)))
+        rows.writerow([*(setting.get(name) for name in names), metric, *numbers])
+    return stream.getvalue()
 
 
 @dataclass(frozen=True)
@@ -72,15 +110,7 @@ class Row:
             "model": self.model,
             "setting": self.setting,
             "parameters": self.parameters,
-            "metrics": {
-                name: {
-                    "mean": found.mean,
-                    "std": found.std,
-                    "values": {str(seed): value for seed, value in found.values.items()},
-                    "interval": list(found.interval) if found.interval else None,
-                }
-                for name, found in self.metrics.items()
-            },
+            "metrics": {name: found.document() for name, found in self.metrics.items()},
             "failed": {str(seed): reason for seed, reason in self.failed.items()},
             "paper": self.paper,
             "cells": [record["cell"] for record in self.records],
@@ -119,18 +149,21 @@ def _name(result: dict[str, Any]) -> str:
 
 def _summary(group: list[Record], metric: str) -> Summary:
     values = {record["seed"]: record["values"][metric] for record in group if metric in record["values"]}
-    numbers = list(values.values())
     interval = None
     if len(values) == 1:
         scored = [record for record in group if metric in record["values"]]
         results = [result for record in scored for result in record.get("results", ()) if _name(result) == metric]
         found = results[0]["interval"] if results else None
         interval = (found[0], found[1]) if found else None
-    return Summary(
-        mean=statistics.fmean(numbers) if numbers else None,
-        std=statistics.stdev(numbers) if len(numbers) > 1 else None,
-        values=values,
-        interval=interval,
+    return summarize(values, interval)
+
+
+def rows_csv(rows: Sequence[Row]) -> str:
+    """The rows of a comparison as `numbers_csv`, with a line for each setting, model and metric."""
+    return numbers_csv(
+        ({**row.setting, "model": row.model, "parameters": row.parameters, "failed": len(row.failed)}, name, summary)
+        for row in rows
+        for name, summary in row.metrics.items()
     )
 
 
@@ -160,9 +193,3 @@ class Table:
         ruler = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
         lines = [self.title, "", line(self.columns), ruler, *map(line, self.rows), "", *self.notes]
         return "\n".join(lines).rstrip() + "\n"
-
-    def csv(self) -> str:
-        """Columns and rows as CSV."""
-        stream = io.StringIO()
-        csv.writer(stream, lineterminator="\n").writerows([self.columns, *self.rows])
-        return stream.getvalue()

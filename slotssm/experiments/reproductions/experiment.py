@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from slotssm.errors import InputError
 from slotssm.experiments.reproductions.cells import Cell, Record
@@ -50,7 +50,7 @@ class Scale:
 
 
 class Experiment(ABC):
-    """An experiment of the paper that compares models."""
+    """A comparison: an experiment of the paper, or a sweep over settings."""
 
     name: ClassVar[str]
     models: ClassVar[tuple[str, ...]]
@@ -61,6 +61,10 @@ class Experiment(ABC):
     @abstractmethod
     def cells(self, choice: Choice) -> list[Cell]:
         """Cells to measure, in order."""
+
+    def description(self, choice: Choice) -> dict[str, Any]:
+        """What is compared, as JSON: the head of plan.json and result.json."""
+        return {"experiment": self.name, "scale": choice.scale}
 
     @abstractmethod
     def lengths(self, scale: str) -> list[int]:

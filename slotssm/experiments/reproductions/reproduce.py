@@ -1,5 +1,6 @@
 """Run a reproduction: measure missing cells, then write the table, the figures and their provenance."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +10,16 @@ import numpy as np
 
 from slotssm import __version__
 from slotssm.errors import BusyError, InputError, Interrupted
-from slotssm.experiments.reproductions.cells import Cell, ProgressCallbacks, Record, picture_path, read_record, run_cell
-from slotssm.experiments.reproductions.comparison import Row, Table
+from slotssm.experiments.reproductions.cells import (
+    Cell,
+    ProgressCallbacks,
+    Record,
+    picture_path,
+    read_record,
+    run_cell,
+    write_plan,
+)
+from slotssm.experiments.reproductions.comparison import Row, Table, rows_csv
 from slotssm.experiments.reproductions.efficiency import Efficiency
 from slotssm.experiments.reproductions.experiment import Choice, Experiment
 from slotssm.experiments.reproductions.long_context import LongContext
@@ -108,6 +117,9 @@ def reproduce(
     Raises:
         Interrupted: a signal arrived; the same call continues.
     """
+    if cells:
+        make_folder(folder)
+        write_plan(folder, experiment.description(choice), [cell.name for cell in experiment.cells(choice)])
     with stop_requests() as stop:
         for index, cell in enumerate(cells):
             if stop:
@@ -138,11 +150,10 @@ def compile_result(experiment: Experiment, choice: Choice, folder: Path) -> Repr
         make_folder(folder / "figures")
         files = [folder / "table.txt", folder / "table.csv", folder / "result.json"]
         write_text(files[0], table.text())
-        write_text(files[1], table.csv())
+        write_text(files[1], rows_csv(rows))
         files += experiment.draw(rows, folder / "figures") + _draw_example_pictures(cells, folder)
         result = {
-            "experiment": experiment.name,
-            "scale": choice.scale,
+            **experiment.description(choice),
             "slotssm": __version__,
             "missing": missing,
             "notes": list(table.notes),
@@ -171,6 +182,12 @@ def _draw_example_pictures(cells: Sequence[Cell], folder: Path) -> list[Path]:
             halves = {model: np.split(read_picture(path), 2) for model, path in first.items()}
             truth = next(iter(halves.values()))[0]
             rows = [("truth", truth), *((model, prediction) for model, (_, prediction) in halves.items())]
-            drawn.append(folder / "figures" / ("-".join(str(value) for _, value in setting) + "-examples.png"))
+            drawn.append(folder / "figures" / _examples_name([value for _, value in setting]))
             write_animation(label_rows(rows)[None], drawn[-1])
     return drawn
+
+
+def _examples_name(setting: Sequence[int | str]) -> str:
+    """`20-2-examples.png`; characters that do not belong in a file name become dashes."""
+    words = (re.sub(r"[^A-Za-z0-9._+-]+", "-", str(value)).strip("-") for value in setting)
+    return "-".join([*words, "examples.png"])

@@ -1,0 +1,120 @@
+"""Expected cost of a training run: a few small steps are timed on this machine and extrapolated."""
+
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from generators.writer import generate
+from slotssm.config import FileData, RunConfig, TrainConfig
+from slotssm.data.clips import Clips
+from slotssm.data.loader import Loader
+from slotssm.data.spec import DataSpec
+from slotssm.tasks import Task, build_task
+
+SAMPLE_EPISODES = 4
+"""Episodes of the trial batch and of the trial data set."""
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """Expected cost of a run.
+
+    Attributes:
+        parameters: number of parameters of the task.
+        seconds: training time on this machine when it is otherwise idle.
+        memory_bytes: memory for weights, gradients, optimiser state, and the activations of one (micro-)batch.
+        data_bytes: size of the data set if it has yet to be generated.
+        checkpoint_bytes: size of the checkpoints that exist at a time.
+    """
+
+    parameters: int
+    seconds: float
+    memory_bytes: int
+    data_bytes: int
+    checkpoint_bytes: int
+
+    @property
+    def disk_bytes(self) -> int:
+        """Size of data and checkpoints that have yet to be written."""
+        return self.data_bytes + self.checkpoint_bytes
+
+    def for_steps(self, share: float) -> "RunCost":
+        """The cost if only this share of the steps is taken."""
+        return replace(self, seconds=self.seconds * share)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {**asdict(self), "disk_bytes": self.disk_bytes}
+
+
+def cost_of_run(config: RunConfig, spec: DataSpec, data: Path) -> RunCost:
+    """Time a small batch and extrapolate; nothing stays behind.
+
+    Args:
+        config: configuration of the run.
+        spec: specification of its data.
+        data: its episode file; if it does not exist, a few episodes are generated in a temporary folder.
+    """
+    with TemporaryDirectory() as place:
+        data_bytes, path = 0, data
+        if not isinstance(config.data, FileData) and not data.exists():
+            path = Path(place) / "trial.h5"
+            trial = config.data.replace(num_train=SAMPLE_EPISODES, num_val=0, num_test=0)
+            generate(trial, path, force=True)
+            data_bytes = path.stat().st_size * sum(config.data.num_episodes.values()) // SAMPLE_EPISODES
+        return _measured(config, spec, path, data_bytes)
+
+
+def checkpoint_bytes(train: TrainConfig, parameters: int) -> int:
+    """Size of the checkpoints of a run: weights and two Adam moments in float32, one checkpoint being written."""
+    copies = 4 if train.ema_decay else 3
+    best = 2 if train.keep_best else 0
+    return 4 * parameters * (copies * (train.keep_checkpoints + 1) + best)
+
+
+def _measured(config: RunConfig, spec: DataSpec, path: Path, data_bytes: int) -> RunCost:
+    train = config.train
+    task = build_task(config, spec).train()
+    for module in task.modules():
+        if hasattr(module, "checkpoint_activations"):
+            setattr(module, "checkpoint_activations", train.checkpoint_activations)  # noqa: B010
+    parameters = sum(parameter.numel() for parameter in task.parameters())
+    clips = Clips(train.clips, train.clip_len, train.clip_stride) if train.clip_len else Clips()
+    seconds, activations = 0.0, 0
+    with Loader(path, "train", task.fields, batch_size=SAMPLE_EPISODES, clips=clips, seed=0) as loader:
+        for first, last in task.stages(train.num_steps):
+            task.begin_step(first)
+            step_s, step_bytes = _step(task, loader)
+            seconds += (last - first) * step_s * train.batch_size / SAMPLE_EPISODES
+            activations = max(activations, step_bytes)
+    micro_batch = train.batch_size // train.accumulation_steps
+    # weights, gradients, two moments, and the moving average
+    memory = 4 * parameters * (5 if train.ema_decay else 4) + activations * micro_batch // SAMPLE_EPISODES
+    return RunCost(parameters, seconds, memory, data_bytes, checkpoint_bytes(train, parameters))
+
+
+def _step(task: Task, loader: Loader) -> tuple[float, int]:
+    """Seconds of a step on the sample, and bytes of the tensors that are kept for its backward pass."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    # the first is a warm-up
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        task(loader.batch(0))[0].backward()
+    began = time.perf_counter()
+    loss, _ = task(loader.batch(1))
+    loss.backward()
+    seconds = time.perf_counter() - began
+    for parameter in task.parameters():
+        kept.pop(parameter.untyped_storage().data_ptr(), None)
+    task.zero_grad()
+    return seconds, sum(kept.values())
