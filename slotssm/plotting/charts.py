@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation, MaxNLocator, NullFormatter
 
 from slotssm.plotting.backend import new_figure
 
@@ -16,8 +16,10 @@ RGB = tuple[int, int, int]
 
 _INK, _RULE = "#012345", "#543210"
 """Colours that stand for those of the page, which are only known when it is shown."""
-_WIDTH_IN, _HEIGHT_IN = 4.2, 2.5
-INTERVAL_TOP_IN, INTERVAL_ROW_IN, INTERVAL_BOTTOM_IN = 0.08, 0.3, 0.3
+_WIDTH_IN, _HEIGHT_IN = 4.0, 2.5
+_INTERVAL_WIDTH_IN = 2.6
+_TEXT_PT = 10.5
+INTERVAL_TOP_IN, INTERVAL_ROW_IN, INTERVAL_BOTTOM_IN = 0.08, 0.36, 0.36
 """Heights of an interval chart: above its rows, of a row, and below them."""
 
 
@@ -76,7 +78,7 @@ def line_chart(lines: Sequence[Line], x_label: str, log_x: bool = False, log_y: 
         log_x: whether the horizontal axis is logarithmic (base 2).
         log_y: whether the vertical axis is logarithmic; ignored if a value is not positive.
     """
-    figure, axis = _axes(_HEIGHT_IN)
+    figure, axis = _axes(_WIDTH_IN, _HEIGHT_IN)
     for line in lines:
         color = tuple(part / 255 for part in line.color)
         axis.plot(line.x, line.y, color=color, **_STYLES[line.style])
@@ -85,10 +87,11 @@ def line_chart(lines: Sequence[Line], x_label: str, log_x: bool = False, log_y: 
     lowest = min((value for line in lines for value in (*line.y, *line.low)), default=0.0)
     if log_y and lowest > 0:
         axis.set_yscale("log")
-        # with less than a decade, matplotlib labels minor ticks too, which overlap in a small chart
         highest = max(value for line in lines for value in line.y)
-        if highest / lowest > 8:
-            axis.yaxis.set_minor_formatter(NullFormatter())
+        # with less than a decade, only minor ticks have labels
+        plain = FuncFormatter(lambda value, place: f"{value:g}")
+        axis.yaxis.set_major_formatter(plain if lowest > 1e-4 and highest < 1e5 else LogFormatterSciNotation())
+        axis.yaxis.set_minor_formatter(plain if highest / lowest < 4 else NullFormatter())
     if log_x:
         axis.set_xscale("log", base=2)
         ticks = sorted({x for line in lines for x in line.x})
@@ -96,18 +99,18 @@ def line_chart(lines: Sequence[Line], x_label: str, log_x: bool = False, log_y: 
         axis.minorticks_off()
     elif all(float(x).is_integer() for line in lines for x in line.x):
         axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    axis.set_xlabel(x_label, color=_INK)
+    axis.set_xlabel(x_label, color=_INK, fontsize=_TEXT_PT)
     axis.grid(color=_RULE, linewidth=0.7)
     return _svg(figure)
 
 
 def interval_chart(rows: Sequence[Interval]) -> str:
     """Means with intervals and individual values, one row each from the top, as SVG without labels of the rows."""
-    figure, axis = _axes(INTERVAL_TOP_IN + INTERVAL_ROW_IN * len(rows) + INTERVAL_BOTTOM_IN)
+    figure, axis = _axes(_INTERVAL_WIDTH_IN, INTERVAL_TOP_IN + INTERVAL_ROW_IN * len(rows) + INTERVAL_BOTTOM_IN)
     # a fixed place, so that the page can put the labels beside the rows
     height_in = figure.get_figheight()
     figure.set_layout_engine("none")
-    axis.set_position((0.03, INTERVAL_BOTTOM_IN / height_in, 0.94, INTERVAL_ROW_IN * len(rows) / height_in))
+    axis.set_position((0.04, INTERVAL_BOTTOM_IN / height_in, 0.9, INTERVAL_ROW_IN * len(rows) / height_in))
     for place, row in enumerate(rows):
         if row.value is None:
             continue
@@ -119,20 +122,20 @@ def interval_chart(rows: Sequence[Interval]) -> str:
             axis.scatter(row.points, [place] * len(row.points), s=9, color=_INK, alpha=0.55, linewidths=0, zorder=3)
     axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.set_yticks(range(len(rows)), [""] * len(rows))
-    axis.xaxis.set_major_locator(MaxNLocator(nbins=5))
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=4))
     axis.grid(color=_RULE, linewidth=0.7)
     return _svg(figure)
 
 
-def _axes(height_in: float) -> tuple[Any, Axes]:
-    figure = new_figure(_WIDTH_IN, height_in)
+def _axes(width_in: float, height_in: float) -> tuple[Any, Axes]:
+    figure = new_figure(width_in, height_in)
     figure.patch.set_alpha(0)
     axis: Axes = figure.subplots()
     axis.patch.set_alpha(0)
     for name, spine in axis.spines.items():
         spine.set_visible(name in ("bottom", "left"))
         spine.set_color(_RULE)
-    axis.tick_params(which="both", color=_RULE, labelcolor=_INK, labelsize=9)
+    axis.tick_params(which="both", color=_RULE, labelcolor=_INK, labelsize=_TEXT_PT)
     axis.set_axisbelow(True)
     return figure, axis
 

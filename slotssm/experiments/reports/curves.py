@@ -36,7 +36,9 @@ def training_charts(groups: Sequence[SeedGroup]) -> Charts | None:
         )
     if used:
         caption += f" Dashed: {' or '.join(_BASELINES[suffix] for suffix in sorted(used))}, to compare with."
-    return Charts(charts, [Key(group.label, group.color) for group in groups], caption)
+    # one run needs no legend
+    keys = [Key(group.label, group.color) for group in groups] if len(groups) > 1 or several else []
+    return Charts(charts, keys, caption)
 
 
 def _chart(name: str, groups: Sequence[SeedGroup]) -> Chart:
@@ -61,7 +63,9 @@ def _lines(groups: Sequence[SeedGroup], name: str, split: str, style: str, color
 
 def points_of(run: RecordedRun, name: str, split: str) -> Points:
     """Logged values of a quantity by step."""
-    return {line["step"]: float(line[name]) for line in run.lines if line.get("split") == split and _is_number(line, name)}
+    return {
+        line["step"]: float(line[name]) for line in run.lines if line.get("split") == split and _is_number(line, name)
+    }
 
 
 def _is_number(line: dict[str, Any], name: str) -> bool:
@@ -87,24 +91,28 @@ def _line(runs: Sequence[Points], style: str, color: RGB) -> Line | None:
 def step_charts(runs: Sequence[tuple[RecordedRun, RGB]]) -> Charts | None:
     """Stored scores of every step of a roll-out; None if no run has any."""
     charts: dict[str, list[Line]] = {}
+    keys: dict[str, Key] = {}
     for run, color in runs:
         for scores in run.scores:
             for result in scores.results:
-                steps = result.get("per_step")
-                if not _are_numbers(steps):
+                steps = _numbers(result.get("per_step"))
+                if not steps:
                     continue
                 lines = charts.setdefault(f"{result['metric']} on {scores.document.get('split', scores.file)}", [])
                 numbers = tuple(float(n) for n in range(1, len(steps) + 1))
-                baseline = result.get("repeat_last_frame_per_step")
-                if not lines and _are_numbers(baseline) and len(baseline) == len(steps):
-                    lines.append(Line(numbers, tuple(baseline), BASELINE_COLOR, style="dashed"))
-                lines.append(Line(numbers, tuple(steps), color, style="dotted"))
+                baseline = _numbers(result.get("repeat_last_frame_per_step"))
+                if not lines and len(baseline) == len(steps):
+                    lines.append(Line(numbers, baseline, BASELINE_COLOR, style="dashed"))
+                lines.append(Line(numbers, steps, color, style="dotted"))
+                keys[run.name] = Key(run.name, color)
     if not charts:
         return None
     drawn = [Chart(title, line_chart(lines, "predicted frame")) for title, lines in charts.items()]
-    keys = [Key(run.name, color) for run, color in runs]
-    return Charts(drawn, keys, "Scores of each predicted frame. Dashed: repeating the last context frame.")
+    shown = list(keys.values()) if len(runs) > 1 else []
+    return Charts(drawn, shown, "Scores of each predicted frame. Dashed: repeating the last context frame.")
 
 
-def _are_numbers(values: Any) -> bool:
-    return isinstance(values, list) and len(values) > 0 and all(isinstance(each, (int, float)) for each in values)
+def _numbers(values: Any) -> tuple[float, ...]:
+    """A stored list of numbers; empty if it is anything else."""
+    known = isinstance(values, list) and all(isinstance(each, (int, float)) for each in values)
+    return tuple(values) if known else ()

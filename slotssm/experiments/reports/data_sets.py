@@ -11,7 +11,7 @@ from slotssm.data.episodes import EpisodeFile
 from slotssm.experiments.reports.command import Command, Speller
 from slotssm.experiments.reports.episodes import split_to_show
 from slotssm.experiments.reports.fitting import Plan, describe_plan, fit
-from slotssm.experiments.reports.runs import HOW_TO, ShownEpisodes
+from slotssm.experiments.reports.runs import ShownEpisodes, how_to
 from slotssm.plotting.colors import object_colors
 from slotssm.report import Block, Cell, Code, Facts, Note, Page, Region, Section, Table, Track, Video, Videos, number
 
@@ -31,12 +31,14 @@ def data_page(path: Path, spell: Speller) -> Page:
     with EpisodeFile(path) as truth:
         fields = summarize(truth)
         attrs, config = as_json(truth.attrs), truth.config
-        shapes = {split: (truth.num_episodes(split), *truth.dataset(split, "frames").shape[1:4]) for split in truth.splits}
+        shapes = {
+            split: (truth.num_episodes(split), *truth.dataset(split, "frames").shape[1:4]) for split in truth.splits
+        }
     num_frames, height, width = next(iter(shapes.values()))[1:]
     summary = [
         ("made by", str(attrs.get("generator", "–"))),
         ("episodes", f"{sum(shape[0] for shape in shapes.values()):,}"),
-        ("frames of an episode", str(num_frames)),
+        ("frames", str(num_frames)),
         ("frame", f"{width} × {height} px"),
         ("size on disk", f"{path.stat().st_size / 2**20:.1f} MiB"),
     ]
@@ -119,10 +121,10 @@ def data_episodes(path: Path, split: str | None, num_episodes: int, budget_bytes
         fitted = fit(count, make, budget_bytes)
         shape = truth.dataset(name, "frames").shape
         notes = describe_plan(fitted, count, shape[1], (shape[2], shape[3]))
-    blocks = [
+    blocks: list[Block] = [
         Note(f"The first {count} of {total} episodes of the split {name}."),
         *(Note(text, important=True) for text in notes),
-        Note(HOW_TO.replace("slots", "objects").replace("slot", "object")),
+        Note(how_to("an object", "objects")),
         Videos(fitted.videos),
     ]
     document = {
@@ -132,7 +134,7 @@ def data_episodes(path: Path, split: str | None, num_episodes: int, budget_bytes
         "num_left_out": count - len(fitted.places),
         "notes": notes,
     }
-    return ShownEpisodes(Section("Episodes", blocks), document)
+    return ShownEpisodes(Section("Episodes", blocks), document, fitted.num_bytes)
 
 
 def data_video(truth: EpisodeFile, split: str, index: int, plan: Plan) -> Video:
@@ -150,7 +152,11 @@ def data_video(truth: EpisodeFile, split: str, index: int, plan: Plan) -> Video:
         for number_ in ids:
             red, green, blue = colors[number_].tolist()
             regions.append(Region(f"object {number_}", (red, green, blue), number_))
-    labelled = [f"{name} {_text(truth.read(split, name, index))}" for name in truth.fields(split) if _is_label(truth, split, name)]
+    labelled = [
+        f"{name} {_text(truth.read(split, name, index))}"
+        for name in truth.fields(split)
+        if _is_label(truth, split, name)
+    ]
     return Video(
         f"{split} episode {index}",
         ", ".join(labelled),

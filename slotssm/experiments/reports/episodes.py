@@ -134,7 +134,7 @@ def run_video(task: Task, truth: EpisodeFile, split: str, index: int, why: str, 
         tracks.append(Track("true masks", small(masks[chosen]), colors))
     if labels is not None:
         colors = np.zeros((256, 3), np.uint8)
-        colors[: num_slots] = slot_colors(num_slots)
+        colors[:num_slots] = slot_colors(num_slots)
         colors[num_slots:] = BACKGROUND
         tracks.append(Track("predicted masks", labels, colors))
     tracks += [Track(title, small(shown[chosen])) for title, shown in _predicted(outputs, frames)]
@@ -206,9 +206,7 @@ def split_to_show(truth: EpisodeFile, split: str | None) -> str:
     return split
 
 
-def chosen_videos(
-    task: Task, truth: EpisodeFile, split: str, ranking: Ranking
-) -> Callable[[int, Plan], Video]:
+def chosen_videos(task: Task, truth: EpisodeFile, split: str, ranking: Ranking) -> Callable[[int, Plan], Video]:
     """A function that makes the video of the i-th chosen episode under a plan."""
 
     def make(place: int, plan: Plan) -> Video:

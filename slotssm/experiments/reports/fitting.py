@@ -103,7 +103,9 @@ def describe_plan(fitted: Fitted, count: int, num_frames: int, size: tuple[int, 
     """Sentences about what was left out to limit the size of the page."""
     plan, found = fitted.plan, []
     if len(fitted.videos) < count:
-        found.append(f"{count - len(fitted.videos)} of {count} episodes are left out to keep the page below its size limit.")
+        found.append(
+            f"{count - len(fitted.videos)} of {count} episodes are left out to keep the page below its size limit."
+        )
     if plan.num_frames < num_frames:
         found.append(f"{len(plan.frames(num_frames))} of {num_frames} frames of each episode are shown.")
     if plan.stride(size) > 1:

@@ -127,7 +127,7 @@ def _of_runs(
     left = largest_bytes - len(render(page).encode()) - _MARGIN_BYTES
     shown: list[ShownEpisodes] = []
     for place, run in enumerate(runs):
-        before = sum(_size(each.section) for each in shown)
+        before = sum(each.num_bytes for each in shown)
         shown.append(episodes_of(run, request, max(0, left - before) // (len(runs) - place), on_progress))
     sections = list(page.sections)
     after = next(index for index, section in enumerate(sections) if section.title == "Configuration")
@@ -170,10 +170,6 @@ def _of_data(
 
 _MARGIN_BYTES = 20_000
 """Space for what surrounds episodes and pictures."""
-
-
-def _size(section: Section) -> int:
-    return sum(video.num_bytes for block in section.blocks if block.kind == "videos" for video in block.videos)
 
 
 def _signed(page: Page, sections: Sequence[Section]) -> Page:

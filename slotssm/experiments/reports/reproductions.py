@@ -87,7 +87,9 @@ def _page(folder: Path, result: dict[str, Any], spell: Speller) -> tuple[Page, d
     if "experiment" in result:
         again = Command("reproduce", (experiment,), {"scale": scale, "out": str(folder)}, "measures what is missing")
         sections.append(Section("Commands", [Code(spell(again) + "\n")]))
-    page = Page(f"Reproduction: {experiment}" + (f", scale {scale}" if scale else ""), "reproduction", summary, sections)
+    page = Page(
+        f"Reproduction: {experiment}" + (f", scale {scale}" if scale else ""), "reproduction", summary, sections
+    )
     document = {"num_rows": len(rows), "num_cells": num_cells, "missing": missing, "failed": list(failed)}
     return page, document
 
@@ -95,12 +97,16 @@ def _page(folder: Path, result: dict[str, Any], spell: Speller) -> tuple[Page, d
 def _absent(missing: Sequence[str], failed: Mapping[str, Mapping[str, str]], result: Mapping[str, Any]) -> list[Block]:
     blocks: list[Block] = []
     if not result.get("compiled", True):
-        blocks.append(Note("The reproduction is not compiled yet; cells that are still to be measured are unknown.", True))
+        blocks.append(
+            Note("The reproduction is not compiled yet; cells that are still to be measured are unknown.", True)
+        )
     if missing:
         blocks.append(Note(f"{len(missing)} cells are not measured yet:", important=True))
         blocks.append(Table(("cell",), [[Cell(name)] for name in missing]))
     if failed:
-        rows = [[Cell(name), Cell(str(seed)), Cell(str(why))] for name, by in failed.items() for seed, why in by.items()]
+        rows = [
+            [Cell(name), Cell(str(seed)), Cell(str(why))] for name, by in failed.items() for seed, why in by.items()
+        ]
         blocks.append(Table(("model and setting", "seed", "why it failed"), rows, "Failed cells"))
     return blocks
 
@@ -110,7 +116,11 @@ def _setting(setting: Mapping[str, Any]) -> str:
 
 
 def _named(name: str, value: Any) -> str:
-    return str(value) if isinstance(value, str) else f"{name.removesuffix('_px')} {value}{' px' if name.endswith('_px') else ''}"
+    return (
+        str(value)
+        if isinstance(value, str)
+        else f"{name.removesuffix('_px')} {value}{' px' if name.endswith('_px') else ''}"
+    )
 
 
 def _color(model: Any) -> RGB:
@@ -213,7 +223,11 @@ def _length_line(rows: Sequence[Row], metric: str) -> Line | None:
 
 def _by_setting(rows: Sequence[Row]) -> tuple[list[Chart], str]:
     """One chart for each metric: a row for each setting and model."""
-    varying = [name for name in rows[0]["setting"] if len({str(row["setting"].get(name)) for row in rows}) > 1] if rows else []
+    varying = (
+        [name for name in rows[0]["setting"] if len({str(row["setting"].get(name)) for row in rows}) > 1]
+        if rows
+        else []
+    )
     charts = []
     for metric in _metrics(rows):
         known = [row for row in rows if (row["metrics"].get(metric) or {}).get("mean") is not None]

@@ -11,11 +11,9 @@ from typing import Any
 from slotssm.data.contents import known_content_hash
 from slotssm.data.episodes import EpisodeFile
 from slotssm.documents import as_toml
-from slotssm.errors import InputError
 from slotssm.experiments.reports.command import Command, Speller
 from slotssm.experiments.reports.curves import step_charts, training_charts
 from slotssm.experiments.reports.episodes import (
-    NUM_SCORED,
     chosen_videos,
     describe_choice,
     rank,
@@ -93,7 +91,9 @@ def _headline(run: RecordedRun) -> list[tuple[str, str]]:
     """The first scores on the test split, or on whichever was scored."""
     scores = next((each for each in run.scores if each.file == "test"), run.scores[0] if run.scores else None)
     shown = scores.results[:1] if scores else []
-    shown += [each for each in (scores.results if scores else []) if each["metric"] in ("miou", "mse") and each not in shown]
+    shown += [
+        each for each in (scores.results if scores else []) if each["metric"] in ("miou", "mse") and each not in shown
+    ]
     return [(f"{result_name(each)}, {scores.file}", number(each["value"])) for each in shown] if scores else []
 
 
@@ -156,8 +156,8 @@ def _scores(runs: Sequence[RecordedRun], groups: Sequence[SeedGroup]) -> list[Bl
     for run in runs:
         for scores in run.scores:
             if scores.document.get("checkpoint") != run.checkpoint:
-                text = f"{run.name}: the scores {scores.file} are of {scores.document.get('checkpoint')}, not of the newest"
-                blocks.append(Note(f"{text} checkpoint, {run.checkpoint}.", important=True))
+                text = f"{run.name}: the scores {scores.file} are of {scores.document.get('checkpoint')}"
+                blocks.append(Note(f"{text}, not of the newest checkpoint, {run.checkpoint}.", important=True))
     several = len(runs) > 1
     if several:
         blocks += [_side_by_side(runs, groups)]
@@ -242,7 +242,9 @@ def _over_seeds(groups: Sequence[SeedGroup]) -> Table:
             known = [found[name] for found in values if name in found]
             spread = statistics.stdev(known) if len(known) > 1 else None
             mean, std = Cell.of(statistics.fmean(known)), Cell.of(spread)
-            rows.append([Cell(group.label, color=group.color), Cell(_score_title(*name)), mean, std, Cell.of(len(known))])
+            rows.append(
+                [Cell(group.label, color=group.color), Cell(_score_title(*name)), mean, std, Cell.of(len(known))]
+            )
     return Table(("runs", "metric", "mean", "standard deviation", "seeds"), rows, "Mean over seeds (ddof = 1)")
 
 
@@ -256,10 +258,12 @@ class ShownEpisodes:
     Attributes:
         section: the part of the page.
         document: what is shown, as JSON.
+        num_bytes: size of the videos on the page.
     """
 
     section: Section
     document: dict[str, Any]
+    num_bytes: int = 0
 
 
 def episodes_of(recorded: RecordedRun, request: RunsRequest, budget_bytes: int, on_progress: Progress) -> ShownEpisodes:
@@ -291,7 +295,12 @@ def episodes_of(recorded: RecordedRun, request: RunsRequest, budget_bytes: int, 
             notes.append(f"{path} is not the data set that the run was trained on.")
         choice = describe_choice(ranking, path, split, truth.num_episodes(split))
     shown = [ranking.chosen[place][0] for place in fitted.places]
-    blocks = [Note(" ".join(choice)), *(Note(text, important=True) for text in notes), Note(HOW_TO), Videos(fitted.videos)]
+    blocks: list[Block] = [
+        Note(" ".join(choice)),
+        *(Note(text, important=True) for text in notes),
+        Note(how_to("a slot", "slots")),
+        Videos(fitted.videos),
+    ]
     document = {
         "run": str(recorded.run.path),
         "data": str(path),
@@ -305,14 +314,15 @@ def episodes_of(recorded: RecordedRun, request: RunsRequest, budget_bytes: int, 
         "num_left_out": count - len(shown),
         "notes": notes,
     }
-    return ShownEpisodes(Section(title, blocks), document)
+    return ShownEpisodes(Section(title, blocks), document, fitted.num_bytes)
 
 
-HOW_TO = (
-    "Arrow keys change the frame of the video in focus, space plays it. Hovering or focusing a slot lights its pixels; "
-    "a click keeps them lit over time. The bar below the slots shows their shares of the pixels in every frame."
-)
-"""How the videos of a page are used."""
+def how_to(region: str, plural: str) -> str:
+    """How the videos of a page are used, in which slots or objects can be lit."""
+    return (
+        f"Arrow keys change the frame of the video in focus, space plays it. Hovering or focusing {region} lights its "
+        f"pixels; a click keeps them lit over time. The bar below the {plural} shows their shares of the pixels."
+    )
 
 
 # --- configuration, provenance, commands ------------------------------------------------------------------
@@ -338,7 +348,10 @@ def _differences(runs: Sequence[RecordedRun]) -> Block:
     different = [key for key in keys if len({found.get(key) for found in lines}) > 1]
     if not different:
         return Note("The configurations are the same.")
-    rows = [[Cell(run.name), *(Cell(found.get(key, "–")) for key in different)] for run, found in zip(runs, lines, strict=True)]
+    rows = [
+        [Cell(run.name), *(Cell(found.get(key, "–")) for key in different)]
+        for run, found in zip(runs, lines, strict=True)
+    ]
     return Table(("run", *different), rows, "What differs")
 
 
@@ -347,7 +360,10 @@ def _provenance(runs: Sequence[RecordedRun]) -> Block:
     if len(runs) == 1:
         return Facts(list(found[0].items()))
     columns = list(dict.fromkeys(name for each in found for name in each))
-    rows = [[Cell(run.name), *(Cell(each.get(name, "–")) for name in columns)] for run, each in zip(runs, found, strict=True)]
+    rows = [
+        [Cell(run.name), *(Cell(each.get(name, "–")) for name in columns)]
+        for run, each in zip(runs, found, strict=True)
+    ]
     return Table(("run", *columns), rows)
 
 
@@ -359,7 +375,9 @@ def _origin(run: RecordedRun) -> dict[str, str]:
         "device": str(record.get("device", "–")),
     }
     if isinstance(processor, dict):
-        facts["processor"] = ", ".join(f"{name} {value}" if name != "name" else str(value) for name, value in processor.items())
+        facts["processor"] = ", ".join(
+            f"{name} {value}" if name != "name" else str(value) for name, value in processor.items()
+        )
     facts["threads"] = str(record.get("threads", "–"))
     if isinstance(versions, dict):
         facts["versions"] = ", ".join(f"{name} {value}" for name, value in versions.items())
@@ -380,7 +398,9 @@ def _commands(runs: Sequence[RecordedRun], spell: Speller) -> list[Block]:
     for run in runs:
         folder = str(run.run.path)
         wanted = [
-            Command("train", (), {"config": _file_name(run), "out": f"{folder}-again"}, "the configuration above, saved"),
+            Command(
+                "train", (), {"config": _file_name(run), "out": f"{folder}-again"}, "the configuration above, saved"
+            ),
             *(
                 Command("eval", (folder,), {"split": str(scores.document.get("split", "test"))})
                 for scores in run.scores
@@ -395,5 +415,3 @@ def _commands(runs: Sequence[RecordedRun], spell: Speller) -> list[Block]:
         blocks.append(Code("\n".join(lines) + "\n", run.name if len(runs) > 1 else ""))
     text = "A run repeats bit for bit on one machine with one number of threads; numbers differ between processors."
     return [*blocks, Note(text)]
-
-

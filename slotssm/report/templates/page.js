@@ -93,7 +93,8 @@ async function decode(sheet, width, height, count) {
     context.getImageData((frame % sheet.columns) * width, Math.floor(frame / sheet.columns) * height, width, height).data);
 }
 
-const DIM = 0.16;
+const DIM = 0.16; // what is left of the pixels of other slots
+const CELL = 24; // width of a frame in the timeline
 const number = (value) => (value === null ? "–" : String(Number(value.toPrecision(4))));
 
 class Video {
@@ -154,7 +155,7 @@ class Video {
       tile.addEventListener("mouseleave", () => this.light(null));
       tile.addEventListener("click", (event) => this.keep(this.regionAt(tile, event)));
     }
-    this.timeline = element("canvas", { class: "timeline", width: 4 * this.count, height: 50, role: "img", "aria-label": "Share of pixels over the frames" });
+    this.timeline = element("canvas", { class: "timeline", width: CELL * this.count, height: 50, role: "img", "aria-label": "Share of pixels over the frames" });
     const choose = (event) => {
       const box = this.timeline.getBoundingClientRect();
       this.go(Math.floor(((event.clientX - box.left) / box.width) * this.count));
@@ -296,19 +297,22 @@ class Video {
     });
     const context = this.timeline.getContext("2d"), { width, height } = this.timeline;
     context.clearRect(0, 0, width, height);
+    // slots own all pixels of a frame, objects only some
+    const totals = content.numbers.map((_, t) => content.regions.reduce((sum, region) => sum + region.share[t], 0));
+    const largest = Math.max(...totals, 1e-6);
     for (let t = 0; t < this.count; t++) {
       let top = height - 4;
       content.regions.forEach((region, index) => {
-        const size = region.share[t] * (height - 4);
+        const size = (region.share[t] / largest) * (height - 4);
         context.globalAlpha = (this.lit === null || this.lit === index ? 1 : 0.15) * (t === frame ? 1 : 0.75);
         context.fillStyle = `rgb(${region.color.join(",")})`;
-        context.fillRect(4 * t, top - size, 3.6, size);
+        context.fillRect(CELL * t, top - size, CELL - 1, size);
         top -= size;
       });
       context.globalAlpha = 1;
       if (t === frame) {
         context.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--accent");
-        context.fillRect(4 * t, height - 3, 3.6, 3);
+        context.fillRect(CELL * t, height - 3, CELL - 1, 3);
       }
     }
   }
