@@ -40,8 +40,8 @@ def test_the_page_of_a_run(scored, tmp_path, slotssm, browser):
 
     # episodes and their scores are those that the command reports
     shown = [each["scores"]["mse"] for each in made["runs"][0]["episodes"]]
-    script = """[...document.querySelectorAll('.video .scores')].map((part) =>
-        Number([...part.children].find((each) => each.textContent.startsWith('mse ')).firstElementChild.dataset.value))"""
+    script = """[...document.querySelectorAll('.video .scores')].map((part) => Number(
+        [...part.children].find((each) => each.textContent.startsWith('mse ')).firstElementChild.dataset.value))"""
     assert browser.evaluate(script) == shown and len(shown) == 2
 
     video = ".video"
@@ -59,13 +59,16 @@ def test_the_page_of_a_run(scored, tmp_path, slotssm, browser):
     assert browser.evaluate(output) == "frame 0 of 5"
 
     # a hovered slot dims exactly the pixels of the others
-    pixels = f"""[...document.querySelectorAll('{video} .tiles canvas')].map((canvas) =>
-        [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data].join())"""
+    pixels = f"[...document.querySelectorAll('{video} .tiles canvas')].map((canvas) => canvas.toDataURL())"
+    browser.hover("h1")
+    browser.wait_for(f"document.querySelector('{video}').dataset.lit === ''")
     before = browser.evaluate(pixels)
     browser.hover(f"{video} .regions button:nth-child(2)")
     browser.wait_for(f"document.querySelector('{video}').dataset.lit === '1'")
     script = f"""(() => {{ const video = document.querySelector('{video}').video;
-        const tile = video.tiles[0].getContext('2d').getImageData(0, 0, 16, 16).data;
+        const copy = new OffscreenCanvas(16, 16).getContext('2d', {{ willReadFrequently: true }});
+        copy.drawImage(video.tiles[0], 0, 0);
+        const tile = copy.getImageData(0, 0, 16, 16).data;
         const input = video.frames[0][0], owner = video.labels[0];
         return [...Array(256).keys()].every((i) => [0, 1, 2].every((c) => {{
             const value = input[4 * i + c], lit = owner[4 * i] === 1;
