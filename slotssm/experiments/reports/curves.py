@@ -28,12 +28,9 @@ def training_charts(groups: Sequence[SeedGroup]) -> Charts | None:
         return None
     several = any(len(group.runs) > 1 for group in groups)
     used = {suffix for suffix in _BASELINES for line in logged for name in line if name.endswith(suffix)}
-    caption = "Thin line: training batches. Points: validation split."
+    caption = "Without points: training batches; with points: validation split."
     if several:
-        caption = (
-            "Line: mean over seeds; band: ± standard deviation over seeds (ddof = 1). Without points: training "
-            "batches; with points: validation split."
-        )
+        caption = f"Line: mean over seeds; band: ± standard deviation over seeds (ddof = 1). {caption}"
     if used:
         caption += f" Dashed: {' or '.join(_BASELINES[suffix] for suffix in sorted(used))}, to compare with."
     # one run needs no legend

@@ -1,8 +1,7 @@
 """Episodes of a run: the worst and the best by a score, with input, truth, masks, slots and prediction."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -216,13 +215,13 @@ def chosen_videos(task: Task, truth: EpisodeFile, split: str, ranking: Ranking) 
     return make
 
 
-def describe_choice(ranking: Ranking, path: Path, split: str, total: int) -> Sequence[str]:
-    """Sentences that say which episodes are shown, and by which score they were chosen."""
+def describe_choice(ranking: Ranking, data: str, split: str, total: int, checkpoint: str) -> str:
+    """A sentence that says which episodes are shown, and by which score they were chosen."""
     if ranking.metric is None:
-        return [f"The first episodes of the split {split} of {path.name}; nothing about them can be scored."]
+        return f"The first episodes of the split {split} of {data}; nothing about them can be scored."
     scored = f"all {total}" if ranking.num_scored == total else f"the first {ranking.num_scored} of {total}"
     better = "lower is better" if ranking.metric in LOWER_IS_BETTER else "higher is better"
-    return [
-        f"The worst and the best of {scored} episodes of the split {split} of {path.name} by {ranking.metric} "
-        f"({better}), scored for this page with the checkpoint above."
-    ]
+    return (
+        f"The worst and the best of {scored} episodes of the split {split} of {data} by {ranking.metric} ({better}), "
+        f"scored for this page with {checkpoint}."
+    )

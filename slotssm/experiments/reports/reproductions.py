@@ -82,7 +82,7 @@ def _page(folder: Path, result: dict[str, Any], spell: Speller) -> tuple[Page, d
     sections = [Section("Results", table), Section("Figures", _charts(rows))]
     absent = _absent(missing, failed, result)
     if absent:
-        sections.insert(0, Section("Missing", absent))
+        sections.insert(0, Section("Missing and failed", absent))
     sections.append(Section("Provenance", [_provenance(result.get("provenance") or {})]))
     if "experiment" in result:
         again = Command("reproduce", (experiment,), {"scale": scale, "out": str(folder)}, "measures what is missing")

@@ -293,10 +293,10 @@ def episodes_of(recorded: RecordedRun, request: RunsRequest, budget_bytes: int, 
         notes = describe_plan(fitted, count, shape[1], (shape[2], shape[3]))
         if known_content_hash(path) != recorded.record["data_sha256"]:
             notes.append(f"{path} is not the data set that the run was trained on.")
-        choice = describe_choice(ranking, path, split, truth.num_episodes(split))
+        choice = describe_choice(ranking, path.name, split, truth.num_episodes(split), recorded.checkpoint)
     shown = [ranking.chosen[place][0] for place in fitted.places]
     blocks: list[Block] = [
-        Note(" ".join(choice)),
+        Note(choice),
         *(Note(text, important=True) for text in notes),
         Note(how_to("a slot", "slots")),
         Videos(fitted.videos),
