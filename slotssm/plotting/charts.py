@@ -16,6 +16,7 @@ RGB = tuple[int, int, int]
 
 _INK, _RULE = "#012345", "#543210"
 """Colours that stand for those of the page, which are only known when it is shown."""
+_PALE_INK = "color-mix(in srgb, currentColor 22%, transparent)"
 _WIDTH_IN, _HEIGHT_IN = 4.0, 2.5
 _INTERVAL_WIDTH_IN = 2.6
 _TEXT_PT = 10.5
@@ -153,4 +154,4 @@ def _svg(figure: Any) -> str:
     used = set(re.findall(r'#(\w+)[")]', body))
     body = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", body)
     head = re.sub(r' (width|height)="[^"]*"', "", head)
-    return f"{head}>{body}".replace(_INK, "currentColor").replace(_RULE, "var(--rule)").strip()
+    return f"{head}>{body}".replace(_INK, "currentColor").replace(_RULE, _PALE_INK).strip()

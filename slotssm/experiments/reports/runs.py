@@ -282,7 +282,7 @@ def episodes_of(recorded: RecordedRun, request: RunsRequest, budget_bytes: int, 
     if reason:
         document = {"run": str(recorded.run.path), "episodes": [], "num_left_out": 0, "notes": [reason]}
         return ShownEpisodes(Section(title, [Note(reason, important=True)]), document)
-    task, config, _ = load_run(recorded.run, request.device)
+    task, config, folder = load_run(recorded.run, request.device)
     with EpisodeFile(path) as truth:
         split = split_to_show(truth, request.split)
         check_fits(config, recorded.run.description().spec, truth)
@@ -293,7 +293,7 @@ def episodes_of(recorded: RecordedRun, request: RunsRequest, budget_bytes: int, 
         notes = describe_plan(fitted, count, shape[1], (shape[2], shape[3]))
         if known_content_hash(path) != recorded.record["data_sha256"]:
             notes.append(f"{path} is not the data set that the run was trained on.")
-        choice = describe_choice(ranking, path.name, split, truth.num_episodes(split), recorded.checkpoint)
+        choice = describe_choice(ranking, path.name, split, truth.num_episodes(split), folder.name)
     shown = [ranking.chosen[place][0] for place in fitted.places]
     blocks: list[Block] = [
         Note(choice),
