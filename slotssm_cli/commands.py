@@ -9,7 +9,7 @@ from typer.exceptions import Abort, TyperException
 
 from slotssm.errors import InputError
 from slotssm.interrupts import Stopped
-from slotssm_cli import demo, evaluate, export, generate, importing, inspect, reproduce, runs, train, visualize
+from slotssm_cli import demo, evaluate, export, generate, importing, inspect, report, reproduce, runs, train, visualize
 from slotssm_cli.terminal.console import result
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "train": train.train,
     "eval": evaluate.evaluate,
     "visualize": visualize.visualize,
+    "report": report.report,
     "import": importing.import_data,
     "export": export.export,
     "inspect": inspect.inspect,

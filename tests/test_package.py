@@ -53,6 +53,8 @@ def test_the_wheel_runs_the_quick_start_outside_the_repository(installed, tmp_pa
     run(slotssm, "eval", "run", "--metric", "fg-ari,miou", cwd=tmp_path)
     run(slotssm, "visualize", "run", "--episodes", "0", cwd=tmp_path)
     assert (tmp_path / "run" / "figures" / "test.gif").stat().st_size > 0
+    run(slotssm, "report", "run", "--episodes", "1", cwd=tmp_path)
+    assert (tmp_path / "report.html").stat().st_size > 0
 
 
 @pytest.mark.slow

@@ -1,0 +1,1 @@
+"""Reports: runs, reproductions and data sets as pages to look at."""

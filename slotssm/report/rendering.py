@@ -1,0 +1,45 @@
+"""HTML from a page: one template, one style sheet and one script, all packaged and embedded in the file."""
+
+import base64
+import hashlib
+import re
+from importlib import resources
+
+from jinja2 import DictLoader, Environment, StrictUndefined
+from markupsafe import Markup
+
+from slotssm.report.page import Page, number
+
+_FOLDER = resources.files("slotssm.report") / "templates"
+
+
+def render(page: Page) -> str:
+    """The page as one HTML document that loads nothing else; every text is escaped.
+
+    A browser refuses any script other than the one of the page, and any connection.
+    """
+    template, style, script = (
+        (_FOLDER / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js")
+    )
+    environment = Environment(
+        loader=DictLoader({"page": template}),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"anchor": _anchor, "number": number, "trusted": Markup, "color": _color}
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template("page").render(
+        page=page, style=Markup(style), script=Markup(script), script_hash=digest
+    )
+
+
+def _anchor(title: str) -> str:
+    """A name for links, from a heading."""
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "part"
+
+
+def _color(color: tuple[int, int, int]) -> str:
+    red, green, blue = (int(part) for part in color)
+    return f"rgb({red},{green},{blue})"

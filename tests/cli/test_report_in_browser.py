@@ -1,0 +1,106 @@
+"""The page in a real browser: it loads without an error, clicks and keys change the frame, numbers are the JSON's."""
+
+import json
+import shutil
+
+import pytest
+from chromium import PROGRAM, Chromium
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed")
+
+
+@pytest.fixture
+def scored(home, tmp_path, slotssm):
+    """A copy of the trained run, with stored scores."""
+    run = tmp_path / "a<b>&c"
+    shutil.copytree(home / "runs" / "tiny-oc-001", run)
+    assert slotssm("eval", run, "--json").code == 0
+    return run
+
+
+@pytest.fixture
+def browser(tmp_path):
+    found = Chromium(tmp_path / "profile")
+    yield found
+    found.close()
+
+
+def test_the_page_of_a_run(scored, tmp_path, slotssm, browser):
+    out = tmp_path / "report.html"
+    made = json.loads(slotssm("report", scored, "--out", out, "--episodes", 2, "--json").out)
+    browser.open(out)
+    assert browser.evaluate("document.querySelector('h1').textContent") == "a<b>&c"
+
+    # numbers are those of the stored scores, digit by digit
+    stored = json.loads((scored / "eval" / "test.json").read_text())["results"]
+    script = """[...document.querySelectorAll('#scores tbody tr')].map((row) => {
+        const cell = row.querySelector('[data-value]');
+        return [row.cells[1].textContent, cell === null ? null : Number(cell.dataset.value)]; })"""
+    assert browser.evaluate(script) == [[each["metric"], each["value"]] for each in stored]
+
+    # episodes and their scores are those that the command reports
+    shown = [each["scores"]["mse"] for each in made["runs"][0]["episodes"]]
+    script = """[...document.querySelectorAll('.video .scores')].map((part) => Number(
+        [...part.children].find((each) => each.textContent.startsWith('mse ')).firstElementChild.dataset.value))"""
+    assert browser.evaluate(script) == shown and len(shown) == 2
+
+    video = ".video"
+    browser.evaluate(f"document.querySelector('{video}').scrollIntoView()")
+    browser.wait_for(f"document.querySelector('{video}').dataset.ready === 'true'")
+    frame = f"document.querySelector('{video}').dataset.frame"
+    output = f"document.querySelector('{video} output').textContent"
+    assert browser.evaluate(frame) == "0"
+    browser.click(f"{video} [aria-label='Next frame']")
+    assert browser.evaluate(frame) == "1"
+    browser.evaluate(f"document.querySelector('{video}').focus()")
+    for key, expected in (("ArrowRight", "2"), ("ArrowLeft", "1"), ("End", "5"), ("ArrowRight", "5"), ("Home", "0")):
+        browser.key(key)
+        assert browser.evaluate(frame) == expected, key
+    assert browser.evaluate(output) == "frame 0 of 5"
+
+    # a hovered slot dims exactly the pixels of the others
+    pixels = f"[...document.querySelectorAll('{video} .tiles canvas')].map((canvas) => canvas.toDataURL())"
+    browser.hover("h1")
+    browser.wait_for(f"document.querySelector('{video}').dataset.lit === ''")
+    before = browser.evaluate(pixels)
+    browser.hover(f"{video} .regions button:nth-child(2)")
+    browser.wait_for(f"document.querySelector('{video}').dataset.lit === '1'")
+    script = f"""(() => {{ const video = document.querySelector('{video}').video;
+        const copy = new OffscreenCanvas(16, 16).getContext('2d', {{ willReadFrequently: true }});
+        copy.drawImage(video.tiles[0], 0, 0);
+        const tile = copy.getImageData(0, 0, 16, 16).data;
+        const input = video.frames[0][0], owner = video.labels[0];
+        return [...Array(256).keys()].every((i) => [0, 1, 2].every((c) => {{
+            const value = input[4 * i + c], lit = owner[4 * i] === 1;
+            return Math.abs(tile[4 * i + c] - (lit ? value : 0.16 * value + 0.84 * 70)) <= 1; }})); }})()"""
+    assert browser.evaluate(script)
+    browser.hover("h1")
+    browser.wait_for(f"document.querySelector('{video}').dataset.lit === ''")
+    assert browser.evaluate(pixels) == before
+    browser.evaluate(f"document.querySelector('{video} .regions button').focus()")
+    assert browser.evaluate(f"document.querySelector('{video}').dataset.lit") == "0"
+
+    # tables sort by the exact numbers, in both directions
+    values = "[...document.querySelectorAll('#scores td[data-value]')].map((cell) => Number(cell.dataset.value))"
+    for expected in (sorted, lambda numbers: sorted(numbers, reverse=True)):
+        browser.click("#scores th:nth-child(3) button")
+        found = browser.evaluate(values)
+        assert found == list(expected(found))
+    assert (
+        browser.evaluate("document.querySelector('#scores th:nth-child(3)').getAttribute('aria-sort')") == "descending"
+    )
+
+    # light and dark, by the system and by the button
+    page = "getComputedStyle(document.body).backgroundColor"
+    colors = []
+    for scheme in ("light", "dark"):
+        browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        colors.append(browser.evaluate(page))
+    assert len(set(colors)) == 2
+    browser.click("#theme")
+    assert browser.evaluate(page) == colors[0], "auto, then light, although the system is dark"
+
+    # a telephone shows everything without scrolling sideways
+    browser.call("Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=2, mobile=True)
+    assert browser.evaluate("document.documentElement.scrollWidth") == 360
+    assert browser.complaints() == []
