@@ -5,6 +5,7 @@ from slotssm.plotting.backend import new_figure, save_figure
 from slotssm.plotting.colors import colorize, fade, overlay, slot_colors
 from slotssm.plotting.comparisons import Bar, Curve, write_bars, write_lines
 from slotssm.plotting.curves import write_curves
+from slotssm.plotting.palettes import flat_colors
 from slotssm.plotting.panels import Column, label_rows, storyboard
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "check_suffix",
     "colorize",
     "fade",
+    "flat_colors",
     "label_rows",
     "new_figure",
     "overlay",
