@@ -13,7 +13,7 @@ from PIL import Image
 
 from slotssm.errors import InputError
 from slotssm.files import atomic, write_bytes
-from slotssm.plotting.palettes import common_palette
+from slotssm.plotting.palettes import common_palette, spare_color
 
 SUFFIXES = (".gif", ".mp4", ".png")
 PNG_FRAMES = 6
@@ -55,9 +55,11 @@ def write_animation(
 
 def _gif(frames: np.ndarray, frames_per_s: float, exact_colors: np.ndarray | None) -> bytes:
     palette, indices = common_palette(frames, exact_colors)
+    # an entry without pixels, for those that are as in the frame before
+    table = np.concatenate([palette, spare_color(palette)[None]]).tobytes()
     pictures = [Image.fromarray(picture) for picture in indices]
     for picture in pictures:
-        picture.putpalette(palette.tobytes())
+        picture.putpalette(table)
     encoded = io.BytesIO()
     # with the palette as an argument, Pillow writes it once for the file instead of once for each frame
     pictures[0].save(
@@ -65,10 +67,11 @@ def _gif(frames: np.ndarray, frames_per_s: float, exact_colors: np.ndarray | Non
         format="GIF",
         save_all=True,
         append_images=pictures[1:],
-        palette=palette.tobytes(),
+        palette=table,
+        transparency=len(palette),
         duration=1000 / frames_per_s,
         loop=0,
-        optimize=False,
+        optimize=True,
     )
     return encoded.getvalue()
 

@@ -6,8 +6,8 @@ from PIL import Image
 from slotssm.plotting.colors import BACKGROUND, IGNORED, slot_colors
 from slotssm.plotting.panels import PAGE_COLOR, TEXT_COLOR
 
-PALETTE_SIZE = 256
-"""Colours of a GIF, at most."""
+PALETTE_SIZE = 255
+"""Colours of a GIF, at most; one more entry of its table stands for pixels that do not change."""
 NUM_FLAT = 64
 """How many of the most frequent colours of a data set are kept exact, at most."""
 FLAT_SHARE = 2e-4
@@ -30,7 +30,7 @@ def flat_colors(frames: np.ndarray) -> np.ndarray:
 
 
 def common_palette(frames: np.ndarray, exact: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Reduce a clip to one palette of at most 256 colours.
+    """Reduce a clip to one palette of at most `PALETTE_SIZE` colours.
 
     A clip with no more colours than that keeps them all. Otherwise the colours of slots, page and text are kept, those
     in `exact` as far as there is room, and all others are replaced by the nearest of Pillow's median cut, without
@@ -56,6 +56,12 @@ def common_palette(frames: np.ndarray, exact: np.ndarray | None = None) -> tuple
         palette = colors = known
     indices = np.searchsorted(palette, colors).astype(np.uint8)
     return _unpacked(palette), indices[inverse].reshape(packed.shape)
+
+
+def spare_color(palette: np.ndarray) -> np.ndarray:
+    """A colour that is not in a palette, uint8 [3]."""
+    free = np.setdiff1d(np.arange(len(palette) + 1, dtype=np.uint32), _packed(palette))
+    return _unpacked(free)[0]
 
 
 def _kept(known: np.ndarray, exact: np.ndarray | None) -> np.ndarray:

@@ -81,7 +81,7 @@ def test_without_being_told_only_slots_page_and_text_are_exact(tmp_path):
 def test_a_palette_has_no_color_twice_and_indexes_each_pixel(num_noisy):
     frames = video(5, num_noisy)
     palette, indices = common_palette(frames, DATA)
-    assert len(palette) == len(np.unique(palette, axis=0)) <= 256
+    assert len(palette) == len(np.unique(palette, axis=0)) <= 255
     assert indices.shape == frames.shape[:-1]
     exact = (palette[indices] == frames).all(-1)
     assert exact[:, :16].all()
@@ -91,7 +91,7 @@ def test_a_palette_has_no_color_twice_and_indexes_each_pixel(num_noisy):
 def test_more_colors_to_keep_than_there_is_room_for_leave_some_for_the_others():
     frames = np.random.default_rng(0).integers(0, 255, (2, 40, 40, 3), dtype=np.uint8)
     palette, indices = common_palette(frames, frames.reshape(-1, 3))
-    assert len(palette) <= 256
+    assert len(palette) <= 255
     assert np.abs(palette[indices].astype(int) - frames).mean() < 40
 
 
@@ -103,6 +103,30 @@ def test_flat_colors_are_those_of_areas_and_not_of_texture():
     # a colour of the noise covers at most a pixel or two
     assert len(found - areas) <= 2
     assert tuple(flat_colors(frames)[0]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("num_colors", [1, 2, 3, 4, 128, 129, 254, 255])
+def test_a_table_that_is_just_full(tmp_path, num_colors):
+    numbers = np.arange(num_colors)
+    colors = np.stack([numbers, 255 - numbers, numbers // 3], -1).astype(np.uint8)
+    frames = np.stack([colors, colors[::-1], colors[::-1]])[:, None].repeat(4, 1)
+    frames[2, :2] = colors
+    write_animation(frames, tmp_path / "a.gif")
+    found = read(tmp_path / "a.gif")
+    np.testing.assert_array_equal(found, frames[: len(found)])
+    assert len(found) == (3 if num_colors > 1 else 1)
+    data = (tmp_path / "a.gif").read_bytes()
+    assert 2 ** ((data[10] & 7) + 1) > num_colors
+
+
+def test_what_does_not_change_costs_little(tmp_path):
+    still = np.random.default_rng(0).integers(0, 8, (200, 200, 1), dtype=np.uint8).repeat(3, -1)
+    moving = np.stack([still] * 12)
+    for t in range(12):
+        moving[t, ::199, t] = 255
+    write_animation(moving[:1], tmp_path / "one.gif")
+    write_animation(moving, tmp_path / "all.gif")
+    assert (tmp_path / "all.gif").stat().st_size < 2 * (tmp_path / "one.gif").stat().st_size
 
 
 def test_a_clip_of_one_frame_and_one_color(tmp_path):
