@@ -102,8 +102,8 @@ def presets(
     name: Annotated[str | None, typer.Argument(help="Preset to print as TOML.", show_default="list all")] = None,
     json: options.Json = False,
 ) -> None:
-    """List the presets, or print one as a TOML configuration."""
-    from slotssm.documents import as_toml
+    """List the presets, or print one as a TOML file that describes every key."""
+    from slotssm.documents import as_described_toml
     from slotssm.experiments.presets import PRESETS, preset
 
     if name is not None:
@@ -111,7 +111,7 @@ def presets(
         if json:
             result_json(run.model_dump(mode="json"))
         else:
-            result(as_toml(run))
+            result(as_described_toml(run))
         return
     described = {key: (function.__doc__ or "").partition("\n")[0] for key, function in PRESETS.items()}
     if json:
