@@ -1,13 +1,12 @@
 """`slotssm train` and `slotssm presets`."""
 
-import json as jsonlib
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from slotssm_cli import options
-from slotssm_cli.terminal.console import Meter, note, number, result, result_json, result_table
+from slotssm_cli.terminal.console import Meter, note, number, result, result_facts, result_json, result_table
 
 
 def train(
@@ -93,9 +92,7 @@ def _report_plan(facts: dict[str, Any], run: Path, json: bool) -> None:
     if json:
         result_json({"dry_run": True, "run": str(run), **facts})
         return
-    result(f"run         {run}")
-    for name, value in facts.items():
-        result(f"{name:<11} {value if not isinstance(value, dict) else jsonlib.dumps(value)}")
+    result_facts({"run": str(run), **facts})
 
 
 def presets(

@@ -10,7 +10,7 @@ from slotssm.errors import InputError
 from slotssm.evaluation.pictures import FIRST_EPISODES, draw_data, draw_predictions
 from slotssm.experiments.runs import check_fits, load_run
 from slotssm.files import make_folder, refuse_existing
-from slotssm.plotting import check_suffix, flat_colors, write_animation, write_curves
+from slotssm.plotting import FOR_PAPERS, check_suffix, flat_colors, write_animation, write_curves
 from slotssm.training.run import RunDirectory, read_lines
 
 
@@ -32,7 +32,8 @@ def draw_run(
         Paths of the animation and of the curves.
     """
     target = run.figures / f"{split}.gif" if out is None else _target(out, force)
-    curves = target.with_name("curves.png" if out is None else f"{target.stem}-curves.png")
+    suffix = target.suffix if target.suffix.lower() in FOR_PAPERS else ".png"
+    curves = target.with_name("curves.png" if out is None else f"{target.stem}-curves{suffix}")
     if out is not None:
         refuse_existing(curves, force)
     task, config, _ = load_run(run, device)
@@ -70,6 +71,6 @@ def _target(out: Path, force: bool) -> Path:
     """Check the path to write; existing files are refused without `force`."""
     check_suffix(out)
     if out.is_dir():
-        raise InputError(f"`out` {out} is a folder; name a .gif, .mp4 or .png in it")
+        raise InputError(f"`out` {out} is a folder; name a file in it")
     refuse_existing(out, force)
     return out

@@ -13,11 +13,17 @@ from PIL import Image
 
 from slotssm.errors import InputError
 from slotssm.files import atomic, write_bytes
+from slotssm.plotting.backend import new_figure, save_figure
 from slotssm.plotting.palettes import common_palette, spare_color
 
-SUFFIXES = (".gif", ".mp4", ".png")
+SUFFIXES = (".gif", ".mp4", ".png", ".pdf", ".svg")
+FOR_PAPERS = (".pdf", ".svg")
+"""Formats of a page, in which text and lines have no resolution."""
 PNG_FRAMES = 6
-"""Number of frames in a PNG, spread evenly over the video."""
+"""Number of frames in a still picture, spread evenly over the video."""
+
+PIXELS_PER_INCH = 100
+"""Pixels of a storyboard on an inch of a page."""
 
 FULL_BELOW_BYTES = 2**16
 """Free disk space below which a failed encoding is attributed to a full disk."""
@@ -32,7 +38,7 @@ def check_suffix(path: Path) -> None:
 def write_animation(
     frames: np.ndarray, path: Path, frames_per_s: float = 6.0, exact_colors: np.ndarray | None = None
 ) -> None:
-    """Write a video in the format of the suffix: .gif or .mp4, or .png with some frames one below the other.
+    """Write a video as .gif or .mp4, or some frames one below the other as a still picture: .png, .pdf or .svg.
 
     A GIF has one palette for all frames, see `slotssm.plotting.palettes.common_palette`.
 
@@ -50,7 +56,21 @@ def write_animation(
     else:
         chosen = np.unique(np.linspace(0, len(frames) - 1, min(PNG_FRAMES, len(frames))).round().astype(int))
         column = np.concatenate(list(frames[chosen]))
-        write_bytes(path, iio.imwrite("<bytes>", column, plugin="pillow", extension=".png"))
+        if path.suffix.lower() in FOR_PAPERS:
+            _write_page(column, path)
+        else:
+            write_bytes(path, iio.imwrite("<bytes>", column, plugin="pillow", extension=".png"))
+
+
+def _write_page(picture: np.ndarray, path: Path) -> None:
+    """A picture as a page of its own size, with pixels as they are."""
+    height, width = picture.shape[:2]
+    figure = new_figure(width / PIXELS_PER_INCH, height / PIXELS_PER_INCH)
+    figure.set_layout_engine("none")
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.imshow(picture, interpolation="none", aspect="auto")
+    axis.set_axis_off()
+    save_figure(figure, path)
 
 
 def _gif(frames: np.ndarray, frames_per_s: float, exact_colors: np.ndarray | None) -> bytes:
