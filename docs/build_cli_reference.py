@@ -23,9 +23,10 @@ Results are printed on stdout, progress and notes on stderr. With `--json`, stdo
 | 3 | interrupted; repeat the command, with `--resume` where it has that option, to continue |
 
 An error is a single line that names the file or option, the problem and a remedy; with `--json` it is also printed as a
-document `{"error", "exit_code"}`. `--verbose` prints the traceback of an error as well; [troubleshooting](troubleshooting.md)
-explains the most common messages. A reader of stdout that exits early (`| head`) is not an error.
-`slotssm --install-completion` installs shell completion of commands and options; `python -m slotssm` is the same program.
+document `{"error", "exit_code"}`. `--verbose` prints the traceback of an error as well;
+[troubleshooting](troubleshooting.md) explains the most common messages. A reader of stdout that exits early (`| head`)
+is not an error. `slotssm --install-completion` installs shell completion of commands and options;
+`python -m slotssm` is the same program.
 """
 
 

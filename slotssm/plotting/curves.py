@@ -42,12 +42,12 @@ def write_curves(lines: Sequence[dict[str, Any]], path: Path, title: str) -> Non
             points = _points([line for line in lines if line["split"] == split], name)
             if points:
                 axis.plot(*zip(*points, strict=True), label=SPLITS[split], linewidth=1.3, **style)
-        for (suffix, label), style in zip(BASELINES.items(), ("dashed", "dotted"), strict=True):
+        for (suffix, label), dashes in zip(BASELINES.items(), ("dashed", "dotted"), strict=True):
             baseline = _points(lines, name + suffix)
             if len({value for _, value in baseline}) == 1:
-                axis.axhline(baseline[0][1], linestyle=style, label=label, linewidth=1.0, color="grey")
+                axis.axhline(baseline[0][1], linestyle=dashes, label=label, linewidth=1.0, color="grey")
             elif baseline:
-                axis.plot(*zip(*baseline, strict=True), linestyle=style, label=label, linewidth=1.0, color="grey")
+                axis.plot(*zip(*baseline, strict=True), linestyle=dashes, label=label, linewidth=1.0, color="grey")
         axis.set_xlabel("optimiser step")
         axis.set_title(TITLES.get(name, name))
         axis.grid(alpha=0.3)
