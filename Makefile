@@ -45,6 +45,7 @@ bench: setup  ## benchmarks, side by side; run them on an idle machine
 
 docs: setup  ## rewrite the generated parts of the documentation
 	$(BIN)/python docs/build_cli_reference.py
+	$(BIN)/python docs/build_configuration_reference.py
 
 golden: setup docs  ## rewrite the golden files; review the difference
 	$(BIN)/python tests/golden/rewrite.py

@@ -6,6 +6,7 @@ from typing import Any
 import typer
 
 from slotssm_cli.commands import app
+from slotssm_cli.terminal.examples import EXAMPLES
 
 TARGET = Path(__file__).parent / "cli.md"
 HEAD = """# Command line
@@ -22,9 +23,10 @@ Results are printed on stdout, progress and notes on stderr. With `--json`, stdo
 | 3 | interrupted; repeat the command, with `--resume` where it has that option, to continue |
 
 An error is a single line that names the file or option, the problem and a remedy; with `--json` it is also printed as a
-document `{"error", "exit_code"}`. `SLOTSSM_DEBUG=1` shows the traceback of an unexpected failure. A reader of stdout
-that exits early (`| head`) is not an error. `slotssm --install-completion` installs shell completion of commands and
-options; `python -m slotssm` is the same program.
+document `{"error", "exit_code"}`. `--verbose` prints the traceback of an error as well;
+[troubleshooting](troubleshooting.md) explains the most common messages. A reader of stdout that exits early (`| head`)
+is not an error. `slotssm --install-completion` installs shell completion of commands and options;
+`python -m slotssm` is the same program.
 """
 
 
@@ -48,6 +50,7 @@ def describe(name: str, command: Any) -> str:
     for p in options:
         names = ", ".join(f"`{option}`" for option in (*p.opts, *p.secondary_opts))
         lines.append(f"| {names} | {shown_default(p)} | {p.help} |")
+    lines += ["", "```text", *EXAMPLES[name], "```"] if name in EXAMPLES else []
     return "\n".join(lines) + "\n"
 
 

@@ -5,6 +5,7 @@ Independent of what is configured, which `slotssm.config` defines.
 
 import difflib
 import json
+import textwrap
 import tomllib
 import typing
 from abc import ABC, abstractmethod
@@ -17,6 +18,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
 from slotssm.errors import InputError
+
+COMMENT_WIDTH = 80
+"""Width of the comments that describe the keys of a configuration."""
+DESCRIBED_HEAD = "A key that is commented out, such as `#train.initial.run =`, has no value (None)."
 
 
 class Config(BaseModel):
@@ -165,12 +170,60 @@ def _class_of(field: FieldInfo, value: Any) -> type[Config] | None:
 
 def as_toml(config: Config) -> str:
     """The configuration as TOML with dotted keys, as `read_toml` reads it."""
-    return "\n".join(f"{path} = {value}" for path, value in _toml_lines(config.model_dump(mode="json"), ""))
+    return "\n".join(_toml_lines(config.model_dump(mode="json"), ""))
 
 
-def _toml_lines(document: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+def as_described_toml(config: Config) -> str:
+    """The configuration as TOML in which a comment describes every key.
+
+    Keys without a value, which TOML cannot express, are commented out: `#train.initial.run =`.
+    """
+    lines = [*_comment(DESCRIBED_HEAD), "", *_described_lines(config, "")]
+    kept = [line for before, line in zip(["", *lines], lines, strict=False) if line or before]
+    return "\n".join(kept).rstrip("\n")
+
+
+def _toml_lines(document: Mapping[str, Any], prefix: str) -> Iterator[str]:
     for key, value in document.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             yield from _toml_lines(value, f"{prefix}{key}.")
         elif value is not None:
-            yield f"{prefix}{key}", json.dumps(value)
+            yield f"{prefix}{key} = {json.dumps(value)}"
+
+
+def _described_lines(config: Config, prefix: str) -> Iterator[str]:
+    document = config.model_dump(mode="json")
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if isinstance(value, Config):
+            # a part has a paragraph of its own
+            yield ""
+            yield from _comment(field.description)
+            yield from _described_lines(value, f"{prefix}{name}.")
+            yield ""
+            continue
+        yield from _comment(summary(type(config)) if name == "kind" else field.description)
+        if value is None:
+            yield from _left_out_lines(field, f"{prefix}{name}")
+        else:
+            yield from _toml_lines({name: document[name]}, prefix)
+
+
+def _left_out_lines(field: FieldInfo, path: str) -> Iterator[str]:
+    part = _class_of(field, None)
+    if part is None:
+        yield f"#{path} ="
+        return
+    for name, inner in part.model_fields.items():
+        yield from _comment(inner.description)
+        default = "" if inner.is_required() else f" {json.dumps(inner.default)}"
+        yield f"#{path}.{name} ={default}"
+
+
+def _comment(text: str | None) -> list[str]:
+    return textwrap.wrap(" ".join((text or "").split()), COMMENT_WIDTH, initial_indent="# ", subsequent_indent="# ")
+
+
+def summary(config_class: type[Config]) -> str:
+    """The first line of the docstring of a configuration."""
+    return (config_class.__doc__ or "").partition("\n")[0]

@@ -9,15 +9,16 @@ from typer.exceptions import Abort, TyperException
 
 from slotssm.errors import InputError
 from slotssm.interrupts import Stopped
-from slotssm_cli import demo, evaluate, export, generate, importing, inspect, report, reproduce, runs, train, visualize
+from slotssm_cli import demo, evaluate, report, reproduce, runs, train, visualize
+from slotssm_cli.datasets import export, generate, importing, inspect
 from slotssm_cli.terminal.console import result
+from slotssm_cli.terminal.help import Application
 
-app = typer.Typer(
+app = Application(
     name="slotssm",
     help="Slot State Space Models: benchmark videos, training, object-centric scores and pictures of the slots.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(generate.app, name="generate")
 _COMMANDS: dict[str, Callable[..., None]] = {

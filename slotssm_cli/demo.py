@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from slotssm_cli import options
 from slotssm_cli.evaluate import print_report
+from slotssm_cli.terminal import options
 from slotssm_cli.terminal.console import Meter, note, result, result_json
 from slotssm_cli.train import step_callback
 

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from slotssm.errors import InputError
-from slotssm_cli import options
-from slotssm_cli.terminal.console import Meter, note, number, result_json, result_table
+from slotssm_cli.terminal import options
+from slotssm_cli.terminal.console import Meter, interval, note, number, result_json, result_table
 
 COMPARE_OPTIONS = {"compare", "metric", "out", "force", "json"}
 """Options that can be combined with --compare; the others belong to scoring."""
@@ -198,7 +198,6 @@ def _print_reports(reports: list[tuple[str | None, Any]]) -> None:
 
 
 def _row(found: Any) -> tuple[str, ...]:
-    interval = f"{number(found.interval[0])} … {number(found.interval[1])}" if found.interval else ""
     stated = " ".join(f"{name}={value}" for name, value in found.options.items() if value not in (False, 0))
     further = {name: v for name, v in found.details.items() if isinstance(v, float) and v != found.value}
     extra = " ".join(f"{name}={number(v)}" for name, v in further.items())
@@ -208,7 +207,7 @@ def _row(found: Any) -> tuple[str, ...]:
     return (
         found.name,
         number(found.value),
-        interval,
+        interval(found.interval),
         f"{found.num_units} {found.unit}s{skipped}",
         " ".join(filter(None, (stated, extra, found.details.get("reason")))),
     )
@@ -250,13 +249,12 @@ def print_comparison(found: Any) -> None:
     rows = []
     for each in found.results:
         test = each.test
-        interval = f"{number(test.interval[0])} … {number(test.interval[1])}" if test.interval else ""
         unpaired = f" ({each.num_unpaired} unpaired)" if each.num_unpaired else ""
         rows.append(
             (
                 each.name,
                 number(test.difference),
-                interval,
+                interval(test.interval),
                 number(test.first),
                 number(test.second),
                 f"{test.num_higher} / {test.num_lower} of {test.num_episodes}{unpaired}",

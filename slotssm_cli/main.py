@@ -6,6 +6,7 @@ Heavy imports happen after signal handlers are installed.
 import contextlib
 import os
 import sys
+import traceback
 from typing import Any
 
 from slotssm.errors import InputError, SlotSSMError
@@ -36,7 +37,7 @@ def _run(stop: StopRequest) -> int:
         from slotssm_cli.commands import run
         from slotssm_cli.terminal.wording import Notes
 
-        with Notes() as notes:
+        with Notes(_is_verbose()) as notes:
 
             def on_command(running: Any) -> None:
                 command[0] = notes.command = running
@@ -46,6 +47,8 @@ def _run(stop: StopRequest) -> int:
         return code
     except SlotSSMError as error:
         ignore_signals()
+        if _is_verbose():
+            traceback.print_exc()
         return _fail(str(error), error.exit_code, command[0])
     except KeyboardInterrupt:
         ignore_signals()
@@ -58,9 +61,14 @@ def _run(stop: StopRequest) -> int:
         ignore_signals()
         if stop:  # child processes receive the signal too, and their exit may surface as an error here
             return _fail(f"interrupted by {stop.signal_name}", INTERRUPTED, None)
-        if os.environ.get(DEBUG_VARIABLE):
+        if _is_verbose():
             raise
-        return _fail(f"{type(error).__name__}: {error} (set {DEBUG_VARIABLE}=1 for the traceback)", 1, None)
+        return _fail(f"{type(error).__name__}: {error} (--verbose prints the traceback)", 1, None)
+
+
+def _is_verbose() -> bool:
+    """Whether tracebacks and all notes are wanted, also before the options are parsed."""
+    return "--verbose" in sys.argv or bool(os.environ.get(DEBUG_VARIABLE))
 
 
 def _fail(message: str, code: int, command: Any) -> int:

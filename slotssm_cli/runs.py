@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from slotssm.errors import InputError
-from slotssm_cli import options
-from slotssm_cli.terminal.console import Meter, note, number, result, result_json, result_table
+from slotssm_cli.terminal import options
+from slotssm_cli.terminal.console import Meter, interval, note, number, result, result_json, result_table
 
 MOST_GROUPS = 3
 """With more groups than this, only the comparisons with the first group are printed."""
@@ -112,8 +112,7 @@ def _print_table(found: Any) -> None:
     for name in found.groups[0].metrics:
         for group in found.groups:
             each = group.metrics[name]
-            interval = f"{number(each.interval[0])} … {number(each.interval[1])}" if each.interval else ""
-            spread = f"± {number(each.std)}" if each.std is not None else interval
+            spread = f"± {number(each.std)}" if each.std is not None else interval(each.interval)
             rows.append((name, group.label, number(each.mean), spread, str(len(each.values))))
     result_table("", ("metric", "group", "mean", "std, or 95 % interval", "n"), rows)
     first = found.groups[0].label
@@ -123,11 +122,17 @@ def _print_table(found: Any) -> None:
     tests = []
     for pair in pairs:
         test = pair.comparison.test
-        interval = f"{number(test.interval[0])} … {number(test.interval[1])}" if test.interval else ""
         higher = f"{test.num_higher} / {test.num_lower} of {test.num_episodes}"
         compared = f"{pair.second} - {pair.first}"
         tests.append(
-            (pair.comparison.name, compared, number(test.difference), interval, higher, number(test.p_permutation))
+            (
+                pair.comparison.name,
+                compared,
+                number(test.difference),
+                interval(test.interval),
+                higher,
+                number(test.p_permutation),
+            )
         )
     result("")
     result_table("", ("metric", "compared", "difference", "95 % interval", "higher / lower", "p"), tests)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from slotssm.errors import InputError
-from slotssm_cli import options
+from slotssm_cli.terminal import options
 from slotssm_cli.terminal.console import (
     Meter,
     human_bytes,
@@ -15,6 +15,7 @@ from slotssm_cli.terminal.console import (
     note,
     number,
     result,
+    result_facts,
     result_json,
     result_table,
 )
@@ -164,21 +165,24 @@ def _report_plan(facts: dict[str, Any], cost: Any, run: Path, json: bool) -> Non
     if json:
         result_json({"dry_run": True, "run": str(run), **facts, "cost": cost.document()})
         return
-    result(f"run         {run}")
-    for name, value in facts.items():
-        result(f"{name:<11} {value if not isinstance(value, dict) else jsonlib.dumps(value)}")
-    result(f"{'time':<11} about {human_seconds(cost.seconds)} on this machine's processor when otherwise idle")
-    result(f"{'memory':<11} about {human_bytes(cost.memory_bytes)} for training, besides the libraries")
     shown = f"about {human_bytes(cost.checkpoint_bytes)} of checkpoints"
-    result(f"{'disk':<11} {shown}" + (f", {human_bytes(cost.data_bytes)} of data" if cost.data_bytes else ""))
+    result_facts(
+        {
+            "run": str(run),
+            **facts,
+            "time": f"about {human_seconds(cost.seconds)} on this machine's processor when otherwise idle",
+            "memory": f"about {human_bytes(cost.memory_bytes)} for training, besides the libraries",
+            "disk": shown + (f", {human_bytes(cost.data_bytes)} of data" if cost.data_bytes else ""),
+        }
+    )
 
 
 def presets(
     name: Annotated[str | None, typer.Argument(help="Preset to print as TOML.", show_default="list all")] = None,
     json: options.Json = False,
 ) -> None:
-    """List the presets, or print one as a TOML configuration."""
-    from slotssm.documents import as_toml
+    """List the presets, or print one as a TOML file that describes every key."""
+    from slotssm.documents import as_described_toml
     from slotssm.experiments.presets import PRESETS, preset
 
     if name is not None:
@@ -186,7 +190,7 @@ def presets(
         if json:
             result_json(run.model_dump(mode="json"))
         else:
-            result(as_toml(run))
+            result(as_described_toml(run))
         return
     described = {key: (function.__doc__ or "").partition("\n")[0] for key, function in PRESETS.items()}
     if json:

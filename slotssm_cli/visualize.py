@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from slotssm.errors import InputError
-from slotssm_cli import options
+from slotssm_cli.terminal import options
 from slotssm_cli.terminal.console import result, result_json
 
 
@@ -26,7 +26,7 @@ def visualize(
         Path | None,
         typer.Option(
             "--out",
-            help="File to write: .gif, .mp4 or .png.",
+            help="File to write: .gif, .mp4, .png, .pdf or .svg.",
             show_default="in RUN/figures, or beside the episode file",
         ),
     ] = None,

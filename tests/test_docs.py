@@ -1,4 +1,4 @@
-"""README and docs are true: their Python runs, their commands exist, their links lead somewhere."""
+"""README and docs are true: their commands exist, their links lead somewhere; tests/cli/test_pages.py runs them."""
 
 import re
 import shlex
@@ -19,37 +19,6 @@ def blocks(language: str) -> list[tuple[str, str]]:
         for number, code in enumerate(re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S)):
             found.append((f"{page.name}-{number}", code))
     return found
-
-
-@pytest.fixture(scope="module")
-def example_data(tmp_path_factory):
-    """The files that the pages speak of."""
-    from generators.bcb import BCBRecipe
-    from generators.writer import generate
-    from slotssm.config import RecipeData
-    from slotssm.documents import override
-    from slotssm.experiments.datasets import ensure_own_data, spec_of
-    from slotssm.experiments.presets import preset
-    from slotssm.experiments.runs import start_run
-    from slotssm.training.run import RunDirectory
-
-    folder = tmp_path_factory.mktemp("docs")
-    counts = {"num_train": 2, "num_val": 1, "num_test": 1}
-    generate(RecipeData(recipe=BCBRecipe(), **counts), folder / "data" / "bcb-earliest-80.h5", workers=1)
-    config = override(preset("tiny-oc"), {"train": {"num_steps": 2}}, "the pages")
-    data, run = ensure_own_data(config, folder / "data"), RunDirectory(folder / "runs" / "tiny-oc")
-    start_run(config, spec_of(config.data), data, run, "cpu", print)
-    return folder
-
-
-# whole files are run through the command line, see tests/cli/test_extending.py
-SNIPPETS = [(name, code) for name, code in blocks("python") if not re.match(r"# \w+\.py\n", code)]
-
-
-@pytest.mark.parametrize(("name", "code"), SNIPPETS, ids=[name for name, _ in SNIPPETS])
-def test_python_blocks_run(name, code, example_data, monkeypatch):
-    monkeypatch.chdir(example_data)
-    exec(compile(code, name, "exec"), {"__name__": name})
 
 
 def console_commands() -> list[str]:

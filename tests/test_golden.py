@@ -33,6 +33,7 @@ def test_first_losses_to_the_accuracy_of_another_machine():
         assert found[name] == pytest.approx(expected[name], rel=2e-3)
 
 
-def test_cli_reference_is_up_to_date():
-    builder = load(TESTS.parent / "docs" / "build_cli_reference.py")
-    assert builder.TARGET.read_text() == builder.reference(), "run `make docs`"
+@pytest.mark.parametrize("builder", ["build_cli_reference.py", "build_configuration_reference.py"])
+def test_generated_pages_are_up_to_date(builder):
+    page = load(TESTS.parent / "docs" / builder)
+    assert page.TARGET.read_text(encoding="utf-8") == page.reference(), "run `make docs`"

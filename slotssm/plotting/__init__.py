@@ -1,19 +1,22 @@
 """Figures and animations from arrays."""
 
-from slotssm.plotting.animation import check_suffix, read_picture, write_animation
+from slotssm.plotting.animation import FOR_PAPERS, check_suffix, read_picture, write_animation
 from slotssm.plotting.backend import new_figure, save_figure
 from slotssm.plotting.colors import colorize, fade, overlay, slot_colors
 from slotssm.plotting.comparisons import Bar, Curve, write_bars, write_lines
 from slotssm.plotting.curves import write_curves
+from slotssm.plotting.palettes import flat_colors
 from slotssm.plotting.panels import Column, label_rows, storyboard
 
 __all__ = [
+    "FOR_PAPERS",
     "Bar",
     "Column",
     "Curve",
     "check_suffix",
     "colorize",
     "fade",
+    "flat_colors",
     "label_rows",
     "new_figure",
     "overlay",

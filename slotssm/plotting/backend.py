@@ -10,7 +10,7 @@ from typing import Any
 
 from slotssm.files import atomic
 
-DOTS_PER_INCH = 110
+DOTS_PER_INCH = 300
 
 
 @contextlib.contextmanager
@@ -41,6 +41,7 @@ def _undisturbed() -> Iterator[None]:
 
 
 with _undisturbed():
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -53,6 +54,8 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Write a figure; the suffix of `path` decides the format."""
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=DOTS_PER_INCH)
+    """Write a figure; the suffix of `path` decides the format, and the same figure gives the same bytes."""
+    # a date would differ each time
+    dateless = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(path.suffix.lower(), {})
+    with rc_context({"svg.hashsalt": "slotssm", "pdf.fonttype": 42, "svg.fonttype": "none"}), atomic(path) as temporary:
+        figure.savefig(temporary, dpi=DOTS_PER_INCH, metadata=dateless)

@@ -93,7 +93,7 @@ def write_bars(
 
     Args:
         bars: in any order; groups and series keep the order in which they first occur.
-        path: picture to write.
+        path: picture to write; a PDF of the same name is written beside it.
         title: title of the figure.
         group_label: label of the horizontal axis.
         value_label: label of the vertical axis.
@@ -123,6 +123,7 @@ def write_bars(
     axis.grid(axis="y", alpha=0.3)
     _legend_once(figure, axis)
     save_figure(figure, path)
+    save_figure(figure, path.with_suffix(".pdf"))
 
 
 def write_lines(
@@ -138,7 +139,7 @@ def write_lines(
 
     Args:
         curves: curves to draw.
-        path: picture to write.
+        path: picture to write; a PDF of the same name is written beside it.
         title: title of the figure.
         x_label: label of the horizontal axis.
         y_label: label of the vertical axis.
@@ -183,6 +184,7 @@ def write_lines(
     axis.grid(alpha=0.3)
     _legend_once(figure, axis)
     save_figure(figure, path)
+    save_figure(figure, path.with_suffix(".pdf"))
 
 
 def _legend_once(figure: Figure, axis: Axes) -> None:

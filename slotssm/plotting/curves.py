@@ -7,8 +7,22 @@ from typing import Any
 from slotssm.plotting.backend import new_figure, save_figure
 
 NOT_PLOTTED = ("step", "split", "learning_rate", "grad_norm")
-BASELINE_SUFFIX = "-repeat-last-frame"
-"""Suffix of the score of repeating the last context frame, which is drawn in the panel of the score itself."""
+BASELINES = {"-repeat-last-frame": "repeat last frame", "-mean-image": "mean image"}
+"""Suffix and label of the scores of baselines, which are drawn in the panel of the score itself."""
+SPLITS = {"train": "training", "val": "validation"}
+TITLES = {
+    "loss": "loss",
+    "mse": "mean squared error",
+    "psnr": "PSNR (dB)",
+    "ssim": "SSIM",
+    "fg-ari": "FG-ARI",
+    "ari": "ARI",
+    "miou": "mIoU",
+    "mbo": "mBO",
+    "color-accuracy": "colour accuracy",
+    "position-iou": "position IoU",
+}
+"""Full names of quantities; others are shown by their names."""
 
 
 def write_curves(lines: Sequence[dict[str, Any]], path: Path, title: str) -> None:
@@ -16,26 +30,34 @@ def write_curves(lines: Sequence[dict[str, Any]], path: Path, title: str) -> Non
 
     Args:
         lines: parsed lines of metrics.jsonl; `split` is `train` or `val`.
-        path: picture to write.
+        path: picture to write; the suffix decides the format.
         title: title of the figure.
     """
-    shown = [name for line in lines for name in line if name not in NOT_PLOTTED and not name.endswith(BASELINE_SUFFIX)]
+    shown = [name for line in lines for name in line if name not in NOT_PLOTTED and not name.endswith(tuple(BASELINES))]
     names = list(dict.fromkeys(shown))
     figure = new_figure(4.2 * max(1, len(names)), 3.2)
     axes = figure.subplots(1, max(1, len(names)), squeeze=False)[0]
     for name, axis in zip(names, axes, strict=False):
         for split, style in (("train", {"alpha": 0.8}), ("val", {"marker": "o", "markersize": 3})):
-            points = [(line["step"], line[name]) for line in lines if line["split"] == split and name in line]
+            points = _points([line for line in lines if line["split"] == split], name)
             if points:
-                axis.plot(*zip(*points, strict=True), label=split, linewidth=1.3, **style)
-        baseline = [(line["step"], line[name + BASELINE_SUFFIX]) for line in lines if name + BASELINE_SUFFIX in line]
-        if baseline:
-            axis.plot(*zip(*baseline, strict=True), "--", label="repeat last frame", linewidth=1.0, color="grey")
-        axis.set_xlabel("step")
-        axis.set_title(name)
+                axis.plot(*zip(*points, strict=True), label=SPLITS[split], linewidth=1.3, **style)
+        for (suffix, label), dashes in zip(BASELINES.items(), ("dashed", "dotted"), strict=True):
+            baseline = _points(lines, name + suffix)
+            if len({value for _, value in baseline}) == 1:
+                axis.axhline(baseline[0][1], linestyle=dashes, label=label, linewidth=1.0, color="grey")
+            elif baseline:
+                axis.plot(*zip(*baseline, strict=True), linestyle=dashes, label=label, linewidth=1.0, color="grey")
+        axis.set_xlabel("optimiser step")
+        axis.set_title(TITLES.get(name, name))
         axis.grid(alpha=0.3)
         axis.legend()
         if name == "loss" or "mse" in name:
             axis.set_yscale("log")
     figure.suptitle(title)
     save_figure(figure, path)
+
+
+def _points(lines: Sequence[dict[str, Any]], name: str) -> list[tuple[int, float]]:
+    """Step and value of the lines that have a value of that name."""
+    return [(line["step"], line[name]) for line in lines if line.get(name) is not None]

@@ -57,10 +57,16 @@ def _picture(rows: Sequence[Sequence[Column]], frame: int, tile_height: int, til
             draw.text((left + 1, top), column.title, TEXT_COLOR, font)
             if column.color is not None:
                 draw.rectangle((left, top + TITLE_PX - 4, left + tile_width - 1, top + TITLE_PX - 2), column.color)
-            image = Image.fromarray(column.frames[min(frame, len(column.frames) - 1)])
-            # an integer zoom with nearest neighbour keeps pixels exact
-            canvas.paste(image.resize((tile_width, tile_height), Image.Resampling.NEAREST), (left, top + TITLE_PX))
+            shown = _enlarged(column.frames[min(frame, len(column.frames) - 1)], tile_height, tile_width)
+            canvas.paste(shown, (left, top + TITLE_PX))
     return np.asarray(canvas)
+
+
+def _enlarged(picture: np.ndarray, height: int, width: int) -> Image.Image:
+    """A picture at the largest whole zoom that fits; its sides keep their ratio and its pixels their colours."""
+    zoom = max(1, min(height // picture.shape[0], width // picture.shape[1]))
+    size = picture.shape[1] * zoom, picture.shape[0] * zoom
+    return Image.fromarray(picture).resize(size, Image.Resampling.NEAREST)
 
 
 LABEL_PX = 120
@@ -70,18 +76,18 @@ def label_rows(rows: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
     """Pictures one below the other, with labels on the left.
 
     Args:
-        rows: label and picture uint8 [H, W, 3] of each row, all of the same size.
+        rows: label and picture uint8 [H, W, 3] of each row; smaller ones are enlarged by whole numbers.
 
     Returns:
         uint8 [rows, width, 3].
     """
-    height, width = rows[0][1].shape[:2]
+    height, width = (max(picture.shape[axis] for _, picture in rows) for axis in (0, 1))
     zoom = max(1, -(-48 // height))
-    canvas = Image.new("RGB", (LABEL_PX + width * zoom, len(rows) * (height * zoom + GAP_PX)), PAGE_COLOR)
+    height, width = height * zoom, width * zoom
+    canvas = Image.new("RGB", (LABEL_PX + width, len(rows) * (height + GAP_PX)), PAGE_COLOR)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(11)
     for index, (label, picture) in enumerate(rows):
-        top = index * (height * zoom + GAP_PX)
-        draw.text((GAP_PX, top + height * zoom // 2 - 6), label, TEXT_COLOR, font)
-        image = Image.fromarray(picture).resize((width * zoom, height * zoom), Image.Resampling.NEAREST)
-        canvas.paste(image, (LABEL_PX, top))
+        top = index * (height + GAP_PX)
+        draw.text((GAP_PX, top + height // 2 - 6), label, TEXT_COLOR, font)
+        canvas.paste(_enlarged(picture, height, width), (LABEL_PX, top))
     return np.asarray(canvas)

@@ -4,8 +4,9 @@ import json
 import math
 import re
 import sys
+import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 PLAIN_LINE_EVERY_S = 5.0
 PIPE_WIDTH = 140
+COLUMN_GAP = 3
+"""Characters between two columns of a table."""
 
 # control characters, marks that change the direction of text, and surrogates
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -53,19 +56,83 @@ def result_json(document: Any) -> None:
 
 
 def result_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table of the result on stdout."""
+    """Print a table of the result on stdout; rows become paragraphs where the terminal is too narrow for its words."""
     from rich.console import Console
     from rich.table import Table
 
+    console = Console(width=_width(), soft_wrap=False, markup=False, emoji=False, highlight=False)
+    columns, rows = [visible(column) for column in columns], [[visible(cell) for cell in row] for row in rows]
+    widths = [max(map(_longest_word, cells)) for cells in zip(columns, *rows, strict=True)]
+    if sum(widths) + COLUMN_GAP * (len(columns) - 1) > console.width:
+        _result_paragraphs(title, columns, rows)
+        return
     table = Table(title=visible(title) or None, title_justify="left", show_edge=False, pad_edge=False)
-    for index, column in enumerate(columns):
-        table.add_column(visible(column), no_wrap=index < 2)
+    for index, (column, width) in enumerate(zip(columns, widths, strict=True)):
+        # names are never wrapped
+        name_width = max(map(len, (column, *(row[index] for row in rows)))) if index == 0 else 0
+        table.add_column(column, min_width=name_width or width, overflow="fold")
     for row in rows:
-        table.add_row(*map(visible, row))
-    console = Console(soft_wrap=False, markup=False, emoji=False, highlight=False)
-    if not console.is_terminal:
-        console.width = PIPE_WIDTH
+        table.add_row(*row)
     console.print(table)
+
+
+def _result_paragraphs(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    if title:
+        result(f"{title}\n")
+    for row in rows:
+        result_facts({column: cell for column, cell in zip(columns, row, strict=True) if cell})
+        result("")
+
+
+def _longest_word(text: str) -> int:
+    return max(map(len, text.split()), default=0)
+
+
+def result_facts(facts: Mapping[str, Any]) -> None:
+    """Print names and values one below the other on stdout, wrapped between words."""
+    margin = max(map(len, facts), default=0) + 2
+    width = _width()
+    for name, value in facts.items():
+        lines = textwrap.wrap(
+            f"{name:<{margin}}{in_words(value)}",
+            max(width, 2 * margin),
+            subsequent_indent=" " * margin,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        result("\n".join(lines))
+
+
+def _width() -> int:
+    """Width of the terminal, or of output that goes elsewhere."""
+    from rich.console import Console
+
+    console = Console()
+    return console.width if console.is_terminal else PIPE_WIDTH
+
+
+def in_words(value: Any) -> str:
+    """A value of a JSON document for people: numbers with four significant digits, no brackets around the outside."""
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return number(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_inside(part)}" for name, part in value.items()) or "–"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_inside, value)) or "–"
+    return str(value)
+
+
+def _inside(value: Any) -> str:
+    return f"({in_words(value)})" if isinstance(value, Mapping | list | tuple) and value else in_words(value)
+
+
+def interval(limits: Sequence[float] | None) -> str:
+    """An interval; empty if there is none."""
+    return f"{number(limits[0])} to {number(limits[1])}" if limits else ""
 
 
 def number(value: float | None) -> str:

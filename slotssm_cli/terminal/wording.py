@@ -83,12 +83,16 @@ def _flag(parameter: Any, name: str) -> str:
 class Notes(logging.Handler):
     """Logging handler that prints each distinct message of the library once, on stderr.
 
+    Args:
+        is_verbose: whether to print messages of every level, not only warnings.
+
     Attributes:
         command: the running command, whose options appear in the messages.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_verbose: bool = False) -> None:
         super().__init__()
+        self._wanted = logging.DEBUG if is_verbose else logging.NOTSET
         self.command: Any = None
         self._told: set[str] = set()
 
@@ -100,8 +104,13 @@ class Notes(logging.Handler):
             note(f"note: {message}")
 
     def __enter__(self) -> "Notes":
-        logging.getLogger("slotssm").addHandler(self)
+        log = logging.getLogger("slotssm")
+        log.addHandler(self)
+        self._before = log.level
+        log.setLevel(self._wanted)
         return self
 
     def __exit__(self, *error: object) -> None:
-        logging.getLogger("slotssm").removeHandler(self)
+        log = logging.getLogger("slotssm")
+        log.removeHandler(self)
+        log.setLevel(self._before)

@@ -4,10 +4,11 @@ import imageio.v3 as iio
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from slotssm.errors import InputError
-from slotssm.plotting import Column, colorize, slot_colors, storyboard, write_animation, write_curves
+from slotssm.plotting import Column, colorize, label_rows, slot_colors, storyboard, write_animation, write_curves
 from slotssm.plotting.colors import object_colors
 
 
@@ -75,7 +76,7 @@ def test_animations_are_readable_and_leave_nothing_behind(tmp_path, suffix):
 
 
 def test_an_unknown_suffix_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"must end in \.gif, \.mp4, \.png"):
+    with pytest.raises(InputError, match=r"must end in \.gif, \.mp4, \.png, \.pdf, \.svg"):
         write_animation(np.zeros((1, 8, 8, 3), np.uint8), tmp_path / "video.avi")
 
 
@@ -88,11 +89,56 @@ def test_curves_have_a_panel_for_every_quantity(tmp_path):
     assert iio.imread(two).shape[1] == pytest.approx(2 * iio.imread(one).shape[1], rel=0.05)
 
 
-def test_baselines_are_drawn_in_the_panel_of_what_must_beat_them(tmp_path):
-    lines = [{"step": s, "split": "val", "mse": 1 / s} for s in range(1, 20)]
-    alone, beside = tmp_path / "alone.png", tmp_path / "beside.png"
-    write_curves(lines, alone, "run")
-    write_curves([line | {"mse-repeat-last-frame": 0.7} for line in lines], beside, "run")
-    one, two = iio.imread(alone), iio.imread(beside)
-    assert one.shape == two.shape
-    assert not np.array_equal(one, two)
+BASELINES = [("mse-repeat-last-frame", "repeat last frame"), ("mse-mean-image", "mean image")]
+
+
+@pytest.mark.parametrize(("name", "label"), BASELINES)
+def test_baselines_are_lines_in_the_panel_of_what_must_beat_them(tmp_path, monkeypatch, name, label):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: drawn.append(figure) or path.write_bytes(b"x"))
+    lines = [{"step": s, "split": "val", "mse": 1 / s, name: 0.7} for s in range(1, 20)]
+    write_curves(lines, tmp_path / "a.png", "run")
+    (axis,) = drawn[0].axes
+    assert axis.get_title() == "mean squared error"
+    shown = {line.get_label(): line.get_ydata() for line in axis.get_lines()}
+    assert list(shown) == ["validation", label]
+    np.testing.assert_array_equal(shown[label], 0.7)
+    # a baseline that changes is drawn as it is
+    write_curves([line | {name: float(line["step"])} for line in lines], tmp_path / "a.png", "run")
+    np.testing.assert_array_equal(drawn[1].axes[0].get_lines()[1].get_ydata(), range(1, 20))
+
+
+@pytest.mark.parametrize(("suffix", "start"), [(".pdf", b"%PDF-"), (".svg", b"<?xml")])
+def test_pictures_for_papers_are_the_same_bytes_each_time(tmp_path, suffix, start):
+    frames = np.random.default_rng(0).integers(0, 255, (3, 16, 24, 3), dtype=np.uint8)
+    lines = [{"step": s, "split": "train", "loss": 1 / s} for s in range(1, 20)]
+    for name in ("one", "two"):
+        write_animation(frames, tmp_path / f"{name}{suffix}")
+        write_curves(lines, tmp_path / f"{name}-curves{suffix}", "run")
+    for kind in ("", "-curves"):
+        one, two = ((tmp_path / f"{name}{kind}{suffix}").read_bytes() for name in ("one", "two"))
+        assert one.startswith(start)
+        assert one == two
+
+
+def test_videos_of_other_shapes_are_not_squeezed_into_a_tile():
+    wide, tall = (
+        np.random.default_rng(0).integers(0, 255, (1, *sides, 3), dtype=np.uint8) for sides in ((16, 40), (40, 16))
+    )
+    (board,) = storyboard([[Column("a", wide), Column("b", tall)]], num_frames=1)
+    side = 40 * 3
+    left = board[24 : 24 + 48, 6 : 6 + side]
+    right = board[24 : 24 + side, 12 + side : 12 + side + 48]
+    np.testing.assert_array_equal(left, wide[0].repeat(3, 0).repeat(3, 1))
+    np.testing.assert_array_equal(right, tall[0].repeat(3, 0).repeat(3, 1))
+    assert (board[24 + 48 : 24 + side, 6 : 6 + side] == 250).all()
+
+
+def test_rows_of_other_shapes_are_not_squeezed():
+    wide, tall = (
+        np.random.default_rng(0).integers(0, 255, (*sides, 3), dtype=np.uint8) for sides in ((16, 40), (32, 8))
+    )
+    board = label_rows([("a", wide), ("b", tall)])
+    assert board.shape == (2 * (64 + 6), 120 + 80, 3)
+    np.testing.assert_array_equal(board[:32, 120:], wide.repeat(2, 0).repeat(2, 1))
+    np.testing.assert_array_equal(board[70:134, 120:136], tall.repeat(2, 0).repeat(2, 1))

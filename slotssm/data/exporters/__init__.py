@@ -1,4 +1,4 @@
-"""Episode files in forms that other projects read: tar shards, pictures, arrays, Zarr.
+"""Export episode files to formats that other projects read: tar shards, images, arrays, Zarr.
 
 `export` writes one of `FORMS`; docs/using-the-data.md shows what each looks like and how it is read.
 """

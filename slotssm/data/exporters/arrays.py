@@ -1,4 +1,4 @@
-"""One .npy file a field, which numpy opens without reading it (`mmap_mode`)."""
+"""One .npy file for each field, which NumPy can map into memory (`mmap_mode`)."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -20,7 +20,7 @@ class Arrays:
         self._selection, self._folder = selection, folder
 
     def write(self, split: str) -> Iterator[None]:
-        """Write a split, one episode a step."""
+        """Write a split, one episode per step."""
         with ExitStack() as stack:
             streams = {}
             for name in self._selection.fields[split]:

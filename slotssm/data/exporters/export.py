@@ -1,4 +1,4 @@
-"""Write an export: complete or not at all, interruptible, and what it would cost."""
+"""Write an export, completely or not at all, and estimate its cost."""
 
 import os
 import shutil
@@ -22,15 +22,15 @@ from slotssm.interrupts import stop_requests
 
 FORMS: dict[str, type[Form]] = {"webdataset": Shards, "folder": Folders, "numpy": Arrays, "zarr": ZarrStore}
 SAMPLED_EPISODES = 4
-"""An estimate exports so many episodes of each split."""
+"""Number of episodes of each split that an estimate exports."""
 
 ProgressCallback = Callable[[int, int], None]
-"""Called with the episodes done and the episodes in all."""
+"""Called with the numbers of finished episodes and of all episodes."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What an export will cost, measured on a few of its episodes."""
+    """Estimated size and time of an export, measured on a few of its episodes."""
 
     num_episodes: dict[str, int]
     stored_bytes: int
@@ -61,24 +61,24 @@ def export(
     force: bool = False,
     on_progress: ProgressCallback = lambda done, total: None,
 ) -> Exported:
-    """Export an episode file into a folder, which gets its name once it is complete.
+    """Export an episode file to a folder, which appears under its name once it is complete.
 
     Args:
         data: episode file.
         form: one of `FORMS`.
-        out: folder to make.
-        splits: which splits; None takes all.
-        numbers: which episodes of each of these splits; None takes all.
-        limit: at most so many episodes of each split.
-        fields: paths of datasets, or groups such as `objects`; None takes all.
-        frames_as: `npy` or `png` (webdataset), `png` or `mp4` (folder; MP4 is lossy); None takes the first of them.
-        shard_bytes: size of a tar shard beyond which the next begins (webdataset); None takes 256 MiB.
-        force: replace an export that stands at `out`.
-        on_progress: told of every episode.
+        out: folder to create.
+        splits: splits to export; None exports all.
+        numbers: episodes of each of these splits; None exports all.
+        limit: largest number of episodes of each split.
+        fields: paths of datasets, or groups such as `objects`; None exports all.
+        frames_as: `npy` or `png` (webdataset), `png` or `mp4` (folder; MP4 is lossy); None takes the first of these.
+        shard_bytes: size of a tar shard above which the next one begins (webdataset); None is 256 MiB.
+        force: replace an existing export at `out`.
+        on_progress: called after every episode.
 
     Raises:
-        InputError: the file, a choice or the output is wrong.
-        Interrupted: SIGINT or SIGTERM arrived; nothing is left.
+        InputError: the file, an option or the output is invalid.
+        Interrupted: SIGINT or SIGTERM arrived; nothing is left behind.
     """
     started = time.perf_counter()
     chosen, options = _form(form), FormOptions(frames_as, shard_bytes)
@@ -114,7 +114,7 @@ def estimate(
     frames_as: str | None = None,
     shard_bytes: int | None = None,
 ) -> Estimate:
-    """Export a few episodes to a temporary folder and extrapolate size and time; arguments as of `export`."""
+    """Export a few episodes to a temporary folder and extrapolate size and time; arguments as in `export`."""
     chosen, options = _form(form), FormOptions(frames_as, shard_bytes)
     with EpisodeFile(Path(data), needs_frames=False) as episodes, tempfile.TemporaryDirectory() as place:
         selection = select(episodes, splits, numbers, limit, fields)
@@ -130,7 +130,7 @@ def estimate(
 
 
 def default_folder(data: Path, form: str) -> Path:
-    """Where an export goes unless it is told: `bcb.h5` → `bcb-webdataset`, `bcb.zarr`."""
+    """Default folder of an export: `bcb.h5` → `bcb-webdataset`, `bcb.zarr`."""
     _form(form)
     return data.with_suffix(".zarr") if form == "zarr" else data.with_name(f"{data.stem}-{form}")
 
@@ -142,14 +142,14 @@ def _form(name: str) -> type[Form]:
 
 
 def _write(form: Form, selection: Selection) -> Iterator[None]:
-    """Write everything, one episode a step."""
+    """Write everything, one episode per step."""
     for split in selection.numbers:
         yield from form.write(split)
     form.finish()
 
 
 def _check_target(out: Path, data: Path, force: bool) -> None:
-    """Refuse a target that exists; with `force`, one that is no export, since it is deleted as a whole."""
+    """Refuse an existing target; with `force`, only one that is not an export, since it would be deleted as a whole."""
     refuse_existing(out, force)
     if not out.exists():
         return
@@ -161,7 +161,7 @@ def _check_target(out: Path, data: Path, force: bool) -> None:
 
 @contextmanager
 def _building(out: Path, force: bool) -> Iterator[Path]:
-    """Yield a folder beside `out`; on success flush it to disk and move it into place, else remove it."""
+    """Yield a folder beside `out`; on success flush it to disk and move it into place, otherwise remove it."""
     make_folder(out.parent)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.partial")
     with explained(out):
@@ -192,12 +192,12 @@ def _move(temporary: Path, out: Path) -> None:
 
 
 def _flush(folder: Path) -> None:
-    """Force a folder to stable storage, and nothing of other programs."""
+    """Flush a folder to stable storage, without flushing files of other programs."""
     for path in [folder, *folder.rglob("*")]:
         sync(path)
 
 
 def _measure(folder: Path) -> tuple[int, int]:
-    """Number of files below a folder, and their bytes."""
+    """Number of files in a folder, at any depth, and their total size in bytes."""
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
     return len(sizes), sum(sizes)

@@ -1,4 +1,4 @@
-"""A folder an episode: pictures or a video, masks as palette pictures, properties as JSON."""
+"""One folder for each episode: images or a video, masks as palette images, properties as JSON."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ class Folders:
                     raise InputError(f"`frames_as` mp4 needs even sides, and frames are {height}×{width} px; use png")
 
     def write(self, split: str) -> Iterator[None]:
-        """Write a split, one episode a step."""
+        """Write a split, one episode per step."""
         for number in self._selection.numbers[split]:
             folder = self._folder / split / episode_name(number)
             folder.mkdir(parents=True)
@@ -60,9 +60,10 @@ class Folders:
                 (folder / name / f"{frame_name(index, len(episode[name]))}.png").write_bytes(encoders[name](picture))
 
     def _properties(self, split: str, number: int, episode: Episode) -> dict[str, Any]:
-        """An episode's objects, each with its label in the masks; single values of the episode stand beside them.
+        """The objects of an episode, each with its label in the masks, beside the single values of the episode.
 
-        What only pads an episode to the file's number of objects is left out: see `num_objects`, or a radius of 0.
+        Columns that only pad the episode to the file's number of objects are left out: beyond `num_objects`, or with a
+        radius of 0.
         """
         objects: list[dict[str, Any]] = []
         others = {}

@@ -1,4 +1,4 @@
-"""What every form of export has in common."""
+"""Common interface of the export formats."""
 
 import io
 import json
@@ -17,11 +17,11 @@ DESCRIPTION = "dataset.json"
 
 @dataclass(frozen=True)
 class FormOptions:
-    """Choices that some forms leave; None takes the form's own.
+    """Options of some formats; None takes the default of the format.
 
     Attributes:
         frames_as: `npy`, `png` or `mp4`.
-        shard_bytes: size of a tar shard beyond which the next begins.
+        shard_bytes: size of a tar shard above which the next one begins.
     """
 
     frames_as: str | None = None
@@ -29,28 +29,28 @@ class FormOptions:
 
 
 class Form(Protocol):
-    """Writes chosen episodes into a folder.
+    """Writes selected episodes into a folder.
 
     Args:
-        selection: what is written.
+        selection: episodes and fields to write.
         folder: an existing, empty folder.
-        options: choices; those that the form does not know are refused.
+        options: options; those that the format does not have are refused.
 
     Raises:
-        InputError: the form cannot hold these fields, or has no such option.
+        InputError: the format cannot hold these fields, or does not have an option.
     """
 
     def __init__(self, selection: Selection, folder: Path, options: FormOptions) -> None: ...
 
     def write(self, split: str) -> Iterator[None]:
-        """Write a split, one episode a step."""
+        """Write a split, one episode per step."""
 
     def finish(self) -> None:
         """Write the description, after all splits."""
 
 
 def choose_frames_as(options: FormOptions, form: str, *known: str) -> str:
-    """What frames become in this form: the option, or the first of `known`."""
+    """How frames are stored in this format: the option, or the first of `known`."""
     chosen = options.frames_as or known[0]
     if chosen not in known:
         raise InputError(f"`frames_as` {chosen}: {form} writes frames as {' or '.join(known)}")
@@ -58,7 +58,7 @@ def choose_frames_as(options: FormOptions, form: str, *known: str) -> str:
 
 
 def refuse_options(options: FormOptions, form: str, *names: str) -> None:
-    """Refuse options of other forms instead of ignoring them."""
+    """Refuse options of other formats instead of ignoring them."""
     for name in names:
         if getattr(options, name) is not None:
             raise InputError(f"`{name}` does not apply to `form` {form}; leave it out")

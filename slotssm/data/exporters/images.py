@@ -1,4 +1,4 @@
-"""Frames and masks as picture and video files."""
+"""Encode frames and masks as image and video files."""
 
 import io
 import subprocess
@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 FRAMES_PER_S = 10
-"""Speed of MP4 files: episodes have no clock of their own."""
+"""Frame rate of MP4 files; episodes do not define one."""
 QUALITY_CRF = 12
-"""Constant rate factor of x264: 0 is best, 23 the usual; at 12 the loss is hard to see."""
+"""Constant rate factor of x264: 0 is lossless, 23 the default; at 12 the loss is hardly visible."""
 
 
 def encode_frame(frame: np.ndarray) -> bytes:
@@ -20,7 +20,7 @@ def encode_frame(frame: np.ndarray) -> bytes:
 
 
 def encode_mask(mask: np.ndarray) -> bytes:
-    """One mask, uint8 [H, W], as a palette PNG: the indices are the labels, the colours are for looking."""
+    """One mask, uint8 [H, W], as a palette PNG, whose indices are the labels; the colours are for display only."""
     picture = Image.fromarray(mask).copy()
     picture.putpalette(_PALETTE)
     return _png(picture)
@@ -30,7 +30,7 @@ def write_video(frames: np.ndarray, path: Path) -> None:
     """Write frames, uint8 [T, H, W, 3] of even height and width, as H.264 (lossy, colours at half resolution).
 
     Raises:
-        OSError: the encoder failed, for example since the disk is full.
+        OSError: the encoder failed, for example because the disk is full.
     """
     _, height, width, _ = frames.shape
     pixels = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(FRAMES_PER_S), "-i", "-"]
@@ -50,9 +50,9 @@ def _png(picture: Image.Image) -> bytes:
 
 
 def _palette() -> bytes:
-    """The 256 colours of Pascal VOC's and DAVIS's masks.
+    """The 256 colours of the masks of Pascal VOC and DAVIS.
 
-    Bits 0, 1 and 2 of the label are the highest bits of R, G and B, its further bits the lower ones.
+    Bits 0, 1 and 2 of the label are the highest bits of R, G and B, and its further bits the lower ones.
     """
     labels = np.arange(256)
     colors = np.zeros((256, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Which splits, episodes and fields of a file are exported, and their description in words."""
+"""Selection of the splits, episodes and fields to export, and its description."""
 
 import json
 import math
@@ -16,10 +16,10 @@ from slotssm.errors import InputError
 
 FORMAT, FORMAT_VERSION = "slotssm-export", 1
 EPISODE_DIGITS, FRAME_DIGITS = 6, 4
-"""Episodes and frames are called by their number in the source with at least so many digits."""
+"""Smallest number of digits in the names of episodes and frames, which are their numbers in the source."""
 
 NUMBERS = "biuf"
-"""Kinds of numpy dtypes that every form can hold."""
+"""Kinds of NumPy dtypes that every format can hold."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Selection:
 
     Attributes:
         episodes: the file.
-        numbers: episode numbers by split, rising.
+        numbers: episode numbers by split, ascending.
         fields: paths of datasets by split.
     """
 
@@ -38,12 +38,12 @@ class Selection:
 
     @property
     def num_episodes(self) -> int:
-        """Episodes of all splits together."""
+        """Total number of episodes of all splits."""
         return sum(len(numbers) for numbers in self.numbers.values())
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the values, uncompressed."""
+        """Size of the values in bytes, uncompressed."""
         return sum(
             len(numbers) * math.prod(shape) * dtype.itemsize
             for split, numbers in self.numbers.items()
@@ -51,12 +51,12 @@ class Selection:
         )
 
     def spec(self, split: str, name: str) -> tuple[tuple[int, ...], np.dtype]:
-        """Shape of one episode's part of a field, and its dtype."""
+        """Shape of a field in one episode, and its dtype."""
         dataset = self.episodes.dataset(split, name)
         return tuple(dataset.shape[1:]), dataset.dtype
 
     def read(self, split: str, number: int) -> Episode:
-        """The chosen fields of one episode."""
+        """The selected fields of one episode."""
         return {
             name: np.ascontiguousarray(self.episodes.read(split, name, number)).reshape(self.spec(split, name)[0])
             for name in self.fields[split]
@@ -75,11 +75,11 @@ class Selection:
         return attrs if categories is None else {**attrs, "categories": categories}
 
     def first(self, count: int) -> "Selection":
-        """The same with at most `count` episodes of each split."""
+        """The same selection with at most `count` episodes of each split."""
         return Selection(self.episodes, {split: n[:count] for split, n in self.numbers.items()}, self.fields)
 
     def describe(self, form: str) -> dict[str, Any]:
-        """What an export says about itself, as one JSON-ready document without clock or absolute path."""
+        """Description of the export as a JSON-ready document, without times and absolute paths."""
         attrs = as_json(dict(sorted(self.episodes.attrs.items())))
         for name in {"config", "versions"} & attrs.keys():
             with suppress(ValueError, TypeError, RecursionError):  # what is not JSON stays as it is
@@ -114,17 +114,17 @@ def select(
     limit: int | None = None,
     fields: Sequence[str] | None = None,
 ) -> Selection:
-    """Choose a part of a file.
+    """Select a part of a file.
 
     Args:
         episodes: the file.
-        splits: which splits; None takes all.
-        numbers: which episodes of each of these splits; None takes all.
-        limit: at most so many episodes of each split.
-        fields: paths of datasets, or groups such as `objects`; None takes all.
+        splits: splits to select; None selects all.
+        numbers: episodes of each of these splits; None selects all.
+        limit: largest number of episodes of each split.
+        fields: paths of datasets, or groups such as `objects`; None selects all.
 
     Raises:
-        InputError: something asked for is not in the file, or nothing is left.
+        InputError: a requested name is not in the file, or nothing is selected.
     """
     path = episodes.path
     for split in splits or ():
@@ -170,17 +170,17 @@ def _fields(episodes: EpisodeFile, split: str, asked: Sequence[str] | None) -> l
 
 
 def episode_name(number: int) -> str:
-    """An episode's number as file name: 12 → 000012."""
+    """The file name of an episode: 12 → 000012."""
     return f"{number:0{EPISODE_DIGITS}d}"
 
 
 def frame_name(index: int, num_frames: int) -> str:
-    """A frame's index as file name, as wide as the last one's: 7 → 0007."""
+    """The file name of a frame, with as many digits as that of the last one: 7 → 0007."""
     return f"{index:0{max(FRAME_DIGITS, len(str(num_frames - 1)))}d}"
 
 
 def as_ranges(numbers: Sequence[int]) -> str:
-    """Rising whole numbers in short: 0, 1, 2, 7 → `0-2,7`."""
+    """Ascending whole numbers as ranges: 0, 1, 2, 7 → `0-2,7`."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and number == parts[-1][1] + 1:

@@ -1,4 +1,4 @@
-"""WebDataset: tar files, one sample an episode (https://github.com/webdataset/webdataset)."""
+"""WebDataset: tar files with one sample per episode (https://github.com/webdataset/webdataset)."""
 
 import io
 import tarfile
@@ -24,7 +24,7 @@ SHARD_BYTES = 256 << 20
 class Shards:
     """`train-000000.tar`, ...: samples of `<episode>.frames.npy`, `<episode>.objects.color.npy`, ...
 
-    The same input gives the same bytes: members have no times and no owners.
+    The same input gives the same bytes: members have neither times nor owners.
     """
 
     def __init__(self, selection: Selection, folder: Path, options: FormOptions) -> None:
@@ -34,7 +34,7 @@ class Shards:
         self._shards: dict[str, list[dict[str, Any]]] = {split: [] for split in selection.numbers}
 
     def write(self, split: str) -> Iterator[None]:
-        """Write a split, one episode a step."""
+        """Write a split, one episode per step."""
         shard: tarfile.TarFile | None = None
         shards = self._shards[split]
         try:
@@ -57,7 +57,7 @@ class Shards:
                 shard.close()
 
     def _sample(self, split: str, number: int, episode: Episode) -> dict[str, bytes]:
-        """Member name to content."""
+        """Content of each member by its name."""
         members = {"json": as_json({"split": split, "episode": number}).encode()}
         for name, array in episode.items():
             if name == "frames" and self._frames_as == "png":

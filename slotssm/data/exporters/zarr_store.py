@@ -1,6 +1,6 @@
 """A Zarr directory, version 2, with the names of the axes where xarray looks for them.
 
-Version 2 rather than 3, since zarr-python 2 and 3 both read it; its chunks are plain zlib
+Version 2 is used because zarr-python 2 and 3 both read it. Its chunks are plain zlib
 (https://zarr-specs.readthedocs.io/en/latest/v2/v2.0.html), `_ARRAY_DIMENSIONS` is xarray's convention
 (https://docs.xarray.dev/en/stable/internals/zarr-encoding-spec.html).
 """
@@ -19,7 +19,7 @@ from slotssm.data.layout import CHUNK_BYTES, COMPRESSION_LEVEL
 
 FORM = "zarr"
 SMALL_EPISODE_BYTES = 64 << 10
-"""Fields up to this size an episode are stored many episodes a chunk, larger ones frames of one episode a chunk."""
+"""Largest size per episode of fields whose chunks hold many episodes; those of larger fields hold frames of one."""
 
 
 class _Array:
@@ -50,7 +50,7 @@ class _Array:
         }
 
     def append(self, row: np.ndarray) -> None:
-        """The next row of the first axis."""
+        """Append the next row of the first axis."""
         self._pending.append(row)
         self._row += 1
         if len(self._pending) == self._chunks[0] or self._row == self._shape[0]:
@@ -91,7 +91,7 @@ class ZarrStore:
         self._metadata: dict[str, dict[str, Any]] = {}
 
     def write(self, split: str) -> Iterator[None]:
-        """Write a split, one episode a step."""
+        """Write a split, one episode per step."""
         numbers, episodes = self._selection.numbers[split], self._selection.episodes
         self._add_group(split)
         arrays = {}
@@ -121,7 +121,7 @@ class ZarrStore:
         return array
 
     def finish(self) -> None:
-        """Write the metadata, each where it belongs and all together; the description is the root's attributes."""
+        """Write the metadata, of each array and consolidated; the description becomes the attributes of the root."""
         self._metadata |= {".zgroup": {"zarr_format": 2}, ".zattrs": self._selection.describe(FORM)}
         for name, document in self._metadata.items():
             (self._folder / name).parent.mkdir(parents=True, exist_ok=True)

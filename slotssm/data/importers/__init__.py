@@ -1,4 +1,4 @@
-"""Importers: other people's data sets as episode files (docs/importing.md).
+"""Import public data sets as episode files (docs/importing.md).
 
 `transfer` writes the file, `catalog` opens a source by its kind, and each kind has a module that knows its layout.
 """

@@ -1,4 +1,4 @@
-"""Kinds of sources; each is imported when it is asked for, since some need numba, some h5py and some ffmpeg."""
+"""Kinds of sources; each module is imported on first use, since some need numba, h5py or ffmpeg."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ def open_source(path: Path, options: ImportOptions) -> Source:
     """Open a source and find its episodes.
 
     Raises:
-        InputError: it does not exist or is not what the kind expects.
+        InputError: it does not exist, or does not have the layout of its kind.
     """
     if not path.exists():
         raise InputError(f"{path} does not exist; name the file or folder that was downloaded")

@@ -20,9 +20,9 @@ from slotssm.errors import InputError
 from slotssm.files import read_json
 
 LABELLED_TASK = "localize"
-"""The task whose label, the cell of the snitch at the end, is taken over."""
+"""The task whose label, the cell of the snitch at the end of the video, is imported."""
 NUM_CELLS = 36
-"""Cells of the grid of 6 x 6, counted row by row."""
+"""Number of cells of the 6 x 6 grid, counted row by row."""
 MOVING = ("time", "object")
 PROPERTIES: dict[str, tuple[str, ...]] = {
     "shape": ("cube", "sphere", "cylinder", "cone", "spl"),
@@ -38,9 +38,9 @@ CAMERA = np.array(
         (-0.6592, 0.5839, -0.4738, 10.7452),
     ]
 )
-"""Projection of the camera that does not move, from the world to [-1, 1] with y up."""
+"""Projection matrix of the fixed camera, from the world to [-1, 1] with y up."""
 TOLERANCE_PX = 1.5
-"""How far the stored pixel of an object's first position, a whole number, may be from our projection."""
+"""Largest distance between the stored pixel of an object's first position, a whole number, and our projection."""
 
 
 class Video(NamedTuple):
@@ -76,7 +76,7 @@ class CaterSource(Source):
         self.files = file_sizes([file for key in self.keys for file in (key.video, key.scene)], path)
 
     def survey(self) -> Survey:
-        """Frames, size and the most objects."""
+        """Number of frames, size, and largest number of objects."""
         num_objects, num_steps = 0, []
         for key in self.keys:
             scene = read_json(key.scene)
@@ -146,7 +146,7 @@ class CaterSource(Source):
         return episode
 
     def notes(self, survey: Survey) -> list[str]:
-        """What the source does not have."""
+        """Describe what the source does not have."""
         told = ["CATER has no masks"]
         if not self.options.fixed_camera:
             told.append(
@@ -157,14 +157,14 @@ class CaterSource(Source):
 
 
 def project(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Pixels [..., 2] of points in the world [..., 3] for the camera that does not move, at (height, width)."""
+    """Project points [..., 3] of the world to pixels [..., 2] with the fixed camera, at size (height, width)."""
     x, y, _, depth = np.moveaxis(points @ CAMERA[:, :3].T + CAMERA[:, 3], -1, 0)
     height, width = size
     return np.stack([(x / depth + 1) / 2 * width, (1 - y / depth) / 2 * height], axis=-1)
 
 
 def _check_camera(things: list[Mapping[str, Any]], source_size: tuple[int, int], place: str) -> None:
-    """The scene gives the pixel of every object at its first position: ours must be the same."""
+    """Compare projections with the pixel of every object's first position in the scene."""
     width, height = source_size
     ours = project(np.array([thing["3d_coords"] for thing in things], np.float64), (height, width))
     theirs = np.array([thing["pixel_coords"][:2] for thing in things], np.float64)
@@ -177,7 +177,7 @@ def _check_camera(things: list[Mapping[str, Any]], source_size: tuple[int, int],
 
 
 def _lists(folder: Path) -> dict[str, dict[str, int | None]]:
-    """Split to names of videos and labels, from `lists/<task>/train.txt` and `val.txt`; empty without lists."""
+    """Names of videos and labels by split, from `lists/<task>/train.txt` and `val.txt`; empty without lists."""
     tasks = sorted(file.parent for file in folder.glob("*/train.txt"))
     if not tasks:
         return {}

@@ -1,8 +1,8 @@
-"""CLEVRER (Yi et al. 2020): videos, annotations of the motion, and mask proposals of every single frame.
+"""CLEVRER (Yi et al. 2020): videos, motion annotations, and mask proposals for single frames.
 
 Videos and annotations are those of the data set's site (`video_00000.mp4`, `annotation_00000.json`, in folders of a
 thousand); the proposals are the "results of video frame parser" of the authors' code (chuangg/CLEVRER,
-`sim_00000.json`), masks as COCO's run lengths without any track from frame to frame.
+`sim_00000.json`), masks as COCO run lengths, without tracking from frame to frame.
 """
 
 import re
@@ -23,7 +23,7 @@ from slotssm.errors import InputError
 from slotssm.files import read_json
 
 FIRST_OF_SPLIT = {"train": 0, "val": 10_000, "test": 15_000}
-"""Numbers of the videos, for videos outside folders that name their split."""
+"""Numbers of the videos of each split, for videos outside folders that name their split."""
 PROPERTIES: dict[str, tuple[str, ...]] = {
     "color": ("gray", "red", "blue", "green", "brown", "cyan", "purple", "yellow"),
     "material": ("metal", "rubber"),
@@ -35,7 +35,7 @@ MOTION = {
     "orientation": ("orientation", "as in the source"),
     "angular_velocity": ("angular_velocity", "as in the source"),
 }
-"""What is taken of `motion_trajectory`: three numbers each."""
+"""Imported entries of `motion_trajectory`, three numbers each."""
 
 
 class Video(NamedTuple):
@@ -68,7 +68,7 @@ class ClevrerSource(Source):
         self.files = file_sizes(parts, path)
 
     def _refuse_some(self, kind: str) -> None:
-        """All episodes of a file have the same fields."""
+        """Refuse fields that only some episodes have, since all episodes of a file have the same fields."""
         without = [key for key in self.keys if getattr(key, kind) is None]
         if 0 < len(without) < len(self.keys):
             raise InputError(
@@ -77,7 +77,7 @@ class ClevrerSource(Source):
             )
 
     def survey(self) -> Survey:
-        """Frames (128 in the original), size and the most objects."""
+        """Number of frames (128 in the original), size, and largest number of objects."""
         num_objects, steps = 0, []
         for key in self.keys:
             if key.annotation:
@@ -93,7 +93,7 @@ class ClevrerSource(Source):
         }
 
     def layout(self, survey: Survey) -> Layout:
-        """Fields of a CLEVRER file; `masks` say that their ids mean nothing beyond their frame."""
+        """Fields of a CLEVRER file; `masks` declares that its ids identify objects within a frame only."""
         num_frames = len(self.options.kept_frames(survey["num_source_frames"], str(self.path)))
         width, height = survey["source_size"]
         size = self.options.frame_size(height, width)
@@ -113,7 +113,7 @@ class ClevrerSource(Source):
         return fields
 
     def read(self, key: Video, survey: Survey) -> Episode:
-        """One video with what there is of annotations and proposals."""
+        """One video with its annotations and proposals, where they exist."""
         num_frames = survey["num_source_frames"]
         kept = self.options.kept_frames(num_frames, str(key.video))
         frames = read_video(key.video, self.options, range(num_frames, num_frames + 1))
@@ -131,7 +131,7 @@ class ClevrerSource(Source):
         return episode
 
     def notes(self, survey: Survey) -> list[str]:
-        """What the source does not have."""
+        """Describe what the source does not have."""
         told = ["positions are in the world (objects/world_position): the source has no camera to project them"]
         if self.keys[0].proposals:
             told.append("ids of the masks are not stable over time (attribute ids = per-frame): score single frames")
@@ -141,7 +141,7 @@ class ClevrerSource(Source):
 
 
 def _numbered(path: Path, pattern: str) -> dict[int, Path]:
-    """Number in the name to file."""
+    """Files by the number in their names."""
     found: dict[int, Path] = {}
     for file in sorted(path.rglob(pattern)):
         if match := re.search(r"_(\d+)$", file.stem):
@@ -153,7 +153,7 @@ def _numbered(path: Path, pattern: str) -> dict[int, Path]:
 
 
 def _split_of(video: Path, number: int) -> str:
-    """By a folder's name (`video_train`, `validation`), else by the number."""
+    """The split, by a folder's name (`video_train`, `validation`), otherwise by the number."""
     for folder in reversed(video.parts[:-1]):
         for word in reversed(re.split(r"[^a-z]+", folder.lower())):
             if word in SPELLINGS:
@@ -181,7 +181,7 @@ def _motion(document: Mapping[str, Any], kept: np.ndarray, num_objects: int, pla
 
 
 def _proposed_masks(document: Mapping[str, Any], kept: np.ndarray, size: tuple[int, int], place: str) -> np.ndarray:
-    """Label maps uint8 [T, H, W]: proposal n of a frame is n + 1, and a frame without an entry is all `ignore`.
+    """Label maps uint8 [T, H, W]: proposal n of a frame has the label n + 1; a frame without an entry is all `ignore`.
 
     Where proposals overlap, the higher score is on top.
     """

@@ -1,4 +1,4 @@
-"""A folder of videos, or of folders of frames, with masks and depth maps beside them if there are any."""
+"""A folder of videos, or of folders of frames, optionally with masks and depth maps beside them."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ class Clip(NamedTuple):
 
 
 class FolderSource(Source):
-    """Videos and folders of frames, in `train`, `val` and `test` if there are such folders."""
+    """Videos and folders of frames, in the folders `train`, `val` and `test` if these exist."""
 
     def __init__(self, path: Path, options: ImportOptions) -> None:
         super().__init__(path, options)
@@ -111,7 +111,7 @@ class FolderSource(Source):
             )
 
     def layout(self, survey: Survey) -> Layout:
-        """Frames, and masks and depth if they are there; nothing is known of the objects."""
+        """Frames, and masks and depth where they exist; nothing is known about the objects."""
         width, height = survey["source_size"]
         shape = (survey["num_frames"], *self.options.frame_size(height, width))
         fields = {"frames": Field((*PICTURE, "channel"), (*shape, 3), "uint8", image=True)}
@@ -162,7 +162,7 @@ class FolderSource(Source):
         resize: Callable[[np.ndarray], np.ndarray],
         size: tuple[int, int],
     ) -> np.ndarray:
-        """Decoded and resized files, which must be of one size unless `size` makes them so."""
+        """Decode and resize files, which must have the same size unless `size` is given."""
         decoded = [decode(images.read_bytes(file), str(file)) for file in files]
         if self.options.size is None:
             for file, values in zip(files, decoded, strict=True):
@@ -174,14 +174,14 @@ class FolderSource(Source):
         return np.stack([resize(values) for values in decoded])
 
     def _check_ids(self, masks: np.ndarray, key: Clip) -> None:
-        """Masks of nothing but 0 and 255 are black and white pictures more often than all `ignore`."""
+        """Refuse masks with only 0 and 255, which are more likely to be binary masks than all `ignore`."""
         if masks.max() == images.IGNORE_ID and not ((masks > 0) & (masks < images.IGNORE_ID)).any():
             raise InputError(
                 f"{key.masks} holds only 0 and 255, and 255 means ignore; write the objects as 1 to {images.MAX_ID}"
             )
 
     def notes(self, survey: Survey) -> list[str]:
-        """What was not found."""
+        """Describe what was not found."""
         return [] if self._has_masks else ["no masks were found"]
 
 
@@ -190,7 +190,7 @@ def _is_split(folder: Path) -> bool:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    """Picture files in a folder, in the order of the numbers in their names."""
+    """Image files in a folder, in the order of the numbers in their names."""
     return natural_order([file for file in folder.iterdir() if file.is_file() and file.suffix.lower() in PICTURES])
 
 
@@ -209,7 +209,7 @@ def _there(root: Path | None, name: str) -> Path | None:
 def _check_names(
     maps: Sequence[Path], names: Sequence[str] | None, total: int, options: ImportOptions, key: Clip, field: str
 ) -> None:
-    """Maps belong to frames by name, or, for a video, by their number."""
+    """Check that maps and frames match, by name, or for a video by number."""
     if names is not None and [file.stem for file in maps] != list(names):
         odd = sorted({file.stem for file in maps} ^ set(names))
         raise InputError(f"{key.frames} and its {field} differ in their names ({odd[0]}); each frame needs its own")

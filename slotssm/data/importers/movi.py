@@ -2,7 +2,7 @@
 
 Source of the layout: `challenges/movi/movi_*.py` in google-research/kubric for the features, and
 `core/example_serializer.py` in tensorflow/datasets for how they are flattened: nested names are joined by `/`, arrays
-are flat lists, pictures are encoded one by one, and lists of lists of any length lie in `ragged_flat_values` with
+are flat lists, images are encoded one by one, and ragged lists are stored in `ragged_flat_values` with
 `ragged_row_lengths_0`.
 """
 
@@ -42,19 +42,19 @@ LABELS: dict[str, tuple[str, ...]] = {
     ),
     "is_dynamic": ("no", "yes"),
 }
-"""Names of labels where the source has no `instances-*.labels.txt`; the first three shapes are those of MOVi-A."""
+"""Label names for sources without `instances-*.labels.txt`; the first three shapes are those of MOVi-A."""
 
 
 @dataclass(frozen=True)
 class Instance:
-    """What becomes of `instances/<name>`.
+    """How `instances/<name>` is imported.
 
     Attributes:
         ours: `objects/<ours>` in the file.
         columns: name of the axis of its numbers; empty for a single one.
-        width: how many numbers.
+        width: number of columns.
         per_frame: whether there is a value for every frame.
-        unit: of numbers.
+        unit: unit of the numbers.
     """
 
     ours: str
@@ -89,7 +89,7 @@ BBOX_FRAMES = "bbox_frames/ragged_flat_values"
 
 
 class Place(NamedTuple):
-    """An episode: shard and number of the record."""
+    """An episode: its shard and the number of its record."""
 
     shard: Path
     record: int
@@ -129,7 +129,7 @@ class MoviSource(Source):
         return self._files[1]
 
     def survey(self) -> Survey:
-        """Frames, size and fields of the first episode, and the most objects of any."""
+        """Number of frames, size and fields of the first episode, and the largest number of objects of all episodes."""
         first = self._open(self.keys[0].shard).example(self.keys[0].record)
         place = _name(self.keys[0])
         if "video" not in first:
@@ -154,7 +154,7 @@ class MoviSource(Source):
         }
 
     def _count_objects(self, key: Place) -> int:
-        """Objects of an episode, at a glance; what cannot be understood is read whole for its checksum."""
+        """Number of objects of an episode; only a record that cannot be parsed is read whole, for its checksum."""
         file = self._open(key.shard)
         try:
             with layout_errors(_name(key)):
@@ -202,7 +202,7 @@ class MoviSource(Source):
             return self._episode(example, survey, place)
 
     def notes(self, survey: Survey) -> list[str]:
-        """What has no place in the file."""
+        """Describe what is not imported."""
         return ["velocities are in world units (objects/world_velocity): the source has none in pixels"]
 
     def _sees(self, survey: Survey) -> bool:
@@ -270,7 +270,7 @@ class MoviSource(Source):
 
 
 def _shards(path: Path) -> dict[str, list[Path]]:
-    """Shards by the source's split, in order, of the one version that there is."""
+    """Shards by split of the source, in order; there must be only one version."""
     if path.is_file():
         match = SHARD.fullmatch(path.name)
         if match is None:
@@ -291,7 +291,7 @@ def _shards(path: Path) -> dict[str, list[Path]]:
 def _refuse_gaps(
     own: dict[str, list[Place]], shards: dict[str, list[Path]], options: ImportOptions, path: Path
 ) -> None:
-    """Part of a split is only taken if a limit says so."""
+    """Refuse an incomplete split, unless the limit only needs its first shards."""
     for split, members in shards.items():
         matches = [SHARD.fullmatch(shard.name) for shard in members]
         numbers = [int(match["index"]) for match in matches if match]
@@ -307,7 +307,7 @@ def _refuse_gaps(
 
 
 def _promised_records(folder: Path, split: str) -> list[int] | None:
-    """Records of each shard by `dataset_info.json`, if it is there."""
+    """Number of records of each shard from `dataset_info.json`; None without that file."""
     path = folder / "dataset_info.json"
     if not path.exists():
         return None
@@ -319,7 +319,7 @@ def _promised_records(folder: Path, split: str) -> list[int] | None:
 
 
 def _label_names(shard: str, shards: dict[str, list[Path]]) -> dict[str, tuple[str, ...]]:
-    """Names of labels: from the files beside the shards, else those of the data set's source code."""
+    """Label names, from the files beside the shards, otherwise from the data set's source code."""
     folder = next(iter(shards.values()))[0].parent
     found = {}
     for theirs, names in LABELS.items():

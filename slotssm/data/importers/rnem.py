@@ -1,8 +1,8 @@
 """Bouncing balls of R-NEM (van Steenkiste et al. 2018): binary videos, time-major HDF5.
 
 Source of the layout: `datasets.py` in sjoerdvansteenkiste/Relational-NEM (groups training, validation and test;
-features and groups [T, E, H, W, 1]). How positions lie in the frame is written nowhere, so it is found out by
-comparing them with the masks, and left out if they do not agree.
+features and groups [T, E, H, W, 1]). The unit and axes of positions are not documented, so they are inferred
+by comparison with the masks, and positions are omitted if they do not agree.
 """
 
 from collections.abc import Mapping
@@ -23,18 +23,18 @@ from slotssm.errors import InputError
 GROUPS = ("training", "validation", "test")
 ARRAYS = ("features", "groups", "positions", "velocities")
 BOX_UNITS = 10.0
-"""Side of the box in which Sutskever's bouncing balls, R-NEM's ancestors, move."""
+"""Side of the box in which Sutskever's bouncing balls move, from which R-NEM's data derive."""
 COMPARED_EPISODES = 32
 BLOCK_EPISODES = 32
-"""Episodes are read so many at a time, since time comes first in the file."""
+"""Number of episodes read at a time, since time comes first in the file."""
 AGREEMENT_PX = 0.5
-"""Median distance of positions from the masks' centres up to which they are believed."""
+"""Largest median distance of positions from the centres of the masks for positions to be imported."""
 VELOCITY_SHARE = 0.05
-"""Median relative difference of velocities from the positions' steps up to which they are believed."""
+"""Largest median relative difference between velocities and steps of the positions for velocities to be imported."""
 
 
 class Sequence(NamedTuple):
-    """An episode: group and number along the second axis."""
+    """An episode: its group and its number along the second axis."""
 
     group: str
     number: int
@@ -62,7 +62,7 @@ class RnemSource(Source):
         self._file.close()
 
     def survey(self) -> Survey:
-        """Shapes, and how positions and velocities lie in the frame."""
+        """Shapes, and the convention of positions and velocities."""
         groups = list(dict.fromkeys(key.group for key in self.keys))
         shapes = {self._shapes[group][:1] + self._shapes[group][2:4] for group in groups}
         if len(shapes) > 1:
@@ -85,7 +85,7 @@ class RnemSource(Source):
         return survey
 
     def _compare(self, survey: Survey) -> Survey:
-        """Unit, axes and offset of the positions that put them where the masks are; None if nothing does."""
+        """Unit, axes and offset with which the positions agree with the masks; None if they agree with none."""
         keys = self.keys[:COMPARED_EPISODES]
         width, height = survey["source_size"]
         found, centers, velocities, following = [], [], [], []
@@ -179,7 +179,7 @@ class RnemSource(Source):
         return {name: array[:, key.number - start] for name, array in self._block[2].items()}
 
     def notes(self, survey: Survey) -> list[str]:
-        """What was found out of positions and velocities."""
+        """Describe what was inferred about positions and velocities."""
         if survey["position"] is None:
             return ["positions are left out: under no convention are they where the masks are"]
         convention = survey["position"]
@@ -212,7 +212,7 @@ def _shape(found: Mapping[str, Any], path: Path, group: str) -> tuple[int, ...]:
 
 
 def _centers(groups: np.ndarray, num: int) -> np.ndarray:
-    """Centres of the masks as (x, y) [T, N, 2], NaN where an object does not show.
+    """Centres of the masks as (x, y) [T, N, 2], NaN where an object is not visible.
 
     Args:
         groups: [T, H, W, 1], object n as n + 1.

@@ -1,4 +1,4 @@
-"""What every importer gives: episodes by split, their layout, and each episode when it is asked for."""
+"""Common interface of the importers: episodes by split, their layout, and each episode on request."""
 
 import hashlib
 import re
@@ -14,24 +14,24 @@ from slotssm.data.importers.readers.options import ImportOptions
 from slotssm.errors import InputError
 
 LISTED_FILES = 64
-"""A file names its sources one by one up to so many; a digest of the whole list is always there."""
+"""Largest number of source files that are listed by name; a digest of the whole list is always stored."""
 
 Survey = dict[str, Any]
-"""What has to be known of all episodes before the first is written, JSON-ready: sizes, numbers of objects."""
+"""What must be known of all episodes before the first is written, JSON-ready: sizes, numbers of objects."""
 
 
 class Source(ABC):
-    """Somebody else's data set.
+    """A data set to import.
 
-    Opening one looks only at names and sizes of files; `survey` looks at the episodes that were chosen.
+    Opening it reads only names and sizes of files; `survey` reads from the selected episodes.
 
     Args:
         path: file or folder.
-        options: what is asked of the import.
+        options: options of the import.
 
     Attributes:
-        splits: keys of the chosen episodes by split.
-        files: name to bytes of every file that the chosen episodes come from.
+        splits: keys of the selected episodes by split.
+        files: size in bytes of every file that the selected episodes come from, by name.
     """
 
     splits: Mapping[str, Sequence[Any]]
@@ -42,12 +42,12 @@ class Source(ABC):
 
     @property
     def keys(self) -> list[Any]:
-        """All chosen episodes."""
+        """All selected episodes."""
         return [key for keys in self.splits.values() for key in keys]
 
     @abstractmethod
     def survey(self) -> Survey:
-        """Look at all chosen episodes, as far as the layout depends on them."""
+        """Determine what the layout depends on from all selected episodes."""
 
     @abstractmethod
     def layout(self, survey: Survey) -> Layout:
@@ -55,14 +55,14 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, key: Any, survey: Survey) -> Episode:
-        """One episode, cut and resized.
+        """One episode, with the selected frames, resized.
 
         Raises:
-            InputError: it is damaged, or not what the survey promised.
+            InputError: it is damaged, or differs from the survey.
         """
 
     def notes(self, survey: Survey) -> list[str]:
-        """What a person should know of the result: what was left out and why."""
+        """Messages about the result: what was left out, and why."""
         return []
 
     def provenance(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class Source(ABC):
         return facts | ({"files": dict(sorted(self.files.items()))} if len(self.files) <= LISTED_FILES else {})
 
     def close(self) -> None:  # noqa: B027
-        """Let go of open files."""
+        """Close open files."""
 
 
 def natural_order(paths: Sequence[Path]) -> list[Path]:
@@ -90,13 +90,13 @@ def natural_order(paths: Sequence[Path]) -> list[Path]:
 
 
 def file_sizes(paths: Sequence[Path], root: Path) -> dict[str, int]:
-    """Names relative to `root`, with bytes."""
+    """Sizes in bytes by name relative to `root`."""
     base = root if root.is_dir() else root.parent
     return {path.relative_to(base).as_posix(): path.stat().st_size for path in paths}
 
 
 def pad_objects(values: np.ndarray, num_objects: int, axis: int = 0) -> np.ndarray:
-    """Zeros appended along the axis of objects."""
+    """Append zeros along the axis of objects."""
     widths = [(0, 0)] * values.ndim
     widths[axis] = (0, num_objects - values.shape[axis])
     return np.pad(values, widths)

@@ -1,4 +1,4 @@
-"""Which episodes go to which split: the source's own splits, or a seeded division."""
+"""Assignment of episodes to splits: those of the source, or a seeded division."""
 
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
@@ -10,9 +10,9 @@ from slotssm.data.importers.readers.options import DEFAULT_SHARE, ImportOptions
 from slotssm.errors import InputError
 
 SPELLINGS = {"train": "train", "training": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
-"""How sources spell the splits."""
+"""Names of the splits in sources."""
 UNDIVIDED = "all"
-"""What the episodes of a source without splits are called, as in `splits` test=all."""
+"""Name of the episodes of a source without splits, as in `splits` test=all."""
 
 Key = TypeVar("Key")
 
@@ -22,11 +22,11 @@ def assign(own: Mapping[str, Sequence[Key]], options: ImportOptions, source: str
 
     Args:
         own: the source's splits by our names; or all of its episodes, in a fixed order, under `all`.
-        options: the choice of splits, counts and shares, and the limit.
+        options: splits, counts, shares and limit.
         source: name for errors.
 
     Raises:
-        InputError: a split that is not there, or counts that do not fit.
+        InputError: a split does not exist, or the counts exceed the number of episodes.
     """
     chosen: Mapping[str, Sequence[Key]]
     divided = UNDIVIDED not in own
@@ -64,7 +64,7 @@ def _listed(own: Mapping[str, Sequence[Key]]) -> str:
 
 
 def divide(keys: Sequence[Key], options: ImportOptions, source: str) -> dict[str, list[Key]]:
-    """Draw test and val from all episodes; the rest is train. Each split keeps the order of `keys`."""
+    """Draw test and val from all episodes; the others are train. Each split keeps the order of `keys`."""
     num_test = _count(options.test, len(keys))
     num_val = _count(options.val, len(keys))
     if num_val + num_test > len(keys):
@@ -75,7 +75,7 @@ def divide(keys: Sequence[Key], options: ImportOptions, source: str) -> dict[str
 
 
 def _count(wanted: int | float | None, total: int) -> int:
-    """A number of episodes from a number or a share; a share takes at least one episode of three or more."""
+    """A number of episodes from a number or a share; a share is at least one episode if there are three or more."""
     if isinstance(wanted, int):
         return wanted
     share = DEFAULT_SHARE if wanted is None else wanted

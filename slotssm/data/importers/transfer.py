@@ -1,6 +1,6 @@
-"""Write a source's episodes into an episode file: resumable, and complete or absent.
+"""Write the episodes of a source to an episode file; resumable, and complete or absent.
 
-`slotssm.data.sharding` writes it; what complete shards hold is not read again.
+`slotssm.data.sharding` writes it; episodes in complete shards are not read again.
 """
 
 import json
@@ -32,13 +32,13 @@ from slotssm.documents import load
 from slotssm.errors import InputError
 
 SHARD_EPISODES = 64
-"""Most episodes of a shard: reading is slow, and an interruption loses the shard that it meets."""
+"""Largest number of episodes of a shard; reading is slow, and an interruption loses the unfinished shard."""
 PACKAGES = ("slotssm", "numpy", "h5py", "pillow", "imageio")
 
 
 @dataclass(frozen=True)
 class Imported:
-    """A finished import, or what one would be."""
+    """A finished import, or the estimate of one."""
 
     path: Path
     num_episodes: dict[str, int]
@@ -52,7 +52,7 @@ class Imported:
 
 
 def default_path(src: Path, kind: str) -> Path:
-    """Where an import goes unless it is told, for example data/movi-movi_a.h5."""
+    """Default path of an import, for example data/movi-movi_a.h5."""
     found = src.resolve()
     return Path("data") / f"{kind}-{found.name if found.is_dir() else found.stem}.h5"
 
@@ -62,8 +62,8 @@ def estimate(src: Path, out: Path, options: ImportOptions) -> Imported:
 
     Args:
         src: the source.
-        out: where it would go.
-        options: what is asked of the import.
+        out: file that would be written.
+        options: options of the import.
     """
     with closing(open_source(src, options)) as source:
         survey = source.survey()
@@ -89,15 +89,15 @@ def import_data(
 
     Args:
         src: file or folder of the source.
-        out: the file; while it grows, its parts lie in the folder `<out>.parts`.
-        options: what is asked of the import.
-        resume: continue an import that was interrupted.
-        force: overwrite an existing file, and drop what an interrupted import left.
-        on_progress: told of every episode.
+        out: file to write; unfinished parts are kept in the folder `<out>.parts`.
+        options: options of the import.
+        resume: resume an interrupted import.
+        force: overwrite an existing file, and discard the parts of an interrupted import.
+        on_progress: called after every episode.
 
     Raises:
-        InputError: the source is damaged or not what it should be, in which case nothing is left; or the output
-            exists, is unfinished from before, or cannot be written.
+        InputError: the source is damaged or has another layout, in which case nothing is left behind; or the output
+            exists, is unfinished, or cannot be written.
         Interrupted: SIGINT or SIGTERM arrived; `resume` continues.
     """
     started = time.perf_counter()
@@ -119,7 +119,7 @@ def import_data(
 
 
 def _plan(options: ImportOptions, provenance: Any) -> dict[str, Any]:
-    """What decides the content of an episode, beside its split and index."""
+    """What determines the content of an episode besides its split and index."""
     return {"options": options.model_dump(mode="json"), "source": provenance}
 
 
@@ -132,7 +132,7 @@ def _plan_of(episodes: EpisodeFile) -> dict[str, Any]:
 
 
 def _contents(source: Source, survey: Survey | None) -> Contents:
-    """Look at the source, unless an interrupted import has found out what there is."""
+    """Survey the source, unless an interrupted import has done so already."""
     with _reading(source):
         survey = source.survey() if survey is None else survey
         layout = source.layout(survey)
@@ -147,7 +147,7 @@ def _contents(source: Source, survey: Survey | None) -> Contents:
 
 
 def _maker(source: Source, survey: Survey, layout: Layout) -> Callable[[Shard], Iterator[Episode]]:
-    """Reads the episodes of a shard, one by one and in this process, since a source keeps files open."""
+    """Reads the episodes of a shard one by one, in this process, since a source keeps files open."""
 
     def make(shard: Shard) -> Iterator[Episode]:
         for key in source.splits[shard.split][shard.first : shard.first + shard.count]:
@@ -176,7 +176,7 @@ def _checked(source: Source, key: Any, survey: Survey, layout: Layout) -> Episod
 
 @contextmanager
 def _reading(source: Source) -> Iterator[None]:
-    """Tell a source that is damaged from one that cannot be read just now, whose import may be continued."""
+    """Distinguish a damaged source from one that is temporarily unreadable, whose import can be resumed."""
     try:
         yield
     except InputError as error:

@@ -6,13 +6,10 @@ from typing import Any
 
 from slotssm.experiments.reports.recorded import RGB, RecordedRun, SeedGroup
 from slotssm.plotting.charts import Line, line_chart
-from slotssm.plotting.curves import BASELINE_SUFFIX, NOT_PLOTTED
+from slotssm.plotting.curves import BASELINES, NOT_PLOTTED
 from slotssm.report import Chart, Charts, Key
 
 BASELINE_COLOR: RGB = (130, 130, 130)
-MEAN_IMAGE_SUFFIX = "-mean-image"
-"""Suffix of the error of the mean image, which is drawn in the panel of the error itself."""
-_BASELINES = {BASELINE_SUFFIX: "repeat last frame", MEAN_IMAGE_SUFFIX: "mean image"}
 
 Points = dict[int, float]
 """Values by step."""
@@ -22,17 +19,17 @@ def training_charts(groups: Sequence[SeedGroup]) -> Charts | None:
     """One chart for each logged quantity; None if nothing is logged."""
     logged = [line for group in groups for run in group.runs for line in run.lines]
     names = dict.fromkeys(name for line in logged for name in line if name not in NOT_PLOTTED)
-    names = dict.fromkeys(name for name in names if not name.endswith(tuple(_BASELINES)))
+    names = dict.fromkeys(name for name in names if not name.endswith(tuple(BASELINES)))
     charts = [_chart(name, groups) for name in names]
     if not charts:
         return None
     several = any(len(group.runs) > 1 for group in groups)
-    used = {suffix for suffix in _BASELINES for line in logged for name in line if name.endswith(suffix)}
+    used = {suffix for suffix in BASELINES for line in logged for name in line if name.endswith(suffix)}
     caption = "Without points: training batches; with points: validation split."
     if several:
         caption = f"Line: mean over seeds; band: ± standard deviation over seeds (ddof = 1). {caption}"
     if used:
-        caption += f" Dashed: {' or '.join(_BASELINES[suffix] for suffix in sorted(used))}, to compare with."
+        caption += f" Dashed: {' or '.join(BASELINES[suffix] for suffix in sorted(used))}, to compare with."
     # one run needs no legend
     keys = [Key(group.label, group.color) for group in groups] if len(groups) > 1 or several else []
     return Charts(charts, keys, caption)
@@ -41,7 +38,7 @@ def training_charts(groups: Sequence[SeedGroup]) -> Charts | None:
 def _chart(name: str, groups: Sequence[SeedGroup]) -> Chart:
     lines: list[Line] = []
     splits = set()
-    for suffix in _BASELINES:
+    for suffix in BASELINES:
         lines += _lines(groups, name + suffix, "val", "dashed", BASELINE_COLOR)
     for split, style in (("train", "faint"), ("val", "dotted")):
         found = _lines(groups, name, split, style)

@@ -151,7 +151,8 @@ def compile_result(experiment: Experiment, choice: Choice, folder: Path) -> Repr
         files = [folder / "table.txt", folder / "table.csv", folder / "result.json"]
         write_text(files[0], table.text())
         write_text(files[1], rows_csv(rows))
-        files += experiment.draw(rows, folder / "figures") + _draw_example_pictures(cells, folder)
+        drawn = experiment.draw(rows, folder / "figures")
+        files += [*drawn, *(path.with_suffix(".pdf") for path in drawn), *_draw_example_pictures(cells, folder)]
         result = {
             **experiment.description(choice),
             "slotssm": __version__,

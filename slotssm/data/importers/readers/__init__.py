@@ -1,1 +1,1 @@
-"""Readers of other people's file formats: records, run lengths, pictures and videos as arrays."""
+"""Readers of foreign file formats: records, run lengths, images and videos as arrays."""

@@ -1,6 +1,6 @@
-"""Frames, masks and depth maps from picture files, and their resizing.
+"""Read frames, masks and depth maps from image files, and resize them.
 
-Frames are reduced by area; masks and depth maps keep their values, so they are only ever sampled.
+Frames are averaged over areas; masks and depth maps are sampled, so that no new values arise.
 """
 
 import io
@@ -35,7 +35,7 @@ def _open(content: bytes, place: str) -> Image.Image:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Content of a file, with a clear error."""
+    """Content of a file; `InputError` if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -43,10 +43,10 @@ def read_bytes(path: Path) -> bytes:
 
 
 def frame(content: bytes, place: str) -> np.ndarray:
-    """A picture as uint8 [H, W, 3].
+    """An image as uint8 [H, W, 3].
 
     Args:
-        content: an encoded picture of 8 bits a channel; grey ones become three equal channels.
+        content: an encoded image of 8 bits per channel; grey images get three equal channels.
         place: name for errors.
     """
     image = _open(content, place)
@@ -60,14 +60,14 @@ def frame(content: bytes, place: str) -> np.ndarray:
 
 
 def labels(content: bytes, place: str) -> np.ndarray:
-    """A mask as uint8 [H, W]: palette indices or grey values as they are stored, never colours.
+    """A mask as uint8 [H, W]: palette indices or grey values as stored, never colours.
 
     Args:
-        content: a PNG with a palette, or a grey one of up to 16 bits; 0 is background, 255 ignore.
+        content: a PNG with a palette, or a grey PNG of up to 16 bits; 0 is background, 255 is ignore.
         place: name for errors.
 
     Raises:
-        InputError: the file is damaged, lossy, coloured, or holds ids above 254 other than 255.
+        InputError: the file is damaged, lossy or coloured, or contains ids above 254 other than 255.
     """
     image = _open(content, place)
     if image.format != "PNG":
@@ -123,7 +123,7 @@ def resize_frame(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _weights(old: int, new: int) -> np.ndarray:
-    """Share of each old pixel in each new one along an axis, float64 [new, old]; rows sum to 1."""
+    """Weight of each old pixel in each new one along an axis, float64 [new, old]; rows sum to 1."""
     if new <= old:
         edges = np.arange(new + 1) * old / new
         ends = np.minimum(edges[1:, None], np.arange(1, old + 1))
@@ -133,7 +133,7 @@ def _weights(old: int, new: int) -> np.ndarray:
 
 
 def sample(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Masks or depth maps [..., H, W] at (height, width), each pixel from the nearest one."""
+    """Masks or depth maps [..., H, W] at (height, width), each pixel taken from the nearest one."""
     if values.shape[-2:] == tuple(size):
         return values
     rows, columns = (

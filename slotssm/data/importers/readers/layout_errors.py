@@ -1,4 +1,4 @@
-"""What is laid out as its format documents, or else said to be not."""
+"""One clear error for sources that do not have the documented layout."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from slotssm.errors import InputError
 
 @contextmanager
 def layout_errors(place: str) -> Iterator[None]:
-    """Turn what a document that lacks something raises into `InputError`."""
+    """Turn the errors that an incomplete document causes into `InputError`."""
     try:
         yield
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:

@@ -1,4 +1,4 @@
-"""What is asked of an import: which episodes, which frames, which size."""
+"""Options of an import: episodes, frames and size."""
 
 from typing import Literal, Self
 
@@ -11,11 +11,11 @@ from slotssm.errors import InputError
 Kind = Literal["movi", "cater", "clevrer", "rnem", "folder"]
 KINDS: tuple[Kind, ...] = ("movi", "cater", "clevrer", "rnem", "folder")
 DEFAULT_SHARE = 0.1
-"""Share of val and of test where a source has no splits of its own."""
+"""Share of val and of test for sources without splits."""
 
 
 class ImportOptions(Config):
-    """Everything that decides the content of an imported file, beside the source itself."""
+    """Everything that determines the content of an imported file besides the source itself."""
 
     kind: Kind
     size: tuple[int, int] | None = None

@@ -1,7 +1,7 @@
-"""Run-length masks of COCO: counts of zeros and ones in turn, down the columns, plain or as text.
+"""Run-length masks of COCO: alternating counts of zeros and ones, column by column, as numbers or as text.
 
-Source: the format of pycocotools (`maskApi.c`): six bits a character, of which five are digits from the lowest on,
-and every count from the fourth on is a difference to the last but one.
+Source: the format of pycocotools (`maskApi.c`): six bits per character, of which five are digits, lowest first,
+and every count from the fourth on is a difference from the last but one.
 """
 
 from collections.abc import Mapping

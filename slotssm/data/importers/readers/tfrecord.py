@@ -26,20 +26,20 @@ Values = list[bytes] | np.ndarray
 
 
 class Record(NamedTuple):
-    """Where a record's message lies in its file."""
+    """Position of a record's message in its file."""
 
     offset: int
     length: int
 
 
 class RecordFile:
-    """One TFRecord file, mapped into memory; its frame is checked at once, messages when they are read.
+    """One TFRecord file, mapped into memory; its structure is checked at once, messages when they are read.
 
     Args:
         path: the file.
 
     Raises:
-        InputError: it is not a TFRecord file, is damaged, or cut short.
+        InputError: it is not a TFRecord file, or is damaged or truncated.
     """
 
     def __init__(self, path: Path) -> None:
@@ -80,7 +80,7 @@ class RecordFile:
 
         Args:
             index: number of the record.
-            check: compare the message's CRC, for which all of it is read; a glance at a small feature need not.
+            check: verify the message's CRC, which reads all of it.
         """
         offset, length = self.records[index]
         view = memoryview(self._map)[offset : offset + length]
@@ -93,13 +93,13 @@ class RecordFile:
 
 
 def masked_crc32c(content: bytes | memoryview) -> int:
-    """What TFRecord files store: the CRC rotated right by 15 bits plus a constant, so that CRCs of CRCs stay good."""
+    """The checksum of TFRecords: the CRC rotated right by 15 bits plus a constant, so that CRCs of CRCs are safe."""
     crc = google_crc32c.value(bytes(content))
     return ((crc >> 15 | crc << 17) + MASK_DELTA) & 0xFFFFFFFF
 
 
 def _varint(view: memoryview, position: int) -> tuple[int, int]:
-    """A number and the position after it."""
+    """A number, and the position after it."""
     value = shift = 0
     while True:
         byte = view[position]

@@ -20,12 +20,12 @@ def read_video(path: Path, options: ImportOptions, expected_frames: range | None
     """The kept frames of a video, resized, uint8 [T, H, W, 3].
 
     Args:
-        path: a file that ffmpeg reads; its frames are taken as they are stored, none doubled or dropped.
-        options: which frames, and which size.
-        expected_frames: how many the annotation allows. Without it any complaint of the decoder is damage.
+        path: a file that ffmpeg can read; its frames are taken as stored, without duplicating or dropping any.
+        options: frames to keep, and their size.
+        expected_frames: permitted numbers of frames. Without it, any message of the decoder counts as damage.
 
     Raises:
-        InputError: the file is damaged, cut short, or too short for `num_frames`.
+        InputError: the file is damaged or truncated, or too short for `num_frames`.
     """
     # `-fps_mode passthrough`: the frames as stored; PPM carries the size of each
     command = [get_ffmpeg_exe(), "-nostdin", "-v", "error", "-i", str(path), "-map", "0:v:0"]
@@ -60,7 +60,7 @@ def read_video(path: Path, options: ImportOptions, expected_frames: range | None
 
 
 def _pictures(stream: IO[bytes]) -> Iterator[np.ndarray]:
-    """Binary PPM pictures one after the other, uint8 [H, W, 3]; an incomplete last one is left out."""
+    """Consecutive binary PPM images, uint8 [H, W, 3]; an incomplete last one is left out."""
     while stream.readline().strip() == b"P6":
         width, height = (int(word) for word in stream.readline().split())
         stream.readline()

@@ -4,16 +4,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from slotssm.errors import InputError, SlotSSMError
-from slotssm_cli import options
+from slotssm_cli.terminal import options
 from slotssm_cli.terminal.console import Meter, human_bytes, human_seconds, note, result, result_json
+from slotssm_cli.terminal.help import Application, OrderedGroup
 
 _REGISTERED = "KIND"
 
 
-class _Generators(TyperGroup):
+class _Generators(OrderedGroup):
     """Treats names that are not subcommands as generators registered by plugins."""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
@@ -21,7 +21,7 @@ class _Generators(TyperGroup):
         return super().get_command(ctx, cmd_name) or super().get_command(ctx, _REGISTERED)
 
 
-app = typer.Typer(
+app = Application(
     cls=_Generators, no_args_is_help=True, help="Generate benchmark videos with exact masks and properties."
 )
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from slotssm.errors import InputError
-from slotssm_cli import options
+from slotssm_cli.terminal import options
 from slotssm_cli.terminal.console import Meter, human_bytes, human_seconds, note, result, result_json
 
 

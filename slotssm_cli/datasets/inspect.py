@@ -1,13 +1,14 @@
 """`slotssm inspect` and `slotssm doctor`."""
 
+import json as jsonlib
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from slotssm.errors import SlotSSMError
-from slotssm_cli import options
-from slotssm_cli.terminal.console import human_bytes, note, number, result, result_json, result_table
+from slotssm_cli.terminal import options
+from slotssm_cli.terminal.console import human_bytes, note, number, result, result_facts, result_json, result_table
 
 
 def inspect(
@@ -32,10 +33,9 @@ def _inspect_data(path: Path, with_hash: bool, json: bool) -> None:
     if json:
         result_json(facts)
         return
-    for name, value in facts["attrs"].items():
-        result(f"{name:<16} {value}")
-    if with_hash:
-        result(f"{'content sha256':<16} {facts['content_sha256']}")
+    attributes = {name: _parsed(value) for name, value in facts["attrs"].items()}
+    result_facts(attributes | ({"content sha256": facts["content_sha256"]} if with_hash else {}))
+    result("")
     rows = [
         (
             f"{field['split']}/{field['name']}",
@@ -51,6 +51,16 @@ def _inspect_data(path: Path, with_hash: bool, json: bool) -> None:
     result_table("", ("field", "shape", "dtype", "unit or categories", "stored", "min / mean / max"), rows)
 
 
+def _parsed(attribute: Any) -> Any:
+    """The content of an attribute that is a JSON document."""
+    if not (isinstance(attribute, str) and attribute.startswith(("{", "["))):
+        return attribute
+    try:
+        return jsonlib.loads(attribute)
+    except ValueError:
+        return attribute
+
+
 def _inspect_run(path: Path, json: bool) -> None:
     from slotssm.documents import as_toml
     from slotssm.experiments.runs import describe_run
@@ -61,9 +71,7 @@ def _inspect_run(path: Path, json: bool) -> None:
     if json:
         result_json(facts)
         return
-    for name, value in facts.items():
-        if name != "config":
-            result(f"{name:<12} {value}")
+    result_facts({name: value for name, value in facts.items() if name != "config"})
     result("")
     result(as_toml(run.config()))
 

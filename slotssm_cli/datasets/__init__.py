@@ -1,0 +1,1 @@
+"""Commands that make, convert, describe and check data sets."""

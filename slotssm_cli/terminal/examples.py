@@ -1,0 +1,45 @@
+"""Examples in the help of each command."""
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "slotssm demo": ("slotssm demo", "slotssm demo --seed 1 --out demo-1"),
+    "slotssm generate bcb": (
+        "slotssm generate bcb --len 80",
+        "slotssm generate bcb --len 2560 --train 100 --dry-run",
+    ),
+    "slotssm generate bouncing": (
+        "slotssm generate bouncing --preset medium",
+        "slotssm generate bouncing --objects 4-6 --contact occlude --out data/mine.h5",
+    ),
+    "slotssm import": (
+        "slotssm import movi movi_a/128x128/1.0.0 --out data/movi-a.h5",
+        "slotssm import folder clips --val 20 --test 0.2",
+    ),
+    "slotssm export": (
+        "slotssm export data/mine.h5 --to webdataset",
+        "slotssm export data/mine.h5 --to numpy --split test --fields frames,masks",
+    ),
+    "slotssm inspect": ("slotssm inspect data/mine.h5", "slotssm inspect runs/tiny-oc-001"),
+    "slotssm verify": ("slotssm verify data/mine.h5 --all",),
+    "slotssm presets": ("slotssm presets", "slotssm presets cpu-oc > mine.toml"),
+    "slotssm train": (
+        "slotssm train --preset cpu-oc",
+        "slotssm train --preset cpu-oc --data data/mine.h5 --set model.num_slots=7",
+        "slotssm train --config mine.toml --out runs/mine --resume",
+    ),
+    "slotssm eval": (
+        "slotssm eval runs/tiny-oc-001 --metric fg-ari,miou",
+        "slotssm eval --predictions P.h5 --data data/mine.h5 --conventions all",
+        "slotssm eval --compare a.json b.json",
+    ),
+    "slotssm visualize": (
+        "slotssm visualize runs/tiny-oc-001 --episodes 3,4,5 --out slots.gif",
+        "slotssm visualize runs/tiny-oc-001 --episodes 3 --out slots.pdf",
+        "slotssm visualize data/mine.h5",
+    ),
+    "slotssm reproduce": (
+        "slotssm reproduce object-centric --dry-run",
+        "slotssm reproduce long-context --models slotssm,rim --seeds 0",
+    ),
+    "slotssm doctor": ("slotssm doctor",),
+}
+"""Complete command lines by the path of their command."""
