@@ -15,6 +15,8 @@ from slotssm.tasks import Outputs, Task
 
 EVERYTHING = frozenset({"masks", "frames", "slots", "soft", "depth", "logits"})
 """All outputs that can be requested."""
+PICTURES = ("frames", "slot_frames")
+"""Outputs whose last three axes are colour, height and width."""
 
 
 @dataclass(frozen=True)
@@ -75,19 +77,16 @@ class TaskSource(Source):
     ) -> Predicted:
         """Outputs of the task."""
         outputs = self.run(truth, split, first, last)
-        if not all(torch.isfinite(value).all() for value in outputs.values()):
-            raise SlotSSMError("the model predicts values that are not finite numbers; its weights are damaged")
+        refuse_damaged(outputs)
         wanted = [name for name in outputs if name in names and name in self.provides and name != "masks"]
-        arrays = {name: _array(outputs[name]) for name in wanted}
-        if "frames" in arrays:
-            arrays["frames"] = np.moveaxis(arrays["frames"], 2, -1)
+        arrays = {name: as_stored(name, outputs[name]) for name in wanted}
         if self._masks not in outputs:
             return Predicted(arrays)
         soft = outputs[self._masks]
         if "masks" in names:
             arrays["masks"] = resize_labels(hard_masks(soft), truth.dataset(split, "frames").shape[2:4])
         if "soft" in names:
-            arrays["soft"] = _array(soft)
+            arrays["soft"] = as_stored("masks", soft)
         return Predicted(arrays, soft.shape[2])
 
     def run(self, truth: EpisodeFile, split: str, first: int, last: int) -> Outputs:
@@ -103,8 +102,20 @@ class TaskSource(Source):
             self.task.train(training)
 
 
-def _array(values: torch.Tensor) -> np.ndarray:
-    """NumPy array on the host; floating-point values become float32."""
+def refuse_damaged(outputs: Outputs) -> None:
+    """Raise `SlotSSMError` if the outputs of a task contain values that are not finite numbers."""
+    if not all(torch.isfinite(value).all() for value in outputs.values()):
+        raise SlotSSMError("the model predicts values that are not finite numbers; its weights are damaged")
+
+
+def channels_last(name: str, values: torch.Tensor) -> torch.Tensor:
+    """An output with the colours of pictures on the last axis, as in episode files; others as they are."""
+    return values.movedim(-3, -1) if name in PICTURES else values
+
+
+def as_stored(name: str, values: torch.Tensor) -> np.ndarray:
+    """An output as a predictions file stores it: on the host, floating-point values as float32, colours last."""
+    values = channels_last(name, values)
     array: np.ndarray = (values.float() if values.is_floating_point() else values).cpu().numpy()
     return array
 
@@ -113,7 +124,7 @@ class FileSource(Source):
     """Reads predictions from a file with the episode file's groups.
 
     `masks` are integers [E, T, H, W] or soft [E, T, K, H, W]; `frames` are [E, T', H, W, 3]; `slots` are
-    [E, T, K, D].
+    [E, T, K, D]. Soft masks may have one channel more than there are slots: a canvas, the last channel.
 
     Args:
         path: predictions file.
@@ -179,8 +190,11 @@ class FileSource(Source):
         slots, masks = self._file.read(split, "slots", where), self._file.dataset(split, "masks").shape
         if slots.ndim != 4 or slots.dtype.kind not in "iuf":
             raise InputError(f"{place} must be numbers [E, T, K, D], found {slots.dtype} {slots.shape}")
-        if len(masks) == 5 and masks[2] != slots.shape[2]:
-            raise InputError(f"{place} has {slots.shape[2]} slots, {split}/masks has {masks[2]}; they must be equal")
+        if len(masks) == 5 and masks[2] - slots.shape[2] not in (0, 1):
+            raise InputError(
+                f"{place} has {slots.shape[2]} slots, {split}/masks has {masks[2]}; they must be equal, but for one "
+                "more mask of a canvas"
+            )
         if not np.isfinite(slots).all() or np.abs(slots).max(initial=0) > np.finfo(np.float32).max:
             raise InputError(f"{place} holds values that are not finite numbers")
         return slots.astype(np.float32)
