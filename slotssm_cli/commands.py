@@ -9,7 +9,7 @@ from typer.exceptions import Abort, TyperException
 
 from slotssm.errors import InputError
 from slotssm.interrupts import Stopped
-from slotssm_cli import demo, evaluate, export, generate, importing, inspect, reproduce, train, visualize
+from slotssm_cli import demo, evaluate, export, generate, importing, inspect, predict, reproduce, train, visualize
 from slotssm_cli.terminal.console import result
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.add_typer(generate.app, name="generate")
 _COMMANDS: dict[str, Callable[..., None]] = {
     "train": train.train,
     "eval": evaluate.evaluate,
+    "predict": predict.predict,
     "visualize": visualize.visualize,
     "import": importing.import_data,
     "export": export.export,

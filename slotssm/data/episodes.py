@@ -28,7 +28,7 @@ from slotssm.data.layout import (
     numeric,
     standard_layout,
 )
-from slotssm.data.writer import FORMAT, FORMAT_VERSION, EpisodeWriter
+from slotssm.data.writer import FORMAT, FORMAT_VERSION, EpisodeWriter, PredictionsWriter
 from slotssm.errors import InputError
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "EpisodeWriter",
     "Field",
     "Layout",
+    "PredictionsWriter",
     "categorical",
     "label",
     "numeric",

@@ -1,7 +1,8 @@
 """Sources of predictions: a trained task, or a file written by any other model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,13 +94,20 @@ class TaskSource(Source):
         """All outputs of the task as tensors."""
         frames = truth.read(split, "frames", slice(first, last))
         device = next(self.task.parameters()).device
-        training = self.task.training
-        self.task.eval()
-        try:
-            with torch.inference_mode():
-                return self.task.predict_episode(torch.from_numpy(frames).to(device))
-        finally:
-            self.task.train(training)
+        with evaluating(self.task):
+            return self.task.predict_episode(torch.from_numpy(frames).to(device))
+
+
+@contextmanager
+def evaluating(task: Task) -> Iterator[None]:
+    """Put a task into eval mode, without gradients."""
+    training = task.training
+    task.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        task.train(training)
 
 
 def refuse_damaged(outputs: Outputs) -> None:

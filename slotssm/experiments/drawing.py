@@ -6,7 +6,7 @@ from pathlib import Path
 from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
 from slotssm.evaluation.pictures import draw_data, draw_predictions
-from slotssm.experiments.runs import check_fits, load_run
+from slotssm.experiments.runs import check_fits, data_of, load_run
 from slotssm.files import make_folder, refuse_existing
 from slotssm.plotting import check_suffix, write_animation, write_curves
 from slotssm.training.run import RunDirectory, read_lines
@@ -34,7 +34,7 @@ def draw_run(
     if out is not None:
         refuse_existing(curves, force)
     task, config, _ = load_run(run, device)
-    with EpisodeFile(data or run.data()) as truth:
+    with EpisodeFile(data_of(run, data)) as truth:
         check_fits(config, run.description().spec, truth)
         frames = draw_predictions(task, truth, split, episodes)
     lines = read_lines(run.metrics)

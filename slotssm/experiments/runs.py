@@ -71,9 +71,7 @@ def resume_run(
     Returns:
         The last logged values; empty if the run was complete already.
     """
-    data = data or run.data()
-    if not data.exists():
-        raise InputError(f"{run.record} names the data {data}, which does not exist; say where it is with `data`")
+    data = data_of(run, data)
     if known_content_hash(data) != run.read()["data_sha256"]:
         raise InputError(f"{data} is not the data that {run.path} was trained on (its content hash differs)")
     with exclusive(run.lock):
@@ -81,6 +79,21 @@ def resume_run(
         trainer = Trainer(description.config, description.spec, data, run, device, on_step)
         trainer.resume()
         return trainer.train()
+
+
+def data_of(run: RunDirectory, data: Path | None = None) -> Path:
+    """The episode file to use with a run: `data`, or else the one that it was trained on.
+
+    Raises:
+        InputError: the file does not exist, as after it has moved.
+    """
+    if data is None:
+        data = run.data()
+        if not data.exists():
+            raise InputError(f"{run.record} names the data {data}, which does not exist; say where it is with `data`")
+    elif not data.exists():
+        raise InputError(f"{data} does not exist")
+    return data
 
 
 def load_run(run: RunDirectory, device: str = "cpu") -> tuple[Task, RunConfig, Path]:
@@ -108,11 +121,7 @@ def evaluate_run(
     directory is not writable, the scores are not saved, and a warning is logged.
     """
     task, config, folder = load_run(run, device)
-    own = run.data()
-    path = data or own
-    if not path.exists():
-        hint = "" if data else "; say where it is with `data`"
-        raise InputError(f"{path} does not exist{hint}")
+    own, path = run.data(), data_of(run, data)
     with EpisodeFile(path) as truth:
         check_fits(config, run.description().spec, truth)
         report = evaluate(TaskSource(task, options.mask_source), truth, split, names, options, on_progress=on_progress)
