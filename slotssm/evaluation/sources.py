@@ -131,8 +131,8 @@ def as_stored(name: str, values: torch.Tensor) -> np.ndarray:
 class FileSource(Source):
     """Reads predictions from a file with the episode file's groups.
 
-    `masks` are integers [E, T, H, W] or soft [E, T, K, H, W]; `frames` are [E, T', H, W, 3]; `slots` are
-    [E, T, K, D]. Soft masks may have one channel more than there are slots: a canvas, the last channel.
+    `masks` are integers [E, T, H, W] or soft [E, T, C, H, W], where C is K, or K + 1 with a canvas, which is the last;
+    `frames` are [E, T', H, W, 3]; `slots` are [E, T, K, D].
 
     Args:
         path: predictions file.
@@ -198,10 +198,10 @@ class FileSource(Source):
         slots, masks = self._file.read(split, "slots", where), self._file.dataset(split, "masks").shape
         if slots.ndim != 4 or slots.dtype.kind not in "iuf":
             raise InputError(f"{place} must be numbers [E, T, K, D], found {slots.dtype} {slots.shape}")
-        if len(masks) == 5 and masks[2] - slots.shape[2] not in (0, 1):
+        if len(masks) == 5 and masks[2] not in (slots.shape[2], slots.shape[2] + 1):
             raise InputError(
-                f"{place} has {slots.shape[2]} slots, {split}/masks has {masks[2]}; they must be equal, but for one "
-                "more mask of a canvas"
+                f"{place} has {slots.shape[2]} slots, {split}/masks has {masks[2]} masks; there must be as many, or "
+                "one more, the last, for a canvas"
             )
         if not np.isfinite(slots).all() or np.abs(slots).max(initial=0) > np.finfo(np.float32).max:
             raise InputError(f"{place} holds values that are not finite numbers")
