@@ -157,13 +157,12 @@ def register_model(name: str, config_class: type[Config]) -> Callable[[Registere
     """
 
     def decorate(code: Any) -> Any:
-        taking = _taking_fields(code, config_class)
-        if not inspect.isclass(code):
-            code = taking
-        MODELS.add(name, config_class, code)
-        if inspect.isclass(code):
-            code.__init__ = taking
-        return code
+        taking, is_class = _taking_fields(code, config_class), inspect.isclass(code)
+        made: Any = code if is_class else taking
+        MODELS.add(name, config_class, made)
+        if is_class:
+            made.__init__ = taking
+        return made
 
     return decorate
 
@@ -198,9 +197,10 @@ def _decorator(registry: Registry[Any], name: str, config_class: type[Config]) -
 
 def _taking_fields(code: Any, config_class: type[Config]) -> Callable[..., Any]:
     """A function, or the `__init__` of a class, that takes a configuration or its fields as keywords."""
-    original = code.__init__ if inspect.isclass(code) else code
+    is_class = inspect.isclass(code)
+    original = code.__init__ if is_class else code
     known = list(inspect.signature(original).parameters.values())
-    owner = known[: inspect.isclass(code)]
+    owner = known[:is_class]
     names = [each.name for each in known[len(owner) :] if each.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
     position = names[0] if names else "config"
     fields = {name: field for name, field in config_class.model_fields.items() if name not in ("kind", position)}

@@ -98,9 +98,9 @@ def evaluate(
     )
     with Meter("evaluate", "episodes") as meter:
         if predictions is not None:
-            if data is None and run is None:
+            truth = data or (runs.data_of(RunDirectory(run)) if run else None)
+            if truth is None:
                 raise InputError("--predictions needs the truth: pass --data F, or a run whose data it was made for")
-            truth = data or runs.data_of(RunDirectory(run))
             source = FileSource(predictions, split)
             report = runs.evaluate_predictions(source, truth, split, names, scoring, meter.update)
             scored = None

@@ -18,7 +18,8 @@ def predict(
     data: options.Data = None,
     split: options.Split = "test",
     video: Annotated[
-        Path | None, typer.Option("--video", help="Video file, or folder of pictures, to predict instead of a data set.")
+        Path | None,
+        typer.Option("--video", help="Video file, or folder of pictures, to predict instead of a data set."),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Predictions file to write (.h5).")] = Path("predictions.h5"),
     overlay: Annotated[
@@ -44,7 +45,7 @@ def predict(
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
-    """Write the masks, slots and frames that a run predicts for a data set or a video, as `eval --predictions` reads."""
+    """Write the masks, slots and frames that a run predicts for a data set or a video, for eval --predictions."""
     from slotssm.experiments import predictions
     from slotssm.experiments.runs import data_of
     from slotssm.experiments.trained_model import load

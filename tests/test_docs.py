@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ def example_data(tmp_path_factory):
     config = override(preset("tiny-oc"), {"train": {"num_steps": 2}}, "the pages")
     data, run = ensure_own_data(config, folder / "data"), RunDirectory(folder / "runs" / "tiny-oc")
     start_run(config, spec_of(config.data), data, run, "cpu", print)
+    shutil.copytree(run.path, folder / "runs" / "tiny-oc-001")
     return folder
 
 

@@ -50,6 +50,7 @@ __all__ = [
 
 SPLITS = ("train", "val", "test")
 
+
 class EpisodeFile:
     """A validated, read-only episode file.
 

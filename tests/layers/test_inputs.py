@@ -159,7 +159,7 @@ def test_models_refuse_what_is_not_their_state(kind):
     for call, tokens in ((model, torch.zeros(2, 5, 4, DIM)), (model.step, torch.zeros(2, 4, DIM))):
         with pytest.raises(InputError, match="takes the state of 1 layer that an earlier call returned, not Tensor"):
             call(tokens, torch.zeros(2))
-        with pytest.raises(InputError, match="not one of 2$"):
+        with pytest.raises(InputError, match=r"not one of 2$"):
             call(tokens, ModelState((TIME_MIXERS["S5"].initial_state(2),) * 2, 1))
         with pytest.raises(InputError, match="takes torch tensors, not list"):
             call([1.0])

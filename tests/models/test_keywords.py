@@ -126,4 +126,3 @@ def test_a_function_may_make_the_model():
         return config.value
 
     assert MODELS["constant"].code(ConstantConfig(value=1.0)) == constant(value=1.0) == 1.0
-

@@ -1,6 +1,6 @@
 """A single video to look at, frame by frame: a video file, or a folder of pictures."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 
@@ -39,17 +39,21 @@ class Footage:
         if path.suffix.lower() in (".h5", ".hdf5"):
             raise InputError(f"{path} is not a video; give an episode file as `data`")
         self._pictures: list[Path] = []
+        self.frames_per_s: float | None = None
+        self.num_frames: int | None = None
         if path.is_dir():
             self._pictures = picture_files(path)
             if not self._pictures:
-                raise InputError(f"{path} holds no pictures ({', '.join(PICTURES)}); name a video or a folder of frames")
-            self.frames_per_s, self.num_frames = None, len(self._pictures)
+                raise InputError(
+                    f"{path} holds no pictures ({', '.join(PICTURES)}); name a video or a folder of frames"
+                )
+            self.num_frames = len(self._pictures)
         else:
             self.frames_per_s, self.num_frames = video_rate(path)
         with closing(self._decoded()) as frames:
             self.height, self.width = next(frames).shape[:2]
 
-    def frames(self) -> Iterator[np.ndarray]:
+    def frames(self) -> Generator[np.ndarray, None, None]:
         """All frames one after the other, uint8 [H, W, 3].
 
         Raises:
@@ -64,7 +68,7 @@ class Footage:
                     )
                 yield pixels
 
-    def _decoded(self) -> Iterator[np.ndarray]:
+    def _decoded(self) -> Generator[np.ndarray, None, None]:
         if not self._pictures:
             yield from iterate_video(self.path)
         for file in self._pictures:

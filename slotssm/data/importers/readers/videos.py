@@ -1,22 +1,25 @@
 """Frames of video files, decoded by the ffmpeg that comes with imageio."""
 
 import logging
+import re
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 import numpy as np
-from imageio_ffmpeg import get_ffmpeg_exe, read_frames
+from imageio_ffmpeg import get_ffmpeg_exe
 
 from slotssm.data.importers.readers.images import resize_frame
 from slotssm.data.importers.readers.options import ImportOptions
 from slotssm.errors import InputError
 
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
+_RATE = re.compile(r"Stream #.*Video:.*?([\d.]+) fps")
+_DURATION = re.compile(r"Duration: (\d+):(\d+):([\d.]+)")
 
 
 @dataclass
@@ -35,7 +38,7 @@ class Decoder:
     failed: bool = False
     complaints: list[str] = field(default_factory=list)
 
-    def frames(self) -> Iterator[np.ndarray]:
+    def frames(self) -> Generator[np.ndarray, None, None]:
         """All frames, uint8 [H, W, 3]; closing the iterator ends ffmpeg."""
         # `-fps_mode passthrough`: the frames as stored; PPM carries the size of each
         command = [get_ffmpeg_exe(), "-nostdin", "-v", "error", "-i", str(self.path), "-map", "0:v:0"]
@@ -89,7 +92,7 @@ def read_video(path: Path, options: ImportOptions, expected_frames: range | None
     return np.stack(kept)
 
 
-def iterate_video(path: Path) -> Iterator[np.ndarray]:
+def iterate_video(path: Path) -> Generator[np.ndarray, None, None]:
     """All frames of a video one after the other, uint8 [H, W, 3], in constant memory.
 
     A decoder that complains and yet gives frames only costs a warning after the last one, since cameras and phones
@@ -111,13 +114,15 @@ def iterate_video(path: Path) -> Iterator[np.ndarray]:
 
 def video_rate(path: Path) -> tuple[float | None, int | None]:
     """Frames per second of a video and about how many frames it has, as its header says; None if it does not say."""
-    with closing(read_frames(str(path))) as reader:
-        try:
-            header = next(reader)
-        except (OSError, RuntimeError, StopIteration):  # decoding it gives the reason
-            return None, None
-    rate, duration_s = header.get("fps") or None, header.get("duration") or 0
-    return rate, round(rate * duration_s) or None if rate else None
+    command = [get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-i", str(path)]
+    # without an output ffmpeg describes the input, and fails
+    header = subprocess.run(command, capture_output=True, check=False).stderr.decode(errors="replace")
+    rate, duration = _RATE.search(header), _DURATION.search(header)
+    if rate is None or not float(rate[1]):
+        return None, None
+    hours, minutes, seconds = map(float, duration.groups() if duration else (0, 0, 0))
+    duration_s = 3600 * hours + 60 * minutes + seconds
+    return float(rate[1]), round(float(rate[1]) * duration_s) or None
 
 
 def _pictures(stream: IO[bytes]) -> Iterator[np.ndarray]:
