@@ -4,13 +4,15 @@ An entry has a name, a configuration class and code. Configurations of runs are 
 entries, so that a plugin's entries (`slotssm.plugins`) are named in them like built-in ones.
 """
 
+import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
-from slotssm.documents import Choice, Config, nearest
+from slotssm.documents import Choice, Config, load, nearest
 from slotssm.errors import InputError
 
 Code = TypeVar("Code")
@@ -146,11 +148,23 @@ def register_time_mixer(name: str, config_class: type[Config]) -> Callable[[Regi
 def register_model(name: str, config_class: type[Config]) -> Callable[[Registered], Registered]:
     """Decorate a class or function that makes a model (see `slotssm.models.SlotModel`) from its configuration.
 
+    Afterwards it can also be called with the fields of its configuration as keywords:
+    `OCSlotSSM(num_slots=4, slot_dim=32)`.
+
     Args:
         name: the value of `model.kind`.
         config_class: a `slotssm.config.ModelConfig`.
     """
-    return _decorator(MODELS, name, config_class)
+
+    def decorate(code: Any) -> Any:
+        taking, is_class = _taking_fields(code, config_class), inspect.isclass(code)
+        made: Any = code if is_class else taking
+        MODELS.add(name, config_class, made)
+        if is_class:
+            made.__init__ = taking
+        return made
+
+    return decorate
 
 
 def register_task(name: str, config_class: type[Config]) -> Callable[[Registered], Registered]:
@@ -179,6 +193,48 @@ def _decorator(registry: Registry[Any], name: str, config_class: type[Config]) -
         return code
 
     return decorate
+
+
+def _taking_fields(code: Any, config_class: type[Config]) -> Callable[..., Any]:
+    """A function, or the `__init__` of a class, that takes a configuration or its fields as keywords."""
+    is_class = inspect.isclass(code)
+    original = code.__init__ if is_class else code
+    known = list(inspect.signature(original).parameters.values())
+    owner = known[:is_class]
+    names = [each.name for each in known[len(owner) :] if each.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    position = names[0] if names else "config"
+    fields = {name: field for name, field in config_class.model_fields.items() if name not in ("kind", position)}
+
+    @functools.wraps(original)
+    def taking(*arguments: Any, **values: Any) -> Any:
+        given = arguments[len(owner) :]
+        if position in values and position not in config_class.model_fields:
+            given += (values.pop(position),)
+        return original(*arguments[: len(owner)], _config_of(code.__name__, config_class, given, values))
+
+    shown = [inspect.Parameter(position, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None)]
+    for name, field in fields.items():
+        default = inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
+        shown.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default))
+    taking.__signature__ = inspect.Signature([*owner, *shown])  # type: ignore[attr-defined]
+    return taking
+
+
+def _config_of(name: str, config_class: type[Config], given: tuple[Any, ...], fields: Mapping[str, Any]) -> Config:
+    """The configuration that a model is called with: an object, or its fields."""
+    if not given:
+        return load(config_class, fields, name)
+    config = given[0]
+    if len(given) > 1 or not isinstance(config, Config):
+        raise InputError(
+            f"{name} takes a {config_class.__name__} or its fields as keywords, such as num_slots=4, not "
+            f"{', '.join(type(each).__name__ for each in given)}"
+        )
+    if fields:
+        raise InputError(
+            f"{name} takes a configuration or its fields, not both: write config.replace({next(iter(fields))}=...)"
+        )
+    return config
 
 
 def entries_of(config: Config) -> list[Entry[Any]]:

@@ -9,7 +9,7 @@ from typer.exceptions import Abort, TyperException
 
 from slotssm.errors import InputError
 from slotssm.interrupts import Stopped
-from slotssm_cli import demo, evaluate, report, reproduce, runs, train, visualize
+from slotssm_cli import demo, evaluate, predict, report, reproduce, runs, train, visualize
 from slotssm_cli.datasets import export, generate, importing, inspect
 from slotssm_cli.terminal.console import result
 from slotssm_cli.terminal.help import Application
@@ -24,6 +24,7 @@ app.add_typer(generate.app, name="generate")
 _COMMANDS: dict[str, Callable[..., None]] = {
     "train": train.train,
     "eval": evaluate.evaluate,
+    "predict": predict.predict,
     "visualize": visualize.visualize,
     "report": report.report,
     "import": importing.import_data,

@@ -136,7 +136,7 @@ def _score_predictions(
 
     if len(run) > 1:
         raise InputError("--predictions is scored on the data of one run; name one RUN, or pass --data F")
-    truth = data or (RunDirectory(run[0]).data() if run else None)
+    truth = data or (runs.data_of(RunDirectory(run[0])) if run else None)
     if truth is None:
         raise InputError("--predictions needs the truth: pass --data F, or a run whose data it was made for")
     with Meter("evaluate", "episodes") as meter:

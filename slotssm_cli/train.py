@@ -145,8 +145,9 @@ def _known_plan(run: Any, data: Path | None, further_steps: int) -> tuple[dict[s
     """Facts of a run that exists, and the cost of the steps that it has yet to take."""
     from slotssm.experiments import resolve
     from slotssm.experiments.overview.listing import state_of
+    from slotssm.experiments.runs import data_of
 
-    known, path = run.description(), data or run.data()
+    known, path = run.description(), data_of(run, data)
     facts = resolve.plan(known.config, known.spec, path)
     total = facts["num_steps"] + further_steps
     left = max(0, total - state_of(run).step)

@@ -18,6 +18,7 @@ from slotssm.data.conformance import check_attrs, check_pixels, check_root, chec
 from slotssm.data.hdf5 import checked, guarded, has_link, is_text, open_plain, undamaged
 from slotssm.data.layout import (
     EPISODE,
+    KNOWN_DIMS,
     PICTURE,
     Episode,
     Field,
@@ -27,7 +28,7 @@ from slotssm.data.layout import (
     numeric,
     standard_layout,
 )
-from slotssm.data.writer import FORMAT, FORMAT_VERSION, EpisodeWriter
+from slotssm.data.writer import FORMAT, FORMAT_VERSION, EpisodeWriter, PredictionsWriter
 from slotssm.errors import InputError
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "EpisodeWriter",
     "Field",
     "Layout",
+    "PredictionsWriter",
     "categorical",
     "label",
     "numeric",
@@ -47,23 +49,6 @@ __all__ = [
 ]
 
 SPLITS = ("train", "val", "test")
-
-_MOVING = (EPISODE, "time", "object")
-_KNOWN = {
-    ("frames", 5): (EPISODE, *PICTURE, "channel"),
-    ("masks", 4): (EPISODE, *PICTURE),
-    ("masks", 5): (EPISODE, "time", "slot", "height", "width"),
-    ("depth", 4): (EPISODE, *PICTURE),
-    ("slots", 4): (EPISODE, "time", "slot", "slot_dim"),
-    ("logits", 3): (EPISODE, "time", "class"),
-    ("objects/position", 4): (*_MOVING, "xy"),
-    ("objects/velocity", 4): (*_MOVING, "xy"),
-    ("objects/world_position", 4): (*_MOVING, "xyz"),
-    ("objects/world_velocity", 4): (*_MOVING, "xyz"),
-    ("objects/visible", 3): _MOVING,
-    ("objects/unoccluded", 3): _MOVING,
-}
-"""Axes by name and number of axes, for files without the attribute `dims`."""
 
 
 class EpisodeFile:
@@ -252,4 +237,4 @@ def _known_dims(attrs: dict[str, Any], name: str, num_axes: int) -> tuple[str, .
         return read_dims(attrs, num_axes, name)
     except InputError:
         leaf = name.rsplit("/", 1)[-1]
-        return _KNOWN.get((name, num_axes)) or (EPISODE, *(f"{leaf}_{axis}" for axis in range(1, num_axes)))
+        return KNOWN_DIMS.get((name, num_axes)) or (EPISODE, *(f"{leaf}_{axis}" for axis in range(1, num_axes)))

@@ -27,6 +27,8 @@ EXPANSION = 1100
 """Largest accepted compression ratio: deflate reaches 1032."""
 MOST_OBJECTS, MOST_LINKS = 10_000, 16
 """Limits on the objects below a group, and on chains of soft links."""
+NUMPY_SUFFIXES = (".npz", ".npy")
+"""Suffixes of NumPy's own files, for which the refusal says how to convert them."""
 READABLE = "biufcSO"
 """Kinds of numpy dtypes of numbers and text; of the kind O, only text is readable."""
 
@@ -123,6 +125,12 @@ def guarded(path: Path, what: str = "an episode file") -> Iterator[h5py.File]:
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "not a regular file"
         raise InputError(f"{path} is {kind}, not {what}")
+    if path.suffix.lower() in NUMPY_SUFFIXES:
+        read = f"numpy.load({path.name!r})" + ("" if path.suffix.lower() == ".npy" else "['masks']")
+        raise InputError(
+            f"{path} is a NumPy file, not HDF5; copy its arrays, for example masks, into one: "
+            f"h5py.File({path.stem + '.h5'!r}, 'w')['test/masks'] = {read}"
+        )
     try:
         stream = GuardedFile(path)
     except OSError as error:

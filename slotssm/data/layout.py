@@ -26,6 +26,27 @@ PICTURE = ("time", "height", "width")
 LEADING_AXES = (*PICTURE, "channel", "object", "action", "slot", "xy", "xyz", "rgb")
 """Names allowed for the axis after the episode axis; further axes of a field may have other names."""
 
+_MOVING = (EPISODE, "time", "object")
+_SLOTS = (EPISODE, "time", "slot")
+KNOWN_DIMS = {
+    ("frames", 5): (EPISODE, *PICTURE, "channel"),
+    ("masks", 4): (EPISODE, *PICTURE),
+    ("masks", 5): (*_SLOTS, "height", "width"),
+    ("depth", 4): (EPISODE, *PICTURE),
+    ("slots", 4): (*_SLOTS, "slot_dim"),
+    ("attention", 5): (*_SLOTS, "token_row", "token_column"),
+    ("slot_frames", 6): (*_SLOTS, "height", "width", "channel"),
+    ("classes", 4): (EPISODE, *PICTURE),
+    ("logits", 3): (EPISODE, "time", "class"),
+    ("objects/position", 4): (*_MOVING, "xy"),
+    ("objects/velocity", 4): (*_MOVING, "xy"),
+    ("objects/world_position", 4): (*_MOVING, "xyz"),
+    ("objects/world_velocity", 4): (*_MOVING, "xyz"),
+    ("objects/visible", 3): _MOVING,
+    ("objects/unoccluded", 3): _MOVING,
+}
+"""Axes by name and number of axes: of predictions, and of files without the attribute `dims`."""
+
 Episode = dict[str, np.ndarray]
 """One episode: field name to array, without the episode axis."""
 

@@ -1,7 +1,8 @@
-"""Writing episode files."""
+"""Writing episode files, and files of predictions."""
 
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -10,13 +11,16 @@ from typing import TYPE_CHECKING, Any, Self
 import h5py
 import numpy as np
 
-from slotssm.data.layout import COMPRESSION_LEVEL, EPISODE, Episode, Field, Layout
+from slotssm.data.layout import CHUNK_BYTES, COMPRESSION_LEVEL, EPISODE, KNOWN_DIMS, Episode, Field, Layout
 
 if TYPE_CHECKING:
     from slotssm.data.episodes import EpisodeFile
 
 FORMAT = "slotssm-episodes"
 FORMAT_VERSION = 2
+
+
+PREDICTIONS_FORMAT = "slotssm-predictions"
 
 
 class _DeferredErrorFile(io.FileIO):
@@ -105,6 +109,83 @@ class EpisodeWriter:
                     _, chunk = theirs.id.read_direct_chunk((index, *tail))
                     ours.id.write_direct_chunk((first + index, *tail), chunk)
                 self._disk.check()
+
+    def close(self) -> None:
+        """Finish and close the file."""
+        self._file.close()
+        self._disk.close()
+        self._disk.check()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class PredictionsWriter:
+    """Writes a new predictions file, whole episodes or the parts of a long one; the caller moves it to its final name.
+
+    Datasets are created by the first outputs of their name. Chunks have whole frames of one episode.
+
+    Args:
+        path: file to create.
+        split: split of the episodes.
+        num_episodes: number of episodes.
+        attrs: root attributes other than `format`.
+    """
+
+    def __init__(self, path: Path, split: str, num_episodes: int, attrs: Mapping[str, Any]) -> None:
+        self._split, self._num_episodes = split, num_episodes
+        self._disk = _DeferredErrorFile(path, "w+")
+        self._file = h5py.File(self._disk, "w", libver=("v110", "v110"))
+        self._file.attrs["format"] = PREDICTIONS_FORMAT
+        for name, value in attrs.items():
+            self._file.attrs[name] = value
+
+    def write(self, first: int, outputs: Mapping[str, np.ndarray], start: int = 0) -> None:
+        """Write outputs of consecutive episodes.
+
+        Args:
+            first: index of the first episode.
+            outputs: arrays [E, T, ...] by name; with one or two axes they belong to the episode rather than its frames.
+            start: index of the first of these T frames.
+        """
+        for name, values in outputs.items():
+            place = f"{self._split}/{name}"
+            dataset = self._file[place] if place in self._file else self._create(place, name, values)
+            episodes = slice(first, first + len(values))
+            if values.ndim < 3:
+                dataset[episodes] = values
+                continue
+            end = start + values.shape[1]
+            if dataset.shape[1] < end:
+                dataset.resize(end, axis=1)
+            dataset[episodes, start:end] = values
+            self._disk.check()
+
+    def _create(self, place: str, name: str, values: np.ndarray) -> h5py.Dataset:
+        shape, options = (self._num_episodes, *values.shape[1:]), {}
+        if values.ndim > 2:
+            frame_bytes = math.prod(values.shape[2:]) * values.dtype.itemsize
+            options = {
+                "maxshape": (shape[0], None, *shape[2:]),
+                "chunks": (1, max(1, min(shape[1], CHUNK_BYTES // frame_bytes)), *shape[2:]),
+                "compression": "gzip",
+                "compression_opts": COMPRESSION_LEVEL,
+                "shuffle": values.dtype.itemsize > 1,
+            }
+        dataset = self._file.create_dataset(place, shape, values.dtype, track_times=False, **options)
+        if (name, values.ndim) in KNOWN_DIMS:
+            dataset.attrs["dims"] = json.dumps(KNOWN_DIMS[name, values.ndim])
+        return dataset
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """Shape and dtype of every output."""
+        group = self._file[self._split]
+        return {name: {"shape": list(map(int, node.shape)), "dtype": str(node.dtype)} for name, node in group.items()}
 
     def close(self) -> None:
         """Finish and close the file."""

@@ -1,7 +1,8 @@
 """Sources of predictions: a trained task, or a file written by any other model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from slotssm.tasks import Outputs, Task
 
 EVERYTHING = frozenset({"masks", "frames", "slots", "soft", "depth", "logits"})
 """All outputs that can be requested."""
+PICTURES = ("frames", "slot_frames")
+"""Outputs whose last three axes are colour, height and width."""
 
 
 @dataclass(frozen=True)
@@ -76,36 +79,52 @@ class TaskSource(Source):
     ) -> Predicted:
         """Outputs of the task."""
         outputs = self.run(truth, split, first, last)
-        if not all(torch.isfinite(value).all() for value in outputs.values()):
-            raise SlotSSMError("the model predicts values that are not finite numbers; its weights are damaged")
+        refuse_damaged(outputs)
         wanted = [name for name in outputs if name in names and name in self.provides and name != "masks"]
-        arrays = {name: _array(outputs[name]) for name in wanted}
-        if "frames" in arrays:
-            arrays["frames"] = np.moveaxis(arrays["frames"], 2, -1)
+        arrays = {name: as_stored(name, outputs[name]) for name in wanted}
         if self._masks not in outputs:
             return Predicted(arrays)
         soft = outputs[self._masks]
         if "masks" in names:
             arrays["masks"] = resize_labels(hard_masks(soft), truth.dataset(split, "frames").shape[2:4])
         if "soft" in names:
-            arrays["soft"] = _array(soft)
+            arrays["soft"] = as_stored("masks", soft)
         return Predicted(arrays, soft.shape[2])
 
     def run(self, truth: EpisodeFile, split: str, first: int, last: int) -> Outputs:
         """All outputs of the task as tensors."""
         frames = truth.read(split, "frames", slice(first, last))
         device = next(self.task.parameters()).device
-        training = self.task.training
-        self.task.eval()
-        try:
-            with torch.inference_mode():
-                return self.task.predict_episode(torch.from_numpy(frames).to(device))
-        finally:
-            self.task.train(training)
+        with evaluating(self.task):
+            return self.task.predict_episode(torch.from_numpy(frames).to(device))
 
 
-def _array(values: torch.Tensor) -> np.ndarray:
-    """NumPy array on the host; floating-point values become float32."""
+@contextmanager
+def evaluating(task: Task) -> Iterator[None]:
+    """Put a task into eval mode, without gradients."""
+    training = task.training
+    task.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        task.train(training)
+
+
+def refuse_damaged(outputs: Outputs) -> None:
+    """Raise `SlotSSMError` if the outputs of a task contain values that are not finite numbers."""
+    if not all(torch.isfinite(value).all() for value in outputs.values()):
+        raise SlotSSMError("the model predicts values that are not finite numbers; its weights are damaged")
+
+
+def channels_last(name: str, values: torch.Tensor) -> torch.Tensor:
+    """An output with the colours of pictures on the last axis, as in episode files; others as they are."""
+    return values.movedim(-3, -1) if name in PICTURES else values
+
+
+def as_stored(name: str, values: torch.Tensor) -> np.ndarray:
+    """An output as a predictions file stores it: on the host, floating-point values as float32, colours last."""
+    values = channels_last(name, values)
     array: np.ndarray = (values.float() if values.is_floating_point() else values).cpu().numpy()
     return array
 

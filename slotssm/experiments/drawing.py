@@ -8,7 +8,7 @@ import numpy as np
 from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
 from slotssm.evaluation.pictures import FIRST_EPISODES, draw_data, draw_predictions
-from slotssm.experiments.runs import check_fits, load_run
+from slotssm.experiments.runs import check_fits, data_of, load_run
 from slotssm.files import make_folder, refuse_existing
 from slotssm.plotting import FOR_PAPERS, check_suffix, flat_colors, write_animation, write_curves
 from slotssm.training.run import RunDirectory, read_lines
@@ -37,7 +37,7 @@ def draw_run(
     if out is not None:
         refuse_existing(curves, force)
     task, config, _ = load_run(run, device)
-    with EpisodeFile(data or run.data()) as truth:
+    with EpisodeFile(data_of(run, data)) as truth:
         check_fits(config, run.description().spec, truth)
         frames = draw_predictions(task, truth, split, episodes)
         exact = _flat_colors(truth, split, episodes)

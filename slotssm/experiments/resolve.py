@@ -60,7 +60,12 @@ def resolve(request: Request, base: RunConfig | None = None) -> tuple[RunConfig,
             raise InputError(f"{named.path} is not the data set that data.sha256 names: its content hash differs")
         config = config.replace(data=named)
     spec = spec_of(config.data)
-    check_run(config, spec)
+    try:
+        check_run(config, spec)
+    except InputError as error:
+        if not isinstance(config.data, FileData):
+            raise
+        raise InputError(f"{error} (the data are {config.data.path})") from None
     return config, spec
 
 

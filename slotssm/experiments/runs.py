@@ -119,11 +119,24 @@ def extend_run(
 
 def _own_data(run: RunDirectory, data: Path | None) -> Path:
     """The data of a run, or the path they have moved to; they must be the same."""
-    data = data or run.data()
-    if not data.exists():
-        raise InputError(f"{run.record} names the data {data}, which does not exist; say where it is with `data`")
+    data = data_of(run, data)
     if known_content_hash(data) != run.read()["data_sha256"]:
         raise InputError(f"{data} is not the data that {run.path} was trained on (its content hash differs)")
+    return data
+
+
+def data_of(run: RunDirectory, data: Path | None = None) -> Path:
+    """The episode file to use with a run: `data`, or else the one that it was trained on.
+
+    Raises:
+        InputError: the file does not exist, as after it has moved.
+    """
+    if data is None:
+        data = run.data()
+        if not data.exists():
+            raise InputError(f"{run.record} names the data {data}, which does not exist; say where it is with `data`")
+    elif not data.exists():
+        raise InputError(f"{data} does not exist")
     return data
 
 
@@ -211,7 +224,7 @@ def score_run(
         checkpoint: `last`, `best` or a step.
     """
     task, config, folder = load_run(run, device, checkpoint)
-    path = data or run.data()
+    path = data_of(run, data)
     if not path.exists():
         hint = "" if data else "; say where it is with `data`"
         raise InputError(f"{path} does not exist{hint}")

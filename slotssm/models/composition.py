@@ -18,7 +18,7 @@ from slotssm.layers import JointTimeMixer, Reader, TimeMixer, TimeMixerState, co
 from slotssm.layers.checkpointing import checkpointed
 from slotssm.layers.inputs import check_input
 from slotssm.models.chunking import run_in_chunks
-from slotssm.models.model import ModelOutput, ModelState, SlotModel
+from slotssm.models.model import ModelOutput, ModelState, SlotModel, check_state
 
 
 class Layer(nn.Module, ABC):
@@ -235,6 +235,7 @@ class SlotSequenceModel(SlotModel):
             InputError: tokens with the wrong shape, width or dtype.
         """
         check_input(self, tokens, "B, T, M", self.slot_dim)
+        check_state(self, state, len(self.layers))
         return run_in_chunks(self._run, tokens, state, self.num_states)
 
     def _run(self, tokens: Float[Tensor, "B T M D"], state: ModelState | None) -> ModelOutput:
@@ -264,6 +265,7 @@ class SlotSequenceModel(SlotModel):
             InputError: tokens with the wrong shape, width or dtype.
         """
         check_input(self, tokens, "B, M", self.slot_dim)
+        check_state(self, state, len(self.layers))
         if state is None:
             state = self.initial_state(tokens.shape[0])
         slots = self._start(tokens.shape[0])

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from slotssm.errors import InputError
 from slotssm.layers import TimeMixerState, count_unused_parameters
 
 
@@ -87,3 +88,23 @@ class SlotModel(nn.Module, ABC):
     @abstractmethod
     def initial_state(self, batch_size: int) -> ModelState:
         """The initial state."""
+
+
+def check_state(model: SlotModel, state: ModelState | None, num_layers: int) -> None:
+    """Refuse something other than a state of this model; None is accepted.
+
+    Args:
+        model: the model, for its name in the message.
+        state: the state that a call was given.
+        num_layers: number of layers that have a state.
+
+    Raises:
+        InputError: it is not a state, or is one of a model with another number of layers.
+    """
+    if state is None or (isinstance(state, ModelState) and len(state.layers) == num_layers):
+        return
+    found = f"one of {len(state.layers)}" if isinstance(state, ModelState) else type(state).__name__
+    raise InputError(
+        f"{type(model).__name__} takes the state of {num_layers} layer{'s' * (num_layers > 1)} that an earlier call "
+        f"returned, not {found}"
+    )

@@ -11,7 +11,7 @@ from slotssm.layers import SlotAttention, SlotMixer
 from slotssm.layers.checkpointing import checkpointed
 from slotssm.layers.inputs import check_input
 from slotssm.models.chunking import run_in_chunks
-from slotssm.models.model import ModelOutput, ModelState, SlotModel
+from slotssm.models.model import ModelOutput, ModelState, SlotModel, check_state
 from slotssm.models.stacks import SequenceModelConfig
 from slotssm.registry import register_model
 
@@ -77,6 +77,7 @@ class SAVi(SlotModel):
             InputError: tokens with the wrong shape, width or dtype.
         """
         check_input(self, tokens, "B, T, M", self.slot_dim)
+        check_state(self, state, 1)
         return run_in_chunks(self._run, tokens, state, self.num_slots)
 
     def _run(self, tokens: Float[Tensor, "B T M D"], state: ModelState | None) -> ModelOutput:

@@ -5,21 +5,26 @@ from slotssm.plotting.backend import new_figure, save_figure
 from slotssm.plotting.colors import colorize, fade, overlay, slot_colors
 from slotssm.plotting.comparisons import Bar, Curve, write_bars, write_lines
 from slotssm.plotting.curves import write_curves
+from slotssm.plotting.masks import paint_masks
 from slotssm.plotting.palettes import flat_colors
 from slotssm.plotting.panels import Column, label_rows, storyboard
+from slotssm.plotting.videos import VideoWriter, enlarged
 
 __all__ = [
     "FOR_PAPERS",
     "Bar",
     "Column",
     "Curve",
+    "VideoWriter",
     "check_suffix",
     "colorize",
+    "enlarged",
     "fade",
     "flat_colors",
     "label_rows",
     "new_figure",
     "overlay",
+    "paint_masks",
     "read_picture",
     "save_figure",
     "slot_colors",

@@ -1,20 +1,17 @@
 """Write videos as GIF, MP4 or PNG."""
 
-import errno
 import io
-import os
-import shutil
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
-from imageio_ffmpeg import count_frames_and_secs
 from PIL import Image
 
 from slotssm.errors import InputError
 from slotssm.files import atomic, write_bytes
 from slotssm.plotting.backend import new_figure, save_figure
 from slotssm.plotting.palettes import common_palette, spare_color
+from slotssm.plotting.videos import VideoWriter
 
 SUFFIXES = (".gif", ".mp4", ".png", ".pdf", ".svg")
 FOR_PAPERS = (".pdf", ".svg")
@@ -24,9 +21,6 @@ PNG_FRAMES = 6
 
 PIXELS_PER_INCH = 100
 """Pixels of a storyboard on an inch of a page."""
-
-FULL_BELOW_BYTES = 2**16
-"""Free disk space below which a failed encoding is attributed to a full disk."""
 
 
 def check_suffix(path: Path) -> None:
@@ -97,25 +91,8 @@ def _gif(frames: np.ndarray, frames_per_s: float, exact_colors: np.ndarray | Non
 
 
 def _write_mp4(frames: np.ndarray, path: Path, frames_per_s: float) -> None:
-    with atomic(path) as temporary:
-        try:
-            iio.imwrite(
-                temporary,
-                frames,
-                plugin="FFMPEG",
-                fps=frames_per_s,
-                codec="libx264",
-                macro_block_size=2,
-                ffmpeg_log_level="quiet",
-            )
-            num_written = count_frames_and_secs(temporary)[0]
-        except (OSError, RuntimeError):
-            num_written = 0
-        # imageio ignores the encoder's exit code, so a full disk would leave a broken video
-        if num_written != len(frames):
-            is_full = shutil.disk_usage(temporary.parent).free < FULL_BELOW_BYTES
-            number = errno.ENOSPC if is_full else errno.EIO
-            raise OSError(number, os.strerror(number), str(temporary))
+    with atomic(path) as temporary, VideoWriter(temporary, frames_per_s) as writer:
+        writer.write(frames)
 
 
 def read_picture(path: Path) -> np.ndarray:

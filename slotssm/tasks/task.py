@@ -35,6 +35,11 @@ class Task(nn.Module, ABC):
     is_collapsed_at_mean_image: ClassVar[bool] = False
     """Whether an error close to that of the mean image means that training has collapsed."""
 
+    @property
+    def can_stream(self) -> bool:
+        """Whether the outputs of an episode are those of its parts, predicted one after the other with their state."""
+        return type(self).predict_episode is Task.predict_episode
+
     @classmethod
     def check(cls, run: RunConfig, data: DataSpec) -> None:
         """Refuse a run whose data, task and training settings do not fit together, before anything is built.

@@ -1,6 +1,7 @@
 """Inputs that a layer cannot take are refused in words, with the annotations' own check out of the way."""
 
 import jaxtyping
+import numpy as np
 import pytest
 import torch
 
@@ -23,6 +24,8 @@ from slotssm.layers import (
     SpatialBroadcastDecoder,
     piece_painter,
 )
+from slotssm.models import ModelState
+from slotssm.registry import MODELS
 
 DIM, SLOTS = 8, 3
 TIME_MIXERS = {
@@ -111,3 +114,52 @@ def test_inverted_attention_needs_slots():
 def test_slot_attention_without_iterations_is_refused():
     with pytest.raises(InputError, match="at least one iteration, not 0"):
         SlotAttention(DIM, 0, 2.0)
+
+
+@pytest.mark.parametrize("call", [call for call in CALLS if not call.startswith("frames")])
+def test_another_library_s_arrays_and_another_precision_are_refused(call):
+    function, _, shape = CALLS[call]
+    name = call.split(".")[0].split(",")[0]
+    with pytest.raises(InputError, match=f"^{name} takes torch tensors, not ndarray"):
+        function(np.zeros(shape, np.float32))
+    with pytest.raises(InputError, match=f"^{name} has parameters of float32 .* not float64"):
+        function(torch.zeros(shape, dtype=torch.float64))
+    with torch.autocast("cpu", torch.bfloat16):
+        function(torch.zeros(shape, dtype=torch.bfloat16))
+
+
+def test_a_layer_with_decay_rates_of_higher_precision_takes_inputs_of_the_lower():
+    mixer = Mamba(DIM, d_state=4, backend="reference").double()
+    mixer.A_log.data = mixer.A_log.data.float()
+    mixer(torch.zeros(1, 2, DIM, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", [*TIME_MIXERS, *JOINT])
+def test_a_state_of_another_batch_or_kind_is_refused(name):
+    mixer = (TIME_MIXERS | JOINT)[name]
+    inner = (SLOTS, DIM) if name in JOINT else (DIM,)
+    state = mixer.initial_state(3, SLOTS) if name in JOINT else mixer.initial_state(3)
+    for call, values in ((mixer, torch.zeros(2, 5, *inner)), (mixer.step, torch.zeros(2, *inner))):
+        with pytest.raises(InputError, match=f"^{name} takes a state for the 2 sequences of its input, not for 3$"):
+            call(values, state)
+        with pytest.raises(InputError, match=f"^{name} takes the state that an earlier call returned, not dict$"):
+            call(values, {})
+
+
+@pytest.mark.parametrize("name", TIME_MIXERS)
+@pytest.mark.parametrize("size", ["d_model", "d_state"])
+def test_a_size_of_zero_is_refused(name, size):
+    with pytest.raises(InputError, match=f"^{name} needs {size} of at least 1, not 0$"):
+        type(TIME_MIXERS[name])(**{"d_model": DIM, size: 0})
+
+
+@pytest.mark.parametrize("kind", ["oc-slotssm", "savi"])
+def test_models_refuse_what_is_not_their_state(kind):
+    model = MODELS[kind].code(num_slots=SLOTS, slot_dim=DIM, num_heads=2, num_layers=1)
+    for call, tokens in ((model, torch.zeros(2, 5, 4, DIM)), (model.step, torch.zeros(2, 4, DIM))):
+        with pytest.raises(InputError, match="takes the state of 1 layer that an earlier call returned, not Tensor"):
+            call(tokens, torch.zeros(2))
+        with pytest.raises(InputError, match=r"not one of 2$"):
+            call(tokens, ModelState((TIME_MIXERS["S5"].initial_state(2),) * 2, 1))
+        with pytest.raises(InputError, match="takes torch tensors, not list"):
+            call([1.0])

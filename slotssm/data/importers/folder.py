@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from slotssm.data.episodes import PICTURE, Episode, Field, Layout, numeric
+from slotssm.data.importers.footage import PICTURES, picture_files
 from slotssm.data.importers.readers import images
 from slotssm.data.importers.readers.options import ImportOptions
 from slotssm.data.importers.readers.videos import SUFFIXES, read_video
@@ -14,7 +15,6 @@ from slotssm.data.importers.source import Source, Survey, file_sizes, natural_or
 from slotssm.data.importers.splitting import SPELLINGS, UNDIVIDED, assign
 from slotssm.errors import InputError
 
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 MAPS = (".png", ".npy")
 FRAMES = ("frames", "videos")
 
@@ -66,7 +66,7 @@ class FolderSource(Source):
         clips = []
         for entry in natural_order([*root.iterdir()]):
             is_video = entry.is_file() and entry.suffix.lower() in SUFFIXES
-            if is_video or (entry.is_dir() and entry.name not in beside and _pictures(entry)):
+            if is_video or (entry.is_dir() and entry.name not in beside and picture_files(entry)):
                 name = entry.stem if is_video else entry.name
                 clips.append(Clip(entry, _there(masks, name), _there(depth, name)))
             elif own := _own_frames(entry):
@@ -77,7 +77,7 @@ class FolderSource(Source):
         return clips
 
     def _files_of(self, key: Clip) -> dict[str, int]:
-        files = [key.frames] if key.frames.is_file() else _pictures(key.frames)
+        files = [key.frames] if key.frames.is_file() else picture_files(key.frames)
         found = file_sizes(files, self.path)
         for folder in (key.masks, key.depth):
             if folder is not None:
@@ -94,12 +94,12 @@ class FolderSource(Source):
         if frames is not None:
             num_frames, height, width = frames.shape[:3]
         else:
-            files = _pictures(first)
+            files = picture_files(first)
             num_frames = len(self.options.kept_frames(len(files), str(first)))
             height, width = images.frame(images.read_bytes(files[0]), str(files[0])).shape[:2]
         for key in self.keys:
             if key.frames.is_dir():
-                found = len(self.options.kept_frames(len(_pictures(key.frames)), str(key.frames)))
+                found = len(self.options.kept_frames(len(picture_files(key.frames)), str(key.frames)))
                 self._check_length(key, found, num_frames)
         return {"num_frames": num_frames, "source_size": [width, height]}
 
@@ -131,7 +131,7 @@ class FolderSource(Source):
             # a video does not say how many frames it has; its masks must, for the frames that are kept
             total = 1 + self.options.stride * (len(frames) - 1)
         else:
-            files = _pictures(key.frames)
+            files = picture_files(key.frames)
             kept, names, total = self._kept(files, key), [file.stem for file in files], len(files)
             frames = self._stack(kept, images.frame, lambda pixels: images.resize_frame(pixels, size), size)
         self._check_length(key, len(frames), survey["num_frames"])
@@ -186,18 +186,13 @@ class FolderSource(Source):
 
 
 def _is_split(folder: Path) -> bool:
-    return folder.is_dir() and folder.name in SPELLINGS and not _pictures(folder)
-
-
-def _pictures(folder: Path) -> list[Path]:
-    """Image files in a folder, in the order of the numbers in their names."""
-    return natural_order([file for file in folder.iterdir() if file.is_file() and file.suffix.lower() in PICTURES])
+    return folder.is_dir() and folder.name in SPELLINGS and not picture_files(folder)
 
 
 def _own_frames(folder: Path) -> Path | None:
     """The frames of an episode that has a folder of its own: `frames/`, or the video `frames.mp4`."""
     pictures, video = folder / FRAMES[0], folder / f"{FRAMES[0]}.mp4"
-    if pictures.is_dir() and _pictures(pictures):
+    if pictures.is_dir() and picture_files(pictures):
         return pictures
     return video if video.is_file() else None
 

@@ -9,7 +9,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slotssm.layers.inputs import check_input
+from slotssm.layers.inputs import check_input, check_state
 
 CHUNK_QUERIES = 192
 """Smallest number of queries per call of the fused attention: fewer make tiles small, more compute masked scores."""
@@ -61,6 +61,7 @@ class CausalSlotAttention(nn.Module):
             InputError: slots with the wrong shape, width or dtype.
         """
         check_input(self, slots, "B, T, K", self.query.in_features)
+        check_state(self, state, len(slots))
         flat = slots.flatten(1, 2)
         q = rearrange(self.query(flat), "b n (h d) -> b h n d", h=self.num_heads)
         k, v = rearrange(self.key_value(flat), "b n (two h d) -> two b h n d", two=2, h=self.num_heads)
@@ -72,6 +73,7 @@ class CausalSlotAttention(nn.Module):
     def step(self, slots: Float[Tensor, "B K D"], state: KeyValueState) -> tuple[Float[Tensor, "B K D"], KeyValueState]:
         """Process one step; returns the output and the new state; errors as in `forward`."""
         check_input(self, slots, "B, K", self.query.in_features)
+        check_state(self, state, len(slots))
         y, state = self(slots[:, None], state)
         return y[:, 0], state
 

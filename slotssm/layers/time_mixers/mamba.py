@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from slotssm.config import TimeMixerConfig
-from slotssm.layers.inputs import check_input
+from slotssm.layers.inputs import check_input, check_sizes, check_state
 from slotssm.layers.time_mixers.step_sizes import draw_step_sizes, inverse_softplus
 from slotssm.ops import selective_scan, selective_scan_step
 from slotssm.ops.convolution import causal_convolve
@@ -77,6 +77,7 @@ class Mamba(nn.Module):
         super().__init__()
         self.d_model, self.d_state, self.d_conv = d_model, d_state, d_conv
         self.d_inner = int(expand * d_model)
+        check_sizes(self, d_model=d_model, d_state=d_state, d_conv=d_conv, d_inner=self.d_inner)
         self.dt_rank = dt_rank or math.ceil(d_model / 16)
         self.backend = backend
         self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=False)
@@ -104,9 +105,10 @@ class Mamba(nn.Module):
         """Process a sequence in parallel, continuing from `state`; returns the outputs and the new state.
 
         Raises:
-            InputError: `u` has the wrong shape, width or dtype.
+            InputError: `u` has the wrong shape, width or dtype, or the state is of another batch.
         """
         check_input(self, u, "B, L", self.d_model)
+        check_state(self, state, len(u))
         x, z = self.in_proj(u).chunk(2, dim=-1)
         past = x.new_zeros(u.shape[0], self.d_inner, self.d_conv) if state is None else state.conv
         x, conv = causal_convolve(x, past, self.conv1d.weight[:, 0], self.conv_bias)
@@ -141,6 +143,7 @@ class Mamba(nn.Module):
     def step(self, u: Float[Tensor, "B D"], state: MambaState) -> tuple[Float[Tensor, "B D"], MambaState]:
         """Process one step; returns the output and the new state; errors as in `forward`."""
         check_input(self, u, "B", self.d_model)
+        check_state(self, state, len(u))
         x, z = self.in_proj(u).chunk(2, dim=-1)
         conv = torch.cat([state.conv[:, :, 1:], x[..., None]], dim=-1)
         x = F.silu((conv * self.conv1d.weight[:, 0]).sum(-1) + self.conv_bias)

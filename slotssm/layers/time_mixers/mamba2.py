@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from slotssm.config import TimeMixerConfig
 from slotssm.errors import InputError
-from slotssm.layers.inputs import check_input
+from slotssm.layers.inputs import check_input, check_sizes, check_state
 from slotssm.layers.time_mixers.step_sizes import draw_step_sizes, inverse_softplus
 from slotssm.ops.convolution import causal_convolve
 from slotssm.ops.ssd import ssd, ssd_step
@@ -122,6 +122,8 @@ class Mamba2(nn.Module):
         super().__init__()
         self.d_model, self.d_state, self.d_conv = d_model, d_state, d_conv
         self.d_inner = int(expand * d_model)
+        sizes = {"d_model": d_model, "d_state": d_state, "d_conv": d_conv, "headdim": headdim, "ngroups": ngroups}
+        check_sizes(self, **sizes, d_inner=self.d_inner)
         self.headdim, self.ngroups, self.nheads = headdim, ngroups, self.d_inner // headdim
         if self.d_inner % headdim:
             raise InputError(f"headdim {headdim} does not divide the inner width {self.d_inner}")
@@ -151,9 +153,10 @@ class Mamba2(nn.Module):
         """Process a sequence in parallel, continuing from `state`; returns the outputs and the new state.
 
         Raises:
-            InputError: `u` has the wrong shape, width or dtype.
+            InputError: `u` has the wrong shape, width or dtype, or the state is of another batch.
         """
         check_input(self, u, "B, L", self.d_model)
+        check_state(self, state, len(u))
         if state is None:
             state = self.initial_state(u.shape[0])
         z, x, B, C, dt, conv = self._read(u, state.conv)
@@ -173,6 +176,7 @@ class Mamba2(nn.Module):
     def step(self, u: Float[Tensor, "B D"], state: Mamba2State) -> tuple[Float[Tensor, "B D"], Mamba2State]:
         """Process one step; returns the output and the new state; errors as in `forward`."""
         check_input(self, u, "B", self.d_model)
+        check_state(self, state, len(u))
         *inputs, conv = self._read(u[:, None], state.conv)
         z, x, B, C, dt = (tensor[:, 0] for tensor in inputs)
         y, ssm = ssd_step(state.ssm, x, dt, self._decay_rates, B, C, D=self.D)

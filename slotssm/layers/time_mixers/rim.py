@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slotssm.errors import InputError
-from slotssm.layers.inputs import check_input
+from slotssm.layers.inputs import check_input, check_state
 from slotssm.layers.time_mixers.slot_rnn import gru_update
 
 
@@ -100,6 +100,7 @@ class RIM(nn.Module):
             InputError: tokens with the wrong shape, width or dtype.
         """
         check_input(self, tokens, "B, T, M", self.dim)
+        check_state(self, state, len(tokens))
         if state is None:
             state = self.initial_state(tokens.shape[0])
         keys, values = self._map_tokens(tokens)
@@ -116,6 +117,7 @@ class RIM(nn.Module):
     def step(self, tokens: Float[Tensor, "B M D"], state: RIMState) -> tuple[Float[Tensor, "B K D"], RIMState]:
         """Process one step; returns the hidden states and the new state; errors as in `forward`."""
         check_input(self, tokens, "B, M", self.dim)
+        check_state(self, state, len(tokens))
         hidden = self._advance(*self._map_tokens(tokens), state.hidden.transpose(0, 1)).transpose(0, 1)
         return hidden, RIMState(hidden)
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slotssm.layers.inputs import check_input
+from slotssm.layers.inputs import check_input, check_sizes, check_state
 from slotssm.layers.time_mixers.step_sizes import TimeInvariantConfig, draw_step_sizes
 from slotssm.ops.diagonal import diagonal_scan, diagonal_step
 from slotssm.registry import register_time_mixer
@@ -47,6 +47,7 @@ class S4D(nn.Module):
 
     def __init__(self, d_model: int, d_state: int = 64, dt_min: float = 1e-3, dt_max: float = 1e-1) -> None:
         super().__init__()
+        check_sizes(self, d_model=d_model, d_state=d_state)
         self.d_model, self.d_state = d_model, d_state
         pairs = d_state // 2
         self.log_dt = nn.Parameter(torch.log(draw_step_sizes(d_model, dt_min, dt_max)))
@@ -68,9 +69,10 @@ class S4D(nn.Module):
         """Process a sequence in parallel, continuing from `state`; returns the outputs and the new state.
 
         Raises:
-            InputError: `u` has the wrong shape, width or dtype.
+            InputError: `u` has the wrong shape, width or dtype, or the state is of another batch.
         """
         check_input(self, u, "B, L", self.d_model)
+        check_state(self, state, len(u))
         if state is None:
             state = self.initial_state(u.shape[0])
         y, ssm = diagonal_scan(u, *self._system(), initial_state=state.ssm)
@@ -79,6 +81,7 @@ class S4D(nn.Module):
     def step(self, u: Float[Tensor, "B D"], state: S4DState) -> tuple[Float[Tensor, "B D"], S4DState]:
         """Process one step; returns the output and the new state; errors as in `forward`."""
         check_input(self, u, "B", self.d_model)
+        check_state(self, state, len(u))
         y, ssm = diagonal_step(state.ssm, u, *self._system())
         return self._write(y, u), S4DState(ssm)
 

@@ -8,7 +8,7 @@ from einops import rearrange
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
-from slotssm.layers.inputs import check_input
+from slotssm.layers.inputs import check_input, check_sizes, check_state
 from slotssm.layers.time_mixers.step_sizes import TimeInvariantConfig, draw_step_sizes
 from slotssm.ops.diagonal import diagonal_scan
 from slotssm.registry import register_time_mixer
@@ -54,6 +54,7 @@ class S5(nn.Module):
 
     def __init__(self, d_model: int, d_state: int = 64, dt_min: float = 1e-3, dt_max: float = 1e-1) -> None:
         super().__init__()
+        check_sizes(self, d_model=d_model, d_state=d_state)
         self.d_model, self.d_state = d_model, d_state
         eigenvalues, basis = hippo_normal(d_state)
         self.Lambda_re = nn.Parameter(eigenvalues.real.clone())
@@ -77,9 +78,10 @@ class S5(nn.Module):
         """Process a sequence in parallel, continuing from `state`; returns the outputs and the new state.
 
         Raises:
-            InputError: `u` has the wrong shape, width or dtype.
+            InputError: `u` has the wrong shape, width or dtype, or the state is of another batch.
         """
         check_input(self, u, "B, L", self.d_model)
+        check_state(self, state, len(u))
         if state is None:
             state = self.initial_state(u.shape[0])
         log_decay, B = self._system()
@@ -91,6 +93,7 @@ class S5(nn.Module):
     def step(self, u: Float[Tensor, "B D"], state: S5State) -> tuple[Float[Tensor, "B D"], S5State]:
         """Process one step; returns the output and the new state; errors as in `forward`."""
         check_input(self, u, "B", self.d_model)
+        check_state(self, state, len(u))
         log_decay, B = self._system()
         h = torch.exp(log_decay) * state.ssm + _complex_map(u, B)
         return self._write(h, u), S5State(h)

@@ -8,7 +8,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slotssm.layers.inputs import check_input
+from slotssm.layers.inputs import check_input, check_state
 from slotssm.layers.slots import SlotMixer
 
 
@@ -52,6 +52,7 @@ class SlotGRU(nn.Module):
             InputError: slots with the wrong shape, width or dtype.
         """
         check_input(self, slots, "B, T, K", self.gru.input_size)
+        check_state(self, state, len(slots))
         batch_size, _, num_slots, _ = slots.shape
         if state is None:
             state = self.initial_state(batch_size, num_slots)
@@ -69,6 +70,7 @@ class SlotGRU(nn.Module):
     def step(self, slots: Float[Tensor, "B K D"], state: SlotGRUState) -> tuple[Float[Tensor, "B K D"], SlotGRUState]:
         """Process one step; returns the output and the new state; errors as in `forward`."""
         check_input(self, slots, "B, K", self.gru.input_size)
+        check_state(self, state, len(slots))
         inputs = self._map_inputs(slots.flatten(0, 1))
         hidden = self._advance(*inputs, state.hidden.flatten(0, 1), slots.shape[1], self._joint_map()).view(slots.shape)
         return hidden, SlotGRUState(hidden)

@@ -132,6 +132,25 @@ def _weights(old: int, new: int) -> np.ndarray:
     return (1 - np.abs(centers[:, None] - np.arange(old))).clip(min=0)
 
 
+def middle(source: tuple[int, int], size: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns of the largest part in the middle of a frame that has the aspect ratio of another size.
+
+    Args:
+        source: height and width of the frame.
+        size: height and width of the other size.
+    """
+    height, width = source
+    kept = min(height, max(1, round(width * size[0] / size[1]))), min(width, max(1, round(height * size[1] / size[0])))
+    top, left = (height - kept[0]) // 2, (width - kept[1]) // 2
+    return slice(top, top + kept[0]), slice(left, left + kept[1])
+
+
+def resize_weights(soft: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Weights [..., h, w] at (height, width), by the rule of `resize_frame`, float32."""
+    rows, columns = (_weights(old, new).astype(np.float32) for old, new in zip(soft.shape[-2:], size, strict=True))
+    return rows @ soft.astype(np.float32) @ columns.T
+
+
 def sample(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Masks or depth maps [..., H, W] at (height, width), each pixel taken from the nearest one."""
     if values.shape[-2:] == tuple(size):
