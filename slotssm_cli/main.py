@@ -76,8 +76,7 @@ def _fail(message: str, code: int, command: Any) -> int:
     from slotssm_cli.terminal.wording import spell
 
     line = " ".join(spell(message, command).split())
-    if line:  # `slotssm` without arguments has printed its help already
-        note(f"slotssm: {line}")
+    note(f"slotssm: {line}")
     if "--json" in sys.argv:
         # the first error decides the exit code
         with contextlib.suppress(SlotSSMError):

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from slotssm.errors import InputError
+from slotssm_cli.terminal.console import result
 from slotssm_cli.terminal.examples import EXAMPLES
 
 WORK_ORDER = (
@@ -93,6 +95,13 @@ class GroupedCommand(TyperCommand):
 
 class OrderedGroup(TyperGroup):
     """A group of commands whose help lists them in the order of work, with all of their first lines."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the name of the command; without one, print the help."""
+        if not args and self.no_args_is_help and not ctx.resilient_parsing:
+            result(ctx.get_help())
+            raise typer.Exit(InputError.exit_code)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names of the commands, in the order of work."""

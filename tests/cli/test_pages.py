@@ -52,6 +52,8 @@ def in_small(words: list[str]) -> list[str]:
             str(part) for option, count in FEW_EPISODES.items() if option not in words for part in (option, count)
         ]
         return [*words, *counts, "--workers", "1"]
+    if words[0] == "export":
+        return ["0-1" if word == "0-99" else word for word in words]
     if words[0] == "train" and {"--preset", "--config"} & set(words):
         settings = [f"train.{each}" for each in FEW_STEPS]
         # a curriculum takes more steps
