@@ -122,13 +122,15 @@ class InvertedAttention(nn.Module):
     Args:
         dim: width D of slots and tokens.
         eps: added to the sums over the tokens, so that a slot without tokens gets zero instead of 0 / 0.
+        null_slot: whether a further logit, 0 for every token, takes part in the softmax over the slots; see
+            `slot_competition`.
     """
 
     gives_attention = True
 
-    def __init__(self, dim: int, eps: float = 1e-6) -> None:
+    def __init__(self, dim: int, eps: float = 1e-6, null_slot: bool = False) -> None:
         super().__init__()
-        self.eps = eps
+        self.eps, self.null_slot = eps, null_slot
         self.norm = nn.LayerNorm(dim)
         self.token_norm = nn.LayerNorm(dim)
         self.query = nn.Linear(dim, dim, bias=False)
@@ -145,7 +147,8 @@ class InvertedAttention(nn.Module):
             tokens: inputs of the step.
 
         Returns:
-            The slots, and the attention before renormalisation, which sums to 1 over the slots.
+            The slots, and the attention before renormalisation, which sums to 1 over the slots, or to less with a null
+            slot.
 
         Raises:
             InputError: no slots, or slots or tokens with the wrong shape, width or dtype.
@@ -155,17 +158,20 @@ class InvertedAttention(nn.Module):
         check_input(self, slots, "B, K", self.query.in_features)
         check_input(self, tokens, "B, M", self.query.in_features)
         keys, values = self.key_value(self.token_norm(tokens)).chunk(2, dim=-1)
-        updates, attention = slot_competition(self.query(self.norm(slots)), keys, values, self.eps)
+        updates, attention = slot_competition(self.query(self.norm(slots)), keys, values, self.eps, self.null_slot)
         return slots + self.out(updates), attention
 
     def count_unused_parameters(self, num_slots: int) -> int:
-        """Number of parameters without effect: the query norm's bias, and all query and key maps if K = 1."""
-        dim = self.query.in_features
-        return dim if num_slots > 1 else 2 * dim * dim + 2 * dim
+        """Number of parameters without effect, see `count_unused_by_competition`."""
+        return count_unused_by_competition(self.query.in_features, num_slots, self.null_slot)
 
 
 def slot_competition(
-    queries: Float[Tensor, "B K D"], keys: Float[Tensor, "B M D"], values: Float[Tensor, "B M D"], eps: float
+    queries: Float[Tensor, "B K D"],
+    keys: Float[Tensor, "B M D"],
+    values: Float[Tensor, "B M D"],
+    eps: float,
+    null_slot: bool = False,
 ) -> tuple[Float[Tensor, "B K D"], Float[Tensor, "B K M"]]:
     """Attention with a softmax over the slots, and for each slot the mean of the values weighted by its attention.
 
@@ -174,9 +180,26 @@ def slot_competition(
         keys: one for each token.
         values: one for each token.
         eps: added to the sums over the tokens.
+        null_slot: whether a further logit, 0 for every token, takes part in the softmax, so that tokens such as those
+            of the background need not belong to any slot and do not dilute the slots' means.
 
     Returns:
-        The weighted means, and the attention, which sums to 1 over the slots.
+        The weighted means, and the attention, which sums to 1 over the slots, or to less with a null slot.
     """
-    attention = torch.softmax(queries @ keys.transpose(1, 2) * queries.shape[-1] ** -0.5, dim=1)
+    logits = queries @ keys.transpose(1, 2) * queries.shape[-1] ** -0.5
+    if null_slot:
+        logits = torch.cat([logits, torch.zeros_like(logits[:, :1])], dim=1)
+    attention = torch.softmax(logits, dim=1)[:, : queries.shape[1]]
     return attention / (attention.sum(dim=-1, keepdim=True) + eps) @ values, attention
+
+
+def count_unused_by_competition(dim: int, num_slots: int, null_slot: bool) -> int:
+    """Number of parameters of a slot competition with its norms that cannot affect its output.
+
+    A softmax over the slots does not change if the same number is added to the logits of a token: the bias of the
+    queries' norm has no effect, and with a single slot neither have the maps of queries and keys. With a null slot, all
+    have.
+    """
+    if null_slot:
+        return 0
+    return dim if num_slots > 1 else 2 * dim * dim + 2 * dim

@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slotssm.errors import InputError
-from slotssm.layers.attention import MLPBlock, slot_competition
+from slotssm.layers.attention import MLPBlock, count_unused_by_competition, slot_competition
 from slotssm.layers.inputs import check_input
 
 
@@ -20,18 +20,26 @@ class SlotAttention(nn.Module):
         mlp_ratio: hidden width of the MLP as a multiple of `dim`.
         dropout: in the MLP; 0 is off.
         eps: added to the sums over the tokens, so that a slot without tokens gets zero instead of 0 / 0.
+        null_slot: whether a further logit, 0 for every token, takes part in the softmax over the slots; see
+            `slot_competition`.
 
     Raises:
         InputError: `num_iterations` is less than 1.
     """
 
     def __init__(
-        self, dim: int, num_iterations: int, mlp_ratio: float, dropout: float = 0.0, eps: float = 1e-6
+        self,
+        dim: int,
+        num_iterations: int,
+        mlp_ratio: float,
+        dropout: float = 0.0,
+        eps: float = 1e-6,
+        null_slot: bool = False,
     ) -> None:
         super().__init__()
         if num_iterations < 1:
             raise InputError(f"slot attention needs at least one iteration, not {num_iterations}")
-        self.num_iterations, self.eps = num_iterations, eps
+        self.num_iterations, self.eps, self.null_slot = num_iterations, eps, null_slot
         self.norm = nn.LayerNorm(dim)
         self.token_norm = nn.LayerNorm(dim)
         self.query = nn.Linear(dim, dim, bias=False)
@@ -53,7 +61,8 @@ class SlotAttention(nn.Module):
             keys_values: keys and values of the tokens, from `map_tokens`.
 
         Returns:
-            The slots, and the attention of the last iteration before renormalisation, which sums to 1 over the slots.
+            The slots, and the attention of the last iteration before renormalisation, which sums to 1 over the slots,
+            or to less with a null slot.
 
         Raises:
             InputError: slots with the wrong shape, width or dtype.
@@ -62,12 +71,12 @@ class SlotAttention(nn.Module):
         keys, values = keys_values.chunk(2, dim=-1)
         attention = None
         for _ in range(self.num_iterations):
-            updates, attention = slot_competition(self.query(self.norm(slots)), keys, values, self.eps)
+            queries = self.query(self.norm(slots))
+            updates, attention = slot_competition(queries, keys, values, self.eps, self.null_slot)
             slots = self.mlp(self.gru(updates.flatten(0, 1), slots.flatten(0, 1)).view_as(slots))
         assert attention is not None
         return slots, attention
 
     def count_unused_parameters(self, num_slots: int) -> int:
-        """Number of parameters without effect: the query norm's bias, and all query and key maps if K = 1."""
-        dim = self.query.in_features
-        return dim if num_slots > 1 else 2 * dim * dim + 2 * dim
+        """Number of parameters without effect, see `count_unused_by_competition`."""
+        return count_unused_by_competition(self.query.in_features, num_slots, self.null_slot)

@@ -29,7 +29,8 @@ class ModelOutput:
 
     Attributes:
         slots: [B, T, K, D] slots of every step.
-        attention: [B, T, K, M] attention of the slots to every token, which sums to 1 over K; or None.
+        attention: [B, T, K, M] attention of the slots to every token, which sums to 1 over K, or to less with a null
+            slot; None if the model has none.
         state: state to pass to the next `forward` or `step`.
     """
 

@@ -12,11 +12,11 @@ from slotssm.layers.checkpointing import checkpointed
 from slotssm.layers.inputs import check_input
 from slotssm.models.chunking import run_in_chunks
 from slotssm.models.model import ModelOutput, ModelState, SlotModel, check_state
-from slotssm.models.stacks import SequenceModelConfig
+from slotssm.models.stacks import CompetingModelConfig
 from slotssm.registry import register_model
 
 
-class SAViConfig(SequenceModelConfig):
+class SAViConfig(CompetingModelConfig):
     """SAVi: slot attention corrects the slots with each frame, a Transformer predicts them (Kipf et al. 2022)."""
 
     kind: Literal["savi"] = "savi"
@@ -61,7 +61,9 @@ class SAVi(SlotModel):
         super().__init__(config.num_slots, config.slot_dim)
         self.queries = nn.Parameter(torch.randn(config.num_slots, config.slot_dim))
         ratio = config.layer_mlp_width
-        self.corrector = SlotAttention(config.slot_dim, config.num_iterations, ratio, config.dropout)
+        self.corrector = SlotAttention(
+            config.slot_dim, config.num_iterations, ratio, config.dropout, null_slot=config.null_slot
+        )
         self.predictor = nn.Sequential(
             *(SlotMixer(config.slot_dim, config.num_heads, ratio, config.dropout) for _ in range(config.num_layers))
         )

@@ -55,6 +55,14 @@ class EncodedModelConfig(SequenceModelConfig):
     """Layers of the slot encoder: self-attention, cross-attention to the tokens, MLP."""
 
 
+class CompetingModelConfig(SequenceModelConfig):
+    """Configuration fields of models whose slots compete for the tokens."""
+
+    null_slot: bool = False
+    """Whether tokens may belong to no slot, such as those of the background: a constant logit of 0 takes part in the
+    softmax over the slots. Not in the papers."""
+
+
 AnySequenceConfig = TypeVar("AnySequenceConfig", bound=SequenceModelConfig)
 
 

@@ -7,7 +7,14 @@ from typing import ClassVar, Literal
 
 from slotssm.layers import InvertedAttention, JoiningEncoder, SlotSplitter
 from slotssm.models.composition import SlotSequenceModel
-from slotssm.models.stacks import EncodedModelConfig, StateSpaceModelConfig, slot_encoder, stack, state_space_layer
+from slotssm.models.stacks import (
+    CompetingModelConfig,
+    EncodedModelConfig,
+    StateSpaceModelConfig,
+    slot_encoder,
+    stack,
+    state_space_layer,
+)
 from slotssm.registry import register_model
 
 
@@ -32,7 +39,7 @@ class SplitSSMConfig(StateSpaceModelConfig, EncodedModelConfig):
     kind: Literal["split-ssm"] = "split-ssm"
 
 
-class OCSlotSSMConfig(StateSpaceModelConfig):
+class OCSlotSSMConfig(StateSpaceModelConfig, CompetingModelConfig):
     """OC-SlotSSM: one inverted attention to the input tokens in every layer (paper, section 5.1)."""
 
     kind: Literal["oc-slotssm"] = "oc-slotssm"
@@ -71,5 +78,8 @@ class OCSlotSSM(SlotSequenceModel):
     """OC-SlotSSM (paper, section 5.1): inverted attention to the input tokens in every layer."""
 
     def __init__(self, config: OCSlotSSMConfig) -> None:
-        layers = [state_space_layer(config, InvertedAttention(config.slot_dim)) for _ in range(config.num_layers)]
+        layers = [
+            state_space_layer(config, InvertedAttention(config.slot_dim, null_slot=config.null_slot))
+            for _ in range(config.num_layers)
+        ]
         super().__init__(layers, config.num_slots, config.slot_dim, learned_queries=True)

@@ -12,7 +12,8 @@ OUTPUTS: Mapping[str, str] = MappingProxyType(
         "slots": "[B, T, K, D] slots of every step",
         "masks": "[B, T, C, H, W] weight of each slot in a pixel; sums to 1 over C, which is K, or K + 1 with a canvas "
         "(the last)",
-        "attention": "[B, T, K, h, w] attention of the slots to the grid of tokens; sums to 1 over K",
+        "attention": "[B, T, C, h, w] attention of the slots to the grid of tokens; sums to 1 over C, which is K, or "
+        "K + 1 with a null slot (the last)",
         "frames": "[B, T', 3, H, W] pixels in [0, 1] of the last T' frames of the episode",
         "slot_frames": "[B, T, C, 3, H, W] image decoded from each slot, and the canvas",
         "classes": "[B, T', H, W] pixel classes of `frames`, indices into the palette of the data",

@@ -88,6 +88,7 @@ class Reconstruct(Task):
         elif config.canvas == "image":
             self.canvas = ImageCanvas(data.height, data.width, dim, config.canvas_cells)
         self.contrast, self.temperature = config.slot_contrast, config.slot_contrast_temperature
+        self.null_slot = getattr(model_config, "null_slot", False)
         self.outputs = frozenset({"slots", "masks", "frames", "slot_frames"})
         if model.gives_attention:
             self.outputs |= {"attention"}
@@ -128,6 +129,8 @@ class Reconstruct(Task):
         steps, attention = frames.shape[1], output.attention
         if attention is not None:
             attention = rearrange(attention, "b t k (h w) -> b t k h w", h=self.encoder.grid[0])
+            if self.null_slot:
+                attention = torch.cat([attention, 1 - attention.sum(2, keepdim=True)], dim=2)
         return Outputs(
             output.state,
             slots=output.slots,

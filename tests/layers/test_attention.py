@@ -134,6 +134,33 @@ def test_inverted_attention_is_the_formula():
             close(updated[b, i], slots[b, i] + block.out.weight @ read + block.out.bias)
 
 
+@torch.no_grad()
+def test_a_null_slot_is_a_slot_whose_logits_are_zero_and_that_nobody_sees():
+    slots, tokens = normal(2, 4, DIM), normal(2, 9, DIM)
+    block = moved(InvertedAttention(DIM, eps=0.0, null_slot=True))
+    updated, attention = block(slots, tokens)
+    keys, values = block.key_value(block.token_norm(tokens)).chunk(2, dim=-1)
+    scores = (block.query(block.norm(slots)) @ keys.transpose(1, 2) / math.sqrt(DIM)).exp()
+    close(attention, scores / (1 + scores.sum(1, keepdim=True)))
+    means = torch.einsum("bkm,bmd->bkd", attention, values) / attention.sum(2, keepdim=True)
+    close(updated, slots + block.out(means))
+
+
+@torch.no_grad()
+def test_tokens_of_the_null_slot_do_not_dilute_the_slots():
+    block = InvertedAttention(4, null_slot=True)
+    block.norm, block.token_norm, block.out = nn.Identity(), nn.Identity(), nn.Identity()
+    block.query.weight.copy_(50 * torch.eye(4))
+    block.key_value.weight.copy_(torch.eye(4).repeat(2, 1))
+    slot = torch.tensor([[[1.0, 0, 0, 0]]])
+    own, background = slot[:, 0], torch.tensor([[-1.0, 0, 5, 0]])
+    updated, attention = block(slot, torch.stack([own, background, background], 1))
+    torch.testing.assert_close(attention, torch.tensor([[[1.0, 0, 0]]]))
+    torch.testing.assert_close(updated - slot, slot)
+    block.null_slot = False
+    assert (block(slot, torch.stack([own, background, background], 1))[0] - slot)[0, 0, 2] > 3
+
+
 def test_default_eps_is_negligible():
     block = moved(InvertedAttention(DIM))
     slots, tokens = normal(2, 4, DIM), normal(2, 64, DIM)

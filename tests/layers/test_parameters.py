@@ -169,6 +169,7 @@ def test_counts_are_those_of_a_backward_pass(num_slots):
         "self-attention": (Attention(DIM, 2), (slots,)),
         "mixer": (SlotMixer(DIM, 2, 2.0), (slots,)),
         "inverted": (InvertedAttention(DIM), (slots, tokens)),
+        "inverted, null slot": (InvertedAttention(DIM, null_slot=True), (slots, tokens)),
         "slot attention": (SlotAttention(DIM, 2, 2.0), (slots, torch.randn(16, 5, 2 * DIM))),
         "encoder": (SlotEncoder(num_slots, DIM, 2, 2, 2.0), (None, tokens)),
         "causal": (CausalSlotAttention(DIM, 2), (videos,)),

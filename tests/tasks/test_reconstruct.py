@@ -3,6 +3,7 @@ import torch
 from own_task import own_task
 
 from slotssm.experiments.presets import preset
+from slotssm.experiments.reproductions.matched import with_model
 from slotssm.models import SlotSSMConfig
 from slotssm.tasks import Reconstruct
 from slotssm.tasks.reconstruct import slot_contrast
@@ -167,3 +168,23 @@ def test_slot_contrast_is_added_with_its_weight_and_logged():
     torch.testing.assert_close(loss, error + 0.5 * contrast)
     # a single frame has no neighbour
     assert weighted({"frames": frames[:, :1]})[1] == {}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("model", ["oc-slotssm", "savi"])
+def test_what_no_slot_attends_to_is_the_last_channel_of_the_attention(model):
+    run = preset("tiny-oc")
+    without, with_null = (
+        own_task(run.replace(model=with_model(run, model).model.replace(null_slot=null_slot))).eval()
+        for null_slot in (False, True)
+    )
+    with_null.load_state_dict(without.state_dict())
+    frames = random_frames()
+    attention = with_null.predict(frames)["attention"]
+    assert attention.shape == (2, 5, 4, 8, 8)
+    assert without.predict(frames)["attention"].shape == (2, 5, 3, 8, 8)
+    torch.testing.assert_close(attention.sum(2), torch.ones(2, 5, 8, 8))
+    assert (attention > 0).all()
+    first = with_null.predict(frames[:, :2])
+    rest = with_null.predict(frames[:, 2:], first.state)
+    torch.testing.assert_close(torch.cat([first["attention"], rest["attention"]], dim=1), attention)
