@@ -47,6 +47,9 @@ class ReconstructConfig(TaskConfig):
     frame, made from its tokens. With a canvas, masks have K + 1 channels, of which it is the last."""
     canvas_cells: int = Field(4, ge=1)
     """Rows and columns of the grid that `canvas = "image"` interpolates."""
+    foreground_weight: float = Field(1.0, ge=1)
+    """Weight in the loss of pixels that the canvas does not explain, relative to pixels that have its colour; not in
+    the paper (1: all pixels count alike). Above 1, slots own the uncertain pixels at the edges of their objects."""
     slot_contrast: float = Field(0.0, ge=0)
     """Weight of a loss that tells slots of neighbouring frames apart, not in the paper (0: off)."""
     slot_contrast_temperature: PositiveFloat = 0.1
@@ -87,6 +90,7 @@ class Reconstruct(Task):
             self.canvas = ColorCanvas(data.height, data.width)
         elif config.canvas == "image":
             self.canvas = ImageCanvas(data.height, data.width, dim, config.canvas_cells)
+        self.foreground_weight = config.foreground_weight
         self.contrast, self.temperature = config.slot_contrast, config.slot_contrast_temperature
         self.null_slot = getattr(model_config, "null_slot", False)
         self.outputs = frozenset({"slots", "masks", "frames", "slot_frames"})
@@ -100,6 +104,8 @@ class Reconstruct(Task):
         assert isinstance(task, ReconstructConfig)
         if task.encoder_downsample & (task.encoder_downsample - 1):
             raise InputError(f"task.encoder_downsample {task.encoder_downsample} is not a power of two")
+        if task.foreground_weight > 1 and task.canvas == "none":
+            raise InputError("task.foreground_weight needs a canvas, from whose colour pixels differ; set task.canvas")
         if 2 ** len(task.encoder_channels) < task.encoder_downsample:
             raise InputError("task.encoder_downsample needs one encoder convolution for each factor of 2")
         factor = math.lcm(task.encoder_downsample, task.decoder_upsampling)
@@ -114,12 +120,18 @@ class Reconstruct(Task):
         pixels = as_pixels(batch["frames"])
         tokens = self.encoder(pixels)
         slots = self.model(tokens).slots
-        blended, _, _ = self._decode(slots, tokens)
-        error = F.mse_loss(blended, rearrange(pixels, "b t c h w -> (b t) c h w"))
-        if not self.contrast or slots.shape[1] < 2:
-            return error, {}
-        contrast = slot_contrast(slots, self.temperature)
-        return error + self.contrast * contrast, {"mse": error, "slot_contrast": contrast}
+        blended, images, _ = self._decode(slots, tokens)
+        target = rearrange(pixels, "b t c h w -> (b t) c h w")
+        error = F.mse_loss(blended, target)
+        loss, logged = error, {}
+        if self.foreground_weight > 1:
+            loss = weighted_error(blended, target, images[:, -1].detach(), self.foreground_weight)
+            logged["mse"] = error
+        if self.contrast and slots.shape[1] > 1:
+            contrast = slot_contrast(slots, self.temperature)
+            loss = loss + self.contrast * contrast
+            logged |= {"mse": error, "slot_contrast": contrast}
+        return loss, logged
 
     def predict(self, frames: UInt8[Tensor, "B T H W 3"], state: ModelState | None = None) -> Outputs:
         """Reconstructions and masks, for episodes or streams."""
@@ -145,6 +157,22 @@ class Reconstruct(Task):
         canvas = None if self.canvas is None else self.canvas(tokens)
         blended, images, masks = self.decoder(rearrange(slots, "b t k d -> (b t) k d"), canvas)
         return blended, images, masks
+
+
+def weighted_error(
+    blended: Float[Tensor, "B 3 H W"],
+    target: Float[Tensor, "B 3 H W"],
+    canvas: Float[Tensor, "B 3 H W"],
+    foreground_weight: float,
+) -> Float[Tensor, ""]:
+    """Weighted mean of the squared error, in which pixels that differ from the canvas count more.
+
+    The weight grows from 1 to `foreground_weight` with the squared distance of the pixel's colour from the canvas, up
+    to a distance of 1 (that of a saturated colour from black).
+    """
+    distance = (target - canvas).square().sum(1, keepdim=True).clamp(max=1)
+    weight = 1 + (foreground_weight - 1) * distance
+    return ((blended - target).square() * weight).sum() / (3 * weight.sum())
 
 
 def slot_contrast(slots: Float[Tensor, "B T K D"], temperature: float) -> Float[Tensor, ""]:

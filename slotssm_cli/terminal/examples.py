@@ -36,6 +36,22 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "slotssm visualize runs/tiny-oc-001 --episodes 3 --out slots.pdf",
         "slotssm visualize data/mine.h5",
     ),
+    "slotssm predict": (
+        "slotssm predict runs/tiny-oc-001 --video clip.mp4 --out clip.h5 --overlay overlay.mp4",
+        "slotssm predict runs/tiny-oc-001 --data data/mine.h5 --split test --out predictions.h5",
+    ),
+    "slotssm report": (
+        "slotssm report runs/tiny-oc-001 --out report.html",
+        "slotssm report runs/a runs/b runs/c --out seeds.html",
+        "slotssm report data/mine.h5 --out data.html",
+    ),
+    "slotssm runs": ("slotssm runs", "slotssm runs runs sweeps/cpu-oc"),
+    "slotssm table": (
+        "slotssm table runs/a runs/b runs/c",
+        "slotssm table sweeps/cpu-oc --by model.num_slots --csv slots.csv",
+    ),
+    "slotssm sweep": ("slotssm sweep --preset cpu-oc --set model.num_slots=3,4 --seeds 0,1,2",),
+    "slotssm status": ("slotssm status reproductions/object-centric-cpu",),
     "slotssm reproduce": (
         "slotssm reproduce object-centric --dry-run",
         "slotssm reproduce long-context --models slotssm,rim --seeds 0",

@@ -26,6 +26,7 @@ WORK_ORDER = (
     "visualize",
     "report",
     "reproduce",
+    "status",
     "demo",
     "doctor",
 )

@@ -2,11 +2,12 @@ import pytest
 import torch
 from own_task import own_task
 
+from slotssm.errors import InputError
 from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.matched import with_model
 from slotssm.models import SlotSSMConfig
 from slotssm.tasks import Reconstruct
-from slotssm.tasks.reconstruct import slot_contrast
+from slotssm.tasks.reconstruct import slot_contrast, weighted_error
 from slotssm.tasks.task import as_pixels
 
 
@@ -188,3 +189,34 @@ def test_what_no_slot_attends_to_is_the_last_channel_of_the_attention(model):
     first = with_null.predict(frames[:, :2])
     rest = with_null.predict(frames[:, 2:], first.state)
     torch.testing.assert_close(torch.cat([first["attention"], rest["attention"]], dim=1), attention)
+
+
+@torch.no_grad()
+def test_pixels_that_the_canvas_does_not_explain_count_more():
+    frames = random_frames()
+    task = canvas_task("color", foreground_weight=4.0)
+    task.canvas.color += torch.tensor([0.2, 0.1, 0.4])
+    loss, logged = task({"frames": frames})
+    true, blended = as_pixels(frames).double(), task.predict(frames)["frames"].double()
+    distance = (true - torch.tensor([0.2, 0.1, 0.4]).view(3, 1, 1)).square().sum(2, keepdim=True)
+    weight = 1 + 3 * torch.where(distance < 1, distance, 1.0)
+    error = (blended - true).square()
+    torch.testing.assert_close(loss.double(), (error * weight).sum() / (3 * weight.sum()), rtol=1e-5, atol=0)
+    torch.testing.assert_close(logged["mse"].double(), error.mean(), rtol=1e-5, atol=0)
+
+
+def test_weights_do_not_train_the_canvas_to_make_them_small():
+    torch.manual_seed(0)
+    canvas = torch.rand(2, 3, 4, 4, requires_grad=True)
+    blended = torch.rand(2, 3, 4, 4, requires_grad=True)
+    loss = weighted_error(blended, torch.rand(2, 3, 4, 4), canvas.detach(), 4.0)
+    assert torch.autograd.grad(loss, canvas, allow_unused=True, retain_graph=True) == (None,)
+    # frames that are the canvas everywhere are scored as usual
+    flat = canvas.detach()
+    torch.testing.assert_close(weighted_error(blended, flat, flat, 4.0), (blended - flat).square().mean())
+
+
+def test_foreground_weight_needs_a_canvas():
+    run = preset("tiny-oc")
+    with pytest.raises(InputError, match=r"foreground_weight needs a canvas"):
+        own_task(run.replace(task=run.task.replace(foreground_weight=2.0)))
