@@ -135,7 +135,8 @@ class SpatialBroadcastDecoder(nn.Module):
             images = torch.cat([images, canvas[:, None]], dim=1)
             logits = torch.cat([logits, torch.full_like(logits[:, :1], CANVAS_LOGIT)], dim=1)
         masks = torch.softmax(logits, dim=1)
-        return torch.einsum("bkchw,bkhw->bchw", images, masks), images, masks
+        # a product and a sum: torch would compute an einsum as many tiny matrix products
+        return (images * masks[:, :, None]).sum(1), images, masks
 
 
 def convolution_painter(dim: int, channels: tuple[int, ...]) -> nn.Module:
