@@ -13,13 +13,19 @@ from slotssm_cli.train import step_callback
 
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for data, run and pictures.")] = Path("demo"),
-    preset: Annotated[str, typer.Option(help="Object-centric preset to train.")] = "cpu-oc",
+    preset: Annotated[str, typer.Option(help="Object-centric preset to train.")] = "demo",
     seed: options.Seed = 0,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Show a model that was trained with this command fresh videos.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Generate bouncing shapes, train OC-SlotSSM, score it and draw its slots; about five minutes on two cores."""
     from slotssm.experiments.demo import run_demo
 
+    if pretrained:
+        _show_pretrained(out, preset, seed, json)
+        return
     note("demo: bouncing shapes → OC-SlotSSM → FG-ARI → a GIF of the slots")
     with Meter("generate", "episodes") as data, Meter("train", "steps") as steps, Meter("test", "episodes") as test:
         made = run_demo(out, seed, preset, data.update, step_callback(steps), test.update)
@@ -33,3 +39,16 @@ def demo(
     result(f"training curves   {made.curves}")
     result(f"scores            {made.run / 'eval' / 'test.json'}")
     result(f"more episodes     slotssm visualize {made.run} --episodes 3,4,5")
+
+
+def _show_pretrained(out: Path, name: str, seed: int, json: bool) -> None:
+    from slotssm.experiments.demo import show_pretrained
+
+    shown = show_pretrained(out, seed, name)
+    if json:
+        result_json({**shown.report.document(str(shown.checkpoint)), "animation": str(shown.animation)})
+        return
+    print_report(shown.report, f"the trained model {shown.checkpoint.name}")
+    result("")
+    result(f"slots             {shown.animation}")
+    result("in Python         slotssm.load(slotssm_zoo.checkpoint('demo'))")

@@ -26,6 +26,7 @@ LEVELS = {
     "slotssm.layers": 1,
     "slotssm.models": 2,
     "slotssm.metrics": 2,
+    "slotssm_zoo": 0,
     "generators": 2,
     "slotssm.tasks": 3,
     "slotssm.plotting": 3,
@@ -62,7 +63,7 @@ NAMELESS = {"utils", "util", "common", "helpers", "helper", "misc", "base"}
 
 def modules() -> list[tuple[str, Path]]:
     found = []
-    for package in ("slotssm", "slotssm_cli", "generators"):
+    for package in ("slotssm", "slotssm_cli", "slotssm_zoo", "generators"):
         for path in sorted((ROOT / package).rglob("*.py")):
             parts = path.relative_to(ROOT).with_suffix("").parts
             found.append((".".join(part for part in parts if part != "__init__"), path))

@@ -4,16 +4,29 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from slotssm.evaluation import Report, ScoringOptions
+import slotssm_zoo
+from slotssm.config import RecipeData
+from slotssm.data.episodes import EpisodeFile
+from slotssm.errors import InputError
+from slotssm.evaluation import Report, ScoringOptions, TaskSource, evaluate
+from slotssm.evaluation.pictures import draw_predictions
 from slotssm.experiments.datasets import ensure_own_data, spec_of
-from slotssm.experiments.drawing import draw_run
+from slotssm.experiments.drawing import draw_run, flat_colors_of
 from slotssm.experiments.presets import preset
 from slotssm.experiments.runs import evaluate_run, resume_run, start_run
+from slotssm.plotting import write_animation
+from slotssm.training.checkpoint import load_task
 from slotssm.training.run import RunDirectory
 from slotssm.training.trainer import StepReport
 
-PRESET = "cpu-oc"
+PRESET = "demo"
 EPISODES = (0, 1, 2)
+FRESH_SEED = 1_000_000
+"""Added to the seed of the videos that a trained model is shown, which differ from those that it was trained on."""
+NUM_FRESH = 20
+"""Number of these videos."""
+METRICS = ("fg-ari", "miou", "mse")
+"""Scores of a trained model on them."""
 
 
 @dataclass(frozen=True)
@@ -54,3 +67,48 @@ def run_demo(
     report = evaluate_run(run, None, "test", (), ScoringOptions(), "cpu", on_evaluate)
     animation, curves = draw_run(run, None, "test", EPISODES, run.figures / "slots.gif", force=True)
     return DemoResult(run.path, data, report, animation, curves)
+
+
+@dataclass(frozen=True)
+class PretrainedResult:
+    """Results of the demo of a trained model.
+
+    Attributes:
+        checkpoint: folder of the weights.
+        data: episode file of fresh videos.
+        report: scores on them.
+        animation: GIF of input, truth, reconstruction and slots.
+    """
+
+    checkpoint: Path
+    data: Path
+    report: Report
+    animation: Path
+
+
+def show_pretrained(folder: Path, seed: int, name: str = PRESET) -> PretrainedResult:
+    """Show a trained model of the package videos that it was not trained on: score and draw them in `folder`.
+
+    Args:
+        folder: folder for the videos and the picture.
+        seed: the videos differ with it.
+        name: name of the checkpoint in `slotssm_zoo`.
+
+    Raises:
+        InputError: there is no such checkpoint.
+    """
+    try:
+        checkpoint = slotssm_zoo.checkpoint(name)
+    except KeyError as error:
+        raise InputError(str(error.args[0])) from None
+    task, description = load_task(checkpoint)
+    config = description.config
+    assert isinstance(config.data, RecipeData)
+    fresh = config.data.replace(seed=config.data.seed + FRESH_SEED + seed, num_train=0, num_val=0, num_test=NUM_FRESH)
+    data = ensure_own_data(config.replace(data=fresh), folder / "data")
+    with EpisodeFile(data) as truth:
+        report = evaluate(TaskSource(task), truth, "test", METRICS, ScoringOptions())
+        pictures, exact = draw_predictions(task, truth, "test", EPISODES), flat_colors_of(truth, "test", EPISODES)
+    animation = folder / f"pretrained-seed{seed}.gif"
+    write_animation(pictures, animation, exact_colors=exact)
+    return PretrainedResult(checkpoint, data, report, animation)

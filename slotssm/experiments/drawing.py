@@ -40,7 +40,7 @@ def draw_run(
     with EpisodeFile(data_of(run, data)) as truth:
         check_fits(config, run.description().spec, truth)
         frames = draw_predictions(task, truth, split, episodes)
-        exact = _flat_colors(truth, split, episodes)
+        exact = flat_colors_of(truth, split, episodes)
     lines = read_lines(run.metrics)
     make_folder(target.parent)
     write_animation(frames, target, exact_colors=exact)
@@ -55,13 +55,13 @@ def draw_file(
     target = _target(out or data.with_name(f"{data.stem}-{split}.gif"), force)
     with EpisodeFile(data) as truth:
         frames = draw_data(truth, split, episodes)
-        exact = _flat_colors(truth, split, episodes)
+        exact = flat_colors_of(truth, split, episodes)
     make_folder(target.parent)
     write_animation(frames, target, exact_colors=exact)
     return [target]
 
 
-def _flat_colors(truth: EpisodeFile, split: str, episodes: Sequence[int] | None) -> np.ndarray:
+def flat_colors_of(truth: EpisodeFile, split: str, episodes: Sequence[int] | None) -> np.ndarray:
     """Flat colours of the episodes that are shown, uint8 [C, 3]."""
     shown = range(min(FIRST_EPISODES, truth.num_episodes(split))) if episodes is None else episodes
     return flat_colors(np.stack([truth.read(split, "frames", index) for index in shown]))
