@@ -1,0 +1,75 @@
+"""Canvas and slot contrast: variants that differ in nothing else, and a table and figures made from their records."""
+
+import pytest
+
+from slotssm.experiments.reproductions.experiment import Choice
+from slotssm.experiments.reproductions.slot_ownership import CONTRAST, SHOWN, SlotOwnership
+from slotssm.plotting import read_picture
+
+EXPERIMENT = SlotOwnership()
+VARIANTS = ("none", "canvas", "contrast", "both")
+
+
+def record(cell, fg_ari: float, validation: list[float]) -> dict:
+    return {
+        "cell": cell.name,
+        "model": cell.model,
+        "seed": cell.seed,
+        "setting": cell.setting,
+        "config": cell.fingerprint(),
+        "values": {**dict.fromkeys([*SHOWN, "slots-used"], 0.5), "fg-ari": fg_ari},
+        "validation": [{"step": 100 * i, "split": "val", "fg-ari": v} for i, v in enumerate(validation, 1)],
+        "parameters": 1000,
+        "failed": None,
+    }
+
+
+@pytest.mark.parametrize("scale", ["cpu", "tiny"])
+def test_variants_differ_in_the_additions_alone(scale):
+    cells = EXPERIMENT.cells(Choice(scale))
+    assert len({cell.name for cell in cells}) == len(cells)
+    groups = {}
+    for cell in cells:
+        groups.setdefault((cell.setting["data"], cell.model, cell.seed), {})[cell.setting["variant"]] = cell.config
+    assert len(groups) == (3 * 2 * 3 if scale == "cpu" else 2)
+    for variants in groups.values():
+        assert tuple(variants) == VARIANTS
+        canvas = variants["canvas"].task.canvas
+        assert canvas != "none"
+        for name, config in variants.items():
+            assert config.task.canvas == (canvas if name in ("canvas", "both") else "none")
+            assert config.task.slot_contrast == (CONTRAST if name in ("contrast", "both") else 0)
+            task = config.task.replace(canvas="none", slot_contrast=0)
+            assert config.replace(task=task) == variants["none"]
+
+
+def test_first_seeds_of_all_cells_come_first():
+    seeds = [cell.seed for cell in EXPERIMENT.cells(Choice("cpu"))]
+    assert seeds == sorted(seeds)
+    only = EXPERIMENT.cells(Choice("cpu", models=("savi",), seeds=(2,)))
+    assert {(cell.model, cell.seed) for cell in only} == {("savi", 2)}
+    assert len(only) == 12
+
+
+def test_the_table_tells_whether_scores_sink_during_training(tmp_path):
+    choice = Choice("cpu", models=("oc-slotssm",))
+    cells = [cell for cell in EXPERIMENT.cells(choice) if cell.setting["data"] == "easy"]
+    records = [record(cell, 0.8 + 0.1 * cell.seed, [0.5, 0.9 + 0.01 * cell.seed, 0.7]) for cell in cells]
+    rows = EXPERIMENT.rows(records)
+    lines = EXPERIMENT.table(rows, choice).rows
+    assert [line[:3] for line in lines] == [("easy", "oc-slotssm", variant) for variant in VARIANTS]
+    assert {line[3] for line in lines} == {"0.9000 ± 0.1000"}
+    assert {line[-2] for line in lines} == {"0.910, 0.700"}
+    assert {line[-1] for line in lines} == {"3"}
+    drawn = EXPERIMENT.draw(rows, tmp_path)
+    assert {path.name for path in drawn} == {"fg-ari.png", "miou.png", "easy-oc-slotssm-training.png"}
+    assert all(read_picture(path).std() > 0 for path in drawn)
+
+
+def test_cells_without_a_history_and_failed_cells_have_a_line_too(tmp_path):
+    cells = EXPERIMENT.cells(Choice("tiny"))[:2]
+    failed = {**record(cells[0], 0, []), "values": {}, "failed": "diverged"}
+    rows = EXPERIMENT.rows([failed, {**record(cells[1], 0.5, []), "validation": []}])
+    lines = EXPERIMENT.table(rows, Choice("tiny")).rows
+    assert sorted((line[-2], line[-1]) for line in lines) == [("–", "0 (1 failed)"), ("–", "1")]
+    assert [path.name for path in EXPERIMENT.draw(rows, tmp_path)] == ["fg-ari.png", "miou.png"]
