@@ -16,7 +16,8 @@ def demo(
     preset: Annotated[str, typer.Option(help="Object-centric preset to train.")] = "demo",
     seed: options.Seed = 0,
     pretrained: Annotated[
-        bool, typer.Option("--pretrained", help="Show a model that was trained with this command fresh videos.")
+        bool,
+        typer.Option("--pretrained", help="Run a model that this command trained earlier on new videos."),
     ] = False,
     json: options.Json = False,
 ) -> None:
@@ -51,4 +52,4 @@ def _show_pretrained(out: Path, name: str, seed: int, json: bool) -> None:
     print_report(shown.report, f"the trained model {shown.checkpoint.name}")
     result("")
     result(f"slots             {shown.animation}")
-    result("in Python         slotssm.load(slotssm_zoo.checkpoint('demo'))")
+    result(f"in Python         slotssm.load(slotssm_zoo.checkpoint({name!r}))")

@@ -62,7 +62,9 @@ def predict(
             written = predictions.predict_video(model, video, split, target, meter.update, note)
     else:
         with Meter("predict", "episodes") as meter:
-            source = data_of(RunDirectory(path), data)
+            if data is None and not RunDirectory(path).record.exists():
+                raise InputError(f"{path} is a checkpoint; say what to predict with --data or --video")
+            source = data or data_of(RunDirectory(path))
             written = predictions.predict_data(model, source, split, target, meter.update)
     if json:
         result_json({"run": str(path), **written.document()})

@@ -28,12 +28,13 @@ from slotssm.data.layout import (
     numeric,
     standard_layout,
 )
-from slotssm.data.writer import FORMAT, FORMAT_VERSION, EpisodeWriter, PredictionsWriter
+from slotssm.data.writer import FORMAT, FORMAT_VERSION, NUM_MASKS, EpisodeWriter, PredictionsWriter
 from slotssm.errors import InputError
 
 __all__ = [
     "FORMAT",
     "FORMAT_VERSION",
+    "NUM_MASKS",
     "PICTURE",
     "SPLITS",
     "Episode",

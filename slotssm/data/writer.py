@@ -21,6 +21,8 @@ FORMAT_VERSION = 2
 
 
 PREDICTIONS_FORMAT = "slotssm-predictions"
+NUM_MASKS = "num_masks"
+"""Attribute of hard masks in a predictions file: the number of masks, of which each pixel has one."""
 
 
 class _DeferredErrorFile(io.FileIO):
@@ -181,6 +183,10 @@ class PredictionsWriter:
         if (name, values.ndim) in KNOWN_DIMS:
             dataset.attrs["dims"] = json.dumps(KNOWN_DIMS[name, values.ndim])
         return dataset
+
+    def set_attribute(self, name: str, key: str, value: Any) -> None:
+        """Set an attribute of an output that has been written."""
+        self._file[f"{self._split}/{name}"].attrs[key] = value
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """Shape and dtype of every output."""

@@ -149,7 +149,8 @@ def _mask_entropy(batch: Batch, options: ScoringOptions) -> BatchScores:
 
 
 def _identity_switches(batch: Batch, options: ScoringOptions) -> BatchScores:
-    return BatchScores(metrics.identity_switches(batch.tables))
+    canvas = batch.predicted.num_slots if batch.predicted.has_canvas else None
+    return BatchScores(metrics.identity_switches(batch.tables, canvas=canvas))
 
 
 def _mse(batch: Batch, options: ScoringOptions) -> BatchScores:

@@ -119,7 +119,7 @@ def read_scores(path: Path) -> ScoreFile:
 
 def _parsed(document: dict[str, Any], path: Path) -> ScoreFile:
     """The content of a score file; `KeyError`, `TypeError` or `ValueError` if it is damaged."""
-    named = _named(document["results"])
+    named = named_results(document["results"])
     found = ScoreFile(
         path,
         document["run"] or document["predictions"],
@@ -147,25 +147,25 @@ def _parsed(document: dict[str, Any], path: Path) -> ScoreFile:
     return found
 
 
-def _named(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def named_results(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Results by name: `fg-ari`, `probe/position`, `fg-ari@savi`.
 
     A run may hold the same metric under several options. The one with fewer unusual options has the plain name; the
     others are named by their unusual options, for example `fg-ari@per_frame=True`.
     """
     found: dict[str, dict[str, Any]] = {}
-    for each in sorted(results, key=lambda result: len(_unusual(result["options"]))):
+    for each in sorted(results, key=lambda result: len(unusual_options(result["options"]))):
         name = f"{each['metric']}/{each['property']}" if "property" in each else each["metric"]
         name = f"{name}@{each['convention']}" if "convention" in each else name
         if name in found:
-            stated = ",".join(f"{key}={value}" for key, value in _unusual(each["options"]).items())
+            stated = ",".join(f"{key}={value}" for key, value in unusual_options(each["options"]).items())
             name = f"{name}@{stated}"
         found.setdefault(name, each)
     order = {id(each): index for index, each in enumerate(results)}
     return dict(sorted(found.items(), key=lambda item: order[id(item[1])]))
 
 
-def _unusual(options: dict[str, Any]) -> dict[str, Any]:
+def unusual_options(options: dict[str, Any]) -> dict[str, Any]:
     """Options that differ from the defaults."""
     # as JSON, which has no tuples
     usual = {
@@ -197,7 +197,7 @@ class Comparison:
     @property
     def unusual_options(self) -> dict[str, Any]:
         """Options that differ from the defaults."""
-        return _unusual(self.options)
+        return unusual_options(self.options)
 
     def document(self) -> dict[str, Any]:
         """As JSON."""

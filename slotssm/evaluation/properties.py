@@ -159,7 +159,7 @@ def gather_rows(
     _check(truth, split, masks, predicted, num_objects)
     visible = _visible(truth, split, where, masks, num_objects)
     num_slots = predicted["slots"].shape[2]
-    has_canvas = _has_canvas(predicted)
+    has_canvas = predicted.has_canvas
     parts = []
     for episode in range(len(masks)):
         present = visible[episode].any(axis=0)
@@ -200,17 +200,12 @@ def _visible(truth: EpisodeFile, split: str, where: slice, masks: np.ndarray, nu
     return np.stack([(masks == index + 1).any(axis=(2, 3)) for index in range(num_objects)], axis=2)
 
 
-def _has_canvas(predicted: Predicted) -> bool:
-    """Whether the masks have one channel more than there are slots."""
-    return predicted.num_masks == predicted["slots"].shape[2] + 1
-
-
 def _check(truth: EpisodeFile, split: str, masks: np.ndarray, predicted: Predicted, num_objects: int) -> None:
     labels, slots = predicted["masks"], predicted["slots"]
     num_slots = slots.shape[2]
     if slots.shape[1] != masks.shape[1]:
         raise InputError(f"slots of {slots.shape[1]} frames cannot be probed with {masks.shape[1]} frames")
-    if labels.size and (labels.min() < 0 or labels.max() >= num_slots + _has_canvas(predicted)):
+    if labels.size and (labels.min() < 0 or labels.max() >= num_slots + predicted.has_canvas):
         raise InputError(
             f"predicted masks have labels from {labels.min()} to {labels.max()} and there are {num_slots} slots; "
             f"probes need masks whose labels are slot indices, 0 to {num_slots - 1}"

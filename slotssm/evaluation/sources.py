@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from slotssm.data.episodes import EpisodeFile
+from slotssm.data.episodes import NUM_MASKS, EpisodeFile
 from slotssm.errors import InputError, SlotSSMError
 from slotssm.metrics import are_weights, hard_masks, resize_labels
 from slotssm.tasks import Outputs, Task
@@ -33,10 +33,17 @@ class Predicted:
             others as the task returns them.
         num_masks: C, the number of masks, if they were soft: K, or K + 1 with a canvas, which is the last; None if only
             labels are known, which do not show unused slots.
+        num_slots: K; None if only masks are known.
     """
 
     outputs: Mapping[str, np.ndarray]
     num_masks: int | None = None
+    num_slots: int | None = None
+
+    @property
+    def has_canvas(self) -> bool:
+        """Whether there is one mask more than there are slots."""
+        return self.num_masks is not None and self.num_slots is not None and self.num_masks > self.num_slots
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.outputs[name]
@@ -89,7 +96,7 @@ class TaskSource(Source):
             arrays["masks"] = resize_labels(hard_masks(soft), truth.dataset(split, "frames").shape[2:4])
         if "soft" in names:
             arrays["soft"] = as_stored("masks", soft)
-        return Predicted(arrays, soft.shape[2])
+        return Predicted(arrays, soft.shape[2], outputs["slots"].shape[2] if "slots" in outputs else None)
 
     def run(self, truth: EpisodeFile, split: str, first: int, last: int) -> Outputs:
         """All outputs of the task as tensors."""
@@ -176,7 +183,16 @@ class FileSource(Source):
         is_soft = stored is not None and stored.ndim == 5
         if stored is not None and is_soft and "soft" in names:
             arrays["soft"] = stored
-        return Predicted(arrays, stored.shape[2] if stored is not None and is_soft else None)
+        num_masks = stored.shape[2] if stored is not None and is_soft else self._count_masks(split)
+        num_slots = self._file.dataset(split, "slots").shape[2:3] if "slots" in self.provides else ()
+        return Predicted(arrays, num_masks, *num_slots)
+
+    def _count_masks(self, split: str) -> int | None:
+        """C of hard masks, if the file says it, as `slotssm predict` makes it do."""
+        if "masks" not in self.provides:
+            return None
+        count = self._file.field_attrs(split, "masks").get(NUM_MASKS)
+        return int(count) if isinstance(count, (int, np.integer)) and count > 0 else None
 
     def _holds_weights(self, split: str) -> bool:
         """Whether the masks are soft weights rather than logits: those of the first episode sum to 1."""

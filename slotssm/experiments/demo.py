@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import slotssm_zoo
 from slotssm.config import RecipeData
 from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
@@ -87,7 +86,7 @@ class PretrainedResult:
 
 
 def show_pretrained(folder: Path, seed: int, name: str = PRESET) -> PretrainedResult:
-    """Show a trained model of the package videos that it was not trained on: score and draw them in `folder`.
+    """Run a trained model of the package on new videos, which are scored and drawn in `folder`.
 
     Args:
         folder: folder for the videos and the picture.
@@ -98,9 +97,13 @@ def show_pretrained(folder: Path, seed: int, name: str = PRESET) -> PretrainedRe
         InputError: there is no such checkpoint.
     """
     try:
-        checkpoint = slotssm_zoo.checkpoint(name)
+        from slotssm_zoo import checkpoint as checkpoint_of
+
+        checkpoint = checkpoint_of(name)
+    except ImportError:
+        raise InputError("the trained models are not installed; train one with `demo` without `pretrained`") from None
     except KeyError as error:
-        raise InputError(str(error.args[0])) from None
+        raise InputError(f"`preset` {name}: {error.args[0]}") from None
     task, description = load_task(checkpoint)
     config = description.config
     assert isinstance(config.data, RecipeData)
@@ -109,6 +112,6 @@ def show_pretrained(folder: Path, seed: int, name: str = PRESET) -> PretrainedRe
     with EpisodeFile(data) as truth:
         report = evaluate(TaskSource(task), truth, "test", METRICS, ScoringOptions())
         pictures, exact = draw_predictions(task, truth, "test", EPISODES), flat_colors_of(truth, "test", EPISODES)
-    animation = folder / f"pretrained-seed{seed}.gif"
+    animation = folder / f"pretrained-{name}-seed{seed}.gif"
     write_animation(pictures, animation, exact_colors=exact)
     return PretrainedResult(checkpoint, data, report, animation)

@@ -1,5 +1,6 @@
 """Predictions of a trained model for a data set or a video, written to a file that scoring reads."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -9,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from slotssm import __version__
-from slotssm.data.episodes import EpisodeFile, PredictionsWriter
+from slotssm.data.episodes import NUM_MASKS, SPLITS, EpisodeFile, PredictionsWriter
 from slotssm.data.importers.footage import Footage
 from slotssm.data.importers.readers.images import middle, resize_frame
 from slotssm.errors import InputError
 from slotssm.evaluation.evaluate import BATCH_EPISODES
+from slotssm.evaluation.pictures import count_slots
 from slotssm.evaluation.sources import TaskSource, as_stored, refuse_damaged
 from slotssm.experiments.runs import check_fits
 from slotssm.experiments.trained_model import CHUNK_FRAMES, TrainedModel
@@ -112,7 +114,7 @@ def predict_data(
     Raises:
         InputError: the data do not fit the model, or the target cannot be written.
     """
-    names = _check(model, target, data)
+    names = _check(model, target, data, split)
     with EpisodeFile(data) as truth:
         if split not in truth.splits:
             raise InputError(f"{data} has no split {split!r}; it has {', '.join(truth.splits)}")
@@ -158,7 +160,7 @@ def predict_video(
     Raises:
         InputError: the video cannot be read, or the target cannot be written.
     """
-    names = _check(model, target, video)
+    names = _check(model, target, video, split)
     footage = Footage(video)
     rows, columns = middle((footage.height, footage.width), model.size)
     if line := _fitting(footage, model.size):
@@ -198,9 +200,14 @@ def predict_video(
     return Written(str(target.out), overlay, str(video), split, 1, num_frames, written)
 
 
-def _check(model: TrainedModel, target: Target, source: Path) -> list[str]:
+def _check(model: TrainedModel, target: Target, source: Path, split: str) -> list[str]:
     """Refuse a target that cannot be written; returns the names of the outputs to write."""
     given = sorted(model.task.outputs)
+    if split not in SPLITS:
+        raise InputError(f"`split` {split} must be one of {', '.join(SPLITS)}")
+    rate = target.frames_per_s
+    if rate is not None and not (math.isfinite(rate) and rate > 0):
+        raise InputError(f"`fps` {rate} must be a positive number")
     if target.out.suffix.lower() not in SUFFIXES:
         raise InputError(f"`out` {target.out} must end in .h5, since it is an HDF5 file")
     if target.overlay and target.overlay.suffix.lower() != ".mp4":
@@ -258,11 +265,14 @@ def _write(
         for part in parts:
             refuse_damaged(part.outputs)
             arrays = {name: as_stored(name, part.outputs[name]) for name in names}
+            num_masks = part.outputs["masks"].shape[2] if target.hard else 0
             if target.hard:
                 arrays["masks"] = hard_masks(arrays["masks"])
             writer.write(part.first_episode, arrays, part.first_frame)
+            if target.hard:
+                writer.set_attribute("masks", NUM_MASKS, num_masks)
             if video is not None and part.frames is not None:
-                soft, num_slots = as_stored("masks", part.outputs["masks"]), part.outputs["slots"].shape[2]
+                soft, num_slots = as_stored("masks", part.outputs["masks"]), count_slots(part.outputs)
                 for pixels, weights in zip(part.frames, soft, strict=True):
                     video.write(paint_masks(enlarged(pixels), weights, num_slots, target.contours))
         return writer.summary()

@@ -17,7 +17,7 @@ from slotssm.tasks import PredictConfig, RecallConfig, ReconstructConfig
 
 
 def cpu_oc() -> RunConfig:
-    """OC-SlotSSM segments three bouncing shapes at 32 px; about three minutes on two cores (the demo).
+    """OC-SlotSSM segments three bouncing shapes at 32 px; a few minutes on two cores.
 
     There are as many slots as objects: the black background needs no slot, and a spare slot shares an object with
     another one, which lowers the error but also FG-ARI (chosen on validation data).
@@ -89,7 +89,7 @@ def cpu_oc_hard() -> RunConfig:
 
 
 def _objects(name: str, data: str, num_slots: int) -> RunConfig:
-    """The demo's model, deeper, with a decoder that learns sooner and more steps (chosen on validation data)."""
+    """The model of cpu-oc, deeper, with a decoder that learns sooner and more steps (chosen on validation data)."""
     base = cpu_oc()
     recipe = BouncingRecipe.model_validate(bouncing_fields(data, num_frames=8, size_px=32))
     changes = {

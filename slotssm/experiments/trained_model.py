@@ -206,7 +206,8 @@ def _chunks(frames: Iterable[Any], chunk_frames: int) -> Iterator[Any]:
     if chunk_frames < 1:
         raise InputError(f"`chunk_frames` is {chunk_frames}; it must be at least 1")
     chunk: list[Any] = []
-    for frame in frames:
+    for each in frames:
+        frame = each if isinstance(each, Tensor) else np.asarray(each)
         if frame.ndim != 3 or (chunk and frame.shape != chunk[0].shape):
             first = f" after frames of {list(chunk[0].shape)}" if chunk else ""
             raise InputError(f"a frame has shape {list(frame.shape)}{first}; a stream is of frames [H, W, 3]")
@@ -226,11 +227,15 @@ def _as_tensor(video: Any) -> Tensor:
     """The video as a tensor, not yet converted to bytes."""
     if isinstance(video, Tensor):
         return video
-    array = np.asarray(video)
+    try:
+        array = np.asarray(video)
+    except ValueError:
+        raise InputError(f"the frames differ in shape; {EXPECTED}") from None
     if array.dtype != np.uint8 and array.dtype.kind != "f":
         raise InputError(f"the video is {array.dtype}; {CONVERT}")
-    # torch takes neither negative strides nor the longest floats
-    return torch.from_numpy(np.ascontiguousarray(array, array.dtype if array.itemsize <= 8 else np.float64))
+    # torch takes neither negative strides nor the longest floats nor foreign byte orders, and warns of read-only arrays
+    dtype = array.dtype.newbyteorder("=") if array.itemsize <= 8 else np.dtype(np.float64)
+    return torch.from_numpy(np.require(array, dtype, ["C", "W"]))
 
 
 def _as_bytes(video: Tensor) -> Tensor:

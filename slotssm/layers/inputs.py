@@ -36,7 +36,7 @@ def check_input(layer: nn.Module, values: Tensor, axes: str, width: int) -> None
     if values.device != weights.device:
         raise InputError(
             f"{name} has its parameters on {weights.device} and takes tensors there, not on {values.device}; move one "
-            "of them by its method to"
+            "of them with its method `to`"
         )
     # layers may keep some parameters in another type, such as float32 decay rates in half precision
     if values.dtype != weights.dtype and not torch.is_autocast_enabled(values.device.type):
@@ -44,7 +44,7 @@ def check_input(layer: nn.Module, values: Tensor, axes: str, width: int) -> None
         if values.dtype not in types:
             raise InputError(
                 f"{name} has parameters of {_dtype(weights)} and takes numbers of the same type, not {_dtype(values)}; "
-                "convert one of them by its method to"
+                "convert one of them with its method `to`"
             )
 
 

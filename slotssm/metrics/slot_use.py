@@ -68,7 +68,7 @@ def are_weights(soft: np.ndarray) -> np.ndarray:
     return (soft >= 0).all((1, 2, 3, 4)) & (np.abs(sums - 1) <= SUM_TOLERANCE).all((1, 2, 3))
 
 
-def identity_switches(true: Videos | Sequence[Tables], pred: Videos = None) -> Scores:
+def identity_switches(true: Videos | Sequence[Tables], pred: Videos = None, canvas: int | None = None) -> Scores:
     """How often the objects of a video change slots.
 
     In every frame, objects are matched to slots by IoU, one to one (Hungarian; pairs without overlap are left out). An
@@ -78,23 +78,24 @@ def identity_switches(true: Videos | Sequence[Tables], pred: Videos = None) -> S
     Args:
         true: labels [E, T, H, W], 0 background, 255 ignored, ids stable over time; or tables from `contingency`.
         pred: predicted labels.
+        canvas: label of pixels that belong to no slot, which no object is matched to.
 
     Returns:
         Number of switches in each video.
     """
-    counts = [_switches(video) for video in as_tables(true, pred)]
+    counts = [_switches(video, canvas) for video in as_tables(true, pred)]
     known = [index for index, count in enumerate(counts) if count is not None]
     values = np.array([counts[index] for index in known], np.float64)
     return Scores(values, np.array(known, np.int64), len(counts) - len(known), "video")
 
 
-def _switches(video: Tables) -> int | None:
+def _switches(video: Tables, canvas: int | None) -> int | None:
     """Number of switches in one video; None without objects."""
     objects = video.counts.sum((0, 2)) * (video.ids != BACKGROUND_ID) > 0
     if not objects.any():
         return None
     last, num_switches = np.full(len(video.ids), -1), 0
-    for overlaps in iou(video.counts):
+    for overlaps in iou(video.counts)[:, :, video.labels != canvas]:
         present = np.flatnonzero(objects & (overlaps.sum(1) > 0))
         rows, slots = linear_sum_assignment(overlaps[present], maximize=True)
         met = overlaps[present][rows, slots] > 0

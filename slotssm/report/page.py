@@ -155,7 +155,7 @@ class Code:
     @property
     def uri(self) -> str:
         """The text as a data URI."""
-        return "data:text/plain;charset=utf-8;base64," + base64.b64encode(self.text.encode()).decode()
+        return "data:text/plain;charset=utf-8;base64," + base64.b64encode(self.text.encode("utf-8", "replace")).decode()
 
 
 @dataclass(frozen=True)

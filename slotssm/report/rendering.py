@@ -30,9 +30,11 @@ def render(page: Page) -> str:
     )
     environment.filters |= {"anchor": _anchor, "number": number, "trusted": Markup, "color": _color}
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("page").render(
+    text = environment.get_template("page").render(
         page=page, style=Markup(style), script=Markup(script), script_hash=digest
     )
+    # names of files that are not valid Unicode become question marks
+    return text.encode("utf-8", "replace").decode()
 
 
 def _anchor(title: str) -> str:

@@ -155,6 +155,8 @@ class Recall(Task):
 
     def predict_episode(self, frames: UInt8[Tensor, "B T H W 3"]) -> Outputs:
         """The prediction from all frames except the target."""
+        if frames.shape[1] < 2:
+            raise InputError("a recall task predicts the last frame from those before it; one frame is too few")
         return self.predict(frames[:, :-1])
 
     def _read(self, context: UInt8[Tensor, "B T H W 3"], state: ModelState | None, patches: int) -> ModelOutput:

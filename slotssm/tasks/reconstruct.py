@@ -104,6 +104,8 @@ class Reconstruct(Task):
         assert isinstance(task, ReconstructConfig)
         if task.encoder_downsample & (task.encoder_downsample - 1):
             raise InputError(f"task.encoder_downsample {task.encoder_downsample} is not a power of two")
+        if task.slot_contrast and run.train.clip_len == 1:
+            raise InputError("task.slot_contrast compares neighbouring frames; set train.clip_len to at least 2")
         if task.foreground_weight > 1 and task.canvas == "none":
             raise InputError("task.foreground_weight needs a canvas, from whose colour pixels differ; set task.canvas")
         if 2 ** len(task.encoder_channels) < task.encoder_downsample:
@@ -142,7 +144,8 @@ class Reconstruct(Task):
         if attention is not None:
             attention = rearrange(attention, "b t k (h w) -> b t k h w", h=self.encoder.grid[0])
             if self.null_slot:
-                attention = torch.cat([attention, 1 - attention.sum(2, keepdim=True)], dim=2)
+                rest = (1 - attention.sum(2, keepdim=True)).clamp_min(0)
+                attention = torch.cat([attention, rest], dim=2)
         return Outputs(
             output.state,
             slots=output.slots,

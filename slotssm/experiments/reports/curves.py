@@ -20,7 +20,7 @@ def training_charts(groups: Sequence[SeedGroup]) -> Charts | None:
     logged = [line for group in groups for run in group.runs for line in run.lines]
     names = dict.fromkeys(name for line in logged for name in line if name not in NOT_PLOTTED)
     names = dict.fromkeys(name for name in names if not name.endswith(tuple(BASELINES)))
-    charts = [_chart(name, groups) for name in names]
+    charts = [chart for name in names if (chart := _chart(name, groups)) is not None]
     if not charts:
         return None
     several = any(len(group.runs) > 1 for group in groups)
@@ -35,7 +35,7 @@ def training_charts(groups: Sequence[SeedGroup]) -> Charts | None:
     return Charts(charts, keys, caption)
 
 
-def _chart(name: str, groups: Sequence[SeedGroup]) -> Chart:
+def _chart(name: str, groups: Sequence[SeedGroup]) -> Chart | None:
     lines: list[Line] = []
     splits = set()
     for suffix in BASELINES:
@@ -44,6 +44,8 @@ def _chart(name: str, groups: Sequence[SeedGroup]) -> Chart:
         found = _lines(groups, name, split, style)
         splits |= {split} if found else set()
         lines += found
+    if not splits:
+        return None
     if splits == {"train"}:
         lines = _lines(groups, name, "train", "solid")
     where = " and ".join({"train": "training", "val": "validation"}[split] for split in sorted(splits))

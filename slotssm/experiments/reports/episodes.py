@@ -23,7 +23,6 @@ NUM_SCORED = 64
 """Episodes that are scored to find the worst and the best ones, from the first on."""
 SHOWN_SCORES = ("fg-ari", "miou", "mse", "color-accuracy", "position-iou")
 """Scores shown with an episode, as far as data and predictions allow; the first one orders episodes."""
-LOWER_IS_BETTER = frozenset({"mse", "identity-switches", "mask-entropy", "white-floor"})
 CANVAS = "canvas"
 """Name of the mask beyond those of the slots."""
 
@@ -90,7 +89,7 @@ def _extremes(metric: str, values: dict[int, float], count: int, num_shown: int)
     """The worst episodes, worst first, then the best ones, best first; only those that have a value."""
     if not values:
         return [(index, "") for index in range(min(num_shown, count))]
-    ordered = sorted(values, key=values.__getitem__, reverse=metric in LOWER_IS_BETTER)
+    ordered = sorted(values, key=values.__getitem__, reverse=METRICS[metric].lower_is_better)
     num_worst = min((num_shown + 1) // 2, len(ordered))
     best = ordered[num_worst:][::-1][: num_shown - num_worst]
     chosen = [(index, f"{_ordinal(place)}worst by {metric}") for place, index in enumerate(ordered[:num_worst], 1)]
@@ -98,7 +97,10 @@ def _extremes(metric: str, values: dict[int, float], count: int, num_shown: int)
 
 
 def _ordinal(place: int) -> str:
-    return "" if place == 1 else f"{place}{ {2: 'nd', 3: 'rd'}.get(place, 'th') } "
+    if place == 1:
+        return ""
+    suffix = "th" if place % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(place % 10, "th")
+    return f"{place}{suffix} "
 
 
 def run_video(task: Task, truth: EpisodeFile, split: str, index: int, why: str, ranking: Ranking, plan: Plan) -> Video:
@@ -220,7 +222,7 @@ def describe_choice(ranking: Ranking, data: str, split: str, total: int, checkpo
     if ranking.metric is None:
         return f"The first episodes of the split {split} of {data}; nothing about them can be scored."
     scored = f"all {total}" if ranking.num_scored == total else f"the first {ranking.num_scored} of {total}"
-    better = "lower is better" if ranking.metric in LOWER_IS_BETTER else "higher is better"
+    better = "lower is better" if METRICS[ranking.metric].lower_is_better else "higher is better"
     return (
         f"The worst and the best of {scored} episodes of the split {split} of {data} by {ranking.metric} ({better}), "
         f"scored for this page with {checkpoint}."

@@ -109,7 +109,7 @@ def describe_plan(fitted: Fitted, count: int, num_frames: int, size: tuple[int, 
     if plan.num_frames < num_frames:
         found.append(f"{len(plan.frames(num_frames))} of {num_frames} frames of each episode are shown.")
     if plan.stride(size) > 1:
-        found.append(f"Every {plan.stride(size)} rows and columns, one is shown.")
+        found.append(f"One of every {plan.stride(size)} rows and columns is shown.")
     if not plan.pictures:
         found.append("Slots show the input in their masks, since their own pictures would take too much space.")
     return found

@@ -8,6 +8,7 @@ from typing import Any
 
 from slotssm.config import RunConfig
 from slotssm.errors import InputError
+from slotssm.evaluation.pairing import named_results
 from slotssm.files import read_json
 from slotssm.plotting.colors import slot_colors
 from slotssm.plotting.comparisons import series_color
@@ -31,8 +32,8 @@ class StoredScores:
 
     @property
     def results(self) -> list[dict[str, Any]]:
-        """The results, each with at least a metric and a value (None if nothing could be scored)."""
-        return list(self.document["results"])
+        """The results, each with a name, a metric and a value (None if nothing could be scored)."""
+        return [{"name": name, **result} for name, result in named_results(self.document["results"]).items()]
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,18 @@ def _stored_scores(run: RunDirectory) -> list[StoredScores]:
 
 def _are_results(results: Any) -> bool:
     return isinstance(results, list) and all(
-        isinstance(each, dict) and isinstance(each.get("metric"), str) and isinstance(each.get("value"), float | None)
+        isinstance(each, dict)
+        and isinstance(each.get("metric"), str)
+        and isinstance(each.get("value"), float | int | None)
+        and isinstance(each.get("options"), dict)
+        and _is_interval(each.get("interval"))
         for each in results
     )
+
+
+def _is_interval(limits: Any) -> bool:
+    known = isinstance(limits, list) and len(limits) == 2 and all(isinstance(each, (int, float)) for each in limits)
+    return limits is None or known
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 from slotssm.data.contents import known_content_hash
 from slotssm.data.episodes import EpisodeFile
 from slotssm.documents import as_toml
+from slotssm.evaluation.pairing import unusual_options
 from slotssm.experiments.reports.command import Command, Speller
 from slotssm.experiments.reports.curves import step_charts, training_charts
 from slotssm.experiments.reports.episodes import (
@@ -94,7 +95,7 @@ def _headline(run: RecordedRun) -> list[tuple[str, str]]:
     shown += [
         each for each in (scores.results if scores else []) if each["metric"] in ("miou", "mse") and each not in shown
     ]
-    return [(f"{result_name(each)}, {scores.file}", number(each["value"])) for each in shown] if scores else []
+    return [(f"{each['name']}, {scores.file}", number(each["value"])) for each in shown] if scores else []
 
 
 def _steps(run: RecordedRun) -> str:
@@ -110,12 +111,6 @@ def duration(seconds: float | None) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def result_name(result: Mapping[str, Any]) -> str:
-    """Name of a stored result: metric, property of a probe, convention."""
-    name = f"{result['metric']}/{result['property']}" if "property" in result else str(result["metric"])
-    return f"{name}@{result['convention']}" if result.get("convention") else name
 
 
 def _colors(groups: Sequence[SeedGroup]) -> dict[Path, tuple[int, int, int]]:
@@ -181,13 +176,13 @@ def _result_row(
     interval = result.get("interval")
     shown = Cell("–")
     if isinstance(interval, list) and len(interval) == 2:
-        shown = Cell(f"{number(interval[0])} … {number(interval[1])}", hint=f"{interval[0]} … {interval[1]}")
+        shown = Cell(f"{number(interval[0])} to {number(interval[1])}", hint=f"{interval[0]} to {interval[1]}")
     skipped = f" ({result['num_skipped']} skipped)" if result.get("num_skipped") else ""
     averaged = f"{result.get('num_units', '–')} {result.get('unit', 'unit')}s{skipped}"
     hint = f"{document.get('data')}, {document.get('num_episodes')} episodes, {document.get('checkpoint')}"
     cells = [
         Cell(scored, hint=hint),
-        Cell(result_name(result)),
+        Cell(result["name"]),
         Cell.of(result["value"]),
         shown,
         Cell(averaged),
@@ -198,9 +193,7 @@ def _result_row(
 
 def _remarks(result: Mapping[str, Any]) -> str:
     """Options that differ from plain scoring, and further values such as baselines."""
-    options = result.get("options")
-    stated = options.items() if isinstance(options, dict) else ()
-    words = [f"{name} {value}" for name, value in stated if value not in (False, 0, None)]
+    words = [f"{name} {value}" for name, value in unusual_options(result["options"]).items()]
     further = {name: v for name, v in result.items() if isinstance(v, float) and name != "value"}
     words += [f"{name.replace('_', ' ')} {number(value)}" for name, value in further.items()]
     return "; ".join([*words, *([str(result["reason"])] if result.get("reason") else [])])
@@ -209,7 +202,7 @@ def _remarks(result: Mapping[str, Any]) -> str:
 def _values(run: RecordedRun) -> dict[tuple[str, str], float]:
     """Stored values by what was scored and the name of the result."""
     return {
-        (scores.file, result_name(result)): result["value"]
+        (scores.file, result["name"]): result["value"]
         for scores in run.scores
         for result in scores.results
         if result["value"] is not None
@@ -367,11 +360,19 @@ def _provenance(runs: Sequence[RecordedRun]) -> Block:
     return Table(("run", *columns), rows)
 
 
+def _moment(seconds: Any) -> str:
+    """A time since the epoch as a date; a dash if a damaged record holds none."""
+    try:
+        return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except (OverflowError, ValueError, TypeError, OSError):
+        return "–"
+
+
 def _origin(run: RecordedRun) -> dict[str, str]:
     record = run.record
     processor, versions = record.get("processor"), record.get("versions")
     facts = {
-        "started": datetime.datetime.fromtimestamp(record["created"], datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "started": _moment(record["created"]),
         "device": str(record.get("device", "–")),
     }
     if isinstance(processor, dict):

@@ -167,6 +167,6 @@ _NOTES = (
     "canvas: a background that the slots paint over, one learned colour on easy and a smooth image for each frame on "
     f"medium and hard; contrast: slots of neighbouring frames are told apart, with weight {CONTRAST}. Neither is in "
     "the paper. All variants have the same steps and the same number of slots.",
-    "mask entropy: 0 if one slot or the canvas owns a pixel, 1 if all share it equally; switches: how often objects "
-    "change slots in a video.",
+    "mask entropy: 0 if one slot or the canvas owns a pixel, 1 if all masks, of which a canvas is one, share it "
+    "equally; switches: how often objects change slots in a video, of which the canvas is none.",
 )
