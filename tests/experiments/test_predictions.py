@@ -84,6 +84,28 @@ def test_scores_of_the_file_are_those_of_the_run_exactly(run, model, tmp_path):
         assert file["test/masks"].shape == (NUM_TEST, FRAMES, SIDE, SIDE)
 
 
+@pytest.mark.parametrize("hard", [False, True])
+def test_a_canvas_is_scored_from_the_file_as_from_the_run(tmp_path, hard):
+    changes = {"train": {"num_steps": 3}, "task": {"canvas": "color"}, "data": {"num_test": 14}}
+    config = override(preset("tiny-oc"), changes, "test")
+    run, options = RunDirectory(tmp_path / "run"), ScoringOptions()
+    start_run(config, spec_of(config.data), ensure_own_data(config, tmp_path), run, "cpu", lambda report: None)
+    names = ("fg-ari", "miou", "identity-switches", "slots-used", "probe")
+    expected = evaluate_run(run, None, "test", names, options, "cpu", ignore)
+    predict_data(load(run.path, "cpu"), run.data(), "test", Target(tmp_path / "p.h5", hard=hard))
+    source = FileSource(tmp_path / "p.h5", "test")
+    assert values(evaluate_predictions(source, run.data(), "test", names, options, ignore)) == values(expected)
+
+
+@pytest.mark.parametrize("split", ["", "foo", ".."])
+def test_an_unknown_split_and_a_wrong_rate_are_refused(model, video, tmp_path, split):
+    with pytest.raises(InputError, match=r"`split` .* must be one of train, val, test"):
+        predict_video(model, video, split, Target(tmp_path / "p.h5"))
+    with pytest.raises(InputError, match="`fps` nan must be a positive number"):
+        predict_video(model, video, "test", Target(tmp_path / "p.h5", frames_per_s=float("nan")))
+    assert not (tmp_path / "p.h5").exists()
+
+
 def test_a_data_set_without_masks_is_predicted(run, model, tmp_path):
     bare = tmp_path / "bare.h5"
     with h5py.File(run.data()) as source, h5py.File(bare, "w") as file:

@@ -136,6 +136,17 @@ def test_switches_are_those_of_a_slow_loop(seed):
     assert identity_switches(contingency(true, pred)).values.tolist() == expected
 
 
+def test_an_object_that_the_canvas_covers_for_a_while_has_not_switched():
+    true = np.zeros((1, 4, 1, 6), int)
+    true[..., :3] = 1
+    pred = np.array([[[[0, 0, 0, 2, 2, 2]], [[2] * 6], [[0, 0, 2, 2, 2, 2]], [[1, 1, 1, 2, 2, 2]]]])
+    # in frame 1 the object is the canvas's; in frame 3 it is in another slot
+    assert identity_switches(true, pred, canvas=2).values.tolist() == [1]
+    assert identity_switches(true, pred).values.tolist() == [3]
+    # a slot of that number that occurs nowhere changes nothing
+    assert identity_switches(true, pred, canvas=9).values.tolist() == [3]
+
+
 # --- refusals ---------------------------------------------------------------------------------------------
 
 

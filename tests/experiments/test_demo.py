@@ -1,0 +1,51 @@
+"""The demo of trained models: what the package ships loads, and is shown videos that it has not seen."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import slotssm
+import slotssm_zoo
+from slotssm.data.episodes import EpisodeFile
+from slotssm.errors import InputError
+from slotssm.experiments import demo
+from slotssm.experiments.demo import FRESH_SEED, NUM_FRESH, show_pretrained
+from slotssm.experiments.presets import preset
+
+TABLE = (slotssm_zoo.FOLDER / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_demo_has_a_checkpoint():
+    assert demo.PRESET in slotssm_zoo.names()
+
+
+@pytest.mark.parametrize("name", slotssm_zoo.names())
+def test_every_checkpoint_loads_and_is_in_the_table(name):
+    assert f"| `{name}` |" in TABLE
+    model = slotssm.load(slotssm_zoo.checkpoint(name))
+    assert model.config == preset(name).replace(seed=model.config.seed)
+    video = np.zeros((3, *model.size, 3), np.uint8)
+    assert model(video)["frames"].shape == video.shape
+    size = sum(path.stat().st_size for path in slotssm_zoo.checkpoint(name).iterdir())
+    assert size < 1.5e6
+
+
+def test_a_trained_model_scores_on_fresh_videos_as_the_table_says(tmp_path):
+    shown = show_pretrained(tmp_path, 3)
+    values = shown.report.values()
+    # the table's are over 200 videos; these are 20
+    assert values["fg-ari"] > 0.75
+    assert values["miou"] > 0.7
+    with EpisodeFile(shown.data) as fresh:
+        assert fresh.splits == ["test"] or tuple(fresh.splits) == ("test",)
+        assert fresh.num_episodes("test") == NUM_FRESH
+        assert int(fresh.attrs["seed"]) == preset(demo.PRESET).data.seed + FRESH_SEED + 3
+    with Image.open(shown.animation) as picture:
+        assert picture.n_frames == preset(demo.PRESET).data.recipe.num_frames
+
+
+def test_an_unknown_checkpoint_is_refused_with_the_known_ones(tmp_path):
+    with pytest.raises(
+        InputError, match=rf"`preset` cpu-bcb: there is no checkpoint 'cpu-bcb'; there are .*{demo.PRESET}"
+    ):
+        show_pretrained(tmp_path, 0, "cpu-bcb")
