@@ -73,6 +73,8 @@ def demo() -> RunConfig:
         "decoder_channels": (24, 12),
         "canvas": "color",
         "slot_contrast": 0.003,
+        "foreground_weight": 2.0,
+        "foreground_weight_from": 1800,
     }
     changes = {
         "name": "demo",

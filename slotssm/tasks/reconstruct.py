@@ -50,6 +50,8 @@ class ReconstructConfig(TaskConfig):
     foreground_weight: float = Field(1.0, ge=1)
     """Weight in the loss of pixels that the canvas does not explain, relative to pixels that have its colour; not in
     the paper (1: all pixels count alike). Above 1, slots own the uncertain pixels at the edges of their objects."""
+    foreground_weight_from: int = Field(0, ge=0)
+    """Step from which on `foreground_weight` applies; early in training it delays learning."""
     slot_contrast: float = Field(0.0, ge=0)
     """Weight of a loss that tells slots of neighbouring frames apart, not in the paper (0: off)."""
     slot_contrast_temperature: PositiveFloat = 0.1
@@ -90,7 +92,7 @@ class Reconstruct(Task):
             self.canvas = ColorCanvas(data.height, data.width)
         elif config.canvas == "image":
             self.canvas = ImageCanvas(data.height, data.width, dim, config.canvas_cells)
-        self.foreground_weight = config.foreground_weight
+        self.config, self.foreground_weight = config, config.foreground_weight
         self.contrast, self.temperature = config.slot_contrast, config.slot_contrast_temperature
         self.null_slot = getattr(model_config, "null_slot", False)
         self.outputs = frozenset({"slots", "masks", "frames", "slot_frames"})
@@ -117,6 +119,10 @@ class Reconstruct(Task):
                 "task.encoder_downsample and the decoder"
             )
 
+    def begin_step(self, step: int) -> None:
+        """Switch the foreground weight on when its step has come."""
+        self.foreground_weight = self.config.foreground_weight if step >= self.config.foreground_weight_from else 1.0
+
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean squared error over all pixels and channels in [0, 1], plus the weighted slot contrast if it is on."""
         pixels = as_pixels(batch["frames"])
@@ -126,7 +132,7 @@ class Reconstruct(Task):
         target = rearrange(pixels, "b t c h w -> (b t) c h w")
         error = F.mse_loss(blended, target)
         loss, logged = error, {}
-        if self.foreground_weight > 1:
+        if self.config.foreground_weight > 1:
             loss = weighted_error(blended, target, images[:, -1].detach(), self.foreground_weight)
             logged["mse"] = error
         if self.contrast and slots.shape[1] > 1:

@@ -220,6 +220,19 @@ def test_weights_do_not_train_the_canvas_to_make_them_small():
     assert task.decoder.painter[-1].bias.grad.abs().max() > 0
 
 
+@torch.no_grad()
+def test_the_foreground_weight_waits_for_its_step():
+    frames = random_frames()
+    task = canvas_task("color", foreground_weight=4.0, foreground_weight_from=7)
+    losses = []
+    for step in (0, 6, 7, 8, 6):
+        task.begin_step(step)
+        loss, logged = task({"frames": frames})
+        losses.append(loss.item())
+    assert losses[0] == losses[1] == losses[4] == pytest.approx(logged["mse"].item())
+    assert losses[2] == losses[3] != losses[0]
+
+
 def test_foreground_weight_needs_a_canvas():
     run = preset("tiny-oc")
     with pytest.raises(InputError, match=r"foreground_weight needs a canvas"):
