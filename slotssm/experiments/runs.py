@@ -14,8 +14,17 @@ from slotssm.errors import InputError
 from slotssm.evaluation import Report, ScoringOptions, Source, TaskSource, evaluate
 from slotssm.evaluation.pairing import scores_document
 from slotssm.files import exclusive, make_folder, read_json, write_json
-from slotssm.tasks import Task, check_run
-from slotssm.training.checkpoint import BEST, Description, chosen_checkpoint, latest, load_task, step_of
+from slotssm.tasks import Task, build_task, check_run
+from slotssm.training.checkpoint import (
+    BEST,
+    Description,
+    chosen_checkpoint,
+    folder_of,
+    latest,
+    load_parts,
+    load_task,
+    step_of,
+)
 from slotssm.training.run import RunDirectory, read_lines
 from slotssm.training.trainer import StepReport, Trainer
 
@@ -30,6 +39,20 @@ def refuse_used(run: RunDirectory, force: bool) -> None:
         raise InputError(f"{run.path} exists and is not a run directory; choose another `out`")
     if not force:
         raise InputError(f"{run.path} exists already; `resume` continues it, `force` starts it again")
+
+
+def check_start(config: RunConfig, spec: DataSpec, run: RunDirectory, force: bool) -> None:
+    """Refuse what `start_run` would refuse about the folder and the weights to start from, without writing anything."""
+    refuse_used(run, force)
+    initial = config.train.initial
+    if initial is not None:
+        load_parts(build_task(config, spec), folder_of(Path(initial.run)), initial.parts)
+
+
+def refuse_incomplete(run: RunDirectory) -> None:
+    """Refuse to extend a run whose last step is not saved."""
+    if not run.is_complete():
+        raise InputError(f"{run.path} is not complete; `resume` continues it, and it can be extended afterwards")
 
 
 def start_run(
@@ -104,8 +127,7 @@ def extend_run(
     """
     data = _own_data(run, data)
     with exclusive(run.lock):
-        if not run.is_complete():
-            raise InputError(f"{run.path} is not complete; `resume` continues it, and it can be extended afterwards")
+        refuse_incomplete(run)
         description = run.description()
         train = description.config.train
         schedule_steps = train.schedule_steps or train.num_steps

@@ -25,7 +25,7 @@ def leaves(command=ROOT, path=("slotssm",)) -> dict:
 COMMANDS = {name: command for name, command in leaves().items() if not name.endswith("KIND")}
 
 
-@pytest.fixture(params=[80, 60, 40])
+@pytest.fixture(params=[80, 40])
 def width(request, monkeypatch):
     """A terminal of that many columns."""
     for name, value in {"COLUMNS": request.param, "TTY_COMPATIBLE": 1, "NO_COLOR": 1, "TERM": "xterm"}.items():
@@ -186,3 +186,15 @@ def test_verbose_prints_what_the_library_logs_at_any_level(slotssm, workplace, m
 
 def test_json_stays_one_document_with_verbose(slotssm, workplace):
     assert json.loads(slotssm("presets", "--json", "--verbose").out)
+
+
+def test_an_unexpected_error_is_a_document_with_verbose_too(slotssm, workplace, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("all wrong")
+
+    monkeypatch.setattr("slotssm.experiments.overview.listing.list_runs", fail)
+    told = slotssm("runs", "--json", "--verbose")
+    assert (told.code, json.loads(told.out)) == (1, {"error": "RuntimeError: all wrong", "exit_code": 1})
+    assert "Traceback" in told.err
+    assert told.error_lines == ["slotssm: RuntimeError: all wrong"]
+    assert "(--verbose prints the traceback)" in slotssm("runs").err
