@@ -85,7 +85,7 @@ def test_what_does_not_exist_is_refused_in_one_line(slotssm, workplace, argument
 
 
 def test_help_names_every_experiment(slotssm):
-    shown = slotssm("reproduce", "--help").out
+    shown = "".join(slotssm("reproduce", "--help").out.split())
     assert all(name in shown for name in EXPERIMENTS)
 
 

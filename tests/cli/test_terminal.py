@@ -44,9 +44,11 @@ def test_help_cuts_no_name_default_or_sentence(slotssm, width, name):
     assert "…" not in shown.out
     words = without_breaks(shown.out)
     for parameter in COMMANDS[name].params:
-        for option in (*parameter.opts, *parameter.secondary_opts):
-            # arguments are in capitals where they have a name of their own
-            assert option.lower() in shown.out.lower()
+        is_argument = parameter.param_type_name == "argument"
+        named = [parameter.metavar or parameter.name] if is_argument else [*parameter.opts, *parameter.secondary_opts]
+        for option in named:
+            # arguments are in capitals where they have no metavar
+            assert without_breaks(option).lower() in words.lower()
         assert without_breaks(parameter.help) in words
         if isinstance(parameter.show_default, str):
             assert f"[default:({without_breaks(parameter.show_default)})" in words
