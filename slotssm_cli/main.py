@@ -61,9 +61,10 @@ def _run(stop: StopRequest) -> int:
         ignore_signals()
         if stop:  # child processes receive the signal too, and their exit may surface as an error here
             return _fail(f"interrupted by {stop.signal_name}", INTERRUPTED, None)
+        hint = "" if _is_verbose() else " (--verbose prints the traceback)"
         if _is_verbose():
-            raise
-        return _fail(f"{type(error).__name__}: {error} (--verbose prints the traceback)", 1, None)
+            traceback.print_exc()
+        return _fail(f"{type(error).__name__}: {error}{hint}", 1, None)
 
 
 def _is_verbose() -> bool:

@@ -28,7 +28,10 @@ RetryFailed = Annotated[
 
 
 def reproduce(
-    experiment: Annotated[str, typer.Argument(help="long-context, video-prediction, object-centric or efficiency.")],
+    experiment: Annotated[
+        str,
+        typer.Argument(help="long-context, video-prediction, object-centric, slot-ownership or efficiency."),
+    ],
     scale: Annotated[
         str, typer.Option(help="cpu: scaled down for two cores; paper: the paper's settings, for a GPU.")
     ] = "cpu",

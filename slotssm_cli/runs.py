@@ -61,7 +61,7 @@ def table(
     ] = None,
     split: options.Split = "test",
     evaluate: Annotated[
-        bool, typer.Option("--evaluate", help="Score runs that keep no scores of this split; otherwise leave them out.")
+        bool, typer.Option("--evaluate", help="First score the runs that lack scores of this split, or of a metric.")
     ] = False,
     csv: Annotated[
         str | None, typer.Option(metavar="FILE|-", help="Write the numbers as CSV: a line for each group and metric.")
@@ -73,7 +73,7 @@ def table(
 ) -> None:
     """Average the scores of runs over seeds, and compare the groups episode by episode."""
     from slotssm.evaluation import ScoringOptions
-    from slotssm.experiments.overview.groups import table_of
+    from slotssm.experiments.overview.groups import metric_of, table_of
     from slotssm.experiments.overview.listing import find_runs
     from slotssm.experiments.runs import evaluate_run
     from slotssm.files import refuse_existing, write_text
@@ -85,10 +85,11 @@ def table(
         refuse_existing(Path(str(csv)), force)
     names = [name for group in metric or () for name in options.words(group)]
     where = resolve_device(device)
+    metrics = list(dict.fromkeys(metric_of(name) for name in names))
 
     def score(directory: Any) -> None:
         with Meter(f"evaluate {directory.path}", "episodes") as meter:
-            evaluate_run(directory, None, split, names, ScoringOptions(), where, meter.update)
+            evaluate_run(directory, None, split, metrics, ScoringOptions(), where, meter.update)
 
     settings = [setting for group in by or () for setting in options.words(group)]
     found = table_of(find_runs(run), split, settings, names, score if evaluate else None)

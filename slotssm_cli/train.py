@@ -71,6 +71,8 @@ def train(
     assigned = (*(assignments or ()), *_shorthands(init_from, keep_best, track))
     request = resolve.Request(preset, config, assigned, data, seed)
     run = RunDirectory(out) if out else None
+    if resume and extend:
+        raise InputError("--extend trains a complete run further and --resume an interrupted one; leave one out")
     if (resume or extend) and run is None:
         run = newest_run()
     if extend and run is not None:
@@ -89,10 +91,12 @@ def train(
             note(f"{run.path} was complete already: all {total} steps are taken; --extend N adds more")
         return _report(run.path, values, json)
     resolved, spec = resolve.resolve(request)
-    if dry_run:
-        facts, path = resolve.plan(resolved, spec), own_data_path(resolved)
-        return _report_plan(facts, _cost(resolved, spec, path), (run or next_run(resolved.name)).path, json)
     resolve_device(device)
+    if dry_run:
+        planned = run or next_run(resolved.name)
+        runs.check_start(resolved, spec, planned, force)
+        facts, path = resolve.plan(resolved, spec), own_data_path(resolved)
+        return _report_plan(facts, _cost(resolved, spec, path), planned.path, json)
     if run is not None:
         runs.refuse_used(run, force)
     with Meter("generate data", "episodes") as meter:
@@ -115,6 +119,7 @@ def _extend(run: Any, num_steps: int, device: str, data: Path | None, dry_run: b
     from slotssm.experiments import runs
 
     if dry_run:
+        runs.refuse_incomplete(run)
         return _report_plan(*_known_plan(run, data, num_steps), run.path, json)
     with Meter(f"train {run.path}", "steps") as meter:
         values = runs.extend_run(run, num_steps, device, step_callback(meter), data)

@@ -1,6 +1,7 @@
 """Score files, and paired comparison of two of them: is one model significantly better on the same episodes?"""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,12 @@ class EpisodeScores:
     @property
     def convention_options(self) -> dict[str, Any]:
         """Options that must agree between two models; the source of the masks may differ."""
-        return {name: value for name, value in self.options.items() if name != "mask_source"}
+        return convention_options(self.options)
+
+
+def convention_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Scoring options without the source of the masks."""
+    return {name: value for name, value in options.items() if name != "mask_source"}
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,7 @@ class ScoreFile:
         others: names of results without such values, such as probes.
         values: value of every result, by name; None if nothing could be scored.
         intervals: 95 % bootstrap interval over episodes of every result, by name; None if there is none.
+        conventions: options of every result that must agree between two models, by name.
         checkpoint: name of the checkpoint that was scored, if the file says so.
     """
 
@@ -91,6 +98,7 @@ class ScoreFile:
     others: list[str]
     values: dict[str, float | None] = field(default_factory=dict)
     intervals: dict[str, tuple[float, float] | None] = field(default_factory=dict)
+    conventions: dict[str, dict[str, Any]] = field(default_factory=dict)
     checkpoint: str | None = None
 
 
@@ -112,13 +120,13 @@ def read_scores(path: Path) -> ScoreFile:
         )
     try:
         return _parsed(document, path)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise InputError(f"{path} is damaged ({reason}); score again") from None
 
 
 def _parsed(document: dict[str, Any], path: Path) -> ScoreFile:
-    """The content of a score file; `KeyError`, `TypeError` or `ValueError` if it is damaged."""
+    """The content of a score file; an error of Python if it is damaged."""
     named = named_results(document["results"])
     found = ScoreFile(
         path,
@@ -132,8 +140,11 @@ def _parsed(document: dict[str, Any], path: Path) -> ScoreFile:
         checkpoint=document.get("checkpoint"),
     )
     for name, each in named.items():
-        found.values[name] = None if each["value"] is None else float(each["value"])
-        found.intervals[name] = (each["interval"][0], each["interval"][1]) if each["interval"] else None
+        found.values[name] = None if each["value"] is None else _finite(each["value"])
+        found.intervals[name] = (
+            (_finite(each["interval"][0]), _finite(each["interval"][1])) if each["interval"] else None
+        )
+        found.conventions[name] = convention_options(each["options"])
         if "per_episode" not in each:
             found.others.append(name)
             continue
@@ -145,6 +156,13 @@ def _parsed(document: dict[str, Any], path: Path) -> ScoreFile:
             each["metric"], each.get("convention"), dict(each["options"]), values, num_units
         )
     return found
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is no score")
+    return number
 
 
 def named_results(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -14,8 +14,17 @@ from slotssm.errors import InputError
 from slotssm.evaluation import Report, ScoringOptions, Source, TaskSource, evaluate
 from slotssm.evaluation.pairing import scores_document
 from slotssm.files import exclusive, make_folder, read_json, write_json
-from slotssm.tasks import Task, check_run
-from slotssm.training.checkpoint import Description, chosen_checkpoint, latest, load_task
+from slotssm.tasks import Task, build_task, check_run
+from slotssm.training.checkpoint import (
+    BEST,
+    Description,
+    chosen_checkpoint,
+    folder_of,
+    latest,
+    load_parts,
+    load_task,
+    step_of,
+)
 from slotssm.training.run import RunDirectory, read_lines
 from slotssm.training.trainer import StepReport, Trainer
 
@@ -30,6 +39,20 @@ def refuse_used(run: RunDirectory, force: bool) -> None:
         raise InputError(f"{run.path} exists and is not a run directory; choose another `out`")
     if not force:
         raise InputError(f"{run.path} exists already; `resume` continues it, `force` starts it again")
+
+
+def check_start(config: RunConfig, spec: DataSpec, run: RunDirectory, force: bool) -> None:
+    """Refuse what `start_run` would refuse about the folder and the weights to start from, without writing anything."""
+    refuse_used(run, force)
+    initial = config.train.initial
+    if initial is not None:
+        load_parts(build_task(config, spec), folder_of(Path(initial.run)), initial.parts)
+
+
+def refuse_incomplete(run: RunDirectory) -> None:
+    """Refuse to extend a run whose last step is not saved."""
+    if not run.is_complete():
+        raise InputError(f"{run.path} is not complete; `resume` continues it, and it can be extended afterwards")
 
 
 def start_run(
@@ -104,8 +127,7 @@ def extend_run(
     """
     data = _own_data(run, data)
     with exclusive(run.lock):
-        if not run.is_complete():
-            raise InputError(f"{run.path} is not complete; `resume` continues it, and it can be extended afterwards")
+        refuse_incomplete(run)
         description = run.description()
         train = description.config.train
         schedule_steps = train.schedule_steps or train.num_steps
@@ -163,12 +185,14 @@ class Evaluation:
         checkpoint: folder of the checkpoint.
         data: episode file that was scored on.
         report: the scores.
+        step: steps after which the checkpoint was saved; None if it does not say so.
     """
 
     run: RunDirectory
     checkpoint: Path
     data: Path
     report: Report
+    step: int | None
 
     @property
     def file(self) -> Path:
@@ -178,10 +202,14 @@ class Evaluation:
         eval/<split>@<checkpoint>.json, so that they do not replace the former.
         """
         name = self.report.split
-        name += "" if self.data.resolve() == self.run.data() else f"-{self.data.stem}"
+        name += "" if self._is_of_own_data() else f"-{self.data.stem}"
         return self.run.evaluation(
             name if self.checkpoint == latest(self.run.checkpoints) else f"{name}@{self.checkpoint.name}"
         )
+
+    def _is_of_own_data(self) -> bool:
+        """Whether the data are those of the run, wherever they are now."""
+        return known_content_hash(self.data) == self.run.read()["data_sha256"]
 
     def save(self) -> Path | None:
         """Keep the scores with the run, as a score file; returns the file.
@@ -192,7 +220,8 @@ class Evaluation:
         file = self.file
         try:
             make_folder(file.parent)
-            document = scores_document(self.report, str(self.run.path), None) | {"checkpoint": self.checkpoint.name}
+            document = scores_document(self.report, str(self.run.path), None)
+            document |= {"checkpoint": self.checkpoint.name, "checkpoint_step": self.step}
             document["results"] = document["results"] + _still_valid(file, document, self.data)
             write_json(file, document)
         except InputError as error:
@@ -225,13 +254,11 @@ def score_run(
     """
     task, config, folder = load_run(run, device, checkpoint)
     path = data_of(run, data)
-    if not path.exists():
-        hint = "" if data else "; say where it is with `data`"
-        raise InputError(f"{path} does not exist{hint}")
+    step = step_of(folder)  # before scoring, since a run in training may replace its best checkpoint
     with EpisodeFile(path) as truth:
         check_fits(config, run.description().spec, truth)
         report = evaluate(TaskSource(task, options.mask_source), truth, split, names, options, on_progress=on_progress)
-    return Evaluation(run, folder, path, report)
+    return Evaluation(run, folder, path, report, step)
 
 
 def evaluate_run(
@@ -259,7 +286,10 @@ def _still_valid(kept: Path, document: dict[str, Any], data: Path) -> list[dict[
         # a damaged report is replaced, and must not prevent the new one
         return []
     facts = earlier if isinstance(earlier, dict) else {}
-    same = ("format", "format_version", "data_sha256", "split", "num_episodes", "checkpoint")
+    if document["checkpoint"] != BEST and facts:
+        # the name says the step, also in files of earlier versions
+        facts.setdefault("checkpoint_step", document["checkpoint_step"])
+    same = ("format", "format_version", "data_sha256", "split", "num_episodes", "checkpoint", "checkpoint_step")
     if any(facts.get(name) != document[name] for name in same):
         return []
     identity = ("metric", "property", "convention", "options")

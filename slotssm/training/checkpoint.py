@@ -237,6 +237,19 @@ def _step_of(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
 
 
+def step_of(folder: Path) -> int | None:
+    """Steps after which a checkpoint of a run was saved; None if the best checkpoint does not say so.
+
+    Raises:
+        InputError: the record of the best checkpoint cannot be read.
+    """
+    if folder.name != BEST:
+        return _step_of(folder)
+    record = read_json(folder / BEST_RECORD)
+    step = record.get("step") if isinstance(record, dict) else None
+    return step if isinstance(step, int) else None
+
+
 def folder_of(path: Path) -> Path:
     """The checkpoint at a path: the path itself, or the newest checkpoint of a run directory.
 

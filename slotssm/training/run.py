@@ -225,6 +225,7 @@ def _complete_lines(file: Path) -> Iterator[dict[str, Any]]:
             continue
         try:
             found = json.loads(line)
+            json.dumps(found, allow_nan=False)
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict) or not isinstance(found.get("step"), int):

@@ -89,6 +89,31 @@ def test_an_earlier_checkpoint_is_scored_and_kept_beside_the_last(slotssm, runs)
     assert (runs[1] / "eval" / "test.json").exists()
 
 
+def test_scores_of_a_best_checkpoint_that_was_replaced_are_not_kept(slotssm, runs):
+    best = shutil.copytree(runs[0] / "checkpoints" / "step-00000003", runs[0] / "checkpoints" / "best")
+    record = {"step": 3, "metric": "mse", "value": 1.0}
+    (best / "best.json").write_text(json.dumps(record))
+    scored = ("eval", runs[0], "--checkpoint", "best", "--metric")
+    assert slotssm(*scored, "mse").code == slotssm(*scored, "fg-ari").code == 0
+    kept = runs[0] / "eval" / "test@best.json"
+    document = json.loads(kept.read_text())
+    assert document["checkpoint_step"] == 3
+    assert {each["metric"] for each in document["results"]} == {"mse", "fg-ari"}
+    (best / "best.json").write_text(json.dumps(record | {"step": 6}))
+    assert slotssm(*scored, "mse").code == 0
+    assert [each["metric"] for each in json.loads(kept.read_text())["results"]] == ["mse"]
+
+
+def test_scores_on_a_copy_of_the_own_data_are_the_runs_own(slotssm, home, runs, tmp_path):
+    moved = shutil.copy(next((home / "data").glob("tiny-oc-*.h5")), tmp_path / "moved.h5")
+    assert slotssm("eval", runs[0], "--metric", "mse", "--data", moved).code == 0
+    assert [file.name for file in (runs[0] / "eval").iterdir()] == ["test.json"]
+    # names of results are those of their metric
+    asked = ("table", *runs, "--metric", "mse@savi,mse,fg-ari", "--evaluate", "--json")
+    assert "mse@savi is not among the scores" in slotssm(*asked).err
+    assert (runs[1] / "eval" / "test.json").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "fragment"),
     [

@@ -16,6 +16,7 @@ PAGES = {page.name: page for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.m
 ELSEWHERE = {
     ("extending.md", "console"): "tests/cli/test_extending.py, for every example of the page",
     ("using-the-data.md", "py"): "tests/cli/test_export_command.py, without this package",
+    ("runs.md", "console"): "tests/cli/test_runs_page.py, whose patterns of files a shell expands",
     ("README.md", "sh"): "installation; tests/cli/test_commands.py has the demo in small",
 }
 """Languages of pages whose blocks other tests run, and where."""

@@ -183,6 +183,30 @@ def test_attention_masks_of_a_model_that_has_none(slotssm, workplace):
     refused(slotssm("eval", "run", "--metric", "fg-ari", "--mask-source", "attention"), "have no masks")
 
 
+def test_a_dry_run_refuses_what_would_fail(slotssm, home, tmp_path):
+    plan = ("train", "--preset", "tiny-oc", "--dry-run")
+    refused(slotssm(*plan, "--init-from", "runs/nothing"), "runs/nothing is neither a checkpoint nor a run with one")
+    narrow = ("--set", "model.slot_dim=32", "--init-from", "runs/tiny-oc-001")
+    refused(slotssm(*plan, *narrow), "another architecture")
+    refused(slotssm(*plan, "--out", "runs/tiny-oc-001"), "exists already", "--force")
+    refused(slotssm(*plan, "--device", "warp"), "--device warp is not available")
+    stopped = shutil.copytree(home / "runs" / "tiny-oc-001", tmp_path / "run")
+    shutil.rmtree(stopped / "checkpoints" / "step-00000006")
+    refused(slotssm("train", "--out", stopped, "--extend", 3, "--dry-run"), "is not complete", "--resume continues it")
+    assert slotssm(*plan, "--out", "runs/tiny-oc-001", "--force").code == 0
+
+
+def test_a_run_is_either_extended_or_resumed(slotssm, home):
+    refused(slotssm("train", "--out", "runs/tiny-oc-001", "--extend", 3, "--resume"), "--extend", "--resume", "one")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_out_of_range_in_a_sweep(slotssm, workplace, seed):
+    refused(
+        slotssm("sweep", "--preset", "tiny-oc", f"--seeds={seed}"), f"--seeds {seed} must be between 0 and 2^32 - 1"
+    )
+
+
 def test_pictures_of_nothing(slotssm, home, tmp_path):
     refused(slotssm("visualize", "runs/tiny-oc-001", "--episodes", "", "--out", tmp_path / "x.gif"), "--episodes ''")
     refused(slotssm("visualize", "runs/tiny-oc-001", "--device", "warp"), "--device warp is not available")

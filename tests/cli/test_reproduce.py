@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from slotssm.experiments.reproductions.reproduce import EXPERIMENTS
 from slotssm.training.checkpoint import latest
 from slotssm.training.run import RunDirectory
 
@@ -61,7 +62,7 @@ def test_a_dry_run_lists_the_cells_and_does_nothing(slotssm, workplace, out):
     [
         (
             ("long-contxt",),
-            ("experiment long-contxt is unknown", "long-context, video-prediction, object-centric, efficiency"),
+            ("experiment long-contxt is unknown", ", ".join(EXPERIMENTS)),
         ),
         (("efficiency", "--scale", "huge"), ("--scale huge is unknown", "paper, cpu, tiny")),
         (("long-context", "--models", "slotssm,mamba"), ("--models mamba is unknown", "slotssm, slot-transformer")),
@@ -81,6 +82,11 @@ def test_what_does_not_exist_is_refused_in_one_line(slotssm, workplace, argument
     (line,) = outcome.error_lines
     assert all(fragment in line for fragment in fragments), line
     assert not list(workplace.iterdir())
+
+
+def test_help_names_every_experiment(slotssm):
+    shown = "".join(slotssm("reproduce", "--help").out.split())
+    assert all(name in shown for name in EXPERIMENTS)
 
 
 def test_help_is_quick_to_import():

@@ -10,14 +10,17 @@ import pytest
 
 PAGE = (Path(__file__).parents[2] / "docs" / "runs.md").read_text(encoding="utf-8")
 (CONSOLE,) = re.findall(r"^```console\n(.*?)^```", PAGE, re.M | re.S)
-FEW = ("train.num_steps=4", "train.checkpoint_every_steps=2", "train.eval_every_steps=2", "data.num_train=8")
+FEW = ("train.num_steps=4", "train.checkpoint_every_steps=2", "train.eval_every_steps=2", "train.num_eval_episodes=2")
+FEW += ("data.num_train=8", "data.num_val=2", "data.num_test=2")
 
 
 def words(line):
-    """A documented command with the smallest preset, few steps, and patterns of files as a shell expands them."""
+    """A documented command with the smallest preset, few steps, one seed, and patterns of files as a shell expands."""
     found = shlex.split(line.removeprefix("$ slotssm ").replace("cpu-oc", "tiny-oc"))
     if "--preset" in found:
         found += [word for each in FEW for word in ("--set", each)]
+    if "--seeds" in found:
+        found[found.index("--seeds") + 1] = "0"
     if "--extend" in found:
         found[found.index("--extend") + 1] = "3"
     return [path for word in found for path in (sorted(map(str, Path().glob(word))) if "*" in word else [word])]
@@ -50,7 +53,7 @@ def test_the_page(told, workplace, slotssm):
     plan = next(outcome.out for line, outcome in told.items() if "--out runs/four-0 --dry-run" in line)
     assert all(re.search(rf"^{name} +about", plan, re.M) for name in ("time", "memory", "disk"))
     assert json.loads((workplace / "runs/three-0/run.json").read_text())["config"]["train"]["num_steps"] == 7
-    assert "4 cells: 4 done" in told["$ slotssm status sweeps/slots"].out
+    assert "2 cells: 2 done" in told["$ slotssm status sweeps/slots"].out
     assert (workplace / "runs/three-0/checkpoints/best/best.json").exists()
     # a complete run that is resumed says so
     again = slotssm("train", "--resume", "--out", "runs/three-1")

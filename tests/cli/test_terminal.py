@@ -25,7 +25,7 @@ def leaves(command=ROOT, path=("slotssm",)) -> dict:
 COMMANDS = {name: command for name, command in leaves().items() if not name.endswith("KIND")}
 
 
-@pytest.fixture(params=[80, 60, 40])
+@pytest.fixture(params=[80, 40])
 def width(request, monkeypatch):
     """A terminal of that many columns."""
     for name, value in {"COLUMNS": request.param, "TTY_COMPATIBLE": 1, "NO_COLOR": 1, "TERM": "xterm"}.items():
@@ -44,9 +44,11 @@ def test_help_cuts_no_name_default_or_sentence(slotssm, width, name):
     assert "…" not in shown.out
     words = without_breaks(shown.out)
     for parameter in COMMANDS[name].params:
-        for option in (*parameter.opts, *parameter.secondary_opts):
-            # arguments are in capitals where they have a name of their own
-            assert option.lower() in shown.out.lower()
+        is_argument = parameter.param_type_name == "argument"
+        named = [parameter.metavar or parameter.name] if is_argument else [*parameter.opts, *parameter.secondary_opts]
+        for option in named:
+            # arguments are in capitals where they have no metavar
+            assert without_breaks(option).lower() in words.lower()
         assert without_breaks(parameter.help) in words
         if isinstance(parameter.show_default, str):
             assert f"[default:({without_breaks(parameter.show_default)})" in words
@@ -186,3 +188,15 @@ def test_verbose_prints_what_the_library_logs_at_any_level(slotssm, workplace, m
 
 def test_json_stays_one_document_with_verbose(slotssm, workplace):
     assert json.loads(slotssm("presets", "--json", "--verbose").out)
+
+
+def test_an_unexpected_error_is_a_document_with_verbose_too(slotssm, workplace, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("all wrong")
+
+    monkeypatch.setattr("slotssm.experiments.overview.listing.list_runs", fail)
+    told = slotssm("runs", "--json", "--verbose")
+    assert (told.code, json.loads(told.out)) == (1, {"error": "RuntimeError: all wrong", "exit_code": 1})
+    assert "Traceback" in told.err
+    assert told.error_lines == ["slotssm: RuntimeError: all wrong"]
+    assert "(--verbose prints the traceback)" in slotssm("runs").err

@@ -1,7 +1,13 @@
-"""Memory is measured on systems without the module `resource`, too."""
+"""Memory is measured on systems without the module `resource`, too; the cost of a run is that of its whole batch."""
 
 import subprocess
 import sys
+
+import pytest
+
+from slotssm.experiments.datasets import own_data_path, spec_of
+from slotssm.experiments.measurement import cost
+from slotssm.experiments.presets import preset
 
 WITHOUT = (
     "import sys\nimport psutil, torch\nsys.modules['resource'] = None\n"
@@ -18,3 +24,29 @@ def test_the_peak_of_windows_is_asked_of_the_process():
     done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "77\n"
+
+
+@pytest.mark.parametrize(("name", "expected"), [("tiny-oc", 4), ("paper-oc", 1)])
+def test_a_trial_batch_of_large_videos_is_small(name, expected):
+    config = preset(name)
+    assert cost.sample_size(config.train, spec_of(config.data)) == expected
+
+
+def test_memory_does_not_depend_on_the_size_of_the_trial_batch(workplace, monkeypatch):
+    config = preset("tiny-oc")
+    spec, path = spec_of(config.data), own_data_path(config)
+    whole = cost.cost_of_run(config, spec, path)
+    monkeypatch.setattr(cost, "SAMPLE_PIXELS", 1)
+    single = cost.cost_of_run(config, spec, path)
+    assert cost.sample_size(config.train, spec) == 1
+    assert single.memory_bytes == pytest.approx(whole.memory_bytes, rel=0.1)
+
+
+def test_a_long_trial_step_is_taken_once(workplace, monkeypatch):
+    config = preset("tiny-oc")
+    taken, batch = [], cost.Loader.batch
+    monkeypatch.setattr(cost.Loader, "batch", lambda self, step: taken.append(step) or batch(self, step))
+    monkeypatch.setattr(cost, "LONG_STEP_S", 0.0)
+    found = cost.cost_of_run(config, spec_of(config.data), own_data_path(config))
+    assert taken == [0]
+    assert found.seconds > 0

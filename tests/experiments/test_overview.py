@@ -13,7 +13,7 @@ from slotssm.errors import InputError
 from slotssm.evaluation import ScoringOptions
 from slotssm.evaluation.pairing import compare
 from slotssm.experiments.datasets import ensure_own_data, spec_of
-from slotssm.experiments.overview.groups import table_of
+from slotssm.experiments.overview.groups import metric_of, table_of
 from slotssm.experiments.overview.listing import find_runs, list_runs
 from slotssm.experiments.presets import preset
 from slotssm.experiments.runs import evaluate_run, start_run
@@ -90,6 +90,25 @@ def test_a_run_is_running_while_its_lock_is_held(runs):
     (stopped,) = list_runs([run.path])
     assert (running.state.name, running.state.step) == ("running", 4)
     assert (stopped.state.name, stopped.state.step) == ("stopped", 2)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_a_number_that_json_does_not_know_damages_one_run_only(runs, number):
+    with (runs / "k3-s0" / "metrics.jsonl").open("a") as file:
+        file.write(f'{{"step": 5, "split": "train", "loss": {number}}}\n')
+    scores = runs / "k2-s0" / "eval" / "test.json"
+    scores.write_text(scores.read_text().replace('"value": ', f'"value": {number}, "was": ', 1))
+    found = {run.path.name: run.document() for run in list_runs([runs])}
+    json.dumps(found, allow_nan=False)
+    assert [name for name, each in found.items() if each["state"] == "damaged"] == ["k3-s0"]
+    assert "metrics.jsonl is damaged at line" in found["k3-s0"]["reason"]
+    assert (found["k2-s0"]["test"], set(found["k2-s1"]["test"])) == ({}, {"fg-ari", "mse"})
+
+
+def test_a_run_that_is_named_twice_is_one_run(runs):
+    (runs / "linked").symlink_to(runs / "k2-s0")
+    assert len(find_runs([runs])) == 4
+    assert len(find_runs([runs / "k2-s0", runs / "linked", runs / "k2-s1" / ".." / "k2-s0"])) == 1
 
 
 def test_runs_of_a_sweep_are_found_in_its_folder(runs):
@@ -179,3 +198,47 @@ def test_damaged_runs_do_not_stop_the_others(runs):
     found = table_of(find_runs([runs]), score=score)
     assert list(found.skipped) == [str(runs / "k2-s1")]
     assert [len(group.runs) for group in found.groups] == [1, 2]
+
+
+def test_damaged_scores_do_not_stop_the_others(runs):
+    file = runs / "k2-s1" / "eval" / "test.json"
+    document = json.loads(file.read_text())
+    document["results"][0]["options"] = [1]
+    file.write_text(json.dumps(document))
+    found = table_of(find_runs([runs]))
+    assert "test.json is damaged" in found.skipped[str(runs / "k2-s1")]
+    assert [len(group.runs) for group in found.groups] == [1, 1]
+
+
+def test_scores_of_several_conventions_are_neither_averaged_nor_silently_untested(runs):
+    evaluation = RunDirectory(runs / "k2-s1").evaluation("test")
+    evaluation.unlink()
+    by_frame = ScoringOptions(per_frame=True)
+    evaluate_run(RunDirectory(runs / "k2-s1"), None, "test", ("fg-ari", "mse"), by_frame, "cpu", lambda *_: None)
+    found = table_of(find_runs([runs]))
+    mixed, other = (group.metrics["fg-ari"] for group in found.groups)
+    assert (mixed.mean, mixed.values) == (None, {})
+    assert other.mean is not None
+    assert len(found.groups[0].metrics["mse"].values) == 2
+    assert any("fg-ari was scored under several conventions in model.num_slots=2" in note for note in found.notes)
+    assert any("per_frame" in note for note in found.notes)
+    # groups of one convention each
+    found = table_of([RunDirectory(runs / name) for name in ("k2-s1", "k3-s0")])
+    assert all(group.metrics["fg-ari"].mean is not None for group in found.groups)
+    assert [pair.comparison.name for pair in found.pairs] == ["mse"]
+    assert any("are not tested in fg-ari, which was scored under two conventions" in note for note in found.notes)
+
+
+def test_a_metric_that_a_scored_run_lacks_is_scored(runs):
+    asked = []
+
+    def score_miou(run):
+        asked.append(run.path.name)
+        evaluate_run(run, None, "test", ("miou",), ScoringOptions(), "cpu", lambda done, total: None)
+
+    pair = [RunDirectory(runs / name) for name in ("k2-s0", "k3-s0")]
+    score_miou(pair[0])
+    found = table_of(pair, metrics=("miou", "mse"), score=score_miou)
+    assert asked == ["k2-s0", "k3-s0"]
+    assert [len(group.metrics["miou"].values) for group in found.groups] == [1, 1]
+    assert [metric_of(name) for name in ("fg-ari@savi", "probe/position", "mse")] == ["fg-ari", "probe", "mse"]

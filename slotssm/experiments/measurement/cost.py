@@ -14,10 +14,15 @@ from slotssm.config import FileData, RunConfig, TrainConfig
 from slotssm.data.clips import Clips
 from slotssm.data.loader import Loader
 from slotssm.data.spec import DataSpec
+from slotssm.layers.checkpointing import switch_checkpointing
 from slotssm.tasks import Task, build_task
 
 SAMPLE_EPISODES = 4
-"""Episodes of the trial batch and of the trial data set."""
+"""Episodes of the trial data set, and the largest number in the trial batch."""
+SAMPLE_PIXELS = 500_000
+"""Largest number of pixels of the trial batch, over all frames; a batch of one episode may have more."""
+LONG_STEP_S = 3.0
+"""A trial step that takes longer is not repeated: warming up makes little difference to it."""
 
 
 @dataclass(frozen=True)
@@ -77,24 +82,29 @@ def checkpoint_bytes(train: TrainConfig, parameters: int) -> int:
     return 4 * parameters * (copies * (train.keep_checkpoints + 1) + best)
 
 
+def sample_size(train: TrainConfig, spec: DataSpec) -> int:
+    """Episodes of the trial batch: few enough that a step takes a moment on a CPU."""
+    num_pixels = (train.clip_len or spec.num_frames) * spec.height * spec.width
+    return max(1, min(SAMPLE_EPISODES, SAMPLE_PIXELS // num_pixels))
+
+
 def _measured(config: RunConfig, spec: DataSpec, path: Path, data_bytes: int) -> RunCost:
     train = config.train
     task = build_task(config, spec).train()
-    for module in task.modules():
-        if hasattr(module, "checkpoint_activations"):
-            setattr(module, "checkpoint_activations", train.checkpoint_activations)  # noqa: B010
+    switch_checkpointing(task, train.checkpoint_activations)
     parameters = sum(parameter.numel() for parameter in task.parameters())
     clips = Clips(train.clips, train.clip_len, train.clip_stride) if train.clip_len else Clips()
     seconds, activations = 0.0, 0
-    with Loader(path, "train", task.fields, batch_size=SAMPLE_EPISODES, clips=clips, seed=0) as loader:
+    batch_size = sample_size(train, spec)
+    with Loader(path, "train", task.fields, batch_size=batch_size, clips=clips, seed=0) as loader:
         for first, last in task.stages(train.num_steps):
             task.begin_step(first)
             step_s, step_bytes = _step(task, loader)
-            seconds += (last - first) * step_s * train.batch_size / SAMPLE_EPISODES
+            seconds += (last - first) * step_s * train.batch_size / batch_size
             activations = max(activations, step_bytes)
     micro_batch = train.batch_size // train.accumulation_steps
     # weights, gradients, two moments, and the moving average
-    memory = 4 * parameters * (5 if train.ema_decay else 4) + activations * micro_batch // SAMPLE_EPISODES
+    memory = 4 * parameters * (5 if train.ema_decay else 4) + activations * micro_batch // batch_size
     return RunCost(parameters, seconds, memory, data_bytes, checkpoint_bytes(train, parameters))
 
 
@@ -107,13 +117,14 @@ def _step(task: Task, loader: Loader) -> tuple[float, int]:
         kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    # the first is a warm-up
+    began = time.perf_counter()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         task(loader.batch(0))[0].backward()
-    began = time.perf_counter()
-    loss, _ = task(loader.batch(1))
-    loss.backward()
     seconds = time.perf_counter() - began
+    if seconds < LONG_STEP_S:  # the first was a warm-up
+        began = time.perf_counter()
+        task(loader.batch(1))[0].backward()
+        seconds = time.perf_counter() - began
     for parameter in task.parameters():
         kept.pop(parameter.untyped_storage().data_ptr(), None)
     task.zero_grad()

@@ -166,12 +166,13 @@ def table_of(
         split: split whose scores are taken, from eval/<split>.json.
         by: settings by which runs are grouped, such as `model.kind`; empty groups runs that differ only in the seed.
         metrics: metrics, or names of results such as `fg-ari@savi`; empty takes all.
-        score: called with each run that keeps no scores, to score it; None leaves such runs out.
+        score: called with each run that keeps no scores, or none of one of `metrics`, to score it; None leaves runs
+            without scores out.
 
     Raises:
         InputError: no run has scores, or a setting or a metric is unknown.
     """
-    found, skipped = _scored(runs, split, score)
+    found, skipped = _scored(runs, split, metrics, score)
     names = list(dict.fromkeys(name for each in found for name in each.scores.values))
     for metric in metrics:
         if not any(_is_named(metric, name) for name in names):
@@ -183,26 +184,44 @@ def table_of(
 
 
 def _scored(
-    runs: Sequence[RunDirectory], split: str, score: Callable[[RunDirectory], None] | None
+    runs: Sequence[RunDirectory],
+    split: str,
+    metrics: Sequence[str],
+    score: Callable[[RunDirectory], None] | None,
 ) -> tuple[list[ScoredRun], dict[str, str]]:
     found: list[ScoredRun] = []
     skipped: dict[str, str] = {}
     for run in runs:
         try:
-            found.append(scored_run(run, split))
+            scored = _scored_if_needed(run, split, metrics, score)
         except InputError as error:
             skipped[str(run.path)] = str(error)
-            if score is None:
-                continue
-            try:
-                score(run)
-                found.append(scored_run(run, split))
-                del skipped[str(run.path)]
-            except InputError as fault:
-                skipped[str(run.path)] = str(fault)
+            continue
+        found.append(scored)
     if not found:
         raise InputError(next(iter(skipped.values()), "there is no run to compare; name run directories"))
     return found, skipped
+
+
+def _scored_if_needed(
+    run: RunDirectory, split: str, metrics: Sequence[str], score: Callable[[RunDirectory], None] | None
+) -> ScoredRun:
+    """A run with its scores, which `score` adds if there are none, or none of one of the metrics."""
+    try:
+        kept = scored_run(run, split)
+    except InputError:
+        if score is None:
+            raise
+    else:
+        if score is None or all(any(_is_named(metric, name) for name in kept.scores.values) for metric in metrics):
+            return kept
+    score(run)
+    return scored_run(run, split)
+
+
+def metric_of(name: str) -> str:
+    """The metric that a result such as `fg-ari@savi` or `probe/position` is of."""
+    return name.partition("@")[0].partition("/")[0]
 
 
 def _is_named(wanted: str, name: str) -> bool:
@@ -231,7 +250,7 @@ def _grouped(found: Sequence[ScoredRun], by: Sequence[str], names: Sequence[str]
         settings = {key: group[0].settings.get(key) for key in shown}
         label = ", ".join(f"{key}={_shown(value)}" for key, value in settings.items()) or group[0].settings["name"]
         groups.append(Group(str(label), settings, group, _summaries(group, names)))
-    return groups, _notes_on(groups, found, keys, shown)
+    return groups, _notes_on(groups, found, keys, shown) + _mixed_conventions(groups, names)
 
 
 def _is_within(key: str, setting: str) -> bool:
@@ -279,12 +298,29 @@ def _differing(runs: Sequence[ScoredRun], keys: Sequence[str]) -> list[str]:
     ]
 
 
+def _mixed_conventions(groups: Sequence[Group], names: Sequence[str]) -> list[str]:
+    return [
+        f"{name} was scored under several conventions in {group.label} (they differ in {', '.join(differing)}) and is "
+        "not averaged; score these runs again under one"
+        for group in groups
+        for name in names
+        if (differing := _differing_options(group.runs, name))
+    ]
+
+
+def _differing_options(runs: Sequence[ScoredRun], name: str) -> list[str]:
+    """Options of the convention in which the results of that name differ between the runs."""
+    found = [each.scores.conventions[name] for each in runs if each.scores.values.get(name) is not None]
+    keys = dict.fromkeys(key for options in found for key in options)
+    return [key for key in keys if any(options.get(key) != found[0].get(key) for options in found)]
+
+
 def _summaries(runs: Sequence[ScoredRun], names: Sequence[str]) -> dict[str, Summary]:
     found = {}
     for name in names:
         values: dict[str, float] = {}
         interval = None
-        for each in runs:
+        for each in [] if _differing_options(runs, name) else runs:
             value = each.scores.values.get(name)
             if value is not None:
                 values[str(each.run.path)], interval = value, each.scores.intervals[name]
@@ -323,6 +359,8 @@ def _paired(groups: Sequence[Group], names: Sequence[str]) -> tuple[list[PairOfG
             notes[str(error)] = None
             continue
         pairs += [PairOfGroups(first, second, each) for each in found.results]
+        for name, reason in found.left_out.items():
+            notes[f"{first} and {second} are not tested in {name}, which {reason}"] = None
     return pairs, list(notes)
 
 

@@ -84,7 +84,8 @@ class ListedRun:
 def find_runs(folders: Sequence[Path] = ()) -> list[RunDirectory]:
     """The runs in some folders, or the folders themselves where they are runs; by default those in runs/.
 
-    Runs are looked for in the folder and in its folder `runs`, as reproductions and sweeps have it.
+    Runs are looked for in the folder and in its folder `runs`, as reproductions and sweeps have it. A run that is found
+    several times, as by a symbolic link, is listed once.
 
     Raises:
         InputError: a folder does not exist.
@@ -94,7 +95,9 @@ def find_runs(folders: Sequence[Path] = ()) -> list[RunDirectory]:
         if not folder.is_dir():
             raise InputError(f"{folder} is not a folder; name a folder of runs, or a run directory")
         places = [folder] if (folder / "run.json").exists() else [*folder.glob("*"), *folder.glob("runs/*")]
-        found |= {place: RunDirectory(place) for place in sorted(places) if (place / "run.json").exists()}
+        for place in sorted(places):
+            if (place / "run.json").exists():
+                found.setdefault(place.resolve(), RunDirectory(place))
     return list(found.values())
 
 

@@ -49,6 +49,13 @@ class Scale:
         return self.seeds[: self.fewer_seeds.get(model, len(self.seeds))]
 
 
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuse seeds that are out of range."""
+    for seed in seeds:
+        if not 0 <= seed < 2**32:
+            raise InputError(f"`seeds` {seed} must be between 0 and 2^32 - 1")
+
+
 class Experiment(ABC):
     """A comparison: an experiment of the paper, or a sweep over settings."""
 
@@ -93,9 +100,7 @@ class Experiment(ABC):
         for model in choice.models:
             if model not in self.models:
                 raise InputError(f"`models` {model} is unknown; {self.name} compares {', '.join(self.models)}")
-        for seed in choice.seeds:
-            if not 0 <= seed < 2**32:
-                raise InputError(f"`seeds` {seed} must be between 0 and 2^32 - 1")
+        check_seeds(choice.seeds)
         if choice.data and not self.takes_files:
             raise InputError(f"`data`: {self.name} makes its own data and cannot be run on other files")
         known = self.lengths(choice.scale)

@@ -14,7 +14,7 @@ from slotssm.errors import InputError
 from slotssm.evaluation.catalog import METRICS
 from slotssm.experiments.reproductions.cells import Cell, Record, Setting, TrainingCell
 from slotssm.experiments.reproductions.comparison import Row, Table, compare
-from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale
+from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale, check_seeds
 from slotssm.experiments.resolve import Request, resolve
 from slotssm.plotting import Bar, write_bars
 
@@ -53,6 +53,7 @@ class Sweep(Experiment):
     scales: ClassVar[Mapping[str, Scale]] = MappingProxyType({})
 
     def __init__(self, request: Request, seeds: Sequence[int] = ()) -> None:
+        check_seeds(seeds)
         fixed, self.axes = axes_of(request.assignments)
         num_cells = len(seeds) or 1
         for axis in self.axes:
