@@ -14,7 +14,7 @@ def report(
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[RUN ... | REPRODUCTION | DATA]",
+            metavar="RUN ... | REPRODUCTION | DATA",
             help="Run directories, the folder of a reproduction, or an episode file.",
             show_default="the newest run in runs/",
         ),
