@@ -56,7 +56,8 @@ def _run(stop: StopRequest) -> int:
     except ModuleNotFoundError as error:
         ignore_signals()
         remedy = "pip install 'slotssm[full]' brings what the command line needs"
-        return _fail(f"the package {error.name} is missing; {remedy}", InputError.exit_code, None)
+        package = (error.name or "").partition(".")[0]
+        return _fail(f"the package {package} is missing; {remedy}", InputError.exit_code, None)
     except Exception as error:
         ignore_signals()
         if stop:  # child processes receive the signal too, and their exit may surface as an error here

@@ -86,7 +86,7 @@ def test_libraries_need_neither_physics_nor_plotting(room):
 
 def test_without_the_extra_the_command_line_says_what_to_install():
     for missing in ("typer", "rich", "h5py"):
-        command = ["slotssm", "presets" if missing == "h5py" else "-h"]
+        command = ["slotssm", "-h" if missing == "typer" else "presets"]
         code = (
             f"import sys\nsys.modules[{missing!r}] = None\nsys.argv = {command}\n"
             "from slotssm_cli.main import main\nmain()\n"
@@ -105,10 +105,11 @@ def test_everything_that_is_imported_is_declared():
     names = {"PIL": "pillow", "sklearn": "scikit-learn", "imageio_ffmpeg": "imageio", "mamba_ssm": "mamba-ssm"}
     names |= {"google_crc32c": "google-crc32c"}
     declared = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["full"]]
-    declared += PROJECT["optional-dependencies"]["cuda"]
+    for extra in ("cuda", "tensorboard", "wandb"):
+        declared += PROJECT["optional-dependencies"][extra]
     known = {line.split(">")[0].split("[")[0].split(";")[0].strip() for line in declared}
-    own = {"slotssm", "slotssm_cli", "generators"} | set(sys.stdlib_module_names)
-    for package in ("slotssm", "slotssm_cli", "generators"):
+    own = {"slotssm", "slotssm_cli", "slotssm_zoo", "generators"} | set(sys.stdlib_module_names)
+    for package in ("slotssm", "slotssm_cli", "slotssm_zoo", "generators"):
         for path in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -114,7 +114,7 @@ def predict_data(
     Raises:
         InputError: the data do not fit the model, or the target cannot be written.
     """
-    names = _check(model, target, data, split)
+    names = _check(model, target, data)
     with EpisodeFile(data) as truth:
         if split not in truth.splits:
             raise InputError(f"{data} has no split {split!r}; it has {', '.join(truth.splits)}")
@@ -160,7 +160,9 @@ def predict_video(
     Raises:
         InputError: the video cannot be read, or the target cannot be written.
     """
-    names = _check(model, target, video, split)
+    if split not in SPLITS:
+        raise InputError(f"`split` {split} must be one of {', '.join(SPLITS)}")
+    names = _check(model, target, video)
     footage = Footage(video)
     rows, columns = middle((footage.height, footage.width), model.size)
     if line := _fitting(footage, model.size):
@@ -200,11 +202,9 @@ def predict_video(
     return Written(str(target.out), overlay, str(video), split, 1, num_frames, written)
 
 
-def _check(model: TrainedModel, target: Target, source: Path, split: str) -> list[str]:
+def _check(model: TrainedModel, target: Target, source: Path) -> list[str]:
     """Refuse a target that cannot be written; returns the names of the outputs to write."""
     given = sorted(model.task.outputs)
-    if split not in SPLITS:
-        raise InputError(f"`split` {split} must be one of {', '.join(SPLITS)}")
     rate = target.frames_per_s
     if rate is not None and not (math.isfinite(rate) and rate > 0):
         raise InputError(f"`fps` {rate} must be a positive number")

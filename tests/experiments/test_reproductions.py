@@ -59,8 +59,11 @@ def cells_of(name, scale, **choice):
     return EXPERIMENTS[name].cells(Choice(scale, **choice))
 
 
+OBJECT_CENTRIC = ("object-centric", "slot-ownership")
+
+
 def models_of(name):
-    return set(OBJECT_MODELS if name == "object-centric" else SEQUENCE_MODELS)
+    return set(OBJECT_MODELS if name in OBJECT_CENTRIC else SEQUENCE_MODELS)
 
 
 # --- what is compared -------------------------------------------------------------------------------------
@@ -84,7 +87,7 @@ def test_every_configuration_is_valid_and_is_what_the_setting_says(name, scale):
         if name == "long-context":
             assert (recipe.num_frames - 1) * cell.config.task.patches_per_side**2 == setting["length"]
             found = {"rule": recipe.rule, "num_frames": recipe.num_frames, "balls": recipe.num_balls}
-        elif name == "object-centric":
+        elif name in OBJECT_CENTRIC:
             found = {"size_px": recipe.size_px}
         else:
             found = {"size_px": recipe.size_px, "frames": recipe.num_frames, "context": cell.config.task.num_context}
@@ -120,7 +123,7 @@ def test_models_of_a_setting_differ_in_the_model_and_in_nothing_else(name, scale
             assert cell.metrics == group[0].metrics
 
 
-@pytest.mark.parametrize(("name", "scale"), [pair for pair in SCALES if pair[0] != "object-centric"])
+@pytest.mark.parametrize(("name", "scale"), [pair for pair in SCALES if pair[0] not in OBJECT_CENTRIC])
 def test_a_model_is_the_same_in_every_setting(name, scale):
     configs = {}
     for cell in cells_of(name, scale):

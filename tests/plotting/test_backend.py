@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -52,12 +53,19 @@ def test_the_suffix_decides_the_format(tmp_path, suffix, start):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def fails(number):
-    def imwrite(path, *arguments, **options):
-        path.write_bytes(b"half")
-        raise OSError("[Errno 32] Broken pipe\n\nFFMPEG COMMAND:\nffmpeg ...")
+class Encoder:
+    """Leaves these bytes instead of a video; None breaks its pipe."""
 
-    return imwrite
+    def __init__(self, left, path, **options):
+        self.left, self.path = left, path
+
+    def append_data(self, frame):
+        if self.left is None:
+            raise OSError(errno.EPIPE, "Broken pipe")
+
+    def close(self):
+        if self.left:
+            self.path.write_bytes(self.left)
 
 
 def test_a_video_that_the_encoder_did_not_finish_is_refused(tmp_path, monkeypatch):
@@ -66,16 +74,12 @@ def test_a_video_that_the_encoder_did_not_finish_is_refused(tmp_path, monkeypatc
     write_animation(frames, path)
     whole = path.read_bytes()
     # what a full disk leaves: the encoder's exit code is not looked at by imageio
-    for name, fake in {
-        "cut": lambda target, *rest, **options: target.write_bytes(whole[:-200]),
-        "failed": fails(errno.EPIPE),
-        "absent": lambda *rest, **options: None,
-    }.items():
-        monkeypatch.setattr("slotssm.plotting.animation.iio.imwrite", fake)
+    for name, left in {"cut": whole[:-200], "failed": None, "absent": b""}.items():
+        monkeypatch.setattr("slotssm.plotting.videos.iio.get_writer", partial(Encoder, left))
         with pytest.raises(InputError, match=r"cannot write .*a\.mp4: Input/output error; choose another `out`"):
             write_animation(frames, path)
         assert path.read_bytes() == whole, name
-    monkeypatch.setattr("slotssm.plotting.animation.FULL_BELOW_BYTES", 2**62)
+    monkeypatch.setattr("slotssm.plotting.videos.FULL_BELOW_BYTES", 2**62)
     with pytest.raises(InputError, match=r"cannot write .*a\.mp4: No space left on device; free some space"):
         write_animation(frames, path)
     assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]

@@ -11,7 +11,7 @@ from slotssm.models import ModelState
 from slotssm.tasks import OUTPUTS, Outputs
 
 PRESETS = ("tiny-bcb", "tiny-oc", "tiny-balls")
-SIZES = {"B": 2, "K": 3, "D": 16, "H": 16, "W": 16, "h": 8, "w": 8, "3": 3}
+SIZES = {"B": 2, "K": 3, "C": 3, "D": 16, "H": 16, "W": 16, "h": 8, "w": 8, "3": 3}
 FRAMES = 6
 
 
