@@ -51,7 +51,7 @@ class ReconstructConfig(TaskConfig):
     """Weight in the loss of pixels that the canvas does not explain, relative to pixels that have its colour; not in
     the paper (1: all pixels count alike). Above 1, slots own the uncertain pixels at the edges of their objects."""
     foreground_weight_from: int = Field(0, ge=0)
-    """Step from which on `foreground_weight` applies; early in training it delays learning."""
+    """Step from which on `foreground_weight` applies, so that slots can find their objects first."""
     slot_contrast: float = Field(0.0, ge=0)
     """Weight of a loss that tells slots of neighbouring frames apart, not in the paper (0: off)."""
     slot_contrast_temperature: PositiveFloat = 0.1

@@ -30,7 +30,7 @@ SHOWN: Mapping[str, str] = MappingProxyType(
 )
 """Results that the table shows, with their column headings."""
 CONTRAST = 0.003
-"""Weight of the slot contrast; 0.1 ruins the reconstruction."""
+"""Weight of the slot contrast, as in the demo."""
 DATA: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
         "cpu": {
