@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 FORMAT = "slotssm-episodes"
 FORMAT_VERSION = 2
-
-
 PREDICTIONS_FORMAT = "slotssm-predictions"
 NUM_MASKS = "num_masks"
 """Attribute of hard masks in a predictions file: the number of masks, of which each pixel has one."""
@@ -49,7 +47,36 @@ class _DeferredErrorFile(io.FileIO):
             raise self.error
 
 
-class EpisodeWriter:
+class _NewFile:
+    """A new HDF5 file that reports failed writes; the caller moves it to its final name once it is complete.
+
+    Args:
+        path: file to create.
+        attrs: root attributes.
+    """
+
+    def __init__(self, path: Path, attrs: Mapping[str, Any]) -> None:
+        self._disk = _DeferredErrorFile(path, "w+")
+        self._file = h5py.File(self._disk, "w", libver=("v110", "v110"))
+        for name, value in attrs.items():
+            self._file.attrs[name] = value
+
+    def close(self) -> None:
+        """Finish and close the file."""
+        self._file.close()
+        self._disk.close()
+        self._disk.check()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class EpisodeWriter(_NewFile):
     """Writes a new episode file; the caller moves it to its final name once it is complete.
 
     Args:
@@ -60,13 +87,8 @@ class EpisodeWriter:
     """
 
     def __init__(self, path: Path, attrs: Mapping[str, Any], layout: Layout, num_episodes: Mapping[str, int]) -> None:
+        super().__init__(path, {"format": FORMAT, "format_version": FORMAT_VERSION, **attrs})
         self.layout = layout
-        self._disk = _DeferredErrorFile(path, "w+")
-        self._file = h5py.File(self._disk, "w", libver=("v110", "v110"))
-        self._file.attrs["format"] = FORMAT
-        self._file.attrs["format_version"] = FORMAT_VERSION
-        for name, value in attrs.items():
-            self._file.attrs[name] = value
         for split, count in num_episodes.items():
             for name, spec in layout.items():
                 self._create(f"{split}/{name}", spec, count)
@@ -112,22 +134,8 @@ class EpisodeWriter:
                     ours.id.write_direct_chunk((first + index, *tail), chunk)
                 self._disk.check()
 
-    def close(self) -> None:
-        """Finish and close the file."""
-        self._file.close()
-        self._disk.close()
-        self._disk.check()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class PredictionsWriter:
+class PredictionsWriter(_NewFile):
     """Writes a new predictions file, whole episodes or the parts of a long one; the caller moves it to its final name.
 
     Datasets are created by the first outputs of their name. Chunks have whole frames of one episode.
@@ -140,12 +148,8 @@ class PredictionsWriter:
     """
 
     def __init__(self, path: Path, split: str, num_episodes: int, attrs: Mapping[str, Any]) -> None:
+        super().__init__(path, {"format": PREDICTIONS_FORMAT, **attrs})
         self._split, self._num_episodes = split, num_episodes
-        self._disk = _DeferredErrorFile(path, "w+")
-        self._file = h5py.File(self._disk, "w", libver=("v110", "v110"))
-        self._file.attrs["format"] = PREDICTIONS_FORMAT
-        for name, value in attrs.items():
-            self._file.attrs[name] = value
 
     def write(self, first: int, outputs: Mapping[str, np.ndarray], start: int = 0) -> None:
         """Write outputs of consecutive episodes.
@@ -192,17 +196,3 @@ class PredictionsWriter:
         """Shape and dtype of every output."""
         group = self._file[self._split]
         return {name: {"shape": list(map(int, node.shape)), "dtype": str(node.dtype)} for name, node in group.items()}
-
-    def close(self) -> None:
-        """Finish and close the file."""
-        self._file.close()
-        self._disk.close()
-        self._disk.check()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

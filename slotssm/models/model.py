@@ -52,11 +52,13 @@ class SlotModel(nn.Module, ABC):
 
     Attributes:
         gives_attention: whether the output has `ModelOutput.attention`.
+        null_slot: whether tokens may belong to no slot, so that the attention sums to less than 1.
         checkpoint_activations: in training, recompute activations inside layers in the backward pass instead of
             storing them: less memory, more time, the same results. A model may ignore it.
     """
 
     gives_attention: bool = False
+    null_slot: bool = False
     checkpoint_activations: bool = False
 
     def __init__(self, num_slots: int, slot_dim: int) -> None:

@@ -59,6 +59,7 @@ class SAVi(SlotModel):
 
     def __init__(self, config: SAViConfig) -> None:
         super().__init__(config.num_slots, config.slot_dim)
+        self.null_slot = config.null_slot
         self.queries = nn.Parameter(torch.randn(config.num_slots, config.slot_dim))
         ratio = config.layer_mlp_width
         self.corrector = SlotAttention(

@@ -83,3 +83,4 @@ class OCSlotSSM(SlotSequenceModel):
             for _ in range(config.num_layers)
         ]
         super().__init__(layers, config.num_slots, config.slot_dim, learned_queries=True)
+        self.null_slot = config.null_slot

@@ -93,15 +93,13 @@ class Reconstruct(Task):
         elif config.canvas == "image":
             self.canvas = ImageCanvas(data.height, data.width, dim, config.canvas_cells)
         self.config, self.foreground_weight = config, config.foreground_weight
-        self.contrast, self.temperature = config.slot_contrast, config.slot_contrast_temperature
-        self.null_slot = getattr(model_config, "null_slot", False)
         self.outputs = frozenset({"slots", "masks", "frames", "slot_frames"})
         if model.gives_attention:
             self.outputs |= {"attention"}
 
     @classmethod
     def check(cls, run: RunConfig, data: DataSpec) -> None:
-        """Refuse frames whose sides the encoder's and decoder's scale factors do not divide."""
+        """Refuse additions that lack what they need, and frames whose sides the scale factors do not divide."""
         task = run.task
         assert isinstance(task, ReconstructConfig)
         if task.encoder_downsample & (task.encoder_downsample - 1):
@@ -124,7 +122,7 @@ class Reconstruct(Task):
         self.foreground_weight = self.config.foreground_weight if step >= self.config.foreground_weight_from else 1.0
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean squared error over all pixels and channels in [0, 1], plus the weighted slot contrast if it is on."""
+        """Mean squared error over all pixels and channels in [0, 1], with the additions that are switched on."""
         pixels = as_pixels(batch["frames"])
         tokens = self.encoder(pixels)
         slots = self.model(tokens).slots
@@ -135,9 +133,9 @@ class Reconstruct(Task):
         if self.config.foreground_weight > 1:
             loss = weighted_error(blended, target, images[:, -1].detach(), self.foreground_weight)
             logged["mse"] = error
-        if self.contrast and slots.shape[1] > 1:
-            contrast = slot_contrast(slots, self.temperature)
-            loss = loss + self.contrast * contrast
+        if self.config.slot_contrast and slots.shape[1] > 1:
+            contrast = slot_contrast(slots, self.config.slot_contrast_temperature)
+            loss = loss + self.config.slot_contrast * contrast
             logged |= {"mse": error, "slot_contrast": contrast}
         return loss, logged
 
@@ -149,7 +147,7 @@ class Reconstruct(Task):
         steps, attention = frames.shape[1], output.attention
         if attention is not None:
             attention = rearrange(attention, "b t k (h w) -> b t k h w", h=self.encoder.grid[0])
-            if self.null_slot:
+            if self.model.null_slot:
                 rest = (1 - attention.sum(2, keepdim=True)).clamp_min(0)
                 attention = torch.cat([attention, rest], dim=2)
         return Outputs(
@@ -164,8 +162,8 @@ class Reconstruct(Task):
     def _decode(self, slots: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Blended image, images and masks of every frame, with the frames of all episodes in one axis."""
         canvas = None if self.canvas is None else self.canvas(tokens)
-        blended, images, masks = self.decoder(rearrange(slots, "b t k d -> (b t) k d"), canvas)
-        return blended, images, masks
+        decoded: tuple[Tensor, Tensor, Tensor] = self.decoder(rearrange(slots, "b t k d -> (b t) k d"), canvas)
+        return decoded
 
 
 def weighted_error(

@@ -124,7 +124,7 @@ def _of_runs(
     largest_bytes: int,
 ) -> Content:
     page, runs = runs_page([RunDirectory(path) for path in paths], spell)
-    left = largest_bytes - len(render(page).encode()) - _MARGIN_BYTES
+    left = _space_left(page, largest_bytes)
     shown: list[ShownEpisodes] = []
     for place, run in enumerate(runs):
         before = sum(each.num_bytes for each in shown)
@@ -145,7 +145,7 @@ def _of_reproduction(
     largest_bytes: int,
 ) -> Content:
     page, document = reproduction_page(paths[0], spell)
-    pictures, left_out = pictures_of(paths[0], largest_bytes - len(render(page).encode()) - _MARGIN_BYTES)
+    pictures, left_out = pictures_of(paths[0], _space_left(page, largest_bytes))
     notes = [f"{left_out} pictures are left out to keep the page below its size limit."] if left_out else []
     sections = list(page.sections)
     if pictures or notes:
@@ -163,13 +163,17 @@ def _of_data(
     largest_bytes: int,
 ) -> Content:
     page = data_page(paths[0], spell)
-    budget = largest_bytes - len(render(page).encode()) - _MARGIN_BYTES
-    shown = data_episodes(paths[0], request.split, request.num_episodes, max(0, budget))
+    shown = data_episodes(paths[0], request.split, request.num_episodes, _space_left(page, largest_bytes))
     return _signed(page, [shown.section, *page.sections]), shown.document, shown.document["notes"]
 
 
 _MARGIN_BYTES = 20_000
 """Space for what surrounds episodes and pictures."""
+
+
+def _space_left(page: Page, largest_bytes: int) -> int:
+    """Bytes that episodes or pictures may take on a page."""
+    return max(0, largest_bytes - len(render(page).encode()) - _MARGIN_BYTES)
 
 
 def _signed(page: Page, sections: Sequence[Section]) -> Page:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slotssm.experiments.reproductions.cells import Record, Setting
+from slotssm.plotting import Bar
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,16 @@ class Row:
     failed: dict[int, str]
     paper: float | str | None = None
     records: list[Record] = field(default_factory=list, repr=False)
+
+    def seeds(self, metric: str) -> str:
+        """Number of seeds that have a value of a metric, and of those that failed, for a table."""
+        return f"{len(self.metrics[metric].values)}" + (f" ({len(self.failed)} failed)" if self.failed else "")
+
+    def bar(self, metric: str, group: str) -> Bar:
+        """One metric as a bar of its model, with the values of the seeds as points."""
+        found = self.metrics[metric]
+        points, missing = tuple(found.values.values()), "NC" if self.failed else ""
+        return Bar(group, self.model, found.mean, found.error, points, missing=missing)
 
     def document(self) -> dict[str, Any]:
         """As JSON."""

@@ -129,7 +129,7 @@ class LongContext(Experiment):
                     f"{mse.mean / all_white:.2f}" if mse.mean is not None and all_white else "–",
                     str(row.metrics["color-accuracy"]),
                     str(row.metrics["position-iou"]),
-                    f"{len(mse.values)}" + (f" ({len(row.failed)} failed)" if row.failed else ""),
+                    row.seeds("mse"),
                     f"{row.paper:.4f}" if isinstance(row.paper, float) else (row.paper or "–"),
                     f"{row.paper / paper_all_white:.2f}" if isinstance(row.paper, float) and paper_all_white else "–",
                 )

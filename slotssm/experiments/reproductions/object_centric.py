@@ -13,7 +13,7 @@ from slotssm.experiments.reproductions.cells import Cell, Record, Setting, Train
 from slotssm.experiments.reproductions.comparison import Row, Table, compare
 from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale
 from slotssm.experiments.reproductions.matched import OBJECT_MODELS, with_model
-from slotssm.plotting import Bar, write_bars
+from slotssm.plotting import write_bars
 
 SCORED = ("fg-ari", "miou", "mse", "probe", "slots-used", "mask-entropy", "identity-switches")
 """Metrics that are computed on the test split."""
@@ -86,7 +86,7 @@ class ObjectCentric(Experiment):
         lines = [
             ("parameters", *(f"{row.parameters:,}" if row.parameters else "–" for row in rows)),
             *((heading, *(str(row.metrics[name]) for row in rows)) for name, heading in SHOWN.items()),
-            ("seeds", *(_seeds(row) for row in rows)),
+            ("seeds", *(row.seeds("fg-ari") for row in rows)),
         ]
         columns = ("", *(f"{row.setting['data']}: {row.model}" for row in rows))
         return Table(f"Object-centric learning, scale {choice.scale}", columns, lines, _NOTES)
@@ -95,17 +95,7 @@ class ObjectCentric(Experiment):
         """FG-ARI and mIoU of both models on every data set."""
         drawn = []
         for name, label in DRAWN.items():
-            bars = [
-                Bar(
-                    group=str(row.setting["data"]),
-                    series=row.model,
-                    value=row.metrics[name].mean,
-                    error=row.metrics[name].error,
-                    points=tuple(row.metrics[name].values.values()),
-                    missing="NC" if row.failed else "",
-                )
-                for row in rows
-            ]
+            bars = [row.bar(name, str(row.setting["data"])) for row in rows]
             drawn.append(folder / f"{name}.png")
             write_bars(bars, drawn[-1], "object-centric learning", "data", label)
         return drawn
@@ -127,10 +117,6 @@ def _word(text: str) -> str:
 
 def _setting(data: str, base: RunConfig) -> Setting:
     return {"data": data, "size_px": spec_of(base.data).width}
-
-
-def _seeds(row: Row) -> str:
-    return f"{len(row.metrics['fg-ari'].values)}" + (f" ({len(row.failed)} failed)" if row.failed else "")
 
 
 def _paper_note() -> str:

@@ -14,7 +14,7 @@ from slotssm.experiments.reproductions.cells import Cell, Record, TrainingCell
 from slotssm.experiments.reproductions.comparison import Row, Table, compare
 from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale
 from slotssm.experiments.reproductions.matched import OBJECT_MODELS, with_model
-from slotssm.plotting import Bar, Curve, write_bars, write_lines
+from slotssm.plotting import Curve, write_bars, write_lines
 
 SCORED = ("fg-ari", "ari", "miou", "mse", "identity-switches", "slots-used", "mask-entropy")
 """Metrics that are computed on the test split."""
@@ -93,7 +93,7 @@ class SlotOwnership(Experiment):
                 str(row.setting["variant"]),
                 *(str(row.metrics[name]) for name in SHOWN),
                 _decline(row),
-                f"{len(row.metrics['fg-ari'].values)}" + (f" ({len(row.failed)} failed)" if row.failed else ""),
+                row.seeds("fg-ari"),
             )
             for row in ordered
         ]
@@ -104,17 +104,7 @@ class SlotOwnership(Experiment):
         """FG-ARI and mIoU of all variants, and FG-ARI over the training on each data set."""
         drawn = []
         for name in ("fg-ari", "miou"):
-            bars = [
-                Bar(
-                    group=f"{row.setting['data']}\n{row.setting['variant']}",
-                    series=row.model,
-                    value=row.metrics[name].mean,
-                    error=row.metrics[name].error,
-                    points=tuple(row.metrics[name].values.values()),
-                    missing="NC" if row.failed else "",
-                )
-                for row in rows
-            ]
+            bars = [row.bar(name, f"{row.setting['data']}\n{row.setting['variant']}") for row in rows]
             drawn.append(folder / f"{name}.png")
             write_bars(bars, drawn[-1], "canvas and slot contrast", "data and variant", SHOWN[name])
         for data, model in dict.fromkeys((str(row.setting["data"]), row.model) for row in rows):

@@ -80,7 +80,7 @@ class VideoPrediction(Experiment):
                     ),
                     str(row.metrics["psnr"]),
                     str(row.metrics["ssim"]),
-                    f"{len(mse.values)}" + (f" ({len(row.failed)} failed)" if row.failed else ""),
+                    row.seeds("mse"),
                     f"{row.paper / paper_ours:.1f}" if isinstance(row.paper, float) else "–",
                 )
             )
