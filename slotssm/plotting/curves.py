@@ -10,9 +10,15 @@ NOT_PLOTTED = ("step", "split", "learning_rate", "grad_norm")
 BASELINES = {"-repeat-last-frame": "repeat last frame", "-mean-image": "mean image"}
 """Suffix and label of the scores of baselines, which are drawn in the panel of the score itself."""
 SPLITS = {"train": "training", "val": "validation"}
+STYLES: dict[str, dict[str, Any]] = {
+    "train": {"color": "C0", "alpha": 0.8},
+    "val": {"color": "C1", "marker": "o", "markersize": 3},
+}
+"""Looks of the curves of a split, the same in every panel."""
 TITLES = {
     "loss": "loss",
     "mse": "mean squared error",
+    "slot_contrast": "slot contrast",
     "psnr": "PSNR (dB)",
     "ssim": "SSIM",
     "fg-ari": "FG-ARI",
@@ -38,7 +44,7 @@ def write_curves(lines: Sequence[dict[str, Any]], path: Path, title: str) -> Non
     figure = new_figure(4.2 * max(1, len(names)), 3.2)
     axes = figure.subplots(1, max(1, len(names)), squeeze=False)[0]
     for name, axis in zip(names, axes, strict=False):
-        for split, style in (("train", {"alpha": 0.8}), ("val", {"marker": "o", "markersize": 3})):
+        for split, style in STYLES.items():
             points = _points([line for line in lines if line["split"] == split], name)
             if points:
                 axis.plot(*zip(*points, strict=True), label=SPLITS[split], linewidth=1.3, **style)
