@@ -4,8 +4,8 @@ import numba
 import numpy as np
 import pytest
 
-from slotssm.ops.cpu.intrinsics import aligned_zeros, vector_intrinsic
-from slotssm.ops.cpu.simd import VECTOR_BYTES
+from slotssm.ops.cpu.codegen.intrinsics import aligned_zeros, vector_intrinsic
+from slotssm.ops.cpu.codegen.simd import VECTOR_BYTES
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
