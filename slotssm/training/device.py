@@ -1,6 +1,5 @@
 """Device and numerical precision of training."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,16 +28,6 @@ def resolve_device(device: str) -> str:
     ):
         raise InputError(f"`device` {device} is not available: torch does not find such a device")
     return device
-
-
-def refuse_several_processes() -> None:
-    """Refuse to run as one of several processes of a launcher, which would all train the same run.
-
-    Environment variables of schedulers (MPI, or a launcher with one process) are ignored.
-    """
-    size = os.environ.get("WORLD_SIZE", "1")
-    if "TORCHELASTIC_RUN_ID" in os.environ and size != "1":
-        raise InputError(f"a run is trained by one process, but the launcher started {size}; start one run on each GPU")
 
 
 @contextmanager
