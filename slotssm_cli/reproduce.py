@@ -248,8 +248,8 @@ def _run_side_by_side(
     experiment: Any, choice: Any, cells: Any, folder: Path, retry: bool, execution: _Execution
 ) -> list[str]:
     """Run cells in processes of their own; returns the names of those that crashed."""
-    from slotssm.experiments.execution.jobs import predecessors
     from slotssm.experiments.execution.local import run_side_by_side, threads_each
+    from slotssm.experiments.execution.order import predecessors
     from slotssm.experiments.reproductions import reproduce as reproductions
 
     reproductions.lay_out(experiment, choice, folder)
@@ -262,7 +262,7 @@ def _run_side_by_side(
 def _submit(
     experiment: Any, choice: Any, cells: Any, folder: Path, retry: bool, json: bool, execution: _Execution
 ) -> None:
-    from slotssm.experiments.execution.jobs import predecessors
+    from slotssm.experiments.execution.order import predecessors
     from slotssm.experiments.execution.slurm import settings_of, submit
     from slotssm.experiments.reproductions import reproduce as reproductions
 

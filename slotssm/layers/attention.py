@@ -9,6 +9,34 @@ from torch import Tensor, nn
 from slotssm.errors import InputError
 from slotssm.layers.inputs import check_input
 
+MOST_ROWS = 65_535
+"""Rows of a batch that the attention kernels of CUDA take at a time."""
+
+
+def attend(
+    q: Float[Tensor, "B H Q W"],
+    k: Float[Tensor, "B H N W"],
+    v: Float[Tensor, "B H N W"],
+    mask: Float[Tensor, "Q N"] | None = None,
+    is_causal: bool = False,
+) -> Float[Tensor, "B H Q W"]:
+    """Softmax attention of torch, in several pieces if a GPU's kernels do not take the batch at once.
+
+    Args:
+        q: queries.
+        k: keys.
+        v: values.
+        mask: added to the logits.
+        is_causal: whether query i attends to the keys up to i only.
+    """
+
+    def attended(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal)
+
+    if q.device.type == "cpu" or len(q) <= MOST_ROWS:
+        return attended(q, k, v)
+    return torch.cat([attended(*piece) for piece in zip(*(t.split(MOST_ROWS) for t in (q, k, v)), strict=True)])
+
 
 class Attention(nn.Module):
     """Multi-head attention block: x + Attn(LN(x), context).
@@ -46,7 +74,7 @@ class Attention(nn.Module):
             return x + self.dropout(self.out(value).expand_as(x))
         q = rearrange(self.query(normed), "b q (h d) -> b h q d", h=self.num_heads)
         k, v = rearrange(self.key_value(source), "b m (two h d) -> two b h m d", two=2, h=self.num_heads)
-        y = F.scaled_dot_product_attention(q, k, v)
+        y = attend(q, k, v)
         return x + self.dropout(self.out(rearrange(y, "b h q d -> b q (h d)")))
 
     def count_unused_parameters(self, num_keys: int) -> int:

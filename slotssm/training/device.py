@@ -1,5 +1,6 @@
 """Device and numerical precision of training."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -32,20 +33,26 @@ def resolve_device(device: str) -> str:
 
 @contextmanager
 def numerics(train: TrainConfig, device: str) -> Iterator[None]:
-    """Set matrix-product precision and cuDNN determinism for training, and restore the previous settings afterwards.
+    """Set matrix-product precision and determinism for training, and restore the previous settings afterwards.
 
     cuDNN selects the same deterministic kernels in every run, so that training on a GPU resumes exactly as far as its
-    other kernels are deterministic.
+    other kernels are deterministic; `train.deterministic` takes no others.
     """
     cudnn = torch.backends.cudnn
     before = torch.get_float32_matmul_precision(), cudnn.deterministic, cudnn.benchmark
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
     cudnn.deterministic, cudnn.benchmark = True, False
+    if train.deterministic:
+        # cuBLAS reads it before its first product
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
     torch.set_float32_matmul_precision("high" if train.tf32 and device == "cuda" else "highest")
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before[0])
         cudnn.deterministic, cudnn.benchmark = before[1:]
+        torch.use_deterministic_algorithms(was_deterministic)
 
 
 def mixed_precision(train: TrainConfig, device: str) -> torch.autocast:

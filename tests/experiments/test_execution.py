@@ -11,8 +11,9 @@ import pytest
 
 from slotssm.errors import InputError, Interrupted, SlotSSMError
 from slotssm.experiments.execution import jobs as jobs_module
-from slotssm.experiments.execution.jobs import CellJob, last_line, predecessors
+from slotssm.experiments.execution.jobs import CellJob, last_line
 from slotssm.experiments.execution.local import THREADS, run_side_by_side, threads_each
+from slotssm.experiments.execution.order import predecessors
 from slotssm.experiments.execution.slurm import minutes, settings_of
 from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.cells import TrainingCell

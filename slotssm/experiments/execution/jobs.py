@@ -1,16 +1,18 @@
-"""A cell as a job: a command line of its own, whose output goes into a log."""
+"""A cell as a job: a command line of its own, whose output goes into a log.
+
+A scheduler's job imports this module and starts the command: it loads nothing heavy itself.
+"""
 
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from slotssm.errors import Interrupted, SlotSSMError
-from slotssm.experiments.reproductions.cells import Cell, TrainingCell
 from slotssm.files import make_folder
 
 POLL_S = 0.2
@@ -39,27 +41,6 @@ def last_line(log: Path) -> tuple[str, bool]:
     if not lines or not lines[-1].startswith(ENDED):
         return (lines[-1] if lines else ""), False
     return "; ".join(lines[-2:]), True
-
-
-def predecessors(cells: Sequence[Cell]) -> dict[str, str | None]:
-    """For every cell the cell that must have ended before it begins; None if it need not wait.
-
-    A cell that starts from the weights of another one waits for it. If that one is not among the cells, the first of
-    those that start from it trains it, and the others wait for the first.
-    """
-    names = {cell.name for cell in cells}
-    trained_by: dict[str, str] = {}
-    found: dict[str, str | None] = {}
-    for cell in cells:
-        start = cell.start if isinstance(cell, TrainingCell) else None
-        if start is None:
-            found[cell.name] = None
-        elif start.name in names:
-            found[cell.name] = start.name
-        else:
-            found[cell.name] = trained_by.get(start.name)
-            trained_by.setdefault(start.name, cell.name)
-    return found
 
 
 @dataclass
