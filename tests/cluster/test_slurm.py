@@ -13,7 +13,7 @@ from private_cluster import Cluster, missing
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing() or "-")]
 
-NUM_STEPS = 120
+NUM_STEPS, LOGGED = 6000, 20
 SLOTSSM = [sys.executable, "-m", "slotssm"]
 SETTINGS = {
     "model.num_slots": 3,
@@ -21,9 +21,9 @@ SETTINGS = {
     "model.num_layers": 1,
     "model.num_heads": 2,
     "train.num_steps": NUM_STEPS,
-    "train.log_every_steps": 1,
-    "train.checkpoint_every_steps": 20,
-    "train.eval_every_steps": 60,
+    "train.log_every_steps": LOGGED,
+    "train.checkpoint_every_steps": 500,
+    "train.eval_every_steps": 3000,
 }
 SWEEP = [*SLOTSSM, "sweep", "--preset", "tiny-oc", "--seeds", "0,1", "--device", "cpu"]
 SWEEP += [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
@@ -62,7 +62,7 @@ def cells(folder: Path) -> list[dict]:
 
 def steps(folder: Path) -> list[int]:
     logs = sorted(folder.glob("runs/*/metrics.jsonl"))
-    return [log.read_text().count('"train"') for log in logs]
+    return [LOGGED * log.read_text().count('"train"') for log in logs]
 
 
 def test_a_preempted_sweep_on_a_lost_node_is_the_local_one(cluster, place):
@@ -76,7 +76,7 @@ def test_a_preempted_sweep_on_a_lost_node_is_the_local_one(cluster, place):
     assert list(jobs.values()) == [f"{array}_0", f"{array}_1"]
 
     # both are running when a job with a higher priority takes their node
-    wait_for(lambda: len(steps(folder)) == 2 and min(steps(folder)) >= 5, "both cells are trained")
+    wait_for(lambda: len(steps(folder)) == 2 and min(steps(folder)) > 0, "both cells are trained")
     assert [cell["state"] for cell in cells(folder)] == ["running", "running"]
     assert max(steps(folder)) < NUM_STEPS
     urgent = cluster.run("sbatch", "--partition=urgent", "--cpus-per-task=2", "--output=/dev/null", "--wrap=sleep 3")
