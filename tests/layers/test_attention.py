@@ -2,9 +2,11 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from slotssm.layers import Attention, InvertedAttention, MLPBlock, QueryBlock, SlotEncoder, SlotMixer
+from slotssm.layers import attention as attention_module
 
 DIM, HEADS = 12, 3
 
@@ -249,3 +251,27 @@ def test_slot_mixer_mixes_slots_of_one_element_only():
     difference = (mixer(changed) - mixer(slots)).abs().sum(-1)
     assert (difference[0] > 0).all()
     assert (difference[1] == 0).all()
+
+
+def test_attention_in_pieces_of_a_batch_is_that_of_the_whole(monkeypatch):
+    # a GPU's kernels take so many rows at a time; `meta` stands for a device that is not a CPU
+    q, k, v = (torch.randn(7, 2, 5, 4) for _ in range(3))
+    mask = torch.randn(5, 5)
+    monkeypatch.setattr(attention_module, "MOST_ROWS", 3)
+    calls = []
+    whole = F.scaled_dot_product_attention
+
+    def counted(q, k, v, **options):
+        calls.append(len(q))
+        return whole(q, k, v, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", counted)
+    assert attention_module.attend(*(t.to("meta") for t in (q, k, v))).shape == q.shape
+    assert calls == [3, 3, 1]
+    calls.clear()
+    expected = attention_module.attend(q, k, v, mask)
+    assert calls == [7]
+    found = torch.cat(
+        [attention_module.attend(*piece, mask) for piece in zip(*(t.split(3) for t in (q, k, v)), strict=True)]
+    )
+    torch.testing.assert_close(found, expected)
