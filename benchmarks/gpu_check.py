@@ -4,8 +4,8 @@ Usage:
     python benchmarks/gpu_check.py [--device cuda] [--quick] [--json FILE]
 
 Checks come first: kernels against the reference, sequences against steps, twenty training steps of every task in
-float32 and bfloat16, and a resumed run. Then it measures scans side by side, and training steps of the paper's presets. With
-`--device cpu --quick` the script itself is tried where there is no GPU.
+float32 and bfloat16, and a resumed run. Then it measures scans side by side, and training steps of the paper's presets.
+With `--device cpu --quick` the script itself is tried where there is no GPU.
 """
 
 import argparse
@@ -259,6 +259,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def main() -> int:
+    """Check, measure and print; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true")

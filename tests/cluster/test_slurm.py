@@ -113,3 +113,24 @@ def test_refused_settings_are_one_line(cluster, place):
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("slotssm: ")]
     assert "invalid partition" in line
+
+
+def test_the_script_of_the_page_goes_on_after_a_signal(cluster, place):
+    page = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text(encoding="utf-8")
+    script = next(block for block in page.split("```bash\n") if block.startswith("#!/bin/bash")).partition("```")[0]
+    # long enough to be interrupted
+    script = script.replace("--resume &", "--resume --set train.num_steps=3000 &")
+    (place / "train.sbatch").write_text(script)
+    done = cluster.run("sbatch", "train.sbatch", cwd=place)
+    assert done.returncode == 0, done.stderr
+    job = done.stdout.split()[-1]
+    run = place / "runs" / "cluster"
+    wait_for(lambda: (run / "metrics.jsonl").exists(), "two processes train")
+    cluster.run("scancel", "--signal=TERM", "--batch", job)
+    wait_for(lambda: cluster.restarts(job) == 1, "the job is back in the queue")
+    log = place / f"train-{job}.log"
+    assert "SIGTERM: saved step" in log.read_text()
+    wait_for(lambda: job not in cluster.queue(), "the job ends")
+    assert (run / "checkpoints" / "step-00003000").is_dir(), log.read_text()[-2000:]
+    record = json.loads((run / "run.json").read_text())
+    assert record["processes"] == 2

@@ -271,7 +271,6 @@ def test_attention_in_pieces_of_a_batch_is_that_of_the_whole(monkeypatch):
     calls.clear()
     expected = attention_module.attend(q, k, v, mask)
     assert calls == [7]
-    found = torch.cat(
-        [attention_module.attend(*piece, mask) for piece in zip(*(t.split(3) for t in (q, k, v)), strict=True)]
-    )
+    pieces = zip(*(t.split(3) for t in (q, k, v)), strict=True)
+    found = torch.cat([attention_module.attend(*piece, mask) for piece in pieces])
     torch.testing.assert_close(found, expected)
