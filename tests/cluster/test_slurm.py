@@ -13,7 +13,7 @@ from private_cluster import Cluster, missing
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing() or "-")]
 
-NUM_STEPS, LOGGED = 6000, 20
+NUM_STEPS, LOGGED = 900, 10
 SLOTSSM = [sys.executable, "-m", "slotssm"]
 SETTINGS = {
     "model.num_slots": 3,
@@ -22,12 +22,27 @@ SETTINGS = {
     "model.num_heads": 2,
     "train.num_steps": NUM_STEPS,
     "train.log_every_steps": LOGGED,
-    "train.checkpoint_every_steps": 500,
-    "train.eval_every_steps": 3000,
+    "train.checkpoint_every_steps": 100,
+    "train.eval_every_steps": 450,
 }
 SWEEP = [*SLOTSSM, "sweep", "--preset", "tiny-oc", "--seeds", "0,1", "--device", "cpu"]
+SWEEP += ["--plugin", "slower.py"]
 SWEEP += [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
 PATIENCE_S = 900
+SLOWER = """
+import time
+from slotssm.training.trainer import Trainer
+
+take_step = Trainer._take_step
+
+
+def slower(self, batch):
+    time.sleep(0.03)
+    return take_step(self, batch)
+
+
+Trainer._take_step = slower
+"""
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +60,10 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("sweeps")
+    place = tmp_path_factory.mktemp("sweeps")
+    # also on a fast machine there is time to interrupt a run
+    (place / "slower.py").write_text(SLOWER)
+    return place
 
 
 def wait_for(condition, what: str) -> None:
@@ -119,7 +137,7 @@ def test_the_script_of_the_page_goes_on_after_a_signal(cluster, place):
     page = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text(encoding="utf-8")
     script = next(block for block in page.split("```bash\n") if block.startswith("#!/bin/bash")).partition("```")[0]
     # long enough to be interrupted
-    script = script.replace("--resume &", "--resume --set train.num_steps=3000 &")
+    script = script.replace("--resume &", "--resume --set train.num_steps=600 --plugin slower.py &")
     (place / "train.sbatch").write_text(script)
     done = cluster.run("sbatch", "train.sbatch", cwd=place)
     assert done.returncode == 0, done.stderr
@@ -131,6 +149,6 @@ def test_the_script_of_the_page_goes_on_after_a_signal(cluster, place):
     log = place / f"train-{job}.log"
     assert "SIGTERM: saved step" in log.read_text()
     wait_for(lambda: job not in cluster.queue(), "the job ends")
-    assert (run / "checkpoints" / "step-00003000").is_dir(), log.read_text()[-2000:]
+    assert (run / "checkpoints" / "step-00000600").is_dir(), log.read_text()[-2000:]
     record = json.loads((run / "run.json").read_text())
     assert record["processes"] == 2
