@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-all smoke lint bench docs golden
+.PHONY: help setup demo test test-all test-cluster test-triton smoke lint bench gpu-check docs golden
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -28,6 +28,12 @@ test: setup  ## the test suite without the slow tests, a few minutes
 test-all: setup  ## the whole test suite
 	$(PYTEST)
 
+test-cluster: setup  ## cells in a real Slurm cluster on this machine (root, slurm-wlm and munge); skipped elsewhere
+	$(BIN)/python -m pytest -n 0 -q tests/cluster
+
+test-triton: setup  ## the GPU kernels, interpreted on the CPU (package triton); skipped elsewhere
+	TRITON_INTERPRET=1 $(PYTEST) -q tests/ops/interpreted
+
 smoke: setup  ## generate, train, resume, evaluate and draw tiny runs through the installed command
 	PATH="$(abspath $(BIN)):$$PATH" bash tests/smoke.sh
 
@@ -43,6 +49,9 @@ bench: setup  ## benchmarks, side by side; run them on an idle machine
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/score.py
 	$(BIN)/python benchmarks/probe.py
+
+gpu-check: setup  ## check and measure everything on a CUDA GPU; skipped elsewhere
+	$(BIN)/python benchmarks/gpu_check.py --json gpu-check.json
 
 docs: setup  ## rewrite the generated parts of the documentation
 	$(BIN)/python docs/build_cli_reference.py

@@ -83,8 +83,8 @@ def _make_plain(task: Any) -> None:
     from mambapy.mamba import MambaBlock, MambaConfig
     from torch import nn
 
-    import slotssm.ops.attention as attention
     from slotssm.layers import Mamba
+    from slotssm.ops import attention
 
     class Block(nn.Module):
         def __init__(self, ours: Mamba) -> None:

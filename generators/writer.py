@@ -27,6 +27,7 @@ from slotssm.data.sharding import (
     shard_length,
     usable_processors,
     write_episodes,
+    write_part,
 )
 from slotssm.documents import load
 from slotssm.errors import InputError
@@ -121,20 +122,46 @@ def generate(
         Interrupted: SIGINT or SIGTERM arrived; `resume` continues.
     """
     recipe = config.recipe
+    started = time.perf_counter()
+    is_new = write_episodes(_work(config, workers), out, resume, force, on_progress)
+    seconds = time.perf_counter() - started
+    num_frames = sum(config.num_episodes.values()) * generator_of(recipe).layout()["frames"].shape[0]
+    return Written(out, config.num_episodes, num_frames, out.stat().st_size, seconds, is_new)
+
+
+def generate_part(
+    config: RecipeData,
+    out: Path,
+    part: tuple[int, int],
+    workers: int | None = None,
+    on_progress: ProgressCallback = lambda done, total: None,
+) -> int:
+    """Generate one of several parts of a data set, which `generate` joins to `out`; see `write_part`.
+
+    Args:
+        config: recipe, seed and counts, the same for all parts.
+        out: the file that the parts will be joined to.
+        part: number of the part, from 1, and number of parts.
+        workers: number of processes; None chooses by the size of the job.
+        on_progress: called after every finished shard, and after every episode if there is one process.
+
+    Returns:
+        Number of episodes of the part.
+    """
+    return write_part(_work(config, workers), out, part, on_progress)
+
+
+def _work(config: RecipeData, workers: int | None) -> Work:
+    recipe = config.recipe
     if not config.num_episodes:
         raise InputError("nothing to generate: `num_train`, `num_val` and `num_test` are all 0")
-    started = time.perf_counter()
-    work = Work(
+    return Work(
         name="generation",
         plan=_plan(recipe, config.seed),
         num_episodes=config.num_episodes,
         plan_of=lambda episodes: _plan(recipe_of(episodes), int(episodes.attrs["seed"])),
         prepare=lambda found: _contents(config, workers),
     )
-    is_new = write_episodes(work, out, resume, force, on_progress)
-    seconds = time.perf_counter() - started
-    num_frames = sum(config.num_episodes.values()) * generator_of(recipe).layout()["frames"].shape[0]
-    return Written(out, config.num_episodes, num_frames, out.stat().st_size, seconds, is_new)
 
 
 def _plan(recipe: Recipe, seed: int) -> dict[str, Any]:

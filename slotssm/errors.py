@@ -9,6 +9,8 @@ class SlotSSMError(Exception):
     """Something failed at run time; the message is one line that a person can act on."""
 
     exit_code = 1
+    is_told = False
+    """Whether another process tells it."""
 
 
 class InputError(SlotSSMError):

@@ -104,18 +104,22 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
+def exclusive(path: Path, wait_s: float = 0) -> Iterator[None]:
     """Hold a lock on the file `path`, which is created; the lock ends with the process, even if it is killed.
 
     If the file system does not support locks, a warning says that other processes working there will not be noticed,
     and the work continues. Errors of the body are passed on unchanged.
+
+    Args:
+        path: file to lock.
+        wait_s: how long to wait for another process that holds the lock.
 
     Raises:
         BusyError: another process holds it.
         InputError: the file cannot be written.
     """
     # not a marker file instead of a lock: it would outlive a killed process
-    lock = FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
+    lock = FileLock(path, timeout=wait_s, thread_local=False, fallback_to_soft=False)
     try:
         lock.acquire()
     except Timeout:

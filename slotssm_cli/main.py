@@ -47,6 +47,8 @@ def _run(stop: StopRequest) -> int:
         return code
     except SlotSSMError as error:
         ignore_signals()
+        if error.is_told:
+            return error.exit_code
         if _is_verbose():
             traceback.print_exc()
         return _fail(str(error), error.exit_code, command[0])

@@ -63,49 +63,70 @@ def train(
     json: options.Json = False,
 ) -> None:
     """Train a model; --resume continues an interrupted run exactly, --extend a complete one."""
-    from slotssm.experiments import resolve, runs
-    from slotssm.experiments.datasets import ensure_own_data, own_data_path
+    from slotssm.experiments import resolve
     from slotssm.training.device import resolve_device
-    from slotssm.training.run import RunDirectory, newest_run, next_run, reserve_run
+    from slotssm.training.processes import joined, refuse_several_processes
+    from slotssm.training.run import RunDirectory, newest_run
 
     assigned = (*(assignments or ()), *_shorthands(init_from, keep_best, track))
     request = resolve.Request(preset, config, assigned, data, seed)
     run = RunDirectory(out) if out else None
     if resume and extend:
         raise InputError("--extend trains a complete run further and --resume an interrupted one; leave one out")
-    if (resume or extend) and run is None:
-        run = newest_run()
-    if extend and run is not None:
-        if request != resolve.Request(data=data) or force:
-            raise InputError("--extend trains a run with its own configuration; give only --out, --data and --device")
-        return _extend(run, extend, device, data, dry_run, json)
-    if resume and run is not None and run.record.exists():
-        resolve.check_same(request, run)
-        if dry_run:
-            return _report_plan(*_known_plan(run, data, 0), run.path, json)
-        was_complete = run.is_complete()
-        with Meter(f"train {run.path}", "steps") as meter:
-            values = runs.resume_run(run, device, step_callback(meter), data)
-        if was_complete:
-            total = run.config().train.num_steps
-            note(f"{run.path} was complete already: all {total} steps are taken; --extend N adds more")
-        return _report(run.path, values, json)
-    resolved, spec = resolve.resolve(request)
-    resolve_device(device)
+    device = resolve_device(device)
+    if dry_run:
+        refuse_several_processes()
+    with joined(device) as processes:
+        if (resume or extend) and run is None:
+            run = processes.from_first(newest_run)
+        if extend and run is not None:
+            if request != resolve.Request(data=data) or force:
+                raise processes.voiced(
+                    InputError("--extend trains a run with its own configuration; give only --out, --data and --device")
+                )
+            return _extend(run, extend, device, data, dry_run, json, processes)
+        if resume and run is not None and processes.from_first(run.record.exists):
+            return _resume(request, run, device, dry_run, json, processes)
+        return _start(request, run, device, force, dry_run, json, processes)
+
+
+def _start(request: Any, run: Any, device: str, force: bool, dry_run: bool, json: bool, processes: Any) -> None:
+    from slotssm.experiments import resolve, runs
+    from slotssm.experiments.datasets import ensure_own_data, own_data_path
+    from slotssm.training.run import next_run, reserve_run
+
+    resolved, spec = processes.first_before_others(lambda: resolve.resolve(request))
     if dry_run:
         planned = run or next_run(resolved.name)
         runs.check_start(resolved, spec, planned, force)
         facts, path = resolve.plan(resolved, spec), own_data_path(resolved)
         return _report_plan(facts, _cost(resolved, spec, path), planned.path, json)
     if run is not None:
-        runs.refuse_used(run, force)
+        processes.from_first(lambda: runs.refuse_used(run, force))
     with Meter("generate data", "episodes") as meter:
-        data = ensure_own_data(resolved, on_progress=meter.update)
-    note(f"data {data}")
-    run = run or reserve_run(resolved.name)
+        data = processes.first_before_others(lambda: ensure_own_data(resolved, on_progress=meter.update))
+    run = run or processes.from_first(lambda: reserve_run(resolved.name))
+    if processes.is_first:
+        note(f"data {data}")
     with Meter(f"train {run.path}", "steps") as meter:
-        values = runs.start_run(resolved, spec, data, run, device, step_callback(meter), force)
-    return _report(run.path, values, json)
+        on_step = step_callback(meter, processes)
+        values = runs.start_run(resolved, spec, data, run, device, on_step, force, processes)
+    return _report(run.path, values, json, processes)
+
+
+def _resume(request: Any, run: Any, device: str, dry_run: bool, json: bool, processes: Any) -> None:
+    from slotssm.experiments import resolve, runs
+
+    processes.from_first(lambda: resolve.check_same(request, run))
+    if dry_run:
+        return _report_plan(*_known_plan(run, request.data, 0), run.path, json)
+    was_complete = run.is_complete()
+    with Meter(f"train {run.path}", "steps") as meter:
+        values = runs.resume_run(run, device, step_callback(meter, processes), request.data, processes)
+    if was_complete and processes.is_first:
+        total = run.config().train.num_steps
+        note(f"{run.path} was complete already: all {total} steps are taken; --extend N adds more")
+    return _report(run.path, values, json, processes)
 
 
 def _shorthands(init_from: Path | None, keep_best: str | None, track: list[str] | None) -> list[str]:
@@ -115,21 +136,25 @@ def _shorthands(init_from: Path | None, keep_best: str | None, track: list[str] 
     return [f"train.{key}={jsonlib.dumps(value)}" for key, value in named.items() if value]
 
 
-def _extend(run: Any, num_steps: int, device: str, data: Path | None, dry_run: bool, json: bool) -> None:
+def _extend(
+    run: Any, num_steps: int, device: str, data: Path | None, dry_run: bool, json: bool, processes: Any
+) -> None:
     from slotssm.experiments import runs
 
     if dry_run:
         runs.refuse_incomplete(run)
         return _report_plan(*_known_plan(run, data, num_steps), run.path, json)
     with Meter(f"train {run.path}", "steps") as meter:
-        values = runs.extend_run(run, num_steps, device, step_callback(meter), data)
-    return _report(run.path, values, json)
+        values = runs.extend_run(run, num_steps, device, step_callback(meter, processes), data, processes)
+    return _report(run.path, values, json, processes)
 
 
-def step_callback(meter: Meter) -> Any:
-    """A callback that shows losses in the meter, and messages above it."""
+def step_callback(meter: Meter, processes: Any = None) -> Any:
+    """A callback that shows losses in the meter, and messages above it; of several processes, the first shows them."""
 
     def on_step(report: Any) -> None:
+        if processes is not None and not processes.is_first:
+            return
         if report.message:
             meter.say(report.message)
         elif "loss" in report.values:
@@ -138,7 +163,9 @@ def step_callback(meter: Meter) -> Any:
     return on_step
 
 
-def _report(run: Path, values: dict[str, float], json: bool) -> None:
+def _report(run: Path, values: dict[str, float], json: bool, processes: Any) -> None:
+    if not processes.is_first:
+        return
     if json:
         result_json({"run": str(run), "values": values})
     else:

@@ -54,6 +54,8 @@ LIBRARY_IMPORTERS = {
     "imageio": {"slotssm.plotting", "slotssm.data.importers"},
     "PIL": {"slotssm.plotting", "slotssm.data.exporters.images", "slotssm.data.importers"},
     "safetensors": {"slotssm.training"},
+    "submitit": {"slotssm.experiments.execution"},
+    "triton": {"slotssm.ops.triton"},
     "tensorboard": {"slotssm.training.trackers"},
     "wandb": {"slotssm.training.trackers"},
 }

@@ -58,6 +58,9 @@ class TrainConfig(Config):
     """Mixed precision of training and validation (no: float32)."""
     tf32: bool = False
     """Whether float32 matrix products may use TF32 on GPUs that support it."""
+    deterministic: bool = False
+    """Whether to use deterministic kernels only, so that a run on a GPU can be repeated bit by bit; slower there, and
+    refused by operations without such a kernel."""
     compile: bool = False
     """Whether to compile the task with `torch.compile`, which can take minutes before the first step."""
     checkpoint_activations: bool = False

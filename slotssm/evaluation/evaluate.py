@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from itertools import zip_longest
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,6 +21,35 @@ BATCH_EPISODES = 16
 """Largest number of episodes that are predicted and scored at a time."""
 SEGMENTATION = tuple(name for name, metric in METRICS.items() if "per_frame" in metric.options)
 """Metrics that the named conventions affect."""
+
+
+class Division(Protocol):
+    """The processes that score a split together; each takes its share of the batches."""
+
+    @property
+    def rank(self) -> int:
+        """Index of this process."""
+
+    @property
+    def size(self) -> int:
+        """Number of processes."""
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes, in the order of their ranks; called by all of them."""
+
+
+class _Whole:
+    """One process, which scores everything."""
+
+    rank, size = 0, 1
+
+    def gather(self, value: Any) -> list[Any]:
+        """The value alone."""
+        return [value]
+
+
+WHOLE: Division = _Whole()
+"""The division of work that is not shared."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +149,7 @@ def evaluate(
     num_episodes: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     batch_episodes: int = BATCH_EPISODES,
+    division: Division = WHOLE,
 ) -> Report:
     """Compute metrics over a split.
 
@@ -131,6 +162,7 @@ def evaluate(
         num_episodes: score only this many episodes, from the first on; None scores all.
         on_progress: called with the numbers of episodes done and in total.
         batch_episodes: episodes that are predicted at a time.
+        division: the processes that share the batches; all return the same report. Probes are not shared.
 
     Raises:
         InputError: unknown metric or split, or a metric that the data or the predictions do not allow.
@@ -147,8 +179,9 @@ def evaluate(
     needed = {name for result in pending for name in result.metric.truth}
     asked = {name for result in pending for name in result.metric.predicted}
     probing = Probing(source, truth, split, options) if any(result.name == "probe" for result in pending) else None
+    division = WHOLE if probing else division
     to_do = total + (probing.num_fit_episodes if probing else 0)
-    for first in range(0, total, batch_episodes):
+    for first in range(division.rank * batch_episodes, total, division.size * batch_episodes):
         on_progress(first, to_do)
         last = min(first + batch_episodes, total)
         actual = _truth(truth, split, first, last, needed)
@@ -159,6 +192,8 @@ def evaluate(
                 result.parts.append(_shifted(result.metric.score(batch, result.options), first))
         if probing:
             probing.add(first, actual["masks"], predicted)
+    for result in pending:
+        result.parts[:] = _in_order(division.gather(result.parts))
     # the last episode counts as done once the probes are fitted
     probed = probing.scores(lambda done: on_progress(min(total + done, to_do - 1), to_do)) if probing else []
     on_progress(to_do, to_do)
@@ -315,6 +350,11 @@ def _truth(truth: EpisodeFile, split: str, first: int, last: int, needed: set[st
 def _shifted(part: BatchScores, first: int) -> BatchScores:
     scores = part.scores
     return BatchScores(Scores(scores.values, scores.groups + first, scores.num_skipped, scores.unit), part.details)
+
+
+def _in_order(shares: Sequence[list[BatchScores]]) -> list[BatchScores]:
+    """The scores of all batches, which the processes took in turn."""
+    return [part for turn in zip_longest(*shares) for part in turn if part is not None]
 
 
 def _result(result: _PendingResult, source: Source, num_episodes: int) -> Result:

@@ -5,7 +5,14 @@ from pathlib import Path
 import numpy as np
 
 from slotssm.data.episodes import EpisodeFile
-from slotssm.evaluation.evaluate import BATCH_EPISODES, evaluate, has_per_frame_ids, possible_metrics
+from slotssm.evaluation.evaluate import (
+    BATCH_EPISODES,
+    WHOLE,
+    Division,
+    evaluate,
+    has_per_frame_ids,
+    possible_metrics,
+)
 from slotssm.evaluation.options import ScoringOptions
 from slotssm.evaluation.sources import TaskSource
 from slotssm.tasks import Task
@@ -21,7 +28,9 @@ def validated_metrics(task: Task, data: Path, split: str) -> list[str]:
     return [name for name in task.validated if name in possible]
 
 
-def validate(task: Task, data: Path, split: str, num_episodes: int, batch_episodes: int) -> dict[str, float]:
+def validate(
+    task: Task, data: Path, split: str, num_episodes: int, batch_episodes: int, division: Division = WHOLE
+) -> dict[str, float]:
     """Metric values by name over the first episodes of a split; metrics that cannot be scored are left out.
 
     Errors come with a baseline that a model must beat: for roll-outs, repeating the last context frame; for
@@ -34,6 +43,7 @@ def validate(task: Task, data: Path, split: str, num_episodes: int, batch_episod
         split: split to score.
         num_episodes: largest number of episodes, from the first on.
         batch_episodes: episodes that are predicted at a time.
+        division: the processes that share the episodes; all get the same values.
     """
     with EpisodeFile(data) as truth:
         source, options = TaskSource(task), ScoringOptions(per_frame=has_per_frame_ids(truth, split))
@@ -42,7 +52,9 @@ def validate(task: Task, data: Path, split: str, num_episodes: int, batch_episod
         if not names:
             return {}
         batch_episodes = min(batch_episodes, BATCH_EPISODES)
-        report = evaluate(source, truth, split, names, options, num_episodes, batch_episodes=batch_episodes)
+        report = evaluate(
+            source, truth, split, names, options, num_episodes, batch_episodes=batch_episodes, division=division
+        )
         baselines = {}
         if task.is_collapsed_at_mean_image:
             baselines[MEAN_IMAGE] = mean_image_error(truth, split, num_episodes)

@@ -131,6 +131,7 @@ def paper_oc() -> RunConfig:
         train=TrainConfig(
             num_steps=200_000,
             batch_size=32,
+            accumulation_steps=2,
             clip_len=16,
             learning_rate=3e-4,
             warmup_steps=1000,

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from slotssm.training.checkpoint import (
     load_task,
     step_of,
 )
+from slotssm.training.processes import ALONE, Processes, refuse_unequal
 from slotssm.training.run import RunDirectory, read_lines
 from slotssm.training.trainer import StepReport, Trainer
 
@@ -63,27 +65,51 @@ def start_run(
     device: str,
     on_step: Callable[[StepReport], None],
     force: bool = False,
+    processes: Processes = ALONE,
 ) -> dict[str, float]:
     """Train a new run; with `force` it replaces the run in the same directory.
+
+    `processes` train it together, each with the same arguments; the first one writes.
 
     Returns:
         The last logged values.
     """
-    refuse_used(run, force)
-    # the trainer checks configuration, data and device before any file is written or removed
-    trainer = Trainer(config, spec, data, run, device, on_step)
-    trainer.load_initial_weights()
-    fingerprint = known_content_hash(data)
-    make_folder(run.path)
-    with exclusive(run.lock):
+    processes.from_first(lambda: refuse_used(run, force))
+
+    def prepared() -> Trainer:
+        # the trainer checks configuration, data and device before any file is written or removed
+        trainer = Trainer(config, spec, data, run, device, on_step, processes)
+        trainer.load_initial_weights()
+        return trainer
+
+    trainer = processes.together(prepared)
+    fingerprint = _content_hash(data, processes)
+
+    def create() -> None:
+        make_folder(run.path)
+        stack.enter_context(exclusive(run.lock))
         refuse_used(run, force)  # again, since another process may have trained it in the meantime
         run.clear()
-        run.create(Description(config, spec), data, fingerprint, trainer.device)
+        run.create(Description(config, spec), data, fingerprint, trainer.device, processes.size)
+
+    with ExitStack() as stack:
+        processes.from_first(create)
         return trainer.train()
 
 
+def _content_hash(data: Path, processes: Processes) -> str:
+    """The content hash of the data, which must be the same in all processes."""
+    hashes = processes.gather(processes.first_before_others(lambda: known_content_hash(data)))
+    refuse_unequal(hashes, f"the content of {data}")
+    return hashes[0]
+
+
 def resume_run(
-    run: RunDirectory, device: str, on_step: Callable[[StepReport], None], data: Path | None = None
+    run: RunDirectory,
+    device: str,
+    on_step: Callable[[StepReport], None],
+    data: Path | None = None,
+    processes: Processes = ALONE,
 ) -> dict[str, float]:
     """Continue a run from its last checkpoint.
 
@@ -92,20 +118,29 @@ def resume_run(
         device: `auto`, `cpu`, ...
         on_step: called with a report of every step.
         data: new path of the episode file, if it has moved; its content must be the same.
+        processes: the processes that train the run from now on; their number may differ from before.
 
     Returns:
         The last logged values; empty if the run was complete already.
     """
-    data = _own_data(run, data)
-    with exclusive(run.lock):
-        description = run.description()
-        trainer = Trainer(description.config, description.spec, data, run, device, on_step)
+    data = _own_data(run, data, processes)
+    with ExitStack() as stack:
+        processes.from_first(lambda: stack.enter_context(exclusive(run.lock)))
+        description = processes.together(run.description)
+        trainer = processes.together(
+            lambda: Trainer(description.config, description.spec, data, run, device, on_step, processes)
+        )
         trainer.resume()
         return trainer.train()
 
 
 def extend_run(
-    run: RunDirectory, num_steps: int, device: str, on_step: Callable[[StepReport], None], data: Path | None = None
+    run: RunDirectory,
+    num_steps: int,
+    device: str,
+    on_step: Callable[[StepReport], None],
+    data: Path | None = None,
+    processes: Processes = ALONE,
 ) -> dict[str, float]:
     """Train a complete run further.
 
@@ -118,6 +153,7 @@ def extend_run(
         device: `auto`, `cpu`, ...
         on_step: called with a report of every step.
         data: new path of the episode file, if it has moved.
+        processes: the processes that train it further.
 
     Returns:
         The last logged values.
@@ -125,24 +161,25 @@ def extend_run(
     Raises:
         InputError: the run is not complete.
     """
-    data = _own_data(run, data)
-    with exclusive(run.lock):
-        refuse_incomplete(run)
-        description = run.description()
+    data = _own_data(run, data, processes)
+    with ExitStack() as stack:
+        processes.from_first(lambda: stack.enter_context(exclusive(run.lock)))
+        processes.from_first(lambda: refuse_incomplete(run))
+        description = processes.together(run.description)
         train = description.config.train
         schedule_steps = train.schedule_steps or train.num_steps
         longer = train.replace(num_steps=train.num_steps + num_steps, schedule_steps=schedule_steps)
         config = description.config.replace(train=longer)
-        trainer = Trainer(config, description.spec, data, run, device, on_step)
-        run.extend(config)
+        trainer = processes.together(lambda: Trainer(config, description.spec, data, run, device, on_step, processes))
+        processes.from_first(lambda: run.extend(config))
         trainer.resume()
         return trainer.train()
 
 
-def _own_data(run: RunDirectory, data: Path | None) -> Path:
+def _own_data(run: RunDirectory, data: Path | None, processes: Processes) -> Path:
     """The data of a run, or the path they have moved to; they must be the same."""
-    data = data_of(run, data)
-    if known_content_hash(data) != run.read()["data_sha256"]:
+    data = processes.from_first(lambda: data_of(run, data))
+    if _content_hash(data, processes) != run.read()["data_sha256"]:
         raise InputError(f"{data} is not the data that {run.path} was trained on (its content hash differs)")
     return data
 

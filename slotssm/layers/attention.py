@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from slotssm.errors import InputError
 from slotssm.layers.inputs import check_input
-from slotssm.ops import attention
+from slotssm.ops import multi_head_attention
 
 
 class Attention(nn.Module):
@@ -47,7 +47,7 @@ class Attention(nn.Module):
         key_value = self.key_value(source)
         # one set of queries may serve all contexts
         query = self.query(normed).expand(len(key_value), -1, -1)
-        return x + self.dropout(self.out(attention(query, key_value, self.num_heads)))
+        return x + self.dropout(self.out(multi_head_attention(query, key_value, self.num_heads)))
 
     def count_unused_parameters(self, num_keys: int) -> int:
         """Number of parameters that cannot affect the output: with one key, those of queries, keys and their own norm.

@@ -1,4 +1,4 @@
-"""Attention without a mask, with few queries and keys, such as between slots."""
+"""Softmax attention: between few queries and keys, such as slots, by a kernel of our own; else by torch's."""
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +15,11 @@ LEAST_ROWS = 16
 """Rows that fill the vectors of the kernel."""
 MOST_LOGITS = 1024
 """Queries times keys up to which the kernel is faster than torch's fused attention."""
+MOST_ROWS = 65_535
+"""Rows of a batch that the attention kernels of CUDA take at a time."""
 
 
-def attention(
+def multi_head_attention(
     query: Float[Tensor, "B Q D"], key_value: Float[Tensor, "B M 2*D"], num_heads: int
 ) -> Float[Tensor, "B Q D"]:
     """Multi-head attention: softmax of q·k / sqrt(D / heads) over the keys, times the values.
@@ -51,5 +53,30 @@ def attention(
         if not compile_failure(dtype_name(working)):
             return attention_operator.attend(query.to(working), key_value.to(working), num_heads).to(dtype)
     keys, values = rearrange(key_value, "b m (two h d) -> two b h m d", two=2, h=num_heads)
-    mixed = F.scaled_dot_product_attention(rearrange(query, "b q (h d) -> b h q d", h=num_heads), keys, values)
+    mixed = attend(rearrange(query, "b q (h d) -> b h q d", h=num_heads), keys, values)
     return rearrange(mixed, "b h q d -> b q (h d)")
+
+
+def attend(
+    q: Float[Tensor, "B H Q W"],
+    k: Float[Tensor, "B H N W"],
+    v: Float[Tensor, "B H N W"],
+    mask: Float[Tensor, "Q N"] | None = None,
+    is_causal: bool = False,
+) -> Float[Tensor, "B H Q W"]:
+    """Softmax attention of torch, in several pieces if a GPU's kernels do not take the batch at once.
+
+    Args:
+        q: queries.
+        k: keys.
+        v: values.
+        mask: added to the logits.
+        is_causal: whether query i attends to the keys up to i only.
+    """
+
+    def attended(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal)
+
+    if q.device.type == "cpu" or len(q) <= MOST_ROWS:
+        return attended(q, k, v)
+    return torch.cat([attended(*piece) for piece in zip(*(t.split(MOST_ROWS) for t in (q, k, v)), strict=True)])

@@ -17,6 +17,8 @@ from slotssm.ops.cpu import scan_operator
 from slotssm.ops.cpu.availability import compile_failure
 from slotssm.ops.external import mamba_ssm
 from slotssm.ops.operators.dtypes import state_dtype
+from slotssm.ops.triton import availability as triton_availability
+from slotssm.ops.triton import scan_operator as triton_scan_operator
 
 _log = logging.getLogger("slotssm.ops")
 
@@ -105,6 +107,10 @@ def _fused_refusal(case: Case) -> str | None:
     return None
 
 
+def _triton_refusal(case: Case) -> str | None:
+    return triton_availability.refusal(case.device, case.dtype)
+
+
 def _mamba_ssm_refusal(case: Case) -> str | None:
     if case.device != "cuda" or not mamba_ssm.is_installed():
         return "needs inputs on CUDA and the package mamba-ssm; use backend='auto'"
@@ -120,12 +126,13 @@ def _never(case: Case) -> str | None:
 
 
 BACKENDS = {
-    "mamba_ssm": Backend(mamba_ssm.selective_scan, _mamba_ssm_refusal),
     "fused": Backend(scan_operator.selective_scan, _fused_refusal),
+    "triton": Backend(triton_scan_operator.selective_scan, _triton_refusal),
+    "mamba_ssm": Backend(mamba_ssm.selective_scan, _mamba_ssm_refusal),
     "chunked": Backend(_chunked, _never),
     "reference": Backend(_reference, _never),
 }
-"""Backends by name, the fastest first: `auto` takes the first that can serve."""
+"""Backends by name: `auto` takes the first that can serve, the fastest on each device."""
 
 _automatic: dict[Case, str] = {}
 

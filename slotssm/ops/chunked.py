@@ -1,7 +1,7 @@
-"""The selective scan in plain torch on cache-sized blocks, for any device, with bounded memory and its own gradient.
+"""The selective scan in plain torch on blocks sized for the device, with bounded memory and its own gradient.
 
 Time is divided into chunks of `CHUNK_STEPS` steps. A block is so many sequences (and if these are few, so many
-consecutive chunks of them) that the states of one step are about `STEP_NUMEL` numbers. It is laid out
+consecutive chunks of them) that the states of one step are about `step_numel` numbers. It is laid out
 [steps of a chunk, chunks, sequences, N, E], so that one torch call advances all of its chunks by one step. A first
 pass from zero gives the state at the start of each chunk, a second one from there gives all states. Only the states at
 the starts of chunks are kept; the backward pass recomputes the others, block by block, and runs the same recurrence
@@ -22,6 +22,13 @@ CHUNK_STEPS = 32
 """Steps of a chunk; the state at the start of each chunk is stored for the backward pass."""
 STEP_NUMEL = 2**14
 """Numbers that one torch call processes: enough to hide its overhead, few enough for a chunk to fit in the cache."""
+GPU_STEP_NUMEL = 2**22
+"""The same elsewhere than on a CPU: enough to keep a GPU busy; three buffers of a chunk take 1.5 GiB in float32."""
+
+
+def step_numel(device: str) -> int:
+    """Numbers that one torch call processes on a device."""
+    return STEP_NUMEL if device == "cpu" else GPU_STEP_NUMEL
 
 
 class _Block(NamedTuple):
@@ -59,16 +66,16 @@ class _Block(NamedTuple):
         return memory[:, : math.prod(shape)].unflatten(1, shape)
 
 
-def _groups(batch: int, state_size: int) -> Iterator[slice]:
-    """Divide the batch into groups of sequences that are advanced together."""
-    size = max(1, STEP_NUMEL // max(1, state_size))
+def _groups(batch: int, state_size: int, numel: int) -> Iterator[slice]:
+    """Divide the batch into groups of sequences that are advanced together, `numel` numbers at a time."""
+    size = max(1, numel // max(1, state_size))
     for first in range(0, batch, size):
         yield slice(first, min(first + size, batch))
 
 
-def _blocks(sequences: slice, num_steps: int, state_size: int) -> Iterator[_Block]:
+def _blocks(sequences: slice, num_steps: int, state_size: int, numel: int) -> Iterator[_Block]:
     """Divide the time axis of a group of sequences into blocks."""
-    most_chunks = max(1, STEP_NUMEL // max(1, (sequences.stop - sequences.start) * state_size))
+    most_chunks = max(1, numel // max(1, (sequences.stop - sequences.start) * state_size))
     first = 0
     while first < num_steps:
         # the last steps, if too few for a chunk, are a block of their own: padding would spread infinities in A
@@ -81,7 +88,8 @@ def _blocks(sequences: slice, num_steps: int, state_size: int) -> Iterator[_Bloc
 def _scratch(x: Float[Tensor, "B L E"], state_size: int, count: int) -> Float[Tensor, "count size"]:
     """Buffers for the largest block, allocated once: fresh memory for each block would take longer than its work."""
     batch, num_steps, _ = x.shape
-    return x.new_empty(count, min(batch * num_steps * state_size, CHUNK_STEPS * max(STEP_NUMEL, state_size)))
+    most = CHUNK_STEPS * max(step_numel(x.device.type), state_size)
+    return x.new_empty(count, min(batch * num_steps * state_size, most))
 
 
 def _scaled(A: Float[Tensor, "E N"]) -> Float[Tensor, "N E"]:
@@ -127,9 +135,10 @@ def _forward(
     batch, num_steps, _ = x.shape
     y, _, stored = _outputs(x, A)
     scaled, scratch = _scaled(A), _scratch(x, A.numel(), 2)
-    for sequences in _groups(batch, A.numel()):
+    numel = step_numel(x.device.type)
+    for sequences in _groups(batch, A.numel(), numel):
         state = initial_state[sequences].transpose(1, 2)
-        for block in _blocks(sequences, num_steps, A.numel()):
+        for block in _blocks(sequences, num_steps, A.numel(), numel):
             starts = block.starts(stored)
             starts[0] = state
             step_sizes = block.by_channel(delta)
@@ -181,9 +190,10 @@ def _backward(
     gradients = _Gradients(*(tensor.new_empty(tensor.shape) for tensor in (x, delta, A, B, C, grad_final)))
     gradients.A.zero_()
     scratch = _scratch(x, A.numel(), 3)
-    for sequences in _groups(batch, A.numel()):
+    numel = step_numel(x.device.type)
+    for sequences in _groups(batch, A.numel(), numel):
         grad_state = grad_final[sequences].transpose(1, 2)
-        for block in reversed(list(_blocks(sequences, num_steps, A.numel()))):
+        for block in reversed(list(_blocks(sequences, num_steps, A.numel(), numel))):
             grad_state = _block_backward(block, x, delta, A, B, C, stored, grad_y, grad_state, scratch, gradients)
         gradients.initial_state[sequences] = grad_state.transpose(1, 2)
     return tuple(gradients)

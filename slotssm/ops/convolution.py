@@ -9,6 +9,8 @@ from slotssm.ops.cpu import convolution_operator
 from slotssm.ops.cpu.availability import compile_failure
 from slotssm.ops.operators.dtypes import dtype_name
 from slotssm.ops.shapes import require_shapes
+from slotssm.ops.triton import availability as triton_availability
+from slotssm.ops.triton import convolution_operator as triton_convolution_operator
 
 
 def causal_convolve(
@@ -19,7 +21,7 @@ def causal_convolve(
 ) -> tuple[Float[Tensor, "B L E"], Float[Tensor, "B E W"]]:
     """Convolve every channel with its own filter of W steps, then apply SiLU; the last weight is for the newest step.
 
-    On the CPU one numba kernel does both, elsewhere torch does.
+    On the CPU one numba kernel does both, on CUDA one of Triton where it works, elsewhere torch does.
 
     Args:
         x: inputs.
@@ -48,6 +50,8 @@ def causal_convolve(
     working = torch.float64 if dtype == torch.float64 else torch.float32
     if x.device.type == "cpu" and not compile_failure(dtype_name(working)):
         y = convolution_operator.convolve(*(tensor.to(working) for tensor in (x, past, weight, bias))).to(dtype)
+    elif x.device.type == "cuda" and not triton_availability.refusal("cuda", dtype_name(working)):
+        y = triton_convolution_operator.convolve(x, past, weight.to(working), bias.to(working)).to(dtype)
     else:
         y = F.silu(_shifted_sum(torch.cat([past, x], dim=1), weight, bias))
     return y, last

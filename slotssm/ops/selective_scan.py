@@ -41,9 +41,9 @@ def selective_scan(
         initial_state: h before the first step; zeros by default. Gradients flow into it.
         return_final_state: also return h after the last step; gradients flow through it.
         backend: `reference` (loop), `chunked` (torch operators, bounded memory), `fused` (numba, CPU only) or
-            `mamba_ssm` (that package's CUDA kernel; no float64, no initial state, no gradient through the final
-            one). `auto` takes the fastest that can serve: `fused` on the CPU, `mamba_ssm` on CUDA where it is
-            installed, else `chunked`.
+            `triton` (kernels for CUDA) or `mamba_ssm` (that package's CUDA kernel; no float64, no initial state, no
+            gradient through the final one). `auto` takes the first that can serve of `fused` on the CPU, and on CUDA
+            `triton` where it is installed and agrees with `reference` in a trial, `mamba_ssm`, and `chunked`.
 
     Returns:
         y in the dtype of x, and the final state if asked for.

@@ -84,6 +84,7 @@ class Predict(Task):
             model_config.mlp_ratio,
             model_config.dropout,
         )
+        self._first_frame = torch.tensor(0)
         self.register_buffer("palette", torch.tensor(data.palette, dtype=torch.uint8), persistent=False)
 
     @classmethod
@@ -108,6 +109,10 @@ class Predict(Task):
                 "use 'mse'"
             )
 
+    def begin_step(self, step: int) -> None:
+        """Draw the index of the clips' first frame, from the generator that is seeded at every step."""
+        self._first_frame = torch.randint(self.config.max_first_frame + 1, ())
+
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of every frame except the first, predicted from the true frames before it (teacher forcing).
 
@@ -115,7 +120,7 @@ class Predict(Task):
         """
         frames = batch["frames"]
         pixels = as_pixels(frames)
-        slots = self.model(self.encoder(pixels[:, :-1], self._first_frame())).slots
+        slots = self.model(self.encoder(pixels[:, :-1], int(self._first_frame) if self.training else 0)).slots
         values = self.decoder(rearrange(slots, "b t k d -> (b t) k d"))
         loss = self._loss(values, rearrange(frames[:, 1:], "b t h w c -> (b t) h w c"))
         with torch.no_grad():
@@ -163,10 +168,6 @@ class Predict(Task):
             slots.append(output.slots[:, 0])
             shown.append(self._shown(values))
         return Outputs(output.state, slots=torch.stack(slots, 1), frames=torch.stack(shown, 1))
-
-    def _first_frame(self) -> int:
-        """Index of a clip's first frame: random in training, from the generator that is seeded at every step."""
-        return int(torch.randint(self.config.max_first_frame + 1, ())) if self.training else 0
 
     def _read(self, pixels: Float[Tensor, "B T 3 H W"], state: ModelState | None) -> ModelOutput:
         return self.model(self.encoder(pixels, state.num_steps if state is not None else 0), state)

@@ -132,7 +132,7 @@ class Recall(Task):
         slots = self._read(frames[:, :-1], None, patches).slots
         if self.config.targets == "prefix":
             slots = slots[:, patches**2 - 1 :: patches**2]
-            targets = prefix_targets(batch["masks"], batch["objects/color"], self.rule)
+            targets = prefix_targets(batch["masks"], batch["objects/color"], self.rule, len(self.palette) - 2)
         else:
             slots, targets = slots[:, -1:], self.classes(frames[:, -1])[:, None]
         logits = self.decoder(rearrange(slots, "b t k d -> (b t) k d"))
@@ -174,7 +174,7 @@ def _patches_per_side(config: RecallConfig, data: DataSpec) -> int:
 
 
 def prefix_targets(
-    masks: UInt8[Tensor, "B T H W"], colors: UInt8[Tensor, "B T N"], rule: str
+    masks: UInt8[Tensor, "B T H W"], colors: UInt8[Tensor, "B T N"], rule: str, num_colors: int | None = None
 ) -> Int[Tensor, "B T-1 H W"]:
     """Pixel classes of each frame except the first if it were the target, coloured by the rule applied so far.
 
@@ -182,17 +182,20 @@ def prefix_targets(
         masks: 0 background, n for ball n - 1.
         colors: colour codes of each frame, 0 white; those of the last frame are not used.
         rule: `earliest` or `frequent`; ties go to the colour assigned earliest.
+        num_colors: number of colours besides white; None looks for the largest code, and waits for a GPU.
     """
-    shown = torch.stack([_colors_so_far(colors[:, : t + 1], rule) for t in range(colors.shape[1] - 1)], 1)
+    if num_colors is None:
+        num_colors = int(colors.max()) if colors.numel() else 0
+    shown = torch.stack([_colors_so_far(colors[:, : t + 1], rule, num_colors) for t in range(colors.shape[1] - 1)], 1)
     background = shown.new_full((*shown.shape[:2], 1), -1)
     classes = torch.cat([background, shown], 2) + 1
     flat = rearrange(masks[:, 1:].long(), "b t h w -> b t (h w)")
     return rearrange(classes.gather(2, flat), "b t (h w) -> b t h w", h=masks.shape[2])
 
 
-def _colors_so_far(colors: UInt8[Tensor, "B T N"], rule: str) -> Int[Tensor, "B N"]:
+def _colors_so_far(colors: UInt8[Tensor, "B T N"], rule: str, num_colors: int) -> Int[Tensor, "B N"]:
     """Colour code of every ball under the rule; white if it has not blinked."""
-    codes = torch.arange(1, int(colors.max()) + 1 if colors.numel() else 1, device=colors.device)
+    codes = torch.arange(1, num_colors + 1, device=colors.device)
     if not len(codes):
         return torch.zeros_like(colors[:, 0]).long()
     blinked = colors[..., None] == codes

@@ -32,16 +32,6 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def refuse_several_processes() -> None:
-    """Refuse to run as one of several processes of a launcher, which would all train the same run.
-
-    Environment variables of schedulers (MPI, or a launcher with one process) are ignored.
-    """
-    size = os.environ.get("WORLD_SIZE", "1")
-    if "TORCHELASTIC_RUN_ID" in os.environ and size != "1":
-        raise InputError(f"a run is trained by one process, but the launcher started {size}; start one run on each GPU")
-
-
 def keep_freed_memory() -> None:
     """Let the C library keep freed memory of this process for the next step, instead of returning it to the system.
 
@@ -59,20 +49,26 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def numerics(train: TrainConfig, device: str) -> Iterator[None]:
-    """Set matrix-product precision and cuDNN determinism for training, and restore the previous settings afterwards.
+    """Set matrix-product precision and determinism for training, and restore the previous settings afterwards.
 
     cuDNN selects the same deterministic kernels in every run, so that training on a GPU resumes exactly as far as its
-    other kernels are deterministic.
+    other kernels are deterministic; `train.deterministic` takes no others.
     """
     cudnn = torch.backends.cudnn
     before = torch.get_float32_matmul_precision(), cudnn.deterministic, cudnn.benchmark
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
     cudnn.deterministic, cudnn.benchmark = True, False
+    if train.deterministic:
+        # cuBLAS reads it before its first product
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
     torch.set_float32_matmul_precision("high" if train.tf32 and device == "cuda" else "highest")
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before[0])
         cudnn.deterministic, cudnn.benchmark = before[1:]
+        torch.use_deterministic_algorithms(was_deterministic)
 
 
 def mixed_precision(train: TrainConfig, device: str) -> torch.autocast:

@@ -78,7 +78,9 @@ class RunDirectory:
         """eval/<split>.json."""
         return self.path / "eval" / f"{split}.json"
 
-    def create(self, description: Description, data: Path, fingerprint: str, device: str) -> None:
+    def create(
+        self, description: Description, data: Path, fingerprint: str, device: str, num_processes: int = 1
+    ) -> None:
         """Create the folder and write run.json, before the first step.
 
         Args:
@@ -86,6 +88,7 @@ class RunDirectory:
             data: the episode file.
             fingerprint: its content hash.
             device: device of the training.
+            num_processes: number of processes that train it together.
         """
         make_folder(self.path)
         write_json(
@@ -98,6 +101,7 @@ class RunDirectory:
                 "device": device,
                 "processor": processor(),
                 "threads": torch.get_num_threads(),
+                "processes": num_processes,
                 "argv": list(sys.argv),
                 "versions": _versions(),
                 "git_commit": _git_commit(),

@@ -112,11 +112,12 @@ class Trackers:
     Args:
         run: run directory.
         config: its configuration, which names the trackers.
+        is_open: whether this process opens them.
     """
 
-    def __init__(self, run: RunDirectory, config: RunConfig) -> None:
+    def __init__(self, run: RunDirectory, config: RunConfig, is_open: bool = True) -> None:
         self._open: dict[str, Tracker] = {}
-        for name in config.train.trackers:
+        for name in config.train.trackers if is_open else ():
             try:
                 self._open[name] = _KINDS[name](run, config)
             except Exception as error:

@@ -25,14 +25,9 @@ from slotssm.interrupts import StopRequest, stop_requests
 from slotssm.layers.checkpointing import switch_checkpointing
 from slotssm.tasks import Batch, build_task
 from slotssm.training import checkpoint
-from slotssm.training.device import (
-    keep_freed_memory,
-    mixed_precision,
-    numerics,
-    refuse_several_processes,
-    resolve_device,
-)
+from slotssm.training.device import keep_freed_memory, mixed_precision, numerics, resolve_device
 from slotssm.training.optimization import build_optimizer, clip_gradients, schedule
+from slotssm.training.processes import ALONE, Processes, refuse_several_processes
 from slotssm.training.run import RunDirectory, read_lines
 from slotssm.training.trackers import Trackers, refuse_absent, remember_reached
 
@@ -60,7 +55,10 @@ class StepReport:
 
 
 class Trainer:
-    """Trains one run in its directory.
+    """Trains one run in its directory, in one process or in several that hold the same weights and share every batch.
+
+    Only the first of several processes writes, validation included: what it writes does not depend on their number,
+    except for rounding and for the masks of dropout.
 
     Args:
         config: configuration of the run.
@@ -69,6 +67,7 @@ class Trainer:
         run: run directory, which exists.
         device: `auto`, `cpu`, `cuda`, ...
         on_step: called after every step, and for events between steps.
+        processes: the processes that train the run.
     """
 
     def __init__(
@@ -79,10 +78,13 @@ class Trainer:
         run: RunDirectory,
         device: str = "auto",
         on_step: Callable[[StepReport], None] = lambda report: None,
+        processes: Processes = ALONE,
     ) -> None:
-        refuse_several_processes()
+        if processes.size == 1:
+            refuse_several_processes()
         refuse_absent(config.train.trackers)
         self.config, self.spec, self.data, self.run, self.on_step = config, spec, data, run, on_step
+        self.processes = processes
         self.device = resolve_device(device)
         train = config.train
         torch.manual_seed(config.seed)
@@ -98,9 +100,16 @@ class Trainer:
             batch_size=train.batch_size,
             clips=Clips(train.clips, train.clip_len, train.clip_stride) if train.clip_len else Clips(),
             seed=config.seed,
+            rank=processes.rank,
+            num_processes=processes.size,
             num_episodes=self._num_episodes("train") or None,
             pin=self.device == "cuda",
         )
+        if train.batch_size // processes.size % train.accumulation_steps:
+            raise InputError(
+                f"train.accumulation_steps {train.accumulation_steps} does not divide the "
+                f"{train.batch_size // processes.size} episodes that each of {processes.size} processes has of a batch"
+            )
         self.loss: Callable[[Batch], tuple[Tensor, dict[str, Tensor]]] = self.task
         if train.compile:
             self.loss = torch.compile(self.task)
@@ -150,19 +159,24 @@ class Trainer:
 
     def resume(self) -> bool:
         """Continue from the last checkpoint; False if the run has none yet, and therefore starts from step 0."""
-        folder = checkpoint.latest(self.run.checkpoints)
+        folder = self.processes.from_first(lambda: checkpoint.latest(self.run.checkpoints))
         if folder is not None:
             state = checkpoint.load_trainer(folder)
             checkpoint.restore(self.task, self.optimizer, self.average, state, folder)
             self.step = self._saved_step = state.step
         else:
             self.load_initial_weights()
+        self._best = self.processes.from_first(self._continue_log)
+        return folder is not None
+
+    def _continue_log(self) -> float | None:
+        """Drop logged lines of steps that will be taken again; returns the best validation before them."""
         if self.config.train.trackers:
             remember_reached(self.run)
         self.run.drop_log_after(self.step)
         for line in read_lines(self.run.metrics):
             self._improves(line)
-        return folder is not None
+        return self._best
 
     def train(self) -> dict[str, float]:
         """Train to the last step; returns the last logged values.
@@ -183,8 +197,9 @@ class Trainer:
             stop_requests() as stop,
             numerics(train, self.device),
             closing(self.loader),
-            closing(Trackers(self.run, self.config)) as self._trackers,
+            closing(Trackers(self.run, self.config, is_open=self.processes.is_first)) as self._trackers,
         ):
+            self.processes.spread([*self.task.parameters(), *self.average.values()])
             batches = self.loader.batches(self.step)
             while self.step < train.num_steps:
                 scalars = self._take_step(next(batches)[1])
@@ -221,6 +236,8 @@ class Trainer:
                 value = value.detach() / train.accumulation_steps
                 scalars[name] = scalars[name] + value if name in scalars else value
         trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        scalars = self.processes.mean(scalars)
+        self.processes.average_gradients(trained)
         scalars["grad_norm"] = clip_gradients(trained, train.grad_clip_norm or math.inf)
         is_finite = torch.isfinite(scalars["loss"]) & torch.isfinite(scalars["grad_norm"])
         # if this is 1, torch's fused kernel skips the step, including its step counters
@@ -233,10 +250,16 @@ class Trainer:
         return scalars
 
     def _begin(self, step: int) -> None:
-        seed = np.random.SeedSequence(self.config.seed, spawn_key=(2, step)).generate_state(1)[0]
-        torch.manual_seed(int(seed))
+        self._seed(2, step)
         self.task.train()
         self.task.begin_step(step)
+        if not self.processes.is_first:
+            # the task has drawn the same numbers everywhere; dropout differs
+            self._seed(2, step, self.processes.rank)
+
+    def _seed(self, *key: int) -> None:
+        seed = np.random.SeedSequence(self.config.seed, spawn_key=key).generate_state(1)[0]
+        torch.manual_seed(int(seed))
 
     def _to_device(self, batch: Batch) -> Batch:
         return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
@@ -268,11 +291,15 @@ class Trainer:
 
     def _record(self, line: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl and pass it to the trackers."""
+        if not self.processes.is_first:
+            return
         self.run.append(self.run.metrics, line)
         if self._trackers is not None:
             self._trackers.write(line)
 
     def _log_timing(self, seconds: float, num_steps: int) -> None:
+        if not self.processes.is_first:
+            return
         self.run.append(
             self.run.timing,
             {"step": self.step, "seconds": round(seconds, 3), "steps_per_s": round(num_steps / seconds, 3)},
@@ -282,9 +309,11 @@ class Trainer:
         """Raise an error if the loss or a gradient was not finite in any step so far."""
         bad = float(self._first_bad_step)
         if math.isfinite(bad):
-            raise SlotSSMError(
-                f"the loss or a gradient was not finite at step {bad:.0f}; the last checkpoint is kept. "
-                "A lower train.learning_rate or train.grad_clip_norm may help"
+            raise self.processes.voiced(
+                SlotSSMError(
+                    f"the loss or a gradient was not finite at step {bad:.0f}; the last checkpoint is kept. "
+                    "A lower train.learning_rate or train.grad_clip_norm may help"
+                )
             )
 
     def _refuse_exploded(self) -> None:
@@ -292,10 +321,13 @@ class Trainer:
         self._begin(self.step)
         with torch.no_grad(), mixed_precision(self.config.train, self.device):
             loss, _ = self.task(self._to_device(self.loader.batch(self.step)))
-        if not math.isfinite(float(loss)):
-            raise SlotSSMError(
-                f"training diverged by step {self.step}: the next loss is {float(loss)}; the last checkpoint is "
-                "kept. A lower train.learning_rate or train.grad_clip_norm may help"
+        mean = float(self.processes.mean({"loss": loss})["loss"])
+        if not math.isfinite(mean):
+            raise self.processes.voiced(
+                SlotSSMError(
+                    f"training diverged by step {self.step}: the next loss is {mean}; the last checkpoint is "
+                    "kept. A lower train.learning_rate or train.grad_clip_norm may help"
+                )
             )
 
     def _maybe_validate(self) -> None:
@@ -305,9 +337,10 @@ class Trainer:
         if not due or not most:
             return
         # what fits into memory with gradients fits without them
-        fitting = train.batch_size // train.accumulation_steps * (train.clip_len or self.spec.num_frames)
+        rows = train.batch_size // self.processes.size // train.accumulation_steps
+        fitting = max(1, rows * (train.clip_len or self.spec.num_frames) // self.spec.num_frames)
         with self._averaged(), mixed_precision(train, self.device):
-            scores = validate(self.task, self.data, "val", most, max(1, fitting // self.spec.num_frames))
+            scores = validate(self.task, self.data, "val", most, fitting, self.processes)
         if not scores:
             return
         line = {"step": self.step, "split": "val", **scores}
@@ -329,12 +362,10 @@ class Trainer:
 
     def _save_best(self) -> None:
         self._refuse_bad_steps()
-        checkpoint.save_best(
-            self.run.checkpoints,
-            checkpoint.Description(self.config, self.spec),
-            self.task,
-            self.average,
-            {"step": self.step, "metric": self.config.train.keep_best, "value": self._best},
+        reason = {"step": self.step, "metric": self.config.train.keep_best, "value": self._best}
+        description = checkpoint.Description(self.config, self.spec)
+        self.processes.from_first(
+            lambda: checkpoint.save_best(self.run.checkpoints, description, self.task, self.average, reason)
         )
 
     def _maybe_warn(self, scores: dict[str, float]) -> None:
@@ -354,11 +385,14 @@ class Trainer:
         self.on_step(StepReport(self.step, num_steps, {}, warning))
 
     def _maybe_stop(self, stop: StopRequest) -> None:
-        if stop and self.step < self.config.train.num_steps:
+        name = self.processes.agreed_signal(stop.signal_name)
+        if name and self.step < self.config.train.num_steps:
             self.save()
-            raise Interrupted(
-                f"{stop.signal_name}: saved step {self.step} of {self.config.train.num_steps} in {self.run.path}; "
-                f"`resume` continues it"
+            raise self.processes.voiced(
+                Interrupted(
+                    f"{name}: saved step {self.step} of {self.config.train.num_steps} in {self.run.path}; "
+                    f"`resume` continues it"
+                )
             )
 
     def save(self) -> None:
@@ -371,6 +405,10 @@ class Trainer:
             return
         self._refuse_bad_steps()
         self._refuse_exploded()
+        self.processes.from_first(self._write_checkpoint)
+        self._saved_step = self.step
+
+    def _write_checkpoint(self) -> None:
         checkpoint.save(
             self.run.checkpoints,
             checkpoint.Description(self.config, self.spec),
@@ -379,7 +417,6 @@ class Trainer:
             self.average,
             self.config.train.keep_checkpoints,
         )
-        self._saved_step = self.step
 
 
 def _micro_batches(batch: Batch, count: int) -> list[Batch]:

@@ -51,6 +51,7 @@ def bcb(
     test: options.NumTest = 100,
     seed: options.Seed = 0,
     workers: options.Workers = None,
+    part: options.Part = None,
     resume: options.Resume = False,
     force: options.Force = False,
     dry_run: options.DryRun = False,
@@ -71,7 +72,7 @@ def bcb(
         num_colors=colors,
     )
     counts = {"num_train": train, "num_val": val, "num_test": test}
-    _generate("bcb", recipe, None, counts, seed, out, workers, resume, force, dry_run, json)
+    _generate("bcb", recipe, None, counts, seed, out, workers, resume, force, dry_run, json, part)
 
 
 @app.command()
@@ -134,6 +135,7 @@ def bouncing(
     test: options.NumTest = 100,
     seed: options.Seed = 0,
     workers: options.Workers = None,
+    part: options.Part = None,
     resume: options.Resume = False,
     force: options.Force = False,
     dry_run: options.DryRun = False,
@@ -164,7 +166,7 @@ def bouncing(
             raise InputError("--camera-speed has no effect without --camera, the largest displacement")
         recipe.pop("camera_speed_px_per_frame", None)
     counts = {"num_train": train, "num_val": val, "num_test": test}
-    _generate("bouncing", recipe, preset, counts, seed, out, workers, resume, force, dry_run, json)
+    _generate("bouncing", recipe, preset, counts, seed, out, workers, resume, force, dry_run, json, part)
 
 
 @app.command(_REGISTERED)
@@ -180,6 +182,7 @@ def registered(
     test: options.NumTest = 100,
     seed: options.Seed = 0,
     workers: options.Workers = None,
+    part: options.Part = None,
     resume: options.Resume = False,
     force: options.Force = False,
     dry_run: options.DryRun = False,
@@ -193,7 +196,7 @@ def registered(
     GENERATORS[kind]  # raises an error that suggests the nearest name
     counts = {"num_train": train, "num_val": val, "num_test": test}
     recipe = parse_assignments(assignments or ())
-    _generate(kind, recipe, None, counts, seed, out, workers, resume, force, dry_run, json)
+    _generate(kind, recipe, None, counts, seed, out, workers, resume, force, dry_run, json, part)
 
 
 def _plain_bouncing(num_frames: int, size_px: int) -> dict[str, Any]:
@@ -221,6 +224,7 @@ def _generate(
     force: bool,
     dry_run: bool,
     json: bool,
+    part: str | None = None,
 ) -> None:
     from generators import writer
     from slotssm.config import RecipeData
@@ -245,7 +249,9 @@ def _generate(
                 f"{path}: {sum(expected.num_episodes.values())} episodes, {expected.num_frames} frames, about "
                 f"{human_bytes(expected.stored_bytes)} in {human_seconds(expected.seconds)}"
             )
-        return
+        return None
+    if part is not None:
+        return _generate_part(config, path, part, workers, force, json)
     with Meter(f"generate {path}", "episodes") as meter:
         written = writer.generate(config, path, workers, resume, force, meter.update)
     if written.is_new:
@@ -266,6 +272,22 @@ def _generate(
     else:
         counts_text = ", ".join(f"{split} {count}" for split, count in written.num_episodes.items())
         result(f"{path}  {human_bytes(written.stored_bytes)}  ({counts_text})")
+
+
+def _generate_part(config: Any, path: Path, part: str, workers: int | None, force: bool, json: bool) -> None:
+    from generators.writer import generate_part
+
+    if force:
+        raise InputError(
+            "--force would remove what other parts have made; leave out --part, or remove the file yourself"
+        )
+    share = options.share(part, "--part")
+    with Meter(f"generate {path}, part {part}", "episodes") as meter:
+        num_episodes = generate_part(config, path, share, workers, meter.update)
+    if json:
+        result_json({"path": str(path), "part": list(share), "num_episodes": num_episodes})
+    else:
+        result(f"{path}, part {part}: {num_episodes} episodes")
 
 
 def verify(

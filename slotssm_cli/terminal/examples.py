@@ -5,6 +5,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "slotssm generate bcb": (
         "slotssm generate bcb --len 80",
         "slotssm generate bcb --len 2560 --train 100 --dry-run",
+        "slotssm generate bcb --len 80 --part 2/8 --out data/shared.h5",
     ),
     "slotssm generate bouncing": (
         "slotssm generate bouncing --preset medium",
@@ -50,11 +51,15 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "slotssm table runs/a runs/b runs/c",
         "slotssm table sweeps/cpu-oc --by model.num_slots --csv slots.csv",
     ),
-    "slotssm sweep": ("slotssm sweep --preset cpu-oc --set model.num_slots=3,4 --seeds 0,1,2",),
+    "slotssm sweep": (
+        "slotssm sweep --preset cpu-oc --set model.num_slots=3,4 --seeds 0,1,2",
+        "slotssm sweep --preset cpu-oc --seeds 0,1,2,3 --jobs 2",
+    ),
     "slotssm status": ("slotssm status reproductions/object-centric-cpu",),
     "slotssm reproduce": (
         "slotssm reproduce object-centric --dry-run",
         "slotssm reproduce long-context --models slotssm,rim --seeds 0",
+        "slotssm reproduce object-centric --executor slurm --slurm partition=gpu --slurm gpus-per-node=1",
     ),
     "slotssm doctor": ("slotssm doctor",),
 }

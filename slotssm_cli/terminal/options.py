@@ -16,6 +16,15 @@ Workers = Annotated[
     int | None,
     typer.Option("--workers", min=1, help="Number of processes.", show_default="by the amount of work"),
 ]
+Part = Annotated[
+    str | None,
+    typer.Option(
+        "--part",
+        metavar="I/N",
+        help="Make the I-th of N parts only; the same command without this option joins them.",
+        show_default="all",
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
 Data = Annotated[
     Path | None, typer.Option("--data", help="Episode file, generated or imported.", show_default="the run's own data")
@@ -57,6 +66,15 @@ def whole_range(text: str, option: str) -> tuple[int, int]:
         return int(low), int(high or low)
     except ValueError:
         raise InputError(f"{option} {text}: expected a number or a range such as 3-5") from None
+
+
+def share(text: str, option: str) -> tuple[int, int]:
+    """`2/8`, the second of eight parts."""
+    number, _, count = text.partition("/")
+    try:
+        return int(number), int(count)
+    except ValueError:
+        raise InputError(f"{option} {text}: expected a part and the number of parts, for example 2/8") from None
 
 
 def number_range(text: str, option: str) -> tuple[float, float]:

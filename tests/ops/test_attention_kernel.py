@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from scan_cases import LAYOUTS, covering, relative_error
 
 from slotssm.errors import InputError, SlotSSMError
-from slotssm.ops import attention
+from slotssm.ops import attention as attention_module
+from slotssm.ops import multi_head_attention
 from slotssm.ops.attention import LEAST_ROWS
 from slotssm.ops.cpu.attention_operator import attend, small_attention
 
@@ -129,7 +130,7 @@ def test_threads_share_the_rows(monkeypatch):
 def test_whatever_computes_it_is_attention(rows, keys):
     inputs = arranged(rows, 6, keys, 4, 5)
     for one, other in zip(
-        values_and_gradients(attention, inputs, 4), values_and_gradients(by_formula, inputs, 4), strict=True
+        values_and_gradients(multi_head_attention, inputs, 4), values_and_gradients(by_formula, inputs, 4), strict=True
     ):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
@@ -137,8 +138,8 @@ def test_whatever_computes_it_is_attention(rows, keys):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_computed_in_float32(dtype):
     inputs = [tensor.detach().to(dtype) for tensor in arranged(20, 6, 6, 4, 5)]
-    exact = attention(*(tensor.float() for tensor in inputs), 4)
-    assert torch.equal(attention(*inputs, 4), exact.to(dtype))
+    exact = multi_head_attention(*(tensor.float() for tensor in inputs), 4)
+    assert torch.equal(multi_head_attention(*inputs, 4), exact.to(dtype))
 
 
 @pytest.mark.parametrize(
@@ -147,4 +148,27 @@ def test_half_precision_is_computed_in_float32(dtype):
 )
 def test_shapes_that_do_not_fit_are_refused(shape, heads, message):
     with pytest.raises(InputError, match=message):
-        inspect.unwrap(attention)(torch.zeros(16, 6, 24), torch.zeros(shape), heads)
+        inspect.unwrap(multi_head_attention)(torch.zeros(16, 6, 24), torch.zeros(shape), heads)
+
+
+def test_attention_in_pieces_of_a_batch_is_that_of_the_whole(monkeypatch):
+    # a GPU's kernels take so many rows at a time; `meta` stands for a device that is not a CPU
+    q, k, v = (torch.randn(7, 2, 5, 4) for _ in range(3))
+    mask = torch.randn(5, 5)
+    monkeypatch.setattr(attention_module, "MOST_ROWS", 3)
+    calls = []
+    whole = F.scaled_dot_product_attention
+
+    def counted(q, k, v, **options):
+        calls.append(len(q))
+        return whole(q, k, v, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", counted)
+    assert attention_module.attend(*(t.to("meta") for t in (q, k, v))).shape == q.shape
+    assert calls == [3, 3, 1]
+    calls.clear()
+    expected = attention_module.attend(q, k, v, mask)
+    assert calls == [7]
+    pieces = zip(*(t.split(3) for t in (q, k, v)), strict=True)
+    found = torch.cat([attention_module.attend(*piece, mask) for piece in pieces])
+    torch.testing.assert_close(found, expected)

@@ -567,5 +567,5 @@ def test_variables_of_launchers_and_schedulers_change_nothing(tiny_run, monkeypa
 def test_one_of_several_processes_of_a_launcher_is_refused(tiny_run, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match="a run is trained by one process, but the launcher started 2"):
+    with pytest.raises(InputError, match="done by one process, but the launcher started 2"):
         trained(tiny_run)

@@ -7,7 +7,7 @@ episodes, which is described by a `Work`.
 
 from slotssm.data.sharding.processors import usable_processors
 from slotssm.data.sharding.work import Contents, DamagedSourceError, ProgressCallback, Shard, Work, shard_length
-from slotssm.data.sharding.writing import write_episodes
+from slotssm.data.sharding.writing import write_episodes, write_part
 
 __all__ = [
     "Contents",
@@ -18,4 +18,5 @@ __all__ = [
     "shard_length",
     "usable_processors",
     "write_episodes",
+    "write_part",
 ]

@@ -16,13 +16,14 @@ from slotssm import __version__
 from slotssm.data.episodes import Episode, EpisodeFile, EpisodeWriter, Layout
 from slotssm.data.sharding.work import DamagedSourceError, MakeEpisodes, Shard, Work
 from slotssm.errors import BusyError, InputError
-from slotssm.files import exclusive, explained, read_json, write_json
+from slotssm.files import exclusive, explained, is_held, read_json, write_json
 
 PLAN, LOCK = "plan.json", "lock"
 ATTEMPTS = 100
 """Attempts at taking the lock, since the folder may be removed by its previous holder at the same time."""
 
 _SHARD = re.compile(r"(train|val|test)-\d{8,}-\d+\.h5")
+_PART_LOCK = re.compile(r"part-\d+-of-\d+\.lock")
 
 
 def parts_folder(out: Path) -> Path:
@@ -62,6 +63,29 @@ def hold(out: Path) -> Iterator["Parts"]:
                     (parts.folder / LOCK).unlink()
         with suppress(OSError):
             parts.folder.rmdir()
+
+
+@contextmanager
+def hold_part(out: Path, part: tuple[int, int]) -> Iterator["Parts"]:
+    """Create the folder of shards of `out` and lock one part of it, which other parts may be written beside.
+
+    Args:
+        out: the output.
+        part: number of the part, from 1, and number of parts.
+
+    Raises:
+        BusyError: another process writes this part or all of the output.
+        InputError: the folder cannot be created.
+    """
+    parts = Parts(out)
+    parts.make()
+    with exclusive(parts.folder / f"part-{part[0]}-of-{part[1]}.lock"):
+        # a process that joins the parts takes the lock first and looks for parts then: one of both sees the other
+        if is_held(parts.folder / LOCK):
+            raise BusyError(
+                f"{parts.shown} is in use by another process, which writes all of it; wait until it has ended"
+            )
+        yield parts
 
 
 def _taken(parts: "Parts") -> ExitStack:
@@ -132,6 +156,10 @@ class Parts:
             return [name for name in files if not name.startswith(".nfs")]
         return []
 
+    def part_locks(self) -> list[Path]:
+        """Lock files of parts that were written here by processes of their own."""
+        return [self.folder / name for name in self.names() if _PART_LOCK.fullmatch(name)]
+
     def is_started(self) -> bool:
         """Whether there is something to resume."""
         return any(name == PLAN or _SHARD.fullmatch(name) for name in self.names())
@@ -144,7 +172,13 @@ class Parts:
 
         Raises:
             InputError: there is an unfinished run that is not of the same work, or not to be resumed.
+            BusyError: another process writes a part of it.
         """
+        for lock in self.part_locks():
+            if is_held(lock):
+                raise BusyError(f"{self.shown}: another process is writing {lock.stem}; wait until it has ended")
+        # parts are there to be joined
+        resume = resume or (bool(self.part_locks()) and not force)
         if self.is_started() and not resume:
             if not force:
                 raise InputError(
@@ -153,6 +187,14 @@ class Parts:
             self.clear()
         # temporary files of killed processes: nobody else is writing here now
         self._unlink([name for name in self.names() if name != PLAN and name != LOCK and not _SHARD.fullmatch(name)])
+        return self.found_by(work)
+
+    def found_by(self, work: Work) -> Any:
+        """What an unfinished run of the same work had found out in advance; None without one.
+
+        Raises:
+            InputError: the unfinished run is not of the same work.
+        """
         stored = self.read_plan()
         if stored is None:
             return None

@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from slotssm.data.episodes import EpisodeFile, EpisodeWriter
-from slotssm.data.sharding.parts import Parts, ShardWriter, as_json, hold, parts_folder
+from slotssm.data.sharding.parts import Parts, ShardWriter, as_json, hold, hold_part, parts_folder
 from slotssm.data.sharding.work import Contents, ProgressCallback, Shard, Work
 from slotssm.data.sharding.workers import open_pool, write_in_pool
 from slotssm.errors import InputError, Interrupted
@@ -85,6 +85,49 @@ def write_episodes(
         with stop_requests() as stop, stack.pop_all():
             _write(work, contents, parts, out, force, stop, on_progress)
     return True
+
+
+def write_part(
+    work: Work,
+    out: Path,
+    part: tuple[int, int],
+    on_progress: ProgressCallback = lambda done, total: None,
+) -> int:
+    """Write one of several parts of a data set, each by a process of its own, on one or on several machines.
+
+    The shards of all parts are in the folder `<out>.parts`; `write_episodes` joins them, and writes those that are
+    missing. Shards that are there already are left as they are. The file is the same as from one process.
+
+    Args:
+        work: what to write, the same for all parts; nothing of it may be found out in advance.
+        out: the file that the parts will be joined to.
+        part: number of the part, from 1, and number of parts.
+        on_progress: called after every shard, and after every episode if there is one process.
+
+    Returns:
+        Number of episodes of the part.
+
+    Raises:
+        InputError: the output exists, there is no such part, or the folder belongs to another work.
+        BusyError: another process is writing this part, or joins the parts.
+        Interrupted: SIGINT or SIGTERM arrived; the same call continues.
+    """
+    number, count = part
+    if not 1 <= number <= count:
+        raise InputError(f"`part` {number}/{count}: the parts are 1/{count} to {count}/{count}")
+    refuse_existing(out, force=False)
+    make_folder(out.parent)
+    with hold_part(out, part) as parts:
+        contents = work.prepare(parts.found_by(work))
+        with stop_requests() as stop:
+            digest = parts.write_plan(work.plan, contents.found)
+            own = list(work.shards(contents.shard_episodes))[number - 1 :: count]
+            missing = parts.missing(own, digest)
+            total = sum(shard.count for shard in own)
+            counter = ProgressCounter(total, total - sum(shard.count for shard in missing), on_progress)
+            writer = ShardWriter(parts.folder, contents.layout, contents.make, digest)
+            write_shards(writer, missing, contents.workers, stop, counter)
+    return total
 
 
 def _is_finished(work: Work, out: Path, resume: bool, force: bool) -> bool:

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from slotssm.errors import InputError
+from slotssm.experiments.execution.jobs import last_line, log_path
 from slotssm.experiments.overview.listing import RunState, state_of
-from slotssm.experiments.reproductions.cells import read_plan
-from slotssm.files import read_json
+from slotssm.experiments.reproductions.cells import cell_lock, read_plan
+from slotssm.files import is_held, read_json
 from slotssm.training.run import RunDirectory
 
 STATES = ("done", "failed", "running", "stopped", "waiting", "damaged")
-"""States of a cell: `stopped` has begun and nobody is training it, `waiting` has not begun."""
+"""States of a cell: `running` while a process generates its data, trains or scores it, `stopped` if it has begun and
+nobody works on it, `waiting` if it has not begun."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class CellProgress:
         name: name of the cell.
         state: one of `STATES`.
         reason: why it failed, or what is damaged; empty otherwise.
+        log: the last line of its log; empty if it has none, as outside a job.
         step: steps taken, as far as they are logged.
         num_steps: steps in total; None if the cell has not begun.
         latest: the last line of metrics.jsonl of a cell that has begun and is not done.
@@ -32,6 +35,7 @@ class CellProgress:
     name: str
     state: str
     reason: str = ""
+    log: str = ""
     step: int = 0
     num_steps: int | None = None
     latest: dict[str, Any] | None = None
@@ -89,23 +93,25 @@ def progress_of(folder: Path) -> Progress:
 
 
 def _cell_progress(folder: Path, name: str) -> CellProgress:
+    held, (log, has_failed) = is_held(cell_lock(folder, name)), last_line(log_path(folder, name))
     record = folder / "cells" / f"{name}.json"
-    if record.exists():
+    # the record of a cell that is measured again says how the last attempt ended
+    if record.exists() and not held:
         try:
             found = read_json(record)
             failed = found["failed"]
         except (InputError, KeyError, TypeError) as error:
-            return CellProgress(name, "damaged", f"{record}: {error}")
-        return CellProgress(name, "failed" if failed else "done", failed or "")
+            return CellProgress(name, "damaged", f"{record}: {error}", log)
+        return CellProgress(name, "failed" if failed else "done", failed or "", log)
+    crash = log if has_failed and not held else ""
     run = RunDirectory(folder / "runs" / name)
     if not run.record.exists():
-        return CellProgress(name, "waiting")
+        return CellProgress(name, "running" if held else "failed" if crash else "waiting", crash, log)
     state = state_of(run)
     if state.name == "damaged":
-        return CellProgress(name, "damaged", state.reason)
-    # a complete run without a record has yet to be scored
-    shown = "running" if state.is_held else "stopped"
-    return CellProgress(name, shown, "", state.step, state.num_steps, state.latest, _seconds_left(state))
+        return CellProgress(name, "damaged", state.reason, log)
+    shown = "running" if held or state.is_held else "failed" if crash else "stopped"
+    return CellProgress(name, shown, crash, log, state.step, state.num_steps, state.latest, _seconds_left(state))
 
 
 def _seconds_left(state: RunState) -> float | None:

@@ -22,7 +22,7 @@ from slotssm.evaluation.example_pictures import draw_example_picture
 from slotssm.experiments.datasets import ensure_own_data, spec_of
 from slotssm.experiments.measurement.provenance import free_memory, machine
 from slotssm.experiments.runs import evaluate_run, load_run, resume_run, start_run
-from slotssm.files import make_folder, read_json, write_json
+from slotssm.files import exclusive, make_folder, read_json, write_json
 from slotssm.plotting import write_animation
 from slotssm.training.device import resolve_device
 from slotssm.training.run import RunDirectory, read_lines
@@ -32,6 +32,9 @@ Record = dict[str, Any]
 """The recorded result of a cell, as JSON; see `run_cell`."""
 Setting = dict[str, int | str]
 """What the cells of different models in one comparison have in common, such as the sequence length."""
+
+FOLDER_WAIT_S = 600.0
+"""How long to wait for other processes that write the plan or the table of the same folder."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +176,16 @@ def record_path(cell: Cell, folder: Path) -> Path:
     return folder / "cells" / f"{cell.name}.json"
 
 
+def cell_lock(folder: Path, name: str) -> Path:
+    """The lock file of a cell, held while a process measures it, from its data to its scores."""
+    return folder / "cells" / f".{name}.lock"
+
+
+def folder_lock(folder: Path) -> Path:
+    """The lock file of a reproduction, held while its plan or its table is written."""
+    return folder / ".lock"
+
+
 def picture_path(cell: Cell, folder: Path) -> Path:
     """Path of the example picture of a cell, if any: truth in the upper half, prediction in the lower half."""
     return folder / "cells" / f"{cell.name}.png"
@@ -183,11 +196,12 @@ def write_plan(folder: Path, description: Mapping[str, Any], names: Sequence[str
 
     Cells of earlier calls with another selection stay in it.
     """
-    earlier = read_plan(folder)
-    cells = list(dict.fromkeys([*earlier.get("cells", ()), *names]))
-    plan = {**description, "cells": cells}
-    if plan != earlier:
-        write_json(folder / "plan.json", plan)
+    with exclusive(folder_lock(folder), FOLDER_WAIT_S):
+        earlier = read_plan(folder)
+        cells = list(dict.fromkeys([*earlier.get("cells", ()), *names]))
+        plan = {**description, "cells": cells}
+        if plan != earlier:
+            write_json(folder / "plan.json", plan)
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
@@ -234,11 +248,19 @@ def run_cell(cell: Cell, folder: Path, device: str, callbacks: ProgressCallbacks
         BusyError: another process is measuring this cell.
         Interrupted: a signal arrived; the same call continues.
     """
-    done = read_record(cell, folder)
-    if done is not None and not (retry_failed and done["failed"]):
-        return done
-    memory = free_memory(device)
     make_folder(folder / "cells")
+    with exclusive(cell_lock(folder, cell.name)):
+        # read with the lock held: another process may have measured the cell in the meantime
+        done = read_record(cell, folder)
+        if done is not None and not (retry_failed and done["failed"]):
+            return done
+        record = _measured(cell, folder, device, callbacks)
+        write_json(record_path(cell, folder), record)
+    return record
+
+
+def _measured(cell: Cell, folder: Path, device: str, callbacks: ProgressCallbacks) -> Record:
+    memory = free_memory(device)
     try:
         measured = {"failed": None, **cell.measure(folder, device, callbacks)}
     except Interrupted as stop:
@@ -251,7 +273,7 @@ def run_cell(cell: Cell, folder: Path, device: str, callbacks: ProgressCallbacks
         if not _is_out_of_memory(error):
             raise
         measured = {"failed": f"out of memory ({memory / 2**30:.1f} GiB were free before)", "values": {}}
-    record = {
+    return {
         "cell": cell.name,
         "model": cell.model,
         "setting": cell.setting,
@@ -260,8 +282,6 @@ def run_cell(cell: Cell, folder: Path, device: str, callbacks: ProgressCallbacks
         "machine": machine(),
         "config": cell.fingerprint(),
     }
-    write_json(record_path(cell, folder), record)
-    return record
 
 
 def _without_start(config: RunConfig) -> RunConfig:

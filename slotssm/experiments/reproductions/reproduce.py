@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import numpy as np
 from slotssm import __version__
 from slotssm.errors import BusyError, InputError, Interrupted
 from slotssm.experiments.reproductions.cells import (
+    FOLDER_WAIT_S,
     Cell,
     ProgressCallbacks,
     Record,
+    folder_lock,
     picture_path,
     read_record,
     run_cell,
@@ -26,7 +29,7 @@ from slotssm.experiments.reproductions.long_context import LongContext
 from slotssm.experiments.reproductions.object_centric import ObjectCentric
 from slotssm.experiments.reproductions.slot_ownership import SlotOwnership
 from slotssm.experiments.reproductions.video_prediction import VideoPrediction
-from slotssm.files import make_folder, write_json, write_text
+from slotssm.files import exclusive, make_folder, write_json, write_text
 from slotssm.interrupts import stop_requests
 from slotssm.plotting import label_rows, read_picture, write_animation
 
@@ -118,8 +121,7 @@ def reproduce(
         Interrupted: a signal arrived; the same call continues.
     """
     if cells:
-        make_folder(folder)
-        write_plan(folder, experiment.description(choice), [cell.name for cell in experiment.cells(choice)])
+        lay_out(experiment, choice, folder)
     with stop_requests() as stop:
         for index, cell in enumerate(cells):
             if stop:
@@ -137,8 +139,26 @@ def reproduce(
     return compile_result(experiment, choice, folder)
 
 
+def lay_out(experiment: Experiment, choice: Choice, folder: Path) -> None:
+    """Make the folder of a reproduction, with the plan of its cells."""
+    make_folder(folder)
+    write_plan(folder, experiment.description(choice), [cell.name for cell in experiment.cells(choice)])
+
+
+def to_do(cells: Sequence[Cell], folder: Path, retry_failed: bool = False) -> list[Cell]:
+    """The cells that have no record yet, or with `retry_failed` one that says that they failed."""
+    records = {cell.name: read_record(cell, folder) for cell in cells}
+    return [cell for cell in cells if (done := records[cell.name]) is None or (retry_failed and bool(done["failed"]))]
+
+
 def compile_result(experiment: Experiment, choice: Choice, folder: Path) -> Reproduction:
     """Table and figures from the recorded cells, written beside them."""
+    # one process after the other, so that the last one writes the records of all
+    with exclusive(folder_lock(folder), FOLDER_WAIT_S) if folder.is_dir() else nullcontext():
+        return _compiled(experiment, choice, folder)
+
+
+def _compiled(experiment: Experiment, choice: Choice, folder: Path) -> Reproduction:
     cells = experiment.cells(choice)
     records = {cell.name: read_record(cell, folder) for cell in cells}
     found: list[Record] = [record for record in records.values() if record is not None]

@@ -4,12 +4,12 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from slotssm.layers.inputs import check_input, check_state
+from slotssm.ops import attend
 
 CHUNK_QUERIES = 192
 """Smallest number of queries per call of the fused attention: fewer make tiles small, more compute masked scores."""
@@ -95,7 +95,7 @@ def block_causal_attention(
     num_queries = q.shape[2]
     past = k.shape[2] - num_queries
     if num_queries <= block or (block == 1 and past == 0):
-        return _joined(F.scaled_dot_product_attention(q, k, v, is_causal=num_queries > block))
+        return _joined(attend(q, k, v, is_causal=num_queries > block))
     # GPU kernels need slices of a mask to start at multiples of 16
     chunk = math.ceil(CHUNK_QUERIES / (16 * block)) * 16 * block
     starts = range(0, num_queries, chunk)
@@ -107,9 +107,7 @@ def block_causal_attention(
         first, end = starts[-1] - start, before + length
         visible = mask[:length, first : first + end]
         queries = q[:, :, start : start + length]
-        outputs.append(
-            _joined(F.scaled_dot_product_attention(queries, k[:, :, :end], v[:, :, :end], attn_mask=visible))
-        )
+        outputs.append(_joined(attend(queries, k[:, :, :end], v[:, :, :end], visible)))
     return torch.cat(outputs, dim=1)
 
 

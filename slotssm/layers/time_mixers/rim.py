@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from slotssm.errors import InputError
 from slotssm.layers.inputs import check_input, check_state
 from slotssm.layers.time_mixers.slot_rnn import gru_update
+from slotssm.ops import attend
 
 
 class RIMState(NamedTuple):
@@ -152,7 +153,7 @@ class RIM(nn.Module):
     def _communicate(self, hidden: Tensor) -> Tensor:
         """What each unit adds to its state [K, B, D] after reading from all units."""
         heads = torch.bmm(hidden, self.query_key_value).unflatten(-1, (3, self.num_heads, -1))
-        y = F.scaled_dot_product_attention(*heads.permute(2, 1, 3, 0, 4))
+        y = attend(*heads.permute(2, 1, 3, 0, 4))
         update, gate = self.out_gate(y.permute(2, 0, 1, 3).flatten(2)).chunk(2, dim=-1)
         return torch.sigmoid(gate) * torch.tanh(self.dropout(update))
 

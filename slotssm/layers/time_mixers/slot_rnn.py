@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from slotssm.layers.inputs import check_input, check_state
 from slotssm.layers.slots import SlotMixer
+from slotssm.ops import attend
 
 
 class SlotGRUState(NamedTuple):
@@ -95,7 +96,7 @@ class SlotGRU(nn.Module):
             .view(-1, num_slots, 3, attention.num_heads, hidden.shape[-1] // attention.num_heads)
             .permute(2, 0, 3, 1, 4)
         )
-        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(hidden.shape)
+        y = attend(q, k, v).transpose(1, 2).reshape(hidden.shape)
         return self.mixer.mlp(hidden + attention.dropout(attention.out(y)))
 
 

@@ -1,0 +1,72 @@
+"""Whether Triton's kernels work on this machine: they are tried once on each kind of device."""
+
+import functools
+import importlib.util
+import logging
+import os
+
+import torch
+from torch import Tensor
+
+INTERPRETED = "TRITON_INTERPRET"
+"""The variable that makes Triton interpret its kernels on the CPU, for tests."""
+TOLERANCE = 1e-3
+"""Largest relative error of the trial, far above that of float32 and far below that of a wrong result."""
+
+
+def refusal(device: str, dtype: str) -> str | None:
+    """Why the kernels cannot serve a device, with a remedy; None if they can."""
+    is_interpreted = os.environ.get(INTERPRETED) == "1"
+    if device != "cuda" and not (device == "cpu" and is_interpreted):
+        return "needs inputs on CUDA; use backend='auto'"
+    if importlib.util.find_spec("triton") is None:
+        return "needs the package triton, which torch's CUDA builds bring; use backend='auto'"
+    if reason := _trial_failure(device, dtype):
+        return f"does not work here ({reason}); use backend='auto'"
+    return None
+
+
+@functools.cache
+def _trial_failure(device: str, dtype: str) -> str:
+    """Why a small scan with its gradients fails; empty if it equals the reference. A failure is warned of."""
+    try:
+        error = _trial_error(device, getattr(torch, dtype))
+        reason = "" if error < TOLERANCE else f"a trial differs from the reference by {error:.2g}"
+    # a kernel that cannot be compiled may raise anything
+    except Exception as error:
+        reason = f"{type(error).__name__}: {(str(error) or '-').splitlines()[0]}"
+    if reason:
+        logging.getLogger("slotssm").warning("Triton's scan does not work here and is not used: %s", reason)
+    return reason
+
+
+def _trial_error(device: str, dtype: torch.dtype) -> float:
+    """Largest relative error of outputs and gradients of a small scan."""
+    from slotssm.ops.triton import scan_operator
+
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(2, 19, 5), (2, 19, 5), (5, 3), (2, 19, 3), (2, 19, 3), (2, 5, 3)]
+    numbers = [torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes]
+    x, delta, A, B, C, state = (
+        t.requires_grad_() for t in (numbers[0], numbers[1].abs(), -numbers[2].abs(), *numbers[3:])
+    )
+    found = scan_operator.selective_scan(x, delta, A, B, C, None, None, None, False, state)
+    expected = _recurrence(x, delta, A, B, C, state)
+    inputs = (x, delta, A, B, C, state)
+    for outputs in (found, expected):
+        assert all(output.isfinite().all() for output in outputs)
+    pairs = list(zip(found, expected, strict=True))
+    pairs = [(ours.detach(), theirs.detach()) for ours, theirs in pairs]
+    gradients = [torch.autograd.grad(y.square().sum() + h.sum(), inputs) for y, h in (found, expected)]
+    pairs += list(zip(*gradients, strict=True))
+    return max(float((ours - theirs).abs().max() / theirs.abs().max()) for ours, theirs in pairs)
+
+
+def _recurrence(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    """Outputs and last state of the scan, step by step."""
+    outputs = []
+    for t in range(x.shape[1]):
+        step = delta[:, t, :, None]
+        h = torch.exp(step * A) * h + step * B[:, t, None] * x[:, t, :, None]
+        outputs.append((h * C[:, t, None]).sum(-1))
+    return torch.stack(outputs, 1), h

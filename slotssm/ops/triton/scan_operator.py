@@ -1,0 +1,213 @@
+"""The selective scan of Triton as a torch operator: `scan_kernels`, one program for some channels of a sequence.
+
+The operator is registered when this module is imported; Triton is loaded when it first runs.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slotssm.ops.operators.dtypes import state_dtype
+from slotssm.ops.operators.registration import Computation, DifferentiableOperator
+
+CHUNK_STEPS = 16
+"""Steps of a chunk; the states at the starts of chunks are stored for the backward pass."""
+TILE_NUMEL = 256
+"""States that a program holds: 2 in each of 128 threads' registers, so that many programs run at a time."""
+
+
+def _tile(num_channels: int, num_states: int) -> tuple[int, int]:
+    """Channels and states of a program, powers of two."""
+    states = 1 << max(0, num_states - 1).bit_length()
+    channels = max(1, TILE_NUMEL // states)
+    return min(channels, 1 << max(0, num_channels - 1).bit_length()), states
+
+
+def _launch(
+    kernel: Any, x: Tensor, A: Tensor, tensors: tuple[Tensor, ...], sizes: tuple[int, ...], **flags: bool
+) -> None:
+    """Run a kernel on all sequences and blocks of channels; `sizes` are its strides and dimensions."""
+    import triton.language as tl
+
+    channels, states = _tile(*A.shape)
+    grid = (x.shape[0], -(-x.shape[2] // channels))
+    if not (grid[0] and grid[1]):
+        return
+    dtype = tl.float64 if state_dtype(x) == torch.float64 else tl.float32
+    options = {"STEPS": CHUNK_STEPS, "CHANNELS": channels, "STATES": states, "DTYPE": dtype}
+    kernel[grid](*tensors, *sizes, **flags, **options, num_warps=max(1, min(4, channels * states // 64)))
+
+
+def _strides(x: Tensor, dt: Tensor, B: Tensor, C: Tensor, z: Tensor | None) -> tuple[int, ...]:
+    return tuple(stride for tensor in (x, dt, B, C, x if z is None else z) for stride in tensor.stride())
+
+
+def _forward(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    z: Tensor | None,
+    delta_bias: Tensor,
+    softplus: bool,
+    initial_state: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs in the dtype of x; the last state, [B, E, N], and those at the starts of chunks, in that of the state."""
+    from slotssm.ops.triton import scan_kernels
+
+    outputs = _allocate(x, dt, A, B, C, D, z, delta_bias, softplus, initial_state)
+    y, final, stored = outputs
+    tensors = (x, dt, A, B, C, D, x if z is None else z, delta_bias, initial_state, y, final, stored)
+    sizes = (*_strides(x, dt, B, C, z), x.shape[1], *A.shape)
+    _launch(scan_kernels.forward, x, A, tensors, sizes, SOFTPLUS=softplus, GATED=z is not None)
+    return outputs
+
+
+def _allocate(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    z: Tensor | None,
+    delta_bias: Tensor,
+    softplus: bool,
+    initial_state: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    batch, num_steps, _ = x.shape
+    chunks = -(-num_steps // CHUNK_STEPS)
+    final = initial_state.new_empty(batch, *A.shape)
+    return x.new_empty(x.shape), final, initial_state.new_empty(batch, chunks, *A.shape)
+
+
+def _backward(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    z: Tensor | None,
+    delta_bias: Tensor,
+    softplus: bool,
+    stored: Tensor,
+    grad_y: Tensor,
+    grad_final: Tensor,
+) -> tuple[Tensor, ...]:
+    """Gradients with respect to x, dt, A, B, C, D, z, delta_bias and the initial state.
+
+    Without z, its gradient is an empty tensor.
+    """
+    from slotssm.ops.triton import scan_kernels
+
+    batch, num_steps, num_channels = x.shape
+    channels, states = _tile(*A.shape)
+    blocks = max(1, -(-num_channels // channels))
+    scratch = stored.new_empty(batch, blocks, CHUNK_STEPS, channels, states)
+    grad_x, grad_dt = x.new_empty(x.shape), dt.new_empty(dt.shape)
+    grad_z = x.new_empty((0, 0, 0) if z is None else x.shape, dtype=x.dtype if z is None else z.dtype)
+    grad_A, grad_state = (stored.new_empty(batch, *A.shape) for _ in range(2))
+    grad_B, grad_C = (stored.new_empty(blocks, batch, num_steps, A.shape[1]) for _ in range(2))
+    grad_D, grad_bias = (stored.new_empty(batch, num_channels) for _ in range(2))
+    tensors: tuple[Tensor, ...] = (x, dt, A, B, C, D, x if z is None else z, delta_bias, stored, grad_y.contiguous())
+    tensors += (grad_final.contiguous(), scratch, grad_x, grad_dt, grad_A, grad_B, grad_C, grad_D, grad_z, grad_bias)
+    sizes = (*_strides(x, dt, B, C, z), batch, num_steps, *A.shape)
+    _launch(scan_kernels.backward, x, A, (*tensors, grad_state), sizes, SOFTPLUS=softplus, GATED=z is not None)
+    return (
+        grad_x,
+        grad_dt,
+        grad_A.sum(0),
+        *(grad.sum(0).to(of.dtype) for grad, of in ((grad_B, B), (grad_C, C))),
+        grad_D.sum(0),
+        grad_z,
+        grad_bias.sum(0),
+        grad_state,
+    )
+
+
+def _allocate_gradients(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    z: Tensor | None,
+    delta_bias: Tensor,
+    softplus: bool,
+    stored: Tensor,
+    grad_y: Tensor,
+    grad_final: Tensor,
+) -> tuple[Tensor, ...]:
+    grad_z = x.new_empty((0, 0, 0)) if z is None else z.new_empty(z.shape)
+    return (
+        *(tensor.new_empty(tensor.shape) for tensor in (x, dt, A, B, C, D)),
+        grad_z,
+        delta_bias.new_empty(delta_bias.shape),
+        stored.new_empty(x.shape[0], *A.shape),
+    )
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, softplus, _ = inputs
+    ctx.softplus, ctx.gated = softplus, tensors[6] is not None
+    ctx.save_for_backward(*(tensor for tensor in tensors if tensor is not None), output[2])
+    # materialised, the zero gradient of the stored states would be a large tensor
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(
+    ctx: Any, backward: Any, grad_y: Tensor | None, grad_final: Tensor | None, _: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    *tensors, stored = ctx.saved_tensors
+    x, A = tensors[0], tensors[2]
+    grad_y = torch.zeros_like(x) if grad_y is None else grad_y
+    grad_final = stored.new_zeros(x.shape[0], *A.shape) if grad_final is None else grad_final
+    if not ctx.gated:
+        tensors.insert(6, None)
+    *grads, grad_z, grad_bias, grad_state = backward(*tensors, ctx.softplus, stored, grad_y, grad_final)
+    return *grads, grad_z if ctx.gated else None, grad_bias, None, grad_state
+
+
+_INPUTS = "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, Tensor? z, Tensor delta_bias, bool softplus"
+triton_scan = DifferentiableOperator(
+    "triton_scan",
+    forward=Computation(f"({_INPUTS}, Tensor initial_state) -> (Tensor, Tensor, Tensor)", _forward, _allocate),
+    backward=Computation(
+        f"({_INPUTS}, Tensor stored, Tensor grad_y, Tensor grad_final)"
+        " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+        _backward,
+        _allocate_gradients,
+    ),
+    save=_save,
+    differentiate=_differentiate,
+    # not only for CUDA: Triton's interpreter runs kernels on the CPU
+    dispatch_key="CompositeExplicitAutograd",
+    twice_differentiable="selective_scan(backend='reference')",
+)
+
+
+def selective_scan(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    initial_state: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """`slotssm.ops.selective_scan` in Triton; inputs may have half precision, parameters and states are wider."""
+    dtype = state_dtype(x)
+    zeros = partial(torch.zeros, dtype=dtype, device=x.device)
+    skip, bias = (zeros(x.shape[2]) if t is None else t.to(dtype).contiguous() for t in (D, delta_bias))
+    start = zeros((x.shape[0], *A.shape)) if initial_state is None else initial_state.to(dtype).contiguous()
+    y, final, _ = triton_scan(x, dt, A.to(dtype).contiguous(), B, C, skip, z, bias, delta_softplus, start)
+    return y, final
