@@ -15,8 +15,8 @@ import pytest
 from slotssm.data import hdf5
 from slotssm.data.contents import content_hash, describe
 from slotssm.data.episodes import EpisodeFile
+from slotssm.data.importers.layouts.rnem import RnemSource
 from slotssm.data.importers.readers.options import ImportOptions
-from slotssm.data.importers.rnem import RnemSource
 from slotssm.errors import InputError
 from slotssm.evaluation import FileSource
 
