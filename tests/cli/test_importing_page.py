@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from test_pages import PAGES, blocks, commands, in_small
 
+from slotssm.data.importers import KINDS
+
 IMPORTERS = Path(__file__).parent.parent / "data" / "importers"
 
 
@@ -67,17 +69,7 @@ def test_the_commands_of_the_page(slotssm, sources, workplace):
         if block.language == "console"
         for words in commands(block.code)
     ]
-    assert {words[2] for words in found if words[1] == "import"} == {
-        "movi",
-        "cater",
-        "clevrer",
-        "rnem",
-        "kubric",
-        "multi-object",
-        "rgbd",
-        "images",
-        "folder",
-    }
+    assert {words[2] for words in found if words[1] == "import"} == set(KINDS)
     for _, *words in found:
         done = slotssm(*in_small(words))
         assert done.code == 0, f"slotssm {' '.join(words)}: {done.err}"

@@ -177,6 +177,9 @@ def _motion(document: Mapping[str, Any], kept: np.ndarray, num_objects: int, pla
     states = [[by_frame[int(frame)][thing["object_id"]] for thing in things] for frame in kept]
     episode: Episode = {"num_objects": np.array(len(things), np.uint8)}
     for theirs, (ours, _) in MOTION.items():
+        lengths = {len(state[theirs]) for step in states for state in step}
+        if lengths - {3}:
+            raise ValueError(f"{theirs} of {max(lengths - {3})} numbers, expected 3")
         values = np.array([[state[theirs] for state in step] for step in states], np.float64)
         episode[f"objects/{ours}"] = pad_objects(values.reshape(len(kept), len(things), 3), num_objects, 1)
     inside = np.array([[bool(state["inside_camera_view"]) for state in step] for step in states], np.uint8)

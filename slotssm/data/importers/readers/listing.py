@@ -2,7 +2,10 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
+
+from slotssm.errors import InputError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 """Suffixes of pictures in a folder of frames."""
@@ -37,8 +40,16 @@ def files_of(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """Pictures in a folder, in natural order."""
-    return files_of(folder, PICTURES)
+    """Pictures in a folder, in natural order.
+
+    Raises:
+        InputError: two have the same name and unequal suffixes, so that it is not clear which is the frame.
+    """
+    files = files_of(folder, PICTURES)
+    for first, second in pairwise(files):
+        if first.stem == second.stem:
+            raise InputError(f"{first} and {second.name} have unequal suffixes and the same name; keep one of them")
+    return files
 
 
 def natural_order(paths: Iterable[Path]) -> list[Path]:
