@@ -18,6 +18,7 @@ from PIL import Image
 from slotssm.data.contents import content_hash
 from slotssm.data.importers import ImportOptions, estimate, import_data
 from slotssm.data.importers import transfer as module
+from slotssm.data.importers.footage import Footage
 from slotssm.errors import InputError, Interrupted
 
 ALL = {"splits": ("test=all",)}
@@ -383,3 +384,23 @@ def test_workers_give_the_same_file(many, out, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="`skip_damaged` leaves such episodes out"):
         import_data(many, out, SKIP.model_copy(update={"skip_damaged": False}), force=True, workers=2)
     assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+# --- one video to look at ----------------------------------------------------------------------------------------
+
+
+def test_footage_is_read_like_a_recording(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 12, 20, 3)).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    place = tmp_path / "clip"
+    place.mkdir()
+    for t in range(3):
+        Image.fromarray(pixels[t]).save(place / f"{t}.png", exif=exif)
+    (place / "._0.png").write_bytes(b"left")
+    footage = Footage(place)
+    assert (footage.height, footage.width, footage.num_frames) == (20, 12, 3)
+    np.testing.assert_array_equal(list(footage.frames()), np.rot90(pixels, -1, axes=(1, 2)))
+    (place / "0.jpg").write_bytes(jpeg(pixels[0]))
+    with pytest.raises(InputError, match=r"0\.jpg and 0\.png have unequal suffixes"):
+        Footage(place)

@@ -20,6 +20,7 @@ EXACT_FORMATS = ("PNG", "TIFF")
 """Formats of masks and depth maps."""
 _GREY = 0
 """Colour type of a grey PNG."""
+_PNG = b"\x89PNG\r\n\x1a\n"
 _NPY = b"\x93NUMPY"
 _ORIENTATION = 0x0112
 """EXIF tag."""
@@ -35,6 +36,8 @@ def read_bytes(path: Path) -> bytes:
 
 def _open(content: bytes, place: str) -> tuple[Image.Image, str]:
     """A decoded picture as it is meant to be seen, with its EXIF orientation applied, and its format."""
+    if content.startswith(_PNG) and (fault := _png_fault(content)):
+        raise InputError(f"{place} is damaged ({fault}); download or write it again")
     try:
         image: Image.Image = Image.open(io.BytesIO(content), formats=FRAME_FORMATS)
         image.load()
@@ -51,9 +54,25 @@ def _open(content: bytes, place: str) -> tuple[Image.Image, str]:
     return image, name
 
 
+def _png_fault(content: bytes) -> str:
+    """What is wrong with the chunks of a PNG, whose checksums Pillow does not look at; empty if nothing."""
+    position = len(_PNG)
+    while position + 12 <= len(content):
+        length, name = struct.unpack_from(">I4s", content, position)
+        end = position + 8 + length
+        if end + 4 > len(content):
+            break
+        if zlib.crc32(memoryview(content)[position + 4 : end]) != struct.unpack_from(">I", content, end)[0]:
+            return f"checksum of a chunk at byte {position}"
+        if name == b"IEND":
+            return ""
+        position = end + 4
+    return "image file is truncated"
+
+
 def _bit_depth(content: bytes) -> int:
     """Bits per channel of a PNG; 8 for other formats."""
-    return content[24] if content[:8] == b"\x89PNG\r\n\x1a\n" and len(content) > 24 else 8
+    return content[24] if content.startswith(_PNG) and len(content) > 24 else 8
 
 
 def frame(content: bytes, place: str, opaque: bool = True) -> np.ndarray:
@@ -98,7 +117,7 @@ def label_values(content: bytes, place: str) -> np.ndarray:
             "with a palette, or a grey one"
         )
     values = np.asarray(image).astype(np.int64)
-    if content[:4] == b"\x89PNG" and content[25] == _GREY and _bit_depth(content) in (2, 4):
+    if content.startswith(_PNG) and content[25] == _GREY and _bit_depth(content) in (2, 4):
         values //= 255 // (2 ** _bit_depth(content) - 1)  # pillow stretches these to 8 bits
     return values
 
