@@ -38,6 +38,15 @@ def evaluate(
         str, typer.Option(help="Matching of objects to slots in mIoU: hungarian or overlap.")
     ] = "hungarian",
     average: Annotated[str, typer.Option(help="Average mIoU over each unit or each object.")] = "unit",
+    absent: Annotated[
+        str, typer.Option(help="mIoU of ids below the largest of a unit that are not in it: skip or zero.")
+    ] = "skip",
+    frame_range: Annotated[
+        str | None,
+        typer.Option(
+            "--frame-range", help="Black and white in predicted frames: -1:1, 0:1, 0:255.", show_default="0:1"
+        ),
+    ] = None,
     mask_source: Annotated[str, typer.Option(help="Predicted masks: decoder (alphas) or attention.")] = "decoder",
     probe: Annotated[str, typer.Option(help="Property probes: linear or mlp.")] = "linear",
     properties: Annotated[
@@ -99,6 +108,7 @@ def evaluate(
         clip_len=clip_len,
         matching=matching,  # type: ignore[arg-type]
         average=average,  # type: ignore[arg-type]
+        absent=absent,  # type: ignore[arg-type]
         mask_source=mask_source,  # type: ignore[arg-type]
         probe=probe,  # type: ignore[arg-type]
         properties=tuple(options.words(properties or "")),
@@ -109,9 +119,11 @@ def evaluate(
         if _is_given(context, "checkpoint"):
             raise InputError("--checkpoint chooses the weights of a run; leave it out with --predictions")
         reports: list[tuple[str | None, Any]] = [
-            (None, _score_predictions(predictions, run or [], data, split, names, scoring))
+            (None, _score_predictions(predictions, run or [], data, split, names, scoring, _range(frame_range)))
         ]
     else:
+        if frame_range is not None:
+            raise InputError("--frame-range says how --predictions stores frames; leave it out when a run is scored")
         reports = _score_runs(run or [], data, split, names, scoring, device, checkpoint, not no_save)
     if out is not None:
         scored, report = reports[0]
@@ -128,7 +140,13 @@ def evaluate(
 
 
 def _score_predictions(
-    predictions: Path, run: list[Path], data: Path | None, split: str, names: list[str], scoring: Any
+    predictions: Path,
+    run: list[Path],
+    data: Path | None,
+    split: str,
+    names: list[str],
+    scoring: Any,
+    frame_range: tuple[float, float] | None,
 ) -> Any:
     from slotssm.evaluation import FileSource
     from slotssm.experiments import runs
@@ -140,7 +158,21 @@ def _score_predictions(
     if truth is None:
         raise InputError("--predictions needs the truth: pass --data F, or a run whose data it was made for")
     with Meter("evaluate", "episodes") as meter:
-        return runs.evaluate_predictions(FileSource(predictions, split), truth, split, names, scoring, meter.update)
+        source = FileSource(predictions, split, frame_range)
+        return runs.evaluate_predictions(source, truth, split, names, scoring, meter.update)
+
+
+def _range(text: str | None) -> tuple[float, float] | None:
+    """`-1:1` as the values of black and white."""
+    if text is None:
+        return None
+    try:
+        black, white = (float(word) for word in text.split(":"))
+    except ValueError:
+        black = white = 0.0
+    if not -1e9 < black < white < 1e9:
+        raise InputError(f"--frame-range {text}: expected the values of black and white, such as -1:1 or 0:255")
+    return black, white
 
 
 def _score_runs(

@@ -7,6 +7,7 @@ allocate without bound or loop forever. `checked` refuses all of this with a one
 import io
 import math
 import os
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,9 @@ _HEAP = b"GCOL\x01\0\0\0"
 _HEAP_OBJECT = struct.Struct("<HHIQ")
 
 
+_MISSING_FILTER = re.compile(r"can't open directory|[Rr]equired filter|filter plugin")
+
+
 @contextmanager
 def undamaged(path: Path, place: str = "its structure", remedy: str = REWRITE) -> Iterator[None]:
     """Turn the errors that h5py, numpy and json raise on damaged data into `InputError`."""
@@ -50,6 +54,11 @@ def undamaged(path: Path, place: str = "its structure", remedy: str = REWRITE) -
     except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, AttributeError) as error:
         told = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         reason = (told.splitlines() or [type(error).__name__])[0]
+        if _MISSING_FILTER.search(reason):
+            raise InputError(
+                f"{path}: {place} is compressed with a filter of HDF5 that is not installed; write it with gzip, or "
+                "without compression"
+            ) from None
         raise InputError(f"{path} is damaged at {place}: {reason}; {remedy}") from None
 
 
@@ -142,9 +151,26 @@ def guarded(path: Path, what: str = "an episode file") -> Iterator[h5py.File]:
             told = (str(error).splitlines() or [type(error).__name__])[0]
             reason = "truncated" if "truncated" in told else "not HDF5" if "signature" in told else ""
             fault = f"is {reason}" if reason else f"cannot be opened ({told})"
-            raise InputError(f"{path} {fault}; {REWRITE}") from None
+            raise _held(path) or InputError(f"{path} {fault}; {REWRITE}") from None
         with file:
-            yield file
+            try:
+                yield file
+            except InputError as error:
+                raise _held(path) or error from None
+
+
+def _held(path: Path) -> InputError | None:
+    """The error of a file that another program is writing, which is incomplete rather than damaged."""
+    try:
+        with h5py.File(path, "r"):
+            return None
+    except (OSError, RuntimeError, ValueError) as error:
+        is_held = "unable to lock file" in str(error)
+    return (
+        InputError(f"{path} is being written by another program; wait until it has closed the file")
+        if is_held
+        else None
+    )
 
 
 def open_plain(path: Path) -> h5py.File:

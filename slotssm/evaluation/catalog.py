@@ -101,6 +101,8 @@ class Metric:
         return value < other if self.lower_is_better else value > other
 
 
+UNIT = (0.0, 1.0)
+"""Range of predicted frames: a model's, which may lie a little outside, and those of files, which were checked."""
 _UNITS = ("per_frame", "skip_frames", "clip_len")
 
 
@@ -114,12 +116,12 @@ def _ari(batch: Batch, options: ScoringOptions) -> BatchScores:
 
 def _miou(batch: Batch, options: ScoringOptions) -> BatchScores:
     return BatchScores(
-        metrics.miou(batch.tables, **options.chosen(*_UNITS, "include_background", "matching", "average"))
+        metrics.miou(batch.tables, **options.chosen(*_UNITS, "include_background", "matching", "average", "absent"))
     )
 
 
 def _mbo(batch: Batch, options: ScoringOptions) -> BatchScores:
-    return BatchScores(metrics.mbo(batch.tables, **options.chosen(*_UNITS, "include_background", "average")))
+    return BatchScores(metrics.mbo(batch.tables, **options.chosen(*_UNITS, "include_background", "average", "absent")))
 
 
 def _slots_used(batch: Batch, options: ScoringOptions) -> BatchScores:
@@ -154,18 +156,18 @@ def _identity_switches(batch: Batch, options: ScoringOptions) -> BatchScores:
 
 
 def _mse(batch: Batch, options: ScoringOptions) -> BatchScores:
-    part = _frames(batch, lambda actual, found: metrics.rollout_mse(actual, found, 0))
+    part = _frames(batch, lambda actual, found: metrics.rollout_mse(actual, found, 0, UNIT))
     if _is_target(batch):
         part.details["white_ball_floor"] = _all_white_error(batch.truth).scores.values
     return part
 
 
 def _psnr(batch: Batch, options: ScoringOptions) -> BatchScores:
-    return _frames(batch, metrics.psnr)
+    return _frames(batch, lambda actual, found: metrics.psnr(actual, found, UNIT))
 
 
 def _ssim(batch: Batch, options: ScoringOptions) -> BatchScores:
-    return _frames(batch, metrics.ssim)
+    return _frames(batch, lambda actual, found: metrics.ssim(actual, found, UNIT))
 
 
 def _frames(batch: Batch, score: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> BatchScores:
@@ -239,9 +241,9 @@ METRICS: dict[str, Metric] = {
     "fg-ari": Metric(*_SEGMENTATION, (*_UNITS, "empty", "include_background"), _fg_ari, needs_stable_ids=True),
     "ari": Metric(*_SEGMENTATION, (*_UNITS, "empty"), _ari, needs_stable_ids=True),
     "miou": Metric(
-        *_SEGMENTATION, (*_UNITS, "include_background", "matching", "average"), _miou, needs_stable_ids=True
+        *_SEGMENTATION, (*_UNITS, "include_background", "matching", "average", "absent"), _miou, needs_stable_ids=True
     ),
-    "mbo": Metric(*_SEGMENTATION, (*_UNITS, "include_background", "average"), _mbo, needs_stable_ids=True),
+    "mbo": Metric(*_SEGMENTATION, (*_UNITS, "include_background", "average", "absent"), _mbo, needs_stable_ids=True),
     "identity-switches": Metric(*_SEGMENTATION, (), _identity_switches, needs_stable_ids=True, lower_is_better=True),
     "slots-used": Metric((), ("masks",), (), _slots_used, conclude=_conclude_usage),
     "mask-entropy": Metric((), ("masks", "soft"), (), _mask_entropy),

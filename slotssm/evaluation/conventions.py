@@ -22,7 +22,7 @@ CONVENTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         # the SAVi paper leaves out the first frame
         "savi": {"empty": "one", "skip_frames": 1},
         "steve": {"empty": "one", "clip_len": 6},
-        "slotformer": {"empty": "one", "per_frame": True},
+        "slotformer": {"empty": "one", "per_frame": True, "absent": "zero"},
     }
 )
 """Convention names to the options in which they differ from the defaults; docs/evaluation.md gives their sources."""
@@ -35,7 +35,16 @@ def check_conventions(names: Sequence[str], options: ScoringOptions) -> None:
         if name != ALL and name not in CONVENTIONS:
             raise InputError(f"`conventions` {name} is unknown; {nearest(name, [*CONVENTIONS, ALL])}")
     if names:
-        stated = ("per_frame", "include_background", "empty", "skip_frames", "clip_len", "matching", "average")
+        stated = (
+            "per_frame",
+            "include_background",
+            "empty",
+            "skip_frames",
+            "clip_len",
+            "matching",
+            "average",
+            "absent",
+        )
         given, defaults = options.chosen(*stated), ScoringOptions().chosen(*stated)
         for name in stated:
             if given[name] != defaults[name]:

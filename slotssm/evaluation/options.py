@@ -18,6 +18,7 @@ class ScoringOptions:
         clip_len: segmentation units are clips of this many frames; 0 is off.
         matching: `hungarian` (one to one), or `overlap`, which turns mIoU into mBO.
         average: average mIoU over units (`unit`), or over all objects (`object`).
+        absent: whether ids below the largest of a unit that do not occur in it count as 0 in mIoU and mBO (`zero`).
         mask_source: predicted masks are the decoder's alphas or the encoder's attention.
         probe: property probes are `linear`, or networks with one hidden layer (`mlp`).
         properties: names of the properties to probe; empty probes all.
@@ -34,6 +35,7 @@ class ScoringOptions:
     clip_len: int = 0
     matching: Literal["hungarian", "overlap"] = "hungarian"
     average: Literal["unit", "object"] = "unit"
+    absent: Literal["skip", "zero"] = "skip"
     mask_source: Literal["decoder", "attention"] = "decoder"
     probe: Literal["linear", "mlp"] = "linear"
     properties: tuple[str, ...] = ()
@@ -50,6 +52,7 @@ class ScoringOptions:
             ("empty", ("skip", "one")),
             ("matching", ("hungarian", "overlap")),
             ("average", ("unit", "object")),
+            ("absent", ("skip", "zero")),
             ("mask_source", ("decoder", "attention")),
             ("probe", ("linear", "mlp")),
         ):

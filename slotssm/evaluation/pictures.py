@@ -8,7 +8,7 @@ from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
 from slotssm.evaluation.sources import TaskSource
 from slotssm.metrics import hard_masks, match
-from slotssm.plotting import Column, colorize, fade, overlay, storyboard
+from slotssm.plotting import Column, colorize, depth_columns, fade, overlay, storyboard
 from slotssm.plotting.colors import mask_colors, object_colors
 from slotssm.tasks import Outputs, Task
 
@@ -17,7 +17,7 @@ FIRST_EPISODES = 3
 
 
 def draw_data(truth: EpisodeFile, split: str, episodes: Sequence[int] | None = None) -> np.ndarray:
-    """Videos and true masks of some episodes (by default the first few), uint8 [T, H, W, 3]."""
+    """Videos, true masks and depth of some episodes (by default the first few), uint8 [T, H, W, 3]."""
     episodes = _chosen(truth, split, episodes)
     rows = []
     for index in episodes:
@@ -25,6 +25,8 @@ def draw_data(truth: EpisodeFile, split: str, episodes: Sequence[int] | None = N
         row = [Column(f"{split} {index}", frames)]
         if truth.has(split, "masks"):
             row.append(Column("masks", _true_masks(truth.read(split, "masks", index), {}, 0)))
+        if truth.has(split, "depth"):
+            row += depth_columns(truth.read(split, "depth", index), truth.field_attrs(split, "depth").get("unit", ""))
         rows.append(row)
     return storyboard(rows, truth.dataset(split, "frames").shape[1])
 

@@ -12,6 +12,7 @@ import torch
 from slotssm.data.episodes import NUM_MASKS, EpisodeFile
 from slotssm.errors import InputError, SlotSSMError
 from slotssm.metrics import are_weights, hard_masks, resize_labels
+from slotssm.metrics.pixels import DOUBT, unit_range
 from slotssm.tasks import Outputs, Task
 
 EVERYTHING = frozenset({"masks", "frames", "slots", "soft", "depth", "logits"})
@@ -145,11 +146,13 @@ class FileSource(Source):
     Args:
         path: predictions file.
         split: split to read.
+        frame_range: values of black and white in frames that are not uint8; None takes floats in [0, 1] only.
     """
 
     mask_source = "file"
 
-    def __init__(self, path: Path, split: str) -> None:
+    def __init__(self, path: Path, split: str, frame_range: tuple[float, float] | None = None) -> None:
+        self._frame_range = frame_range
         self._file = EpisodeFile(path, needs_frames=False, needs_format=False)
         if split not in self._file.splits:
             raise InputError(f"{path} has no split {split!r}; it has {', '.join(self._file.splits)}")
@@ -176,8 +179,7 @@ class FileSource(Source):
             if "masks" in names:
                 arrays["masks"] = labels
         if "frames" in self.provides and "frames" in names:
-            arrays["frames"] = self._file.read(split, "frames", where)
-            self._check_frames(arrays["frames"], split)
+            arrays["frames"] = self._in_unit_range(self._file.read(split, "frames", where), split)
         if "slots" in self.provides and "slots" in names:
             arrays["slots"] = self._slots(split, where)
         is_soft = stored is not None and stored.ndim == 5
@@ -201,14 +203,25 @@ class FileSource(Source):
         masks = self._file.dataset(split, "masks")
         return masks.ndim == 5 and len(masks) > 0 and bool(are_weights(self._file.read(split, "masks", slice(1)))[0])
 
-    def _check_frames(self, frames: np.ndarray, split: str) -> None:
+    def _in_unit_range(self, frames: np.ndarray, split: str) -> np.ndarray:
+        """Frames as uint8, or as floats with black at 0 and white at 1."""
         where = f"{self.path}: {split}/frames"
-        if frames.dtype != np.uint8 and frames.dtype.kind != "f":
-            raise InputError(f"{where} must be uint8 (0 to 255) or floats in [0, 1], found {frames.dtype}")
+        if frames.dtype == np.uint8:
+            return frames
+        if self._frame_range is None and frames.dtype.kind != "f":
+            raise InputError(
+                f"{where} must be uint8 (0 to 255) or floats in [0, 1], found {frames.dtype}; if it has another range, "
+                "give it as `frame_range`"
+            )
         if not np.isfinite(frames).all():
             raise InputError(f"{where} holds values that are not finite numbers")
-        if frames.dtype.kind == "f" and (frames.min(initial=0) < -1 or frames.max(initial=1) > 2):
-            raise InputError(f"{where} holds floats far outside [0, 1]; divide by 255 first, or store uint8")
+        low, high = float(frames.min(initial=0)), float(frames.max(initial=1))
+        if self._frame_range is None and (low < -DOUBT or high > 1 + DOUBT):
+            raise InputError(
+                f"{where} holds floats from {low:g} to {high:g} rather than in [0, 1]; give their range as "
+                "`frame_range`, or store uint8"
+            )
+        return frames if self._frame_range is None else unit_range(frames, self._frame_range).astype(np.float32)
 
     def _slots(self, split: str, where: slice) -> np.ndarray:
         place = f"{self.path}: {split}/slots"

@@ -12,7 +12,7 @@ import numpy as np
 from slotssm import __version__
 from slotssm.data.episodes import NUM_MASKS, SPLITS, EpisodeFile, PredictionsWriter
 from slotssm.data.importers.footage import Footage
-from slotssm.data.importers.readers.images import middle, resize_frame
+from slotssm.data.importers.readers.framing import middle, resize_frame
 from slotssm.errors import InputError
 from slotssm.evaluation.evaluate import BATCH_EPISODES
 from slotssm.evaluation.pictures import count_slots

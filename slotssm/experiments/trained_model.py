@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from slotssm.config import RunConfig
-from slotssm.data.importers.readers.images import middle, resize_frame
+from slotssm.data.importers.readers.framing import middle, resize_frame
 from slotssm.data.spec import DataSpec
 from slotssm.errors import InputError
 from slotssm.evaluation.sources import as_stored, channels_last, evaluating

@@ -16,49 +16,62 @@ SSIM_SIGMA_PX = 1.5
 SSIM_K1, SSIM_K2 = 0.01, 0.03
 
 
-def squared_error(true: np.ndarray, pred: np.ndarray) -> np.ndarray:
+DOUBT = 0.25
+"""How far floats may lie outside of [0, 1] before frames seem to have another range."""
+
+ValueRange = tuple[float, float]
+"""Values of black and white."""
+
+
+def squared_error(true: np.ndarray, pred: np.ndarray, value_range: ValueRange | None = None) -> np.ndarray:
     """Mean squared error of each episode, pixels in [0, 1].
 
     Args:
-        true: [E, ...]; uint8 is divided by 255, floats are used as they are.
+        true: [E, ...], uint8 or floats in [0, 1].
         pred: the same shape.
+        value_range: values of black and white in what is not uint8, such as (-1, 1); None refuses integers, and floats
+            that are not in [0, 1] by more than a model may err.
 
     Returns:
         float64 [E].
     """
-    error = (_unit_range(true, pred.shape) - _unit_range(pred, true.shape)) ** 2
+    error = (unit_range(true, value_range) - unit_range(_alike(pred, true), value_range)) ** 2
     return error.reshape(len(error), -1).mean(axis=1)
 
 
-def rollout_mse(true: np.ndarray, pred: np.ndarray, num_context: int) -> np.ndarray:
+def rollout_mse(
+    true: np.ndarray, pred: np.ndarray, num_context: int, value_range: ValueRange | None = None
+) -> np.ndarray:
     """Mean squared error of every roll-out step and episode; context frames do not count.
 
     Args:
         true: [E, T, H, W, C], uint8 or in [0, 1].
         pred: the same shape.
         num_context: number of context frames.
+        value_range: see `squared_error`.
 
     Returns:
         float64 [E, T - num_context].
     """
-    error = (_unit_range(true, pred.shape) - _unit_range(pred, true.shape))[:, num_context:] ** 2
+    error = (unit_range(true, value_range) - unit_range(_alike(pred, true), value_range))[:, num_context:] ** 2
     return error.reshape(*error.shape[:2], -1).mean(axis=2)
 
 
-def psnr(true: np.ndarray, pred: np.ndarray) -> np.ndarray:
+def psnr(true: np.ndarray, pred: np.ndarray, value_range: ValueRange | None = None) -> np.ndarray:
     """Peak signal-to-noise ratio of every frame in dB: -10 log10 of its squared error, at most `MAX_PSNR_DB`.
 
     Args:
         true: [E, T, H, W, C], uint8 or in [0, 1]; the peak is 1.
         pred: the same shape.
+        value_range: see `squared_error`.
 
     Returns:
         float64 [E, T].
     """
-    return -10 * np.log10(np.maximum(rollout_mse(true, pred, 0), 10 ** (-MAX_PSNR_DB / 10)))
+    return -10 * np.log10(np.maximum(rollout_mse(true, pred, 0, value_range), 10 ** (-MAX_PSNR_DB / 10)))
 
 
-def ssim(true: np.ndarray, pred: np.ndarray) -> np.ndarray:
+def ssim(true: np.ndarray, pred: np.ndarray, value_range: ValueRange | None = None) -> np.ndarray:
     """Structural similarity of every frame (Wang et al. 2004), the mean over positions and channels.
 
     Gaussian window of 11 x 11 pixels and sigma 1.5, K1 = 0.01, K2 = 0.03, data range 1, population variances, and only
@@ -68,6 +81,7 @@ def ssim(true: np.ndarray, pred: np.ndarray) -> np.ndarray:
     Args:
         true: [E, T, H, W, C], uint8 or in [0, 1].
         pred: the same shape.
+        value_range: see `squared_error`.
 
     Returns:
         float64 [E, T].
@@ -79,7 +93,7 @@ def ssim(true: np.ndarray, pred: np.ndarray) -> np.ndarray:
     if min(height, width) < SSIM_WINDOW_PX:
         raise InputError(f"frames of {width} x {height} px are smaller than the {SSIM_WINDOW_PX} px window of SSIM")
     # one episode at a time, to limit the memory of filtered float64 copies
-    pairs = zip(_unit_range(true, np.shape(pred)), _unit_range(pred, np.shape(true)), strict=True)
+    pairs = zip(unit_range(true, value_range), unit_range(_alike(pred, true), value_range), strict=True)
     return np.array([_similarity(x, y) for x, y in pairs]).reshape(np.shape(true)[:2])
 
 
@@ -99,11 +113,41 @@ def _similarity(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (luminance * structure).mean(axis=(1, 2, 3))
 
 
-def _unit_range(pixels: np.ndarray, other_shape: tuple[int, ...]) -> np.ndarray:
+def unit_range(pixels: np.ndarray, value_range: ValueRange | None = None) -> np.ndarray:
+    """Frames as float64 with black at 0 and white at 1.
+
+    Args:
+        pixels: uint8, floats in [0, 1], or what `value_range` says.
+        value_range: values of black and white in what is not uint8.
+
+    Raises:
+        InputError: without `value_range`, they are integers other than uint8, or floats far outside [0, 1].
+    """
     array = np.asarray(pixels)
-    if array.shape != tuple(other_shape):
-        raise InputError(f"frames of shapes {array.shape} and {tuple(other_shape)} cannot be compared")
-    return array.astype(np.float64) / 255 if array.dtype == np.uint8 else array.astype(np.float64)
+    if array.dtype == np.uint8:
+        return array.astype(np.float64) / 255
+    if array.dtype.kind not in "iuf":
+        raise InputError(f"frames must be numbers, found {array.dtype}")
+    if value_range is not None:
+        black, white = value_range
+        if not (np.isfinite(value_range).all() and black < white):
+            raise InputError(f"value_range {value_range} must be the values of black and white, such as (-1, 1)")
+        return (array.astype(np.float64) - black) / (white - black)
+    if array.dtype.kind in "iu":
+        raise InputError(f"frames are {array.dtype}; give uint8, or their range as value_range, such as (0, 255)")
+    low, high = float(array.min(initial=0)), float(array.max(initial=1))
+    if low < -DOUBT or high > 1 + DOUBT:
+        raise InputError(
+            f"frames are floats from {low:g} to {high:g} rather than in [0, 1]; give their range as value_range, such "
+            "as (-1, 1)"
+        )
+    return array.astype(np.float64)
+
+
+def _alike(pred: np.ndarray, true: np.ndarray) -> np.ndarray:
+    if np.shape(pred) != np.shape(true):
+        raise InputError(f"frames of shapes {np.shape(true)} and {np.shape(pred)} cannot be compared")
+    return pred
 
 
 def color_accuracy(true: np.ndarray, pred: np.ndarray) -> np.ndarray:

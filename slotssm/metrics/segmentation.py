@@ -23,6 +23,7 @@ BACKGROUND_ID = 0
 Empty = Literal["skip", "one"]
 Matching = Literal["hungarian", "overlap"]
 Average = Literal["unit", "object"]
+Absent = Literal["skip", "zero"]
 
 
 # --- adjusted Rand index ----------------------------------------------------------------------------------
@@ -126,6 +127,7 @@ def miou(
     include_background: bool = False,
     matching: Matching = "hungarian",
     average: Average = "unit",
+    absent: Absent = "skip",
     skip_frames: int = 0,
     clip_len: int = 0,
     valid: Videos = None,
@@ -143,12 +145,15 @@ def miou(
         matching: `hungarian` is one to one and maximises the sum of IoUs; `overlap` takes the best slot of every
             object, which gives mean best overlap (mBO) instead of mIoU.
         average: `unit` averages over the objects of each unit first; `object` returns the IoU of every object.
+        absent: `zero` gives ids below the largest of a unit that do not occur in it an IoU of 0, as SlotFormer does; by
+            default they do not count.
         skip_frames: leave out the first frames of each video.
         clip_len: score clips of this many frames; 0 is off.
         valid: bool, False pixels are left out.
     """
     _check_choice("matching", matching, Matching)
     _check_choice("average", average, Average)
+    _check_choice("absent", absent, Absent)
 
     def score(counts: np.ndarray, ids: np.ndarray) -> list[list[float]]:
         rows = counts.sum(axis=2) > 0
@@ -156,6 +161,8 @@ def miou(
             rows &= ids != BACKGROUND_ID
         overlaps = iou(counts)
         found = [_matched(table[present], matching) for table, present in zip(overlaps, rows, strict=True)]
+        if absent == "zero":
+            found = [_with_absent(values, ids[present]) for values, present in zip(found, rows, strict=True)]
         if average == "object":
             return [values.tolist() for values in found]
         return [[float(values.mean())] if len(values) else [] for values in found]
@@ -193,6 +200,12 @@ def match(true: Any, pred: Any, num_slots: int, valid: Any = None, has_canvas: b
     chosen = zip(*linear_sum_assignment(overlaps, maximize=True), strict=True)
     ids = table.ids[rows]
     return {int(ids[row]): int(table.labels[column]) for row, column in chosen if overlaps[row, column] > 0}
+
+
+def _with_absent(values: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """IoUs of the objects of a unit, and 0 for every id up to the largest that is not among them."""
+    num_absent = int((ids != BACKGROUND_ID).any() and ids.max() - np.count_nonzero(ids != BACKGROUND_ID))
+    return np.pad(values, (0, num_absent))
 
 
 def _matched(overlaps: np.ndarray, matching: Matching) -> np.ndarray:

@@ -5,6 +5,7 @@ from slotssm.plotting.backend import new_figure, save_figure
 from slotssm.plotting.colors import colorize, fade, overlay, slot_colors
 from slotssm.plotting.comparisons import Bar, Curve, write_bars, write_lines
 from slotssm.plotting.curves import write_curves
+from slotssm.plotting.depth import depth_columns
 from slotssm.plotting.masks import paint_masks
 from slotssm.plotting.palettes import flat_colors
 from slotssm.plotting.panels import Column, label_rows, storyboard
@@ -18,6 +19,7 @@ __all__ = [
     "VideoWriter",
     "check_suffix",
     "colorize",
+    "depth_columns",
     "enlarged",
     "fade",
     "flat_colors",

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from slotssm.data.importers.readers.images import resize_weights
+from slotssm.data.importers.readers.framing import resize_weights
 from slotssm.plotting.colors import slot_colors
 
 OPACITY = 0.45

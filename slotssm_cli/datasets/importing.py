@@ -11,7 +11,12 @@ from slotssm_cli.terminal.console import Meter, human_bytes, human_seconds, note
 
 
 def import_data(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="movi, cater, clevrer, rnem or folder.")],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND", help="movi, cater, clevrer, rnem, kubric, multi-object, rgbd, images or folder."
+        ),
+    ],
     src: Annotated[Path, typer.Argument(metavar="SRC", help="Downloaded file or folder.")],
     out: Annotated[
         Path | None, typer.Option("--out", help="Episode file to write.", show_default="a name under data/")
@@ -26,6 +31,19 @@ def import_data(
             help="Frames per episode: 24; 24/2 with a stride of 2; /2 for all at that stride.", show_default="all"
         ),
     ] = None,
+    crop: Annotated[
+        str | None,
+        typer.Option(help="Part to keep before resizing: center, 16:9, or X,Y,W,H in pixels.", show_default="all"),
+    ] = None,
+    clip_len: Annotated[
+        int | None,
+        typer.Option("--clip-len", min=1, help="Cut videos into episodes of this many frames.", show_default="off"),
+    ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(min=1, help="Frames from the start of a clip to the next.", show_default="the length of a clip"),
+    ] = None,
+    clips: Annotated[str, typer.Option(help="Clips to take of each video: all or first.")] = "all",
     limit: Annotated[int | None, typer.Option(min=1, help="Import only this many episodes of each split.")] = None,
     split: Annotated[
         list[str] | None,
@@ -40,37 +58,66 @@ def import_data(
         typer.Option(help="Episodes (10) or share (0.1) for test, if the source has no splits.", show_default="0.1"),
     ] = None,
     seed: options.Seed = 0,
-    depth: Annotated[bool, typer.Option("--depth", help="Also import depth maps (movi, folder).")] = False,
-    masks: Annotated[Path | None, typer.Option(help="Folder of mask PNGs (folder).", show_default="SRC/masks")] = None,
-    per_frame_ids: Annotated[
-        bool, typer.Option("--per-frame-ids", help="Object ids in the masks are not stable over time (folder).")
+    skip_damaged: Annotated[
+        bool, typer.Option("--skip-damaged", help="Leave out damaged episodes, and list them, instead of stopping.")
     ] = False,
+    depth: Annotated[bool, typer.Option("--depth", help="Also import depth maps (movi, kubric, folder).")] = False,
+    depth_scale: Annotated[
+        float | None,
+        typer.Option("--depth-scale", help="Stored depth of a metre (rgbd, folder).", show_default="by the layout"),
+    ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="Folder of masks, or JSON annotations (folder, images, rgbd).", show_default="SRC/masks"),
+    ] = None,
+    binary_masks: Annotated[
+        bool, typer.Option("--binary-masks", help="All values of a mask but 0 are one object (folder, images, rgbd).")
+    ] = False,
+    per_frame_ids: Annotated[
+        bool, typer.Option("--per-frame-ids", help="Object ids in the masks are not stable over time (folder, rgbd).")
+    ] = False,
+    max_objects: Annotated[
+        int | None,
+        typer.Option(
+            "--max-objects", min=1, help="Leave out scenes with more objects (multi-object).", show_default="all"
+        ),
+    ] = None,
     fixed_camera: Annotated[
         bool, typer.Option("--fixed-camera", help="The camera does not move: project positions (cater).")
     ] = False,
+    workers: options.Workers = None,
     resume: options.Resume = False,
     force: options.Force = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
-    """Import MOVi, CATER, CLEVRER, R-NEM or a folder of videos, with masks and properties, as an episode file."""
+    """Import public data sets, videos, RGB-D sequences or images, with masks and properties, as an episode file."""
     from slotssm.data import importers
+    from slotssm.data.sharding import usable_processors
     from slotssm.documents import load
 
-    num_frames, stride = _frames(frames)
+    num_frames, step = _frames(frames)
     document = {
         "kind": _kind(kind, importers.KINDS),
         "size": _size(size),
         "num_frames": num_frames,
-        "stride": stride,
+        "stride": step,
+        "crop": crop,
+        "clip_len": clip_len,
+        "clip_stride": stride,
+        "clips": clips,
         "limit": limit,
         "splits": [name for text in split or [] for name in options.words(text)],
         "val": _count(val, "--val"),
         "test": _count(test, "--test"),
         "seed": seed,
+        "skip_damaged": skip_damaged,
         "depth": depth,
+        "depth_scale": depth_scale,
         "masks": None if masks is None else str(masks),
+        "binary_masks": binary_masks,
         "per_frame_ids": per_frame_ids,
+        "max_objects": max_objects,
         "fixed_camera": fixed_camera,
     }
     asked = load(importers.ImportOptions, document, f"import {kind}")
@@ -79,7 +126,7 @@ def import_data(
         _print_result(importers.estimate(src, path, asked), json, dry_run=True)
         return
     with Meter(f"import {path}", "episodes") as meter:
-        written = importers.import_data(src, path, asked, resume, force, meter.update)
+        written = importers.import_data(src, path, asked, resume, force, meter.update, workers or usable_processors())
     if written.is_new:
         rate = written.num_frames / max(written.seconds, 1e-9)
         note(f"{written.num_frames} frames in {human_seconds(written.seconds)} ({rate:,.0f} frames/s)")

@@ -14,6 +14,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "slotssm import": (
         "slotssm import movi movi_a/128x128/1.0.0 --out data/movi-a.h5",
         "slotssm import folder clips --val 20 --test 0.2",
+        "slotssm import rgbd rgbd_dataset_freiburg1_desk --clip-len 16 --size 80x60",
     ),
     "slotssm export": (
         "slotssm export data/mine.h5 --to webdataset",

@@ -40,6 +40,8 @@ GROUPS = {
         "clip_len",
         "matching",
         "average",
+        "absent",
+        "frame_range",
         "mask_source",
         "conventions",
     ),

@@ -101,7 +101,7 @@ def test_the_other_commands_read_an_imported_file(slotssm, movi, workplace):
     ("arguments", "words"),
     [
         (("movie", "clips"), ("import movie", "did you mean movi?")),
-        (("xyz", "clips"), ("there are movi, cater, clevrer, rnem, folder",)),
+        (("xyz", "clips"), ("there are movi, cater, clevrer, rnem, kubric, multi-object, rgbd, images, folder",)),
         (("folder", "absent"), ("absent does not exist",)),
         (("movi", "clips"), ("clips holds no TFRecord shards",)),
         (("cater", "clips"), ("clips has no folders videos/ and scenes/",)),
@@ -120,6 +120,14 @@ def test_the_other_commands_read_an_imported_file(slotssm, movi, workplace):
         (("folder", "clips", "--split", "dev=all"), ("--split dev=all", "train, val, test")),
         (("folder", "clips", "--fixed-camera"), ("--fixed-camera is for cater, not for folder",)),
         (("folder", "clips", "--limit", "0"), ("--limit",)),
+        (("folder", "clips", "--crop", "middle"), ("middle", "none of center")),
+        (("folder", "clips", "--crop", "0,0,99,9"), ("--crop 0,0,99,9 exceeds",)),
+        (("folder", "clips", "--stride", "2"), ("--stride and --clips belong to --clip-len",)),
+        (("folder", "clips", "--clip-len", "2", "--frames", "2"), ("--clip-len and --frames exclude each other",)),
+        (("folder", "clips", "--clip-len", "2", "--clips", "some"), ("clips", "all", "first")),
+        (("folder", "clips", "--clip-len", "9"), ("gives no episodes",)),
+        (("rnem", "clips", "--clip-len", "2"), ("--clip-len is for folder, rgbd and kubric, not for rnem",)),
+        (("cater", "clips", "--depth-scale", "1"), ("--depth-scale is for rgbd and folder",)),
     ],
 )
 def test_wrong_input(slotssm, folder, workplace, arguments, words):
@@ -130,6 +138,49 @@ def test_wrong_input(slotssm, folder, workplace, arguments, words):
     for word in words:
         assert word in outcome.error_lines[0], outcome.error_lines[0]
     assert sorted(path.name for path in workplace.iterdir()) == ["clips"]
+
+
+def test_damaged_episodes_are_left_out_and_listed(slotssm, folder, workplace):
+    (folder / "frames" / "clip2" / "1.png").write_bytes(b"nothing")
+    refused = slotssm("import", "folder", "clips", "--out", "d.h5")
+    assert refused.code == 2
+    assert "clip2/1.png is damaged" in refused.error_lines[0]
+    assert "--skip-damaged leaves such episodes out" in refused.error_lines[0]
+    done = slotssm("import", "folder", "clips", "--out", "d.h5", "--skip-damaged", "--json", "--split", "test=all")
+    assert document(done)["num_episodes"] == {"test": 3}
+    assert "clip2/1.png is damaged" in done.err
+    assert "note: 1 damaged episode left out" in done.err
+    with h5py.File("d.h5") as file:
+        (listed,) = json.loads(file.attrs["config"])["skipped"]
+    assert listed["episode"] == "frames/clip2"
+
+
+def test_a_missing_ffmpeg_is_said_once_and_no_video_is_left_out(slotssm, workplace, monkeypatch):
+    for index in range(3):
+        foreign.write_video(
+            workplace / "clips" / f"{index}.mp4", foreign.smooth_video(np.random.default_rng(0), 3, 32, 32)
+        )
+    monkeypatch.setattr("slotssm.data.importers.readers.videos.get_ffmpeg_exe", lambda: str(workplace / "none"))
+    done = slotssm("import", "folder", "clips", "--out", "d.h5", "--skip-damaged")
+    assert done.code == 2
+    assert "none cannot be run, which decodes videos" in done.error_lines[0]
+    assert "damaged" not in done.error_lines[0]
+    assert sorted(path.name for path in workplace.iterdir()) == ["clips"]
+
+
+def test_depth_is_drawn_with_a_legend(slotssm, folder, workplace):
+    for index in range(4):
+        (folder / "depth" / f"clip{index}").mkdir(parents=True)
+        for t in range(4):
+            depth = np.random.default_rng(t).integers(0, 9000, (16, 16)).astype(np.uint16)
+            Image.fromarray(depth).save(folder / "depth" / f"clip{index}" / f"{t}.png")
+    scaled = ("--depth", "--depth-scale", "1000")
+    assert slotssm("import", "folder", "clips", "--out", "d.h5", *scaled).code == 0
+    assert slotssm("import", "folder", "clips", "--out", "plain.h5").code == 0
+    for name in ("d", "plain"):
+        assert slotssm("visualize", f"{name}.h5").code == 0
+    with Image.open("d-test.gif") as with_depth, Image.open("plain-test.gif") as without:
+        assert with_depth.width > 1.7 * without.width
 
 
 def test_nothing_is_overwritten_without_force(slotssm, folder, workplace):

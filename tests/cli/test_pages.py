@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = {page.name: page for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"))}
 ELSEWHERE = {
     ("extending.md", "console"): "tests/cli/test_extending.py, for every example of the page",
+    ("importing.md", "console"): "tests/cli/test_importing_page.py, which makes the sources",
     ("using-the-data.md", "py"): "tests/cli/test_export_command.py, without this package",
     ("runs.md", "console"): "tests/cli/test_runs_page.py, whose patterns of files a shell expands",
     ("README.md", "sh"): "installation; tests/cli/test_commands.py has the demo in small",

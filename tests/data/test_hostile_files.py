@@ -15,8 +15,8 @@ import pytest
 from slotssm.data import hdf5
 from slotssm.data.contents import content_hash, describe
 from slotssm.data.episodes import EpisodeFile
+from slotssm.data.importers.layouts.rnem import RnemSource
 from slotssm.data.importers.readers.options import ImportOptions
-from slotssm.data.importers.rnem import RnemSource
 from slotssm.errors import InputError
 from slotssm.evaluation import FileSource
 
@@ -520,3 +520,29 @@ def test_the_heap_check_follows_the_specification(tmp_path: Path) -> None:
                 # the signature begins in this read and ends after it
                 with pytest.raises(InputError, match=f"is damaged at byte {5 + len(heap)} "):
                     stream.readinto(bytearray(9))
+
+
+def test_a_filter_that_is_not_installed_is_named_and_no_damage(tmp_path: Path) -> None:
+    target = tmp_path / "filtered.h5"
+    with h5py.File(target, "w") as file:
+        file.attrs.update({"format": "slotssm-episodes", "format_version": 2})
+        frames = np.zeros((1, 2, 8, 8, 3), np.uint8)
+        dataset = file.create_dataset("train/frames", data=frames, chunks=frames.shape, compression="lzf")
+        dataset.attrs["dims"] = '["episode", "time", "height", "width", "channel"]'
+    content, lzf, zstd = target.read_bytes(), struct.pack("<H", 32000), struct.pack("<H", 32015)
+    assert content.count(lzf) == 1
+    target.write_bytes(content.replace(lzf, zstd))
+    with pytest.raises(InputError, match="filter of HDF5 that is not installed"), EpisodeFile(target) as episodes:
+        episodes.read("train", "frames")
+
+
+def test_a_file_that_a_writer_holds_is_not_called_damaged(tmp_path: Path) -> None:
+    target = tmp_path / "growing.h5"
+    code = "import h5py, sys\nfile = h5py.File(sys.argv[1], 'w')\nfile['train/frames'] = [1]\nfile.flush()\n"
+    code += "print('open', flush=True)\nsys.stdin.read()\n"
+    command = [sys.executable, "-c", code, str(target)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"open\n"
+        with pytest.raises(InputError, match="is being written by another program; wait"):
+            EpisodeFile(target)

@@ -6,7 +6,9 @@ import pytest
 from truth_files import PALETTE, score, write, write_truth
 
 from slotssm import metrics
+from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
+from slotssm.evaluation import FileSource, ScoringOptions, evaluate
 
 EPISODES, FRAMES, CONTEXT, SIZE = 4, 6, 2, 5
 
@@ -204,3 +206,20 @@ def test_a_palette_alone_makes_no_blinking_color_balls(tmp_path):
     # elsewhere one predicted frame is a short roll-out with its baselines
     assert {"per_step", "repeat_last_frame", "mean_frame"} <= set(others["mse"].details)
     assert "white_ball_floor" not in others["mse"].details
+
+
+@pytest.mark.parametrize("stored", ["signed", "integers"])
+def test_frames_of_another_range_are_refused_or_rescaled(tmp_path, truth, stored):
+    guess = random_frames(1)[:, CONTEXT:]
+    other, black_and_white = {
+        "signed": ((guess / 127.5 - 1).astype(np.float32), (-1.0, 1.0)),
+        "integers": (guess.astype(np.int32), (0.0, 255.0)),
+    }[stored]
+    path = write(tmp_path / "p.h5", frames=other)
+    with pytest.raises(InputError, match="`frame_range`"):
+        score(truth, path, "mse")
+    with EpisodeFile(truth, needs_frames=False) as episodes:
+        source = FileSource(path, "test", black_and_white)
+        (result,) = evaluate(source, episodes, "test", ("mse",), ScoringOptions()).results
+    expected = score(truth, write(tmp_path / "bytes.h5", frames=guess), "mse")["mse"]
+    assert result.value == pytest.approx(expected.value, rel=1e-5)

@@ -215,3 +215,42 @@ def test_resizing_up_and_down_again_is_lossless():
     assert up.dtype == np.uint8
     np.testing.assert_array_equal(up, labels.repeat(3, 1).repeat(2, 2))
     np.testing.assert_array_equal(resize_labels(up, (8, 8)), labels)
+
+
+def slotformer_miou(true, pred):
+    """mIoU of a frame as SlotFormer's `hungarian_miou` defines it, pair by pair, over all one-to-one matchings."""
+    num = int(true.max())
+    overlaps = np.array(
+        [
+            [
+                ((true == c) & (pred == k)).sum() / max(((true == c) | (pred == k)).sum(), 1)
+                for k in range(pred.max() + 1)
+            ]
+            for c in range(1, num + 1)
+        ]
+    )
+    rows, columns = overlaps.shape
+    padded = np.pad(overlaps, ((0, 0), (0, max(0, rows - columns))))
+    best = max(sum(padded[r, c] for r, c in enumerate(chosen)) for chosen in permutations(range(padded.shape[1]), rows))
+    return best / num
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    arrays(np.uint8, (1, 2, 4, 5), elements=st.sampled_from([0, 1, 4])),
+    arrays(np.uint8, (1, 2, 4, 5), elements=st.integers(0, 3)),
+)
+def test_absent_ids_count_as_zero_in_slotformers_convention(true, pred):
+    found = miou(true, pred, per_frame=True, absent="zero")
+    expected = [slotformer_miou(t, p) for t, p in zip(true[0], pred[0], strict=True) if t.max() > 0]
+    np.testing.assert_allclose(found.values, expected)
+    assert found.num_skipped == 2 - len(expected)
+    kept = miou(true, pred, per_frame=True)
+    assert (found.values <= kept.values + 1e-12).all()
+
+
+def test_absent_ids_are_objects_of_their_own_when_objects_are_averaged():
+    true = np.array([[[[3, 3, 0, 0]]]], np.uint8)
+    assert miou(true, true, average="object", absent="zero").values.tolist() == [1, 0, 0]
+    assert miou(true, true, absent="zero", include_background=True).values.tolist() == [pytest.approx(0.5)]
+    assert miou(np.zeros_like(true), true, absent="zero").num_skipped == 1

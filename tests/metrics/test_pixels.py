@@ -230,3 +230,26 @@ def test_classes_of_the_palette_are_exact_in_bytes_and_floats():
     classes = random_classes()
     assert (nearest_classes(PALETTE[classes], PALETTE) == classes).all()
     assert (nearest_classes((PALETTE[classes] / 255).astype(np.float32), PALETTE) == classes).all()
+
+
+@pytest.mark.parametrize("score", [squared_error, psnr, ssim, lambda *a, **k: rollout_mse(*a, 0, **k)])
+def test_frames_of_another_range_are_refused_or_rescaled(score):
+    true = np.random.default_rng(0).integers(0, 256, (2, 3, 12, 12, 3)).astype(np.uint8)
+    pred = np.random.default_rng(1).integers(0, 256, true.shape).astype(np.uint8)
+    expected = score(true, pred)
+    signed = pred / 127.5 - 1
+    with pytest.raises(InputError, match=r"floats from -1 to 1 rather than in \[0, 1\]; .* value_range, such as"):
+        score(true, signed)
+    np.testing.assert_allclose(score(true, signed, value_range=(-1, 1)), expected)
+    for other in (pred.astype(np.int64), pred.astype(np.float64)):
+        with pytest.raises(InputError, match="value_range"):
+            score(true, other)
+        np.testing.assert_allclose(score(true, other, value_range=(0, 255)), expected)
+    with pytest.raises(InputError, match="black and white"):
+        score(true, signed, value_range=(1, -1))
+    np.testing.assert_allclose(score(true, pred / 255), expected)
+
+
+def test_a_model_may_leave_the_range_a_little():
+    true = np.zeros((1, 1, 12, 12, 3))
+    assert squared_error(true, true - 0.2) == pytest.approx(0.04)

@@ -7,12 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from slotssm.data.importers.readers import images
+from slotssm.data.importers.readers.listing import PICTURES, picture_files
 from slotssm.data.importers.readers.videos import iterate_video, video_rate
-from slotssm.data.importers.source import natural_order
 from slotssm.errors import InputError
-
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-"""Suffixes of pictures in a folder of frames."""
 
 
 class Footage:
@@ -73,8 +70,3 @@ class Footage:
             yield from iterate_video(self.path)
         for file in self._pictures:
             yield images.frame(images.read_bytes(file), str(file))
-
-
-def picture_files(folder: Path) -> list[Path]:
-    """Picture files in a folder, in the order of the numbers in their names."""
-    return natural_order([file for file in folder.iterdir() if file.is_file() and file.suffix.lower() in PICTURES])

@@ -6,12 +6,21 @@ episodes, which is described by a `Work`.
 """
 
 from slotssm.data.sharding.processors import usable_processors
-from slotssm.data.sharding.work import Contents, DamagedSourceError, ProgressCallback, Shard, Work, shard_length
+from slotssm.data.sharding.work import (
+    Contents,
+    DamagedSourceError,
+    LeftOut,
+    ProgressCallback,
+    Shard,
+    Work,
+    shard_length,
+)
 from slotssm.data.sharding.writing import write_episodes, write_part
 
 __all__ = [
     "Contents",
     "DamagedSourceError",
+    "LeftOut",
     "ProgressCallback",
     "Shard",
     "Work",

@@ -8,13 +8,13 @@ import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from slotssm import __version__
 from slotssm.data.episodes import Episode, EpisodeFile, EpisodeWriter, Layout
-from slotssm.data.sharding.work import DamagedSourceError, MakeEpisodes, Shard, Work
+from slotssm.data.sharding.work import DamagedSourceError, LeftOut, MakeEpisodes, Shard, Work
 from slotssm.errors import BusyError, InputError
 from slotssm.files import exclusive, explained, is_held, read_json, write_json
 
@@ -22,7 +22,7 @@ PLAN, LOCK = "plan.json", "lock"
 ATTEMPTS = 100
 """Attempts at taking the lock, since the folder may be removed by its previous holder at the same time."""
 
-_SHARD = re.compile(r"(train|val|test)-\d{8,}-\d+\.h5")
+_SHARD = re.compile(r"(train|val|test)-\d{8,}-\d+\.(h5|json)")
 _PART_LOCK = re.compile(r"part-\d+-of-\d+\.lock")
 
 
@@ -281,13 +281,25 @@ def as_json(document: Any) -> str:
     return json.dumps(document, sort_keys=True)
 
 
+def read_left_out(path: Path, digest: str) -> list[LeftOut]:
+    """Episodes that were left out of the shard at this path, if it belongs to the plan."""
+    try:
+        document = read_json(path.with_suffix(".json"))
+        if document.get("plan") == digest:
+            return [LeftOut(**entry) for entry in document["left_out"]]
+    except (InputError, TypeError, KeyError, AttributeError):
+        pass
+    return []
+
+
 def _is_complete(path: Path, shard: Shard, digest: str) -> bool:
     """Whether a shard exists, is complete (HDF5 detects truncated files) and belongs to the plan."""
+    count = shard.count - len(read_left_out(path, digest))
     if not path.exists():
-        return False
+        return count == 0
     try:
         with EpisodeFile(path, needs_frames=False) as episodes:
-            return episodes.attrs.get("plan") == digest and episodes.num_episodes(shard.split) == shard.count
+            return episodes.attrs.get("plan") == digest and episodes.num_episodes(shard.split) == count
     except InputError:
         return False
 
@@ -312,19 +324,38 @@ class ShardWriter:
         """The file of a shard, which exists once the shard is complete."""
         return self.folder / shard.file_name
 
+    def is_written(self, shard: Shard) -> bool:
+        """Whether anything of a shard has been written."""
+        return self.path(shard).exists() or self.path(shard).with_suffix(".json").exists()
+
     def write(self, shard: Shard) -> None:
         """Make a shard and write it."""
         self.save(shard, list(self.make(shard)))
 
-    def save(self, shard: Shard, episodes: Sequence[Episode]) -> None:
-        """Write the episodes of a shard; it gets its name once it is complete."""
-        if len(episodes) != shard.count:
-            raise RuntimeError(f"{len(episodes)} episodes were made for {shard}")
+    def save(self, shard: Shard, made: Sequence[Episode | LeftOut]) -> None:
+        """Write the episodes of a shard; it gets its name once it is complete.
+
+        What was left out is written beside it, and before it.
+        """
+        if len(made) != shard.count:
+            raise RuntimeError(f"{len(made)} episodes were made for {shard}")
         target = self.path(shard)
+        episodes = [each for each in made if not isinstance(each, LeftOut)]
+        left_out = [asdict(each) for each in made if isinstance(each, LeftOut)]
+        with explained(target):
+            if left_out:
+                write_json(target.with_suffix(".json"), {"plan": self.digest, "left_out": left_out})
+            else:
+                target.with_suffix(".json").unlink(missing_ok=True)
+        if episodes:
+            self._save(shard, target, episodes)
+
+    def _save(self, shard: Shard, target: Path, episodes: Sequence[Episode]) -> None:
         temporary = target.with_name(f"{target.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
         try:
             with explained(target):
-                with EpisodeWriter(temporary, {"plan": self.digest}, self.layout, {shard.split: shard.count}) as writer:
+                counts = {shard.split: len(episodes)}
+                with EpisodeWriter(temporary, {"plan": self.digest}, self.layout, counts) as writer:
                     writer.write(shard.split, 0, episodes)
                 os.replace(temporary, target)
         finally:

@@ -1,6 +1,6 @@
 """Description of what is to be written: the plan, and the function that makes the episodes of a shard."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,20 @@ class Shard:
         return f"{self.split}-{self.first:08d}-{self.count}.h5"
 
 
-MakeEpisodes = Callable[[Shard], Iterable[Episode]]
+@dataclass(frozen=True)
+class LeftOut:
+    """In place of an episode that cannot be made, and is left out.
+
+    Attributes:
+        episode: its name.
+        reason: one line.
+    """
+
+    episode: str
+    reason: str
+
+
+MakeEpisodes = Callable[[Shard], Iterable[Episode | LeftOut]]
 """Makes the episodes of a shard in order; lazily, if memory or interruption require it."""
 
 
@@ -47,6 +60,8 @@ class Contents:
         shard_episodes: most episodes of a shard.
         workers: processes; 1 makes all episodes in this one.
         found: JSON-compatible facts that had to be found out in advance; stored with the plan and reused on resume.
+        num_episodes: number of episodes by split, if the work does not state it.
+        attrs_of: root attributes that depend on the episodes that were left out.
     """
 
     layout: Layout
@@ -55,6 +70,14 @@ class Contents:
     shard_episodes: int
     workers: int = 1
     found: Any = None
+    num_episodes: Mapping[str, int] | None = None
+    attrs_of: Callable[[Sequence[LeftOut]], Mapping[str, Any]] = lambda left_out: {}
+
+    def shards(self) -> Iterator[Shard]:
+        """All shards, in file order."""
+        for split, count in (self.num_episodes or {}).items():
+            for first in range(0, count, self.shard_episodes):
+                yield Shard(split, first, min(self.shard_episodes, count - first))
 
 
 @dataclass(frozen=True)
@@ -65,22 +88,16 @@ class Work:
         name: name for messages: "generation", "import".
         plan: JSON-compatible; everything that determines the content of an episode. An unfinished output is only
             resumed with the same plan. The plan excludes the numbers of episodes, which may be increased.
-        num_episodes: number of episodes by split.
+        num_episodes: number of episodes by split; None if the plan determines it, and `prepare` finds it out.
         plan_of: returns the plan of a finished file, from its attributes; may raise `InputError`.
         prepare: called after all checks with the lock held, with `Contents.found` of an interrupted run or None.
     """
 
     name: str
     plan: Mapping[str, Any]
-    num_episodes: Mapping[str, int]
+    num_episodes: Mapping[str, int] | None
     plan_of: Callable[[EpisodeFile], Mapping[str, Any]]
     prepare: Callable[[Any], Contents]
-
-    def shards(self, shard_episodes: int) -> Iterator[Shard]:
-        """All shards, in file order."""
-        for split, count in self.num_episodes.items():
-            for first in range(0, count, shard_episodes):
-                yield Shard(split, first, min(shard_episodes, count - first))
 
 
 def shard_length(layout: Layout, most: int) -> int:

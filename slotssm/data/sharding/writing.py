@@ -6,11 +6,21 @@ Writing shards and joining them are separate steps, and the division into shards
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from slotssm.data.episodes import EpisodeFile, EpisodeWriter
-from slotssm.data.sharding.parts import Parts, ShardWriter, as_json, hold, hold_part, parts_folder
-from slotssm.data.sharding.work import Contents, ProgressCallback, Shard, Work
+from slotssm.data.sharding.parts import (
+    Parts,
+    ShardWriter,
+    as_json,
+    hold,
+    hold_part,
+    parts_folder,
+    read_left_out,
+)
+from slotssm.data.sharding.work import Contents, DamagedSourceError, ProgressCallback, Shard, Work
 from slotssm.data.sharding.workers import open_pool, write_in_pool
 from slotssm.errors import InputError, Interrupted
 from slotssm.files import explained, make_folder, refuse_existing, sync
@@ -80,7 +90,7 @@ def write_episodes(
             return False
         found = parts.prepare(work, resume, force)
         # may take long, and can be interrupted immediately, since nothing is written yet
-        contents = work.prepare(found)
+        contents = _contents(work, found)
         # from here until the folder is released, signals are deferred until nothing would be lost
         with stop_requests() as stop, stack.pop_all():
             _write(work, contents, parts, out, force, stop, on_progress)
@@ -118,16 +128,22 @@ def write_part(
     refuse_existing(out, force=False)
     make_folder(out.parent)
     with hold_part(out, part) as parts:
-        contents = work.prepare(parts.found_by(work))
+        contents = _contents(work, parts.found_by(work))
         with stop_requests() as stop:
             digest = parts.write_plan(work.plan, contents.found)
-            own = list(work.shards(contents.shard_episodes))[number - 1 :: count]
+            own = list(contents.shards())[number - 1 :: count]
             missing = parts.missing(own, digest)
             total = sum(shard.count for shard in own)
             counter = ProgressCounter(total, total - sum(shard.count for shard in missing), on_progress)
             writer = ShardWriter(parts.folder, contents.layout, contents.make, digest)
             write_shards(writer, missing, contents.workers, stop, counter)
     return total
+
+
+def _contents(work: Work, found: Any) -> Contents:
+    """What a work writes, with its numbers of episodes."""
+    contents = work.prepare(found)
+    return contents if contents.num_episodes is not None else replace(contents, num_episodes=work.num_episodes)
 
 
 def _is_finished(work: Work, out: Path, resume: bool, force: bool) -> bool:
@@ -157,7 +173,9 @@ def _difference(work: Work, out: Path) -> str | None:
         return "is not an episode file that this version can read"
     if plan is None or as_json(plan) != as_json(work.plan):
         return "was made from other settings or another source"
-    return None if counts == dict(work.num_episodes) else f"has other numbers of episodes ({_listed(counts)})"
+    if work.num_episodes is None or counts == dict(work.num_episodes):
+        return None
+    return f"has other numbers of episodes ({_listed(counts)})"
 
 
 def _listed(counts: dict[str, int]) -> str:
@@ -175,13 +193,13 @@ def _write(
 ) -> None:
     """Write missing shards, join them, and remove them."""
     digest = parts.write_plan(work.plan, contents.found)
-    shards = list(work.shards(contents.shard_episodes))
+    shards = list(contents.shards())
     missing = parts.missing(shards, digest)
-    total = sum(work.num_episodes.values())
+    total = sum(shard.count for shard in shards)
     counter = ProgressCounter(total, total - sum(shard.count for shard in missing), on_progress)
     writer = ShardWriter(parts.folder, contents.layout, contents.make, digest)
     write_shards(writer, missing, contents.workers, stop, counter)
-    joined = _joined(work, contents, parts, shards, out, stop, counter)
+    joined = _joined(contents, parts, shards, digest, out, stop, counter)
     try:
         with explained(out):
             sync(joined)
@@ -214,42 +232,53 @@ def write_shards(
             _write_here(writer, shard, stop, counter)
     if stop:
         # workers may have finished further shards without reporting them
-        counter.done = counter.total - sum(shard.count for shard in missing if not writer.path(shard).exists())
+        counter.done = counter.total - sum(shard.count for shard in missing if not writer.is_written(shard))
         raise counter.interrupted(stop)
 
 
 def _write_here(writer: ShardWriter, shard: Shard, stop: StopRequest, counter: ProgressCounter) -> None:
     """Make and write a shard in this process; a stop request takes effect after any episode."""
-    episodes = []
+    made = []
     for episode in writer.make(shard):
-        episodes.append(episode)
-        counter.report(unwritten=len(episodes))
-        if stop and len(episodes) < shard.count:
+        made.append(episode)
+        counter.report(unwritten=len(made))
+        if stop and len(made) < shard.count:
             return
-    writer.save(shard, episodes)
+    writer.save(shard, made)
     counter.add(shard)
 
 
 def _joined(
-    work: Work,
     contents: Contents,
     parts: Parts,
     shards: Sequence[Shard],
+    digest: str,
     out: Path,
     stop: StopRequest,
     counter: ProgressCounter,
 ) -> Path:
     """Copy all shards into one file in the folder of shards; a stop request takes effect between shards."""
     joined = parts.folder / JOINED
+    left_out = {shard: read_left_out(parts.path(shard), digest) for shard in shards}
+    counts: dict[str, int] = {}
+    firsts: dict[Shard, int] = {}
+    for shard in shards:
+        if len(left_out[shard]) < shard.count:
+            firsts[shard] = counts.get(shard.split, 0)
+            counts[shard.split] = firsts[shard] + shard.count - len(left_out[shard])
+    listed = [each for shard in shards for each in left_out[shard]]
+    if listed and not counts:
+        raise DamagedSourceError(f"all {len(listed)} episodes are damaged; the first: {listed[0].reason}")
     try:
         with explained(out):
-            writer = EpisodeWriter(joined, contents.attrs, contents.layout, work.num_episodes)
+            attrs = {**contents.attrs, **contents.attrs_of(listed)}
+            writer = EpisodeWriter(joined, attrs, contents.layout, counts)
         try:
-            for shard in shards:
+            for shard, first in firsts.items():
                 if stop:
                     raise counter.interrupted(stop)
                 with EpisodeFile(parts.path(shard), needs_frames=False) as source, explained(out):
-                    writer.copy(shard.split, shard.first, source)
+                    writer.copy(shard.split, first, source)
         except BaseException:
             with suppress(OSError):
                 writer.close()

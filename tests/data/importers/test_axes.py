@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 from foreign_files import moving_squares, png, write_cater, write_clevrer, write_movi, write_rnem
+from foreign_scenes import multi_object_scene, scene, write_kubric, write_multi_object, write_scannet
 
 from slotssm.data.episodes import EpisodeFile
 from slotssm.data.importers import ImportOptions, import_data
@@ -25,6 +26,14 @@ def write_folder(folder: Path) -> Path:
         for index, picture in enumerate(pictures):
             (folder / name / "clip" / f"{index}.png").write_bytes(png(picture))
     return folder
+
+
+def write_images(folder: Path) -> None:
+    made = moving_squares(np.random.default_rng(0), 3, 2, 20, 24)
+    for name, pictures in (("images", made["frames"]), ("masks", made["masks"])):
+        (folder / name).mkdir(parents=True)
+        for index, picture in enumerate(pictures):
+            (folder / name / f"{index}.png").write_bytes(png(picture))
 
 
 def write_rnem_file(folder: Path) -> Path:
@@ -71,6 +80,32 @@ SOURCES: dict[str, tuple[Callable[[Path], object], dict[str, object], dict[str, 
         {},
         COMMON | {"objects/visible": MOVING, "objects/position": f"{MOVING} xy", "objects/velocity": f"{MOVING} xy"},
     ),
+    "kubric": (
+        write_kubric,
+        {"depth": True, "val": 0, "test": 0},
+        COMMON
+        | COUNTED
+        | {"depth": PICTURE, "objects/visibility": MOVING, "objects/position": f"{MOVING} xy", "objects/mass": "object"}
+        | {f"objects/{name}": f"{MOVING} xyz" for name in ("world_position", "world_velocity")}
+        | {"objects/bbox_3d": f"{MOVING} corner_xyz"}
+        | {"camera/position": "time xyz", "camera/rotation": "time xyz axis", "camera/focal_px": "time"},
+    ),
+    "multi-object": (
+        lambda folder: write_multi_object(
+            folder / "room.tfrecords", [multi_object_scene(np.random.default_rng(0), 2, 4, (64, 64))]
+        ),
+        {"val": 0, "test": 0},
+        COMMON
+        | COUNTED
+        | {"objects/visible": MOVING}
+        | {f"objects/{name}": "object" for name in ("x", "shape", "material")},
+    ),
+    "rgbd": (
+        lambda folder: write_scannet(folder, scene(0)),
+        {"val": 0, "test": 0},
+        {"frames": COMMON["frames"], "depth": PICTURE},
+    ),
+    "images": (write_images, {"val": 0, "test": 0}, COMMON),
     "folder": (write_folder, {"depth": True, "val": 0, "test": 0}, COMMON | {"depth": PICTURE}),
 }
 
@@ -100,7 +135,10 @@ def test_every_dataset_names_its_axes(tmp_path: Path, kind: str) -> None:
     with EpisodeFile(tmp_path / "d.h5") as episodes:
         spec = read_spec(episodes)
         assert {name: " ".join(field.dims) for name, field in spec.fields.items()} == expected
-        assert (spec.has_camera, spec.depth is not None) == (kind == "movi", kind in ("movi", "folder"))
+        assert (spec.has_camera, spec.depth is not None) == (
+            kind in ("movi", "kubric"),
+            kind in ("movi", "kubric", "rgbd", "folder"),
+        )
         assert spec.labels == ({"snitch_cell": 36} if kind == "cater" else {})
         assert (spec.height, spec.width) == (*sizes["height"], *sizes["width"])
 

@@ -175,8 +175,7 @@ def blurred(mask):
     [
         (jpeg, ("JPEG", "must be PNG")),
         (blurred, ("has colours (RGB)",)),
-        (lambda mask: png(mask.astype(np.uint16) * 256), ("holds the id", "0 (background) to 254")),
-        (lambda mask: png((mask > 0).astype(np.uint8) * 255), ("only 0 and 255", "1 to 254")),
+        (lambda mask: png((mask > 0).astype(np.uint8) * 255), ("only 0 and 255", "`binary_masks`", "1 to 254")),
         (lambda mask: png(mask)[:50], ("damaged",)),
         (lambda mask: b"nothing", ("not a picture",)),
         (lambda mask: png(mask[:10]), ("24 x 10 px", "give a `size`")),
@@ -192,10 +191,10 @@ def test_episodes_that_do_not_fit_each_other_are_refused(source, scenes, importe
     masks, frames = source / "masks" / "clip9", source / "frames" / "clip9"
     last = (masks / "frame_11.png").read_bytes()
     (masks / "frame_11.png").rename(masks / "frame_12.png")
-    refused("folder", source, "clip9", "masks differ in their names", "frame_11")
+    refused("folder", source, "clip9", "masks differ in their names", "frame_12")
     (masks / "frame_12.png").unlink()
     (frames / "frame_11.png").unlink()
-    refused("folder", source, "clip9 has 11 frames", "has 12", "`num_frames`")
+    refused("folder", source, "clip9 has 11 frames", "others have 12", "`num_frames`")
     found, _ = imported("folder", source, num_frames=11)
     assert everything({k: v for k, v in found.items() if k.startswith("train")}, "frames").shape[1] == 11
     (masks / "frame_11.png").write_bytes(last)

@@ -17,8 +17,8 @@ from foreign_files import png, write_rnem
 
 from slotssm.data.contents import content_hash
 from slotssm.data.importers import ImportOptions, estimate, import_data
-from slotssm.data.importers import folder as folder_module
 from slotssm.data.importers import transfer as module
+from slotssm.data.importers.layouts import folder as folder_module
 from slotssm.errors import InputError, Interrupted
 
 OPTIONS = ImportOptions(kind="folder", splits=("test=all",))
@@ -49,7 +49,7 @@ def reads(monkeypatch):
     read = folder_module.FolderSource.read
 
     def counted(self, key, survey):
-        names.append(key.frames.name)
+        names.append(key.recording.frames[0].parent.name)
         return read(self, key, survey)
 
     monkeypatch.setattr(folder_module.FolderSource, "read", counted)
@@ -209,7 +209,10 @@ def test_the_file_says_what_it_was_made_from(source, out):
     with h5py.File(out) as file:
         config, versions = json.loads(file.attrs["config"]), json.loads(file.attrs["versions"])
         assert file.attrs["seed"] == 0
-    assert ImportOptions.model_validate({k: v for k, v in config.items() if k not in ("source", "found")}) == OPTIONS
+    assert (
+        ImportOptions.model_validate({k: v for k, v in config.items() if k not in ("source", "found", "skipped")})
+        == OPTIONS
+    )
     assert config["source"]["num_files"] == 3 * NUM
     assert config["source"]["files"]["clip0/0.png"] == (source / "clip0" / "0.png").stat().st_size
     assert str(source) not in json.dumps(config)
@@ -238,7 +241,7 @@ def test_a_source_of_many_files_is_named_by_a_digest(source, out):
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        ({"kind": "rnem", "depth": True}, "`depth` is for movi and folder"),
+        ({"kind": "rnem", "depth": True}, "`depth` is for movi, kubric and folder"),
         ({"kind": "movi", "fixed_camera": True}, "`fixed_camera` is for cater"),
         ({"kind": "folder", "size": (0, 3)}, "size"),
         ({"kind": "folder", "test": -1}, "test"),

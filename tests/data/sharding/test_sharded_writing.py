@@ -4,9 +4,10 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import h5py
 import numpy as np
@@ -15,8 +16,19 @@ from cutting import PowerCut, cut_at, cut_short, names
 from small_work import LAYOUT, Make, episode, small_work
 
 from slotssm.data.contents import content_hash
-from slotssm.data.episodes import EpisodeFile, standard_layout
-from slotssm.data.sharding import Contents, DamagedSourceError, parts, shard_length, write_episodes, writing
+from slotssm.data.episodes import Episode, EpisodeFile, standard_layout
+from slotssm.data.sharding import (
+    Contents,
+    DamagedSourceError,
+    LeftOut,
+    Shard,
+    Work,
+    parts,
+    shard_length,
+    write_episodes,
+    writing,
+)
+from slotssm.data.sharding.work import MakeEpisodes
 from slotssm.errors import InputError, Interrupted
 
 
@@ -323,3 +335,50 @@ def test_shards_say_nothing_in_the_finished_file(tmp_path: Path) -> None:
     write_episodes(small_work(), tmp_path / "d.h5")
     with h5py.File(tmp_path / "d.h5") as file:
         assert set(file.attrs) == {"format", "format_version", "generator", "seed"}
+
+
+# --- episodes that are left out ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """Episodes of train whose index is in `without` are left out."""
+
+    without: tuple[int, ...]
+
+    def __call__(self, shard: Shard) -> Iterator[Episode | LeftOut]:
+        for index in range(shard.first, shard.first + shard.count):
+            if shard.split == "train" and index in self.without:
+                yield LeftOut(f"clip{index}", "is damaged")
+            else:
+                yield episode(0, shard.split, index)
+
+
+def sparse_work(without: tuple[int, ...], num_train: int = 20, num_val: int = 3) -> Work:
+    work = small_work(num_train=num_train, num_val=num_val)
+
+    def prepare(found: Any) -> Contents:
+        contents = work.prepare(found)
+        make = cast(MakeEpisodes, Sparse(without))
+        return replace(contents, make=make, attrs_of=lambda left: {"left": json.dumps([each.episode for each in left])})
+
+    return replace(work, prepare=prepare)
+
+
+@pytest.mark.parametrize("without", [(0,), (3, 4, 19), (4, 5, 6, 7), tuple(range(20))])
+def test_episodes_that_are_left_out_leave_no_gap(tmp_path: Path, without: tuple[int, ...]) -> None:
+    write_episodes(sparse_work(without), tmp_path / "d.h5")
+    kept = [index for index in range(20) if index not in without]
+    with EpisodeFile(tmp_path / "d.h5") as episodes:
+        assert json.loads(episodes.attrs["left"]) == [f"clip{index}" for index in without]
+        assert episodes.splits == (["train", "val"] if kept else ["val"])
+        for place, index in enumerate(kept):
+            np.testing.assert_array_equal(episodes.read("train", "frames", place), episode(0, "train", index)["frames"])
+        assert episodes.num_episodes("val") == 3
+    assert names(tmp_path) == ["d.h5"]
+
+
+def test_nothing_but_episodes_that_are_left_out_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DamagedSourceError, match="all 3 episodes are damaged; the first: is damaged"):
+        write_episodes(sparse_work((0, 1, 2), num_train=3, num_val=0), tmp_path / "d.h5")
+    assert names(tmp_path) == []

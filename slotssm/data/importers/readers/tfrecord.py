@@ -5,8 +5,10 @@ the message (TensorFlow, `record_writer.h`). An Example is a map of names to lis
 (`example.proto`, `feature.proto`), in the wire format of Protocol Buffers.
 """
 
+import gzip
 import mmap
 import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +21,8 @@ from slotssm.errors import InputError
 HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")
 MASK_DELTA = 0xA282EAD8
 """TensorFlow's `crc32c.h`."""
+LARGEST_RECORD = 1 << 30
+"""Largest record of a stream, which is read into memory."""
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 
 Values = list[bytes] | np.ndarray
@@ -86,10 +90,48 @@ class RecordFile:
         view = memoryview(self._map)[offset : offset + length]
         if check and masked_crc32c(view) != FOOTER.unpack_from(self._map, offset + length)[0]:
             raise InputError(f"{self.path} is damaged in record {index} (checksum); download it again")
-        try:
-            return _features(view)
-        except (ValueError, IndexError) as error:
-            raise InputError(f"{self.path}: record {index} is not a tf.train.Example ({error})") from None
+        return _parsed(view, self.path, index)
+
+
+def read_stream(path: Path) -> Iterator[dict[str, memoryview]]:
+    """The features of all records of a file, compressed by gzip or not, one after the other.
+
+    Raises:
+        InputError: it is not a TFRecord file, or is damaged or truncated.
+    """
+    count = 0
+    try:
+        with path.open("rb") as plain:
+            is_compressed = plain.read(2) == b"\x1f\x8b"
+            plain.seek(0)
+            with gzip.open(plain) if is_compressed else plain as stream:
+                while header := stream.read(HEADER.size):
+                    if len(header) < HEADER.size:
+                        raise EOFError
+                    length, crc = HEADER.unpack(header)
+                    if masked_crc32c(header[:8]) != crc or length > LARGEST_RECORD:
+                        told = "is not a TFRecord file" if count == 0 else f"is damaged at record {count}"
+                        raise InputError(f"{path} {told}; download it again")
+                    content, footer = stream.read(length), stream.read(FOOTER.size)
+                    if len(content) < length or len(footer) < FOOTER.size:
+                        raise EOFError
+                    if masked_crc32c(content) != FOOTER.unpack(footer)[0]:
+                        raise InputError(f"{path} is damaged in record {count} (checksum); download it again")
+                    yield _parsed(memoryview(content), path, count)
+                    count += 1
+    except EOFError:
+        raise InputError(f"{path} is cut short after {count} whole records; download it again") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"{path} is damaged after {count} records ({error}); download it again") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _parsed(view: memoryview, path: Path, index: int) -> dict[str, memoryview]:
+    try:
+        return _features(view)
+    except (ValueError, IndexError) as error:
+        raise InputError(f"{path}: record {index} is not a tf.train.Example ({error})") from None
 
 
 def masked_crc32c(content: bytes | memoryview) -> int:
@@ -165,6 +207,24 @@ def values(feature: memoryview) -> Values:
         parts = [_numbers(item, inner, kind) for number, inner, item in _fields(content) if number == 1]
         return np.concatenate(parts) if parts else np.zeros(0, np.float32 if kind == 2 else np.int64)
     return []
+
+
+def byte_values(feature: memoryview) -> np.ndarray:
+    """All bytes in the strings of a Feature, uint8 [n]; fast for strings of one byte each.
+
+    Raises:
+        ValueError: it is malformed, or holds no strings.
+    """
+    for kind, wire, content in _fields(feature):
+        if kind == 1 and wire == LENGTH:
+            # a string of one byte is encoded as its field and type, its length, and the byte
+            encoded = np.frombuffer(content, np.uint8)
+            if len(encoded) % 3 == 0 and (encoded[::3] == 0x0A).all() and (encoded[1::3] == 1).all():
+                return encoded[2::3]
+    found = values(feature)
+    if not isinstance(found, list):
+        raise ValueError("numbers where strings of bytes are expected")
+    return np.frombuffer(b"".join(found), np.uint8)
 
 
 def _numbers(item: Any, wire: int, kind: int) -> np.ndarray:

@@ -11,18 +11,20 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from slotssm.data.episodes import PICTURE, Episode, Field, Layout, categorical, numeric, standard_layout
-from slotssm.data.importers import kubric_camera
+from slotssm.data.importers.layouts import kubric_camera
 from slotssm.data.importers.readers import images
+from slotssm.data.importers.readers.framing import Framing
 from slotssm.data.importers.readers.layout_errors import layout_errors
+from slotssm.data.importers.readers.listing import found_below
 from slotssm.data.importers.readers.options import ImportOptions
 from slotssm.data.importers.readers.tfrecord import RecordFile, values
-from slotssm.data.importers.source import Source, Survey, file_sizes, pad_objects, visible_pixels
-from slotssm.data.importers.splitting import SPELLINGS, assign
+from slotssm.data.importers.sources.source import Source, Survey, file_sizes, pad_objects, visible_pixels
+from slotssm.data.importers.sources.splitting import SPELLINGS, assign
 from slotssm.errors import InputError
 
 SHARD = re.compile(r"(?P<name>.+)-(?P<split>[a-z]+)\.tfrecord-(?P<index>\d{5})-of-(?P<count>\d{5})")
@@ -86,6 +88,8 @@ INSTANCES: dict[str, Instance] = {
 }
 BBOXES, ROWS = "bboxes/ragged_flat_values", "bboxes/ragged_row_lengths_0"
 BBOX_FRAMES = "bbox_frames/ragged_flat_values"
+LENS = ("camera/focal_length", "camera/sensor_width")
+POSE = ("camera/positions", "camera/quaternions")
 
 
 class Place(NamedTuple):
@@ -97,6 +101,8 @@ class Place(NamedTuple):
 
 class MoviSource(Source):
     """Shards of one version of one MOVi data set."""
+
+    _OPENED: ClassVar[Mapping[str, Any]] = {"_files": None}
 
     def __init__(self, path: Path, options: ImportOptions) -> None:
         super().__init__(path, options)
@@ -128,20 +134,22 @@ class MoviSource(Source):
             self._files = (shard, RecordFile(shard))
         return self._files[1]
 
+    def name(self, key: Place) -> str:
+        """Shard and number of the record."""
+        return f"{key.shard}, record {key.record}"
+
     def survey(self) -> Survey:
         """Number of frames, size and fields of the first episode, and the largest number of objects of all episodes."""
-        first = self._open(self.keys[0].shard).example(self.keys[0].record)
-        place = _name(self.keys[0])
+        key, first = self.first(lambda key: self._open(key.shard).example(key.record))
+        place = self.name(key)
         if "video" not in first:
             raise InputError(f"{place} has no feature 'video'; is it a MOVi data set?")
         with layout_errors(place):
             pictures = values(first["video"])
             shape = images.frame(pictures[0], f"{place}, frame 0").shape
-        if self.options.depth and not {"depth", *kubric_camera.LENS} <= first.keys():
+        if self.options.depth and not {"depth", *LENS} <= first.keys():
             raise InputError(f"{place} has no depth, or no lens to tell depth along the axis by; leave out `depth`")
-        num_objects = 0
-        for key in self.keys:
-            num_objects = max(num_objects, self._count_objects(key))
+        num_objects = max((count for _, count in self.each(self._count_objects)), default=0)
         if num_objects > images.MAX_ID:
             raise InputError(f"{self.path} has {num_objects} objects in an episode; a file holds {images.MAX_ID}")
         return {
@@ -150,14 +158,14 @@ class MoviSource(Source):
             "num_objects": num_objects,
             "features": sorted(name for name in first if name.startswith("instances/")),
             "has_masks": "segmentations" in first,
-            "has_camera": {*kubric_camera.LENS, *kubric_camera.POSE} <= first.keys(),
+            "has_camera": {*LENS, *POSE} <= first.keys(),
         }
 
     def _count_objects(self, key: Place) -> int:
         """Number of objects of an episode; only a record that cannot be parsed is read whole, for its checksum."""
         file = self._open(key.shard)
         try:
-            with layout_errors(_name(key)):
+            with layout_errors(self.name(key)):
                 return _num_instances(file.example(key.record, check=False))
         except InputError:
             file.example(key.record)
@@ -196,7 +204,7 @@ class MoviSource(Source):
 
     def read(self, key: Place, survey: Survey) -> Episode:
         """One record."""
-        place = _name(key)
+        place = self.name(key)
         example = self._open(key.shard).example(key.record)
         with layout_errors(place):
             return self._episode(example, survey, place)
@@ -207,17 +215,22 @@ class MoviSource(Source):
 
     def _sees(self, survey: Survey) -> bool:
         """Whether the camera is known, with one focal length for both axes of the written frames."""
-        _, height, width = self._shape(survey)
-        source_width, source_height = survey["source_size"]
-        return survey["has_camera"] and source_width >= source_height and width * source_height == height * source_width
+        framing, (width, height) = self._framing(survey), survey["source_size"]
+        is_centered = framing.rows.start + framing.rows.stop == height and (
+            framing.columns.start + framing.columns.stop == width
+        )
+        return survey["has_camera"] and width >= height and is_centered and framing.scale[0] == framing.scale[1]
+
+    def _framing(self, survey: Survey) -> Framing:
+        width, height = survey["source_size"]
+        return self.options.framing((height, width), str(self.path))
 
     def _shape(self, survey: Survey) -> tuple[int, int, int]:
-        width, height = survey["source_size"]
         kept = self.options.kept_frames(survey["num_source_frames"], str(self.path))
-        return (len(kept), *self.options.frame_size(height, width))
+        return (len(kept), *self._framing(survey).size)
 
     def _episode(self, example: Mapping[str, memoryview], survey: Survey, place: str) -> Episode:
-        _, height, width = self._shape(survey)
+        framing = self._framing(survey)
         num, num_source = _num_instances(example), survey["num_source_frames"]
         kept = self.options.kept_frames(num_source, place)
         layout = self.layout(survey)
@@ -228,37 +241,44 @@ class MoviSource(Source):
                 raise ValueError(f"{name} has {len(encoded)} pictures, expected {num_source}")
             return [encoded[index] for index in kept]
 
-        video = [images.frame(content, f"{place}, video") for content in pictures("video")]
+        video = (images.frame(content, f"{place}, video") for content in pictures("video"))
         episode: Episode = {
-            "frames": np.stack([images.resize_frame(pixels, (height, width)) for pixels in video]),
+            "frames": np.stack([framing.frame(pixels) for pixels in video]),
             "num_objects": np.array(num, np.uint8),
         }
         if "masks" in layout:
             masks = np.stack([images.labels(content, f"{place}, mask") for content in pictures("segmentations")])
             if masks.max(initial=0) > num:
                 raise InputError(f"{place} has the id {masks.max()} in its masks and only {num} objects")
-            episode["masks"] = images.sample(masks, (height, width))
+            episode["masks"] = framing.nearest(masks)
             episode["objects/visible"] = visible_pixels(episode["masks"], survey["num_objects"])
         if "depth" in layout:
             low, high = np.asarray(values(example["metadata/depth_range"]), np.float32)
             codes = np.stack([images.depth_map(content, f"{place}, depth") for content in pictures("depth")])
             distance = codes / np.float32(65535) * (high - low) + low
-            focal_px = kubric_camera.focal_px(example, distance.shape[2])
-            episode["depth"] = images.sample(kubric_camera.along_axis(distance, focal_px), (height, width))
+            focal = kubric_camera.focal_px(*_lens(example), distance.shape[2])
+            episode["depth"] = framing.nearest(kubric_camera.along_axis(distance, focal))
         if self._sees(survey):
-            episode |= kubric_camera.pose(example, num_source, kept, width)
-        scale = np.array([width, height], np.float64)
+            position, turn = (
+                np.asarray(values(example[name]), np.float64).reshape(num_source, size)[kept]
+                for name, size in zip(POSE, (3, 4), strict=True)
+            )
+            focal = kubric_camera.focal_px(*_lens(example), survey["source_size"][0])
+            episode |= kubric_camera.pose(position, turn, focal * framing.scale[0])
+        whole = np.array(survey["source_size"], np.float64)
         for theirs, instance in INSTANCES.items():
             name = f"objects/{instance.ours}"
             if name in layout:
                 array = _instances(example, theirs, instance, num, num_source)[kept if instance.per_frame else ...]
                 if theirs == "image_positions":
-                    array = array * scale
+                    array = framing.positions(array * whole)
                 array = pad_objects(array, survey["num_objects"], layout[name].dims.index("object"))
                 episode[name] = array.reshape(layout[name].shape).astype(layout[name].dtype)
         if "objects/bbox" in layout:
-            boxes = _boxes(example, num, num_source)[kept] * np.tile(scale, 2)
-            episode["objects/bbox"] = pad_objects(boxes, survey["num_objects"], 1).astype(np.float32)
+            boxes = _boxes(example, num, num_source)[kept]
+            corners = framing.positions(boxes.reshape(*boxes.shape[:2], 2, 2) * whole).reshape(boxes.shape)
+            corners[~boxes.any(axis=2)] = 0
+            episode["objects/bbox"] = pad_objects(corners, survey["num_objects"], 1).astype(np.float32)
         for theirs, names in self._labels.items():
             name = f"objects/{_label_field(theirs)}"
             if name in layout:
@@ -277,7 +297,7 @@ def _shards(path: Path) -> dict[str, list[Path]]:
             raise InputError(f"{path} is not named like a shard (movi_a-train.tfrecord-00000-of-00256)")
         return {match["split"]: [path]}
     found: dict[tuple[Path, str], dict[str, list[Path]]] = {}
-    for shard in sorted(path.rglob("*.tfrecord-*")):
+    for shard in found_below(path, "*.tfrecord-*"):
         if match := SHARD.fullmatch(shard.name):
             found.setdefault((shard.parent, match["name"]), {}).setdefault(match["split"], []).append(shard)
     if not found:
@@ -339,6 +359,12 @@ def _label_field(theirs: str) -> str:
     return "dynamic" if theirs == "is_dynamic" else theirs.removesuffix("_label")
 
 
+def _lens(example: Mapping[str, memoryview]) -> tuple[float, float]:
+    """Focal length and width of the sensor in mm."""
+    (focal_mm,), (sensor_mm,) = (np.asarray(values(example[name]), np.float64) for name in LENS)
+    return float(focal_mm), float(sensor_mm)
+
+
 def _num_instances(example: Mapping[str, memoryview]) -> int:
     if "metadata/num_instances" not in example:
         return len(values(example["instances/mass"]))
@@ -367,7 +393,3 @@ def _boxes(example: Mapping[str, memoryview], num: int, num_frames: int) -> np.n
     boxes = np.zeros((num_frames, num, 4))
     boxes[steps, np.repeat(np.arange(num), rows)] = corners[:, [1, 0, 3, 2]]
     return boxes
-
-
-def _name(place: Place) -> str:
-    return f"{place.shard}, record {place.record}"

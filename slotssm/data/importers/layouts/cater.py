@@ -12,10 +12,11 @@ import numpy as np
 
 from slotssm.data.episodes import PICTURE, Episode, Field, Layout, categorical, label, numeric
 from slotssm.data.importers.readers.layout_errors import layout_errors
+from slotssm.data.importers.readers.listing import VIDEOS, files_of
 from slotssm.data.importers.readers.options import ImportOptions
-from slotssm.data.importers.readers.videos import SUFFIXES, read_video
-from slotssm.data.importers.source import Source, Survey, category_indices, file_sizes, natural_order, pad_objects
-from slotssm.data.importers.splitting import UNDIVIDED, assign
+from slotssm.data.importers.readers.videos import count_frames, first_frame, read_video
+from slotssm.data.importers.sources.source import Source, Survey, category_indices, file_sizes, most_common, pad_objects
+from slotssm.data.importers.sources.splitting import UNDIVIDED, assign
 from slotssm.errors import InputError
 from slotssm.files import read_json
 
@@ -62,7 +63,7 @@ class CaterSource(Source):
         folders = [path / name for name in ("videos", "images") if (path / name).is_dir()]
         if not folders or not (path / "scenes").is_dir():
             raise InputError(f"{path} has no folders videos/ and scenes/; is it CATER?")
-        found = {file.stem: file for file in natural_order([*folders[0].iterdir()]) if file.suffix.lower() in SUFFIXES}
+        found = {file.stem: file for file in files_of(folders[0], VIDEOS)}
         lists = _lists(path / "lists")
         own: dict[str, list[Video]] = {}
         for split, labels in (lists or {UNDIVIDED: dict.fromkeys(found)}).items():
@@ -70,29 +71,45 @@ class CaterSource(Source):
                 scene = path / "scenes" / f"{stem}.json"
                 if stem not in found or not scene.exists():
                     missing = scene if stem in found else folders[0] / f"{stem}.avi"
-                    raise InputError(f"{missing} is missing; download it again")
+                    self.leave_out(stem, InputError(f"{missing} is missing; download it again"))
+                    continue
                 own.setdefault(split, []).append(Video(found[stem], scene, cell))
         self.splits = assign(own, options, str(path))
         self.files = file_sizes([file for key in self.keys for file in (key.video, key.scene)], path)
 
+    def name(self, key: Video) -> str:
+        """Name of the video."""
+        return key.video.stem
+
     def survey(self) -> Survey:
         """Number of frames, size, and largest number of objects."""
-        num_objects, num_steps = 0, []
-        for key in self.keys:
+
+        def lengths(key: Video) -> tuple[int, int]:
             scene = read_json(key.scene)
             with layout_errors(str(key.scene)):
-                num_objects = max(num_objects, len(scene["objects"]))
-                num_steps.append(len(scene["objects"][0]["locations"]))
-        if len(set(num_steps)) > 1 and self.options.num_frames is None:
+                return len(scene["objects"]), len(scene["objects"][0]["locations"])
+
+        found = [pair for _, pair in self.each(lengths)]
+        num_objects, num_steps = max((num for num, _ in found), default=0), [steps for _, steps in found]
+        if len(set(num_steps)) > 1 and self.options.num_frames is None and not self.options.skip_damaged:
             told = " and ".join(str(count) for count in sorted(set(num_steps))[:2])
             raise InputError(f"{self.path} has videos of {told} frames; give `num_frames` to take so many of each")
-        # scenes count the frame after the last, which a renderer may have left out
-        whole = ImportOptions(kind="cater")
-        first = read_video(self.keys[0].video, whole, range(num_steps[0] - 1, num_steps[0] + 1))
+
+        def missing_frames(key: Video) -> int:
+            """Scenes count the frame after the last, which a renderer may have left out."""
+            missing = lengths(key)[1] - count_frames(key.video)
+            if missing not in (0, 1):
+                count, steps = lengths(key)[1] - missing, lengths(key)[1]
+                raise InputError(f"{key.video} is damaged: it gives {count} of {steps} frames; download it again")
+            return missing
+
+        key, missing = self.first(missing_frames)
+        height, width = first_frame(key.video).shape[:2]
+        usual = most_common(num_steps) if self.options.num_frames is None else min(num_steps)
         return {
-            "num_source_frames": min(num_steps) - (num_steps[0] - len(first)),
-            "num_missing_frames": num_steps[0] - len(first),
-            "source_size": [first.shape[2], first.shape[1]],
+            "num_source_frames": usual - missing,
+            "num_missing_frames": missing,
+            "source_size": [width, height],
             "num_objects": num_objects,
             "has_cells": all(key.cell is not None for key in self.keys),
         }
@@ -102,7 +119,7 @@ class CaterSource(Source):
         num_frames = len(self.options.kept_frames(survey["num_source_frames"], str(self.path)))
         width, height = survey["source_size"]
         num = survey["num_objects"]
-        size = self.options.frame_size(height, width)
+        size = self.options.framing((height, width), str(self.path)).size
         fields = {
             "frames": Field((*PICTURE, "channel"), (num_frames, *size, 3), "uint8", image=True),
             "num_objects": Field((), (), "uint8", attrs=numeric("objects")),
@@ -139,8 +156,9 @@ class CaterSource(Source):
                 episode[f"objects/{name}"] = pad_objects(indices, num)
             if self.options.fixed_camera:
                 _check_camera(things, survey["source_size"], place)
-                size = self.options.frame_size(*reversed(survey["source_size"]))
-                episode["objects/position"] = pad_objects(project(world, size), num, 1)
+                width, height = survey["source_size"]
+                seen = self.options.framing((height, width), place).positions(project(world, (height, width)))
+                episode["objects/position"] = pad_objects(seen, num, 1)
             if survey["has_cells"]:
                 episode["snitch_cell"] = np.array(key.cell, np.uint8)
         return episode

@@ -15,10 +15,11 @@ import numpy as np
 from slotssm.data.episodes import PICTURE, Episode, Field, Layout, categorical, numeric
 from slotssm.data.importers.readers import images, run_lengths
 from slotssm.data.importers.readers.layout_errors import layout_errors
+from slotssm.data.importers.readers.listing import found_below
 from slotssm.data.importers.readers.options import ImportOptions
-from slotssm.data.importers.readers.videos import read_video
-from slotssm.data.importers.source import Source, Survey, category_indices, file_sizes, pad_objects
-from slotssm.data.importers.splitting import SPELLINGS, assign
+from slotssm.data.importers.readers.videos import count_frames, first_frame, read_video
+from slotssm.data.importers.sources.source import Source, Survey, category_indices, file_sizes, most_common, pad_objects
+from slotssm.data.importers.sources.splitting import SPELLINGS, assign
 from slotssm.errors import InputError
 from slotssm.files import read_json
 
@@ -76,27 +77,33 @@ class ClevrerSource(Source):
                 "those without into a file of their own"
             )
 
+    def name(self, key: Video) -> str:
+        """Name of the video."""
+        return key.video.stem
+
     def survey(self) -> Survey:
         """Number of frames (128 in the original), size, and largest number of objects."""
-        num_objects, steps = 0, []
-        for key in self.keys:
-            if key.annotation:
-                annotation = read_json(key.annotation)
-                with layout_errors(str(key.annotation)):
-                    num_objects = max(num_objects, len(annotation["object_property"]))
-                    steps.append(len(annotation["motion_trajectory"]))
-        first = read_video(self.keys[0].video, ImportOptions(kind="clevrer"))
+
+        def lengths(key: Video) -> tuple[int, int]:
+            annotation = read_json(key.annotation) if key.annotation else {}
+            with layout_errors(str(key.annotation)):
+                return len(annotation["object_property"]), len(annotation["motion_trajectory"])
+
+        annotated = [key for key in self.keys if key.annotation]
+        found = [pair for _, pair in self.each(lengths, annotated)]
+        _, first = self.first(lambda key: first_frame(key.video))
+        steps = [steps for _, steps in found]
         return {
-            "num_source_frames": steps[0] if steps else len(first),
-            "source_size": [first.shape[2], first.shape[1]],
-            "num_objects": num_objects,
+            "num_source_frames": most_common(steps) if steps else self.first(lambda key: count_frames(key.video))[1],
+            "source_size": [first.shape[1], first.shape[0]],
+            "num_objects": max((num for num, _ in found), default=0),
         }
 
     def layout(self, survey: Survey) -> Layout:
         """Fields of a CLEVRER file; `masks` declares that its ids identify objects within a frame only."""
         num_frames = len(self.options.kept_frames(survey["num_source_frames"], str(self.path)))
         width, height = survey["source_size"]
-        size = self.options.frame_size(height, width)
+        size = self.options.framing((height, width), str(self.path)).size
         fields = {"frames": Field((*PICTURE, "channel"), (num_frames, *size, 3), "uint8", image=True)}
         if self.keys[0].proposals:
             fields["masks"] = Field(PICTURE, (num_frames, *size), "uint8", image=True, attrs={"ids": "per-frame"})
@@ -123,7 +130,7 @@ class ClevrerSource(Source):
             with layout_errors(str(key.proposals)):
                 width, height = survey["source_size"]
                 masks = _proposed_masks(document, kept, (height, width), str(key.proposals))
-                episode["masks"] = images.sample(masks, frames.shape[1:3])
+                episode["masks"] = self.options.framing((height, width), str(key.video)).nearest(masks)
         if key.annotation:
             document = read_json(key.annotation)
             with layout_errors(str(key.annotation)):
@@ -143,7 +150,7 @@ class ClevrerSource(Source):
 def _numbered(path: Path, pattern: str) -> dict[int, Path]:
     """Files by the number in their names."""
     found: dict[int, Path] = {}
-    for file in sorted(path.rglob(pattern)):
+    for file in found_below(path, pattern):
         if match := re.search(r"_(\d+)$", file.stem):
             number = int(match[1])
             if number in found:
@@ -170,6 +177,9 @@ def _motion(document: Mapping[str, Any], kept: np.ndarray, num_objects: int, pla
     states = [[by_frame[int(frame)][thing["object_id"]] for thing in things] for frame in kept]
     episode: Episode = {"num_objects": np.array(len(things), np.uint8)}
     for theirs, (ours, _) in MOTION.items():
+        lengths = {len(state[theirs]) for step in states for state in step}
+        if lengths - {3}:
+            raise ValueError(f"{theirs} of {max(lengths - {3})} numbers, expected 3")
         values = np.array([[state[theirs] for state in step] for step in states], np.float64)
         episode[f"objects/{ours}"] = pad_objects(values.reshape(len(kept), len(things), 3), num_objects, 1)
     inside = np.array([[bool(state["inside_camera_view"]) for state in step] for step in states], np.uint8)

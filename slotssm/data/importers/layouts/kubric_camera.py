@@ -4,15 +4,9 @@ Source: `kubric/core/cameras.py` in google-research/kubric. Focal length and sen
 along its negative z-axis with y up, and quaternions (w, x, y, z) turn its axes into those of the world.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from slotssm.data.episodes import Episode, Field, Layout, numeric
-from slotssm.data.importers.readers.tfrecord import values
-
-LENS = ("camera/focal_length", "camera/sensor_width")
-POSE = ("camera/positions", "camera/quaternions")
 
 
 def fields(num_frames: int) -> Layout:
@@ -24,27 +18,21 @@ def fields(num_frames: int) -> Layout:
     }
 
 
-def focal_px(example: Mapping[str, memoryview], width: int) -> float:
+def focal_px(focal_mm: float, sensor_mm: float, width: int) -> float:
     """Focal length of frames of this width, in pixels."""
-    (focal_mm,), (sensor_mm,) = (np.asarray(values(example[name]), np.float64) for name in LENS)
     if not (focal_mm > 0 and sensor_mm > 0):
         raise ValueError(f"a focal length of {focal_mm} mm and a sensor of {sensor_mm} mm")
     return float(focal_mm / sensor_mm * width)
 
 
-def pose(example: Mapping[str, memoryview], num_frames: int, kept: np.ndarray, width: int) -> Episode:
-    """Position, rotation and focal length in the kept frames.
+def pose(position: np.ndarray, turn: np.ndarray, focal: float) -> Episode:
+    """Position, rotation and focal length in every frame.
 
     Args:
-        example: features of the record.
-        num_frames: frames of the record.
-        kept: indices of the kept ones.
-        width: width of the written frames in pixels.
+        position: [T, 3].
+        turn: quaternions [T, 4], of any length but 0.
+        focal: focal length in the written frames in pixels.
     """
-    position, turn = (
-        np.asarray(values(example[name]), np.float64).reshape(num_frames, size)[kept]
-        for name, size in zip(POSE, (3, 4), strict=True)
-    )
     norm = np.linalg.norm(turn, axis=1)
     if not (norm > 0).all():
         raise ValueError("a camera without a rotation")
@@ -55,7 +43,7 @@ def pose(example: Mapping[str, memoryview], num_frames: int, kept: np.ndarray, w
     return {
         "camera/position": position,
         "camera/rotation": np.stack([np.array(right).T, -np.array(up).T, -np.array(backward).T], axis=-1),
-        "camera/focal_px": np.full(len(kept), focal_px(example, width)),
+        "camera/focal_px": np.full(len(position), focal),
     }
 
 

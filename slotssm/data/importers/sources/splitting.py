@@ -1,11 +1,13 @@
 """Assignment of episodes to splits: those of the source, or a seeded division."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from slotssm.data.episodes import SPLITS
+from slotssm.data.importers.readers.listing import entries
 from slotssm.data.importers.readers.options import DEFAULT_SHARE, ImportOptions
 from slotssm.errors import InputError
 
@@ -15,6 +17,25 @@ UNDIVIDED = "all"
 """Name of the episodes of a source without splits, as in `splits` test=all."""
 
 Key = TypeVar("Key")
+
+
+def own_splits(path: Path, is_episode: Callable[[Path], bool]) -> dict[str, Path]:
+    """Folders named after splits by our names; without any, the folder itself under `all`.
+
+    Args:
+        path: folder of the source.
+        is_episode: whether a folder is an episode, whatever it is called.
+
+    Raises:
+        InputError: two folders are the same split.
+    """
+    named: dict[str, Path] = {}
+    for folder in entries(path):
+        if folder.is_dir() and folder.name in SPELLINGS and not is_episode(folder):
+            other = named.setdefault(SPELLINGS[folder.name], folder)
+            if other != folder:
+                raise InputError(f"{other} and {folder.name} are both the split {SPELLINGS[folder.name]}; keep one")
+    return named or {UNDIVIDED: path}
 
 
 def assign(own: Mapping[str, Sequence[Key]], options: ImportOptions, source: str) -> dict[str, list[Key]]:

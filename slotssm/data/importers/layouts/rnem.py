@@ -16,8 +16,8 @@ from slotssm.data.episodes import PICTURE, Episode, Field, Layout, numeric
 from slotssm.data.hdf5 import checked, guarded, has_link, open_plain, undamaged
 from slotssm.data.importers.readers import images
 from slotssm.data.importers.readers.options import ImportOptions
-from slotssm.data.importers.source import Source, Survey, pad_objects, visible_pixels
-from slotssm.data.importers.splitting import SPELLINGS, assign
+from slotssm.data.importers.sources.source import Source, Survey, pad_objects, visible_pixels
+from slotssm.data.importers.sources.splitting import SPELLINGS, assign
 from slotssm.errors import InputError
 
 GROUPS = ("training", "validation", "test")
@@ -61,6 +61,14 @@ class RnemSource(Source):
         """Close the file."""
         self._file.close()
 
+    def name(self, key: Sequence) -> str:
+        """Group and number of the episode."""
+        return f"{self.path}, {key.group} {key.number}"
+
+    def most_workers(self, survey: Survey) -> int:
+        """One, since blocks of several episodes are read together."""
+        return 1
+
     def survey(self) -> Survey:
         """Shapes, and the convention of positions and velocities."""
         groups = list(dict.fromkeys(key.group for key in self.keys))
@@ -89,8 +97,7 @@ class RnemSource(Source):
         keys = self.keys[:COMPARED_EPISODES]
         width, height = survey["source_size"]
         found, centers, velocities, following = [], [], [], []
-        for key in keys:
-            raw = self._read(key)
+        for _, raw in self.each(self._read, keys):
             num = raw["positions"].shape[1]
             found.append(raw["positions"])
             centers.append(_centers(raw["groups"], num))
@@ -124,7 +131,7 @@ class RnemSource(Source):
         """Fields of an R-NEM file."""
         num_frames = len(self.options.kept_frames(survey["num_source_frames"], str(self.path)))
         width, height = survey["source_size"]
-        size, num = self.options.frame_size(height, width), survey["num_objects"]
+        size, num = self.options.framing((height, width), str(self.path)).size, survey["num_objects"]
         moving = ("time", "object")
         fields = {"frames": Field((*PICTURE, "channel"), (num_frames, *size, 3), "uint8", image=True)}
         if survey["has_masks"]:
@@ -141,30 +148,31 @@ class RnemSource(Source):
 
     def read(self, key: Sequence, survey: Survey) -> Episode:
         """One sequence."""
-        place = f"{self.path}, {key.group} {key.number}"
+        place = self.name(key)
         raw = self._read(key)
         kept = self.options.kept_frames(survey["num_source_frames"], place)
         width, height = survey["source_size"]
-        size, num = self.options.frame_size(height, width), survey["num_objects"]
+        framing, num = self.options.framing((height, width), place), survey["num_objects"]
         features = raw["features"][kept, ..., 0]
         if not np.isin(features, (0, 1)).all():
             raise InputError(f"{place}: features hold values other than 0 and 1, so it is not one of the binary sets")
         pixels = np.repeat(features.astype(np.uint8)[..., None] * np.uint8(255), 3, axis=-1)
-        episode: Episode = {"frames": np.stack([images.resize_frame(frame, size) for frame in pixels])}
+        episode: Episode = {"frames": np.stack([framing.frame(frame) for frame in pixels])}
         if survey["has_masks"]:
             groups = raw["groups"][kept, ..., 0]
             if not (groups == np.round(groups)).all():
                 raise InputError(f"{place}: groups hold values that are not whole numbers; download it again")
-            episode["masks"] = images.sample(images.as_labels(groups.astype(np.int64), place), size)
+            episode["masks"] = framing.nearest(images.as_labels(groups.astype(np.int64), place))
             if num:
                 episode["objects/visible"] = visible_pixels(episode["masks"], num)
-        scale = np.array([size[1] / width, size[0] / height])
         if survey["position"]:
-            positions = _in_pixels(raw["positions"][kept], survey["position"]) * scale
+            positions = framing.positions(_in_pixels(raw["positions"][kept], survey["position"]))
             episode["objects/position"] = pad_objects(positions, num, 1)
         if survey["velocity"] and self.options.stride == 1:
             still = survey["position"] | {"offset_px": 0.0}
-            episode["objects/velocity"] = pad_objects(_in_pixels(raw["velocities"][kept], still) * scale, num, 1)
+            episode["objects/velocity"] = pad_objects(
+                _in_pixels(raw["velocities"][kept], still) * framing.scale, num, 1
+            )
         return episode
 
     def _read(self, key: Sequence) -> dict[str, np.ndarray]:
@@ -189,7 +197,7 @@ class RnemSource(Source):
         if not survey["velocity"]:
             notes.append("velocities are left out: they are not the steps of the positions")
         elif self.options.stride > 1:
-            notes.append("velocities are left out: `stride` skips frames, and collisions lie between")
+            notes.append("velocities are left out: `num_frames` skips frames, and collisions lie between")
         return notes
 
 

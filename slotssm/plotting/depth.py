@@ -1,0 +1,75 @@
+"""Depth maps as pictures, with a legend of their colours."""
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from slotssm.plotting.panels import PAGE_COLOR, SMALLEST_TILE_PX, TEXT_COLOR, Column
+
+UNKNOWN_COLOR = (128, 128, 128)
+"""Colour of pixels that were not measured."""
+FARTHEST_PERCENTILE = 99.0
+"""Depths beyond this percentile have the last colour, so that a few distant pixels leave the others distinct."""
+COLORMAP = "viridis_r"
+BAR_PX = 12
+LINE_PX = 14
+
+
+def depth_columns(depth: np.ndarray, unit: str) -> list[Column]:
+    """Depth of an episode and the legend of its colours, for a storyboard.
+
+    Args:
+        depth: float [T, H, W]; 0 and values that are not finite were not measured.
+        unit: unit of the values; empty if unknown.
+    """
+    known = depth[is_measured(depth)].astype(np.float64)
+    near, far = (known.min(), np.percentile(known, FARTHEST_PERCENTILE)) if known.size else (0.0, 0.0)
+    title = f"depth ({unit})" if unit and len(unit) <= SHORT else "depth"
+    legend = _legend(float(near), float(far), bool(known.size and known.max() > far), depth.shape[1:])
+    return [Column(title, paint_depth(depth, float(near), float(far))), Column("", legend[None])]
+
+
+SHORT = 12
+"""Longest unit that fits into a title."""
+
+
+def is_measured(depth: np.ndarray) -> np.ndarray:
+    """Whether each pixel has a depth."""
+    return np.isfinite(depth) & (depth > 0)
+
+
+def paint_depth(depth: np.ndarray, near: float, far: float) -> np.ndarray:
+    """Colours of depths, uint8 [..., 3]: near is bright, far is dark, and what was not measured is grey.
+
+    Args:
+        depth: float [...].
+        near: depth of the first colour.
+        far: depth of the last colour.
+    """
+    share = np.nan_to_num((depth.astype(np.float64) - near) / max(far - near, 1e-12), posinf=1.0, neginf=0.0).clip(0, 1)
+    colors = (_palette()[np.rint(share * 255).astype(np.uint8)]).copy()
+    colors[~is_measured(depth)] = UNKNOWN_COLOR
+    return colors
+
+
+def _palette() -> np.ndarray:
+    """uint8 [256, 3]."""
+    return (matplotlib.colormaps[COLORMAP](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+
+
+def _legend(near: float, far: float, is_cut: bool, size: tuple[int, int]) -> np.ndarray:
+    """The colours with the depths at their ends, and that of pixels without depth, uint8 [H, W, 3]."""
+    zoom = max(1, -(-SMALLEST_TILE_PX // min(size)))
+    height, width = size[0] * zoom, size[1] * zoom
+    canvas = Image.new("RGB", (width, height), PAGE_COLOR)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(11)
+    bottom = max(3 * LINE_PX, height - 2 * LINE_PX)
+    ramp = _palette()[np.linspace(0, 255, bottom).astype(int)]
+    canvas.paste(Image.fromarray(np.repeat(ramp[:, None], BAR_PX, axis=1)), (2, 0))
+    left = BAR_PX + 6
+    draw.text((left, 0), f"{near:.3g}", TEXT_COLOR, font)
+    draw.text((left, (bottom - LINE_PX) // 2), f"{(near + far) / 2:.3g}", TEXT_COLOR, font)
+    draw.text((left, bottom - LINE_PX), f"{far:.3g}{'+' if is_cut else ''}", TEXT_COLOR, font)
+    draw.rectangle((2, bottom + 4, 2 + BAR_PX - 1, bottom + 4 + BAR_PX - 1), UNKNOWN_COLOR)
+    draw.text((left, bottom + 2), "none", TEXT_COLOR, font)
+    return np.asarray(canvas)
