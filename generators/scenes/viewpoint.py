@@ -64,9 +64,9 @@ def project(points: np.ndarray, view: View, height: int, width: int) -> tuple[np
     Returns:
         Pixels [T, N, 2], and depths z [T, N] along the camera's axis.
     """
-    x, y, z = np.moveaxis(np.einsum("tca,tnc->tna", view.rotation, points - view.position[:, None]), -1, 0)
-    focal = view.focal_px[:, None]
-    return np.stack([width / 2 + focal * x / z, height / 2 + focal * y / z], axis=-1), z
+    seen = (points - view.position[:, None]) @ view.rotation
+    depth = seen[..., 2:]
+    return np.array([width / 2, height / 2]) + view.focal_px[:, None, None] * seen[..., :2] / depth, depth[..., 0]
 
 
 def on_sphere(distance: np.ndarray | float, azimuth: np.ndarray, elevation: np.ndarray | float) -> np.ndarray:

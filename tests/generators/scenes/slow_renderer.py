@@ -66,7 +66,8 @@ def meetings(shape: str, r: float, origin: np.ndarray, way: np.ndarray) -> np.nd
             for normal, offset in part:
                 others = [(n, d) for n, d in part if n is not normal]
                 offer(
-                    plane(normal, offset), lambda p, others=others: np.all([p @ n <= d + edge for n, d in others], axis=0)
+                    plane(normal, offset),
+                    lambda p, others=others: np.all([p @ n <= d + edge for n, d in others], axis=0),
                 )
     else:
         up = np.array([0, 0, 1.0])

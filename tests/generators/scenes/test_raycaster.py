@@ -31,7 +31,9 @@ def crowd(seed: int, num: int = 6, num_frames: int = 3, is_tilted: bool = True) 
 
 def cameras(seed: int, num_frames: int, focal_px: float):
     rng = np.random.default_rng(seed)
-    position = on_sphere(rng.uniform(4, 9, num_frames), rng.uniform(0, 7, num_frames), rng.uniform(0.1, 1.4, num_frames))
+    position = on_sphere(
+        rng.uniform(4, 9, num_frames), rng.uniform(0, 7, num_frames), rng.uniform(0.1, 1.4, num_frames)
+    )
     return looking_at(position, rng.uniform(-0.5, 0.5, (num_frames, 3)), focal_px, rng.uniform(-1, 1, num_frames))
 
 
@@ -152,7 +154,9 @@ def test_an_object_is_darker_in_the_shadow_of_another() -> None:
 
 def _only(solids: Solids, n: int) -> Solids:
     fields = (solids.shape, solids.radius, solids.material, solids.rgb)
-    return Solids(*(field[n : n + 1] for field in fields), solids.position[:, n : n + 1], solids.quaternion[:, n : n + 1])
+    return Solids(
+        *(field[n : n + 1] for field in fields), solids.position[:, n : n + 1], solids.quaternion[:, n : n + 1]
+    )
 
 
 def test_metal_shines_and_rubber_does_not() -> None:
