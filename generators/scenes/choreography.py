@@ -1,9 +1,9 @@
 """Who moves when: the actions of CATER (Girdhar and Ramanan 2020), planned so that nothing runs into anything.
 
-Time is divided into slots, in each of which some free objects act: *rotate*, *slide*, *pick and place*, and, for cones,
-*contain*: to be picked up and put over a smaller object. A contained object goes where its cone slides, and is free again
-once the cone is picked up. An action is only taken if the actor, as an upright cylinder around it, keeps clear of all
-others in every frame.
+Time is divided into slots, in each of which some free objects act: *rotate*, *slide*, *pick and place*, and, for
+cones, *contain*: to be picked up and put over a smaller object. A contained object goes where its cone slides, and is
+free again once the cone is picked up. An action is only taken if the actor, as an upright cylinder around it, keeps
+clear of all others in every frame.
 """
 
 from dataclasses import dataclass
@@ -164,7 +164,9 @@ class _Director:
         self.rng, self.shape, self.radius, self.manners = rng, shape, radius, manners
         self.half = half_height(shape, radius)
         self.bound = np.array([bounding_radius(int(code), r) for code, r in zip(shape, radius, strict=True)])
-        self.fits = np.array([fits_under(shape, radius, r) & (code == CONE) for code, r in zip(shape, radius, strict=True)])
+        self.fits = np.array(
+            [fits_under(shape, radius, r) & (code == CONE) for code, r in zip(shape, radius, strict=True)]
+        )
         """[N, N]: whether the first can contain the second."""
         self.inside = np.full(num, -1)
         """Index of the cone right above an object, -1 for free ones."""
@@ -313,7 +315,9 @@ class _Director:
             concentric: objects that may be where the actor is as long as they have the same axis.
         """
         group = [actor] if kind in (PICK_PLACE, CONTAIN) else self._group(actor)
-        others = np.array([n for n in range(len(self.shape)) if n not in group and (not self.sheltered[n] or n in concentric)])
+        others = np.array(
+            [n for n in range(len(self.shape)) if n not in group and (not self.sheltered[n] or n in concentric)]
+        )
         if len(others) and self._meets(track, others, start, concentric):
             return False
         moved = track.plane - self.plane[start : self.last, actor]
@@ -352,6 +356,11 @@ def _product(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     w, x, y, z = first.T
     a, b, c, d = second.T
     return np.stack(
-        [w * a - x * b - y * c - z * d, w * b + x * a + y * d - z * c, w * c - x * d + y * a + z * b, w * d + x * c - y * b + z * a],
+        [
+            w * a - x * b - y * c - z * d,
+            w * b + x * a + y * d - z * c,
+            w * c - x * d + y * a + z * b,
+            w * d + x * c - y * b + z * a,
+        ],
         axis=-1,
     )

@@ -1,8 +1,8 @@
 """The ray caster: frames, masks and depth of a scene, one ray through the centre of every pixel.
 
-Objects are tested only where their bounds project to, and cast shadows only on what lies in their way. The kernels are
-serial, so they can be called in worker processes and after a fork, and use only operations that IEEE 754 defines exactly,
-so that every machine makes the same pixels.
+Objects are tested only where their bounds project to, and cast shadows only on what lies in their way. The kernels
+are serial, so they can be called in worker processes and after a fork, and use only operations that IEEE 754 defines
+exactly, so that every machine makes the same pixels.
 
 Kernels share two arrays of numbers instead of many small ones, since numba counts references to every array that it
 touches: `facts` of the frame and a row of `solid` for each object, with the columns below.

@@ -1,7 +1,7 @@
 """Objects that slide on a table, push each other and come to rest: rigid footprints in the plane, by pymunk.
 
-Footprints are discs, or squares for cubes. The table slows a sliding object by friction · gravity, whatever its mass, and
-its turning accordingly.
+Footprints are discs, or squares for cubes. The table slows a sliding object by friction · gravity, whatever its mass,
+and its turning accordingly.
 """
 
 import math

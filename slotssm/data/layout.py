@@ -89,8 +89,8 @@ class Field:
     def shuffles(self) -> bool:
         """Whether the bytes of a chunk are stored in planes before compression (HDF5's shuffle filter, image fields).
 
-        Neighbouring numbers share their first bytes and differ in the last ones, which compress badly when mixed; and the
-        same pixel of the next frame comes within reach of deflate's window.
+        Neighbouring numbers share their first bytes and differ in the last ones, which compress badly when mixed; and
+        the same pixel of the next frame comes within reach of deflate's window.
         """
         return np.dtype(self.dtype).itemsize > 1
 

@@ -1,9 +1,9 @@
 """Reading parts of episodes, from any thread and in any process.
 
 HDF5 has a global lock, and h5py holds the GIL while it waits. Datasets with the storage that this package writes
-(deflated chunks of whole frames of one episode, shuffled if numbers have several bytes) are therefore read without HDF5:
-the locations of the chunks are looked up once, then they are read and inflated outside both locks. All other datasets are
-sliced by h5py, with the same results.
+(deflated chunks of whole frames of one episode, shuffled if numbers have several bytes) are therefore read without
+HDF5: the locations of the chunks are looked up once, then they are read and inflated outside both locks. All other
+datasets are sliced by h5py, with the same results.
 """
 
 import os

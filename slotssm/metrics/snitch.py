@@ -7,6 +7,7 @@ import numpy as np
 
 from slotssm.grid import snitch_cell
 
+
 def snitch_label(scene: Mapping[str, Any], cells_per_side: int = 6) -> int:
     """Grid cell of the snitch (shape `spl`) in the last frame of a CATER scene description."""
     snitch = next(thing for thing in scene["objects"] if thing["shape"] == "spl")
