@@ -153,7 +153,7 @@ def _ground_color(fact: np.ndarray, x: float, y: float, far: float, shadows: int
 
 
 @cached_njit(error_model="numpy")
-def _byte(value: float) -> int:
+def _byte(value: float) -> np.uint8:
     return np.uint8(min(255.0, max(0.0, value)) + 0.5)
 
 

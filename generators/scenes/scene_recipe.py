@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from slotssm.config import Recipe
 from slotssm.data.spec import RGB
+from slotssm.documents import nearest
+from slotssm.errors import InputError
 
 SceneColor = Literal["gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow", "orange", "pink", "white"]
 SCENE_COLORS: dict[str, RGB] = {
@@ -29,7 +31,7 @@ CameraName = Literal["still", "orbit", "head"]
 SizeName = Literal["small", "medium", "large"]
 SIZES: dict[str, float] = {"small": 0.3, "medium": 0.5, "large": 0.75}
 """Radius of the cylinder around an object, in world units, by the name of its size."""
-CLEVR_COLORS: tuple[str, ...] = get_args(SceneColor)[:8]
+CLEVR_COLORS: tuple[SceneColor, ...] = get_args(SceneColor)[:8]
 
 
 class SceneRecipe(Recipe):
@@ -41,7 +43,7 @@ class SceneRecipe(Recipe):
     """Side of the square frame in pixels."""
     sizes: tuple[SizeName, ...] = Field(("small", "medium", "large"), min_length=1)
     """Sizes to draw from, uniformly: radii of 0.3, 0.5 and 0.75 world units."""
-    colors: tuple[SceneColor, ...] = Field(CLEVR_COLORS, min_length=1)  # type: ignore[assignment]
+    colors: tuple[SceneColor, ...] = Field(CLEVR_COLORS, min_length=1)
     """Colours to draw from, uniformly."""
     materials: tuple[MaterialName, ...] = Field(("rubber", "metal"), min_length=1)
     """Materials to draw from, uniformly: matt rubber, shiny metal."""
@@ -79,9 +81,6 @@ def preset_fields(presets: dict[str, dict[str, Any]], preset: str) -> dict[str, 
     Raises:
         InputError: unknown preset.
     """
-    from slotssm.documents import nearest
-    from slotssm.errors import InputError
-
     if preset not in presets:
         raise InputError(f"`preset` {preset} is unknown; {nearest(preset, presets)}")
     return dict(presets[preset])

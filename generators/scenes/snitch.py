@@ -61,7 +61,7 @@ class SnitchRecipe(SceneRecipe):
     preference: float = Setting(0.5, ge=0, le=1)
     """Probability that a cone that covers an object chooses the snitch, or the cones over it, if it can."""
     release: float = Setting(0.3, ge=0, le=1)
-    """Probability that an acting cone that contains something is picked up and leaves it, instead of sliding with it."""
+    """Probability that an acting cone that contains something is picked up and leaves it, instead of sliding along."""
     ending_shares: tuple[float, ...] | None = Setting(None)
     """Shares of episodes whose snitch ends visible, occluded, contained and carried; None takes what happens."""
     min_hidden_frames: int = Setting(0, ge=0, le=10_000)

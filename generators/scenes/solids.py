@@ -39,7 +39,7 @@ def volume(shape: np.ndarray, radius: np.ndarray) -> np.ndarray:
 @cached_njit(error_model="numpy")
 def half_box(shape: int, r: float) -> tuple[float, float]:
     """Half the extent of a solid's box in its own frame: across, and along its axis."""
-    if shape == CUBE or shape == SNITCH:
+    if shape in (CUBE, SNITCH):
         return HALF_SIDE * r, HALF_SIDE * r
     return r, r
 
@@ -49,14 +49,14 @@ def bounding_radius(shape: int, r: float) -> float:
     """Radius of the sphere around a solid, about its origin."""
     if shape == SPHERE:
         return r
-    if shape == CUBE or shape == SNITCH:
+    if shape in (CUBE, SNITCH):
         return math.sqrt(3.0) * HALF_SIDE * r
     return math.sqrt(2.0) * r
 
 
 @cached_njit(error_model="numpy")
 def first_hit(shape: int, r: float, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> float:
-    """Where a ray o + t·d from outside enters a solid, in the solid's frame: the smallest t > 0, infinite if nowhere."""
+    """Where a ray o + t·d from outside enters a solid, in the solid's frame: the smallest t > 0, or infinity."""
     if shape == SNITCH:
         a = HALF_SIDE * r
         near, far = _tetrahedron(1.0, a, ox, oy, oz, dx, dy, dz)
@@ -182,9 +182,9 @@ def _tetrahedron(
     """The part of a ray inside one of the snitch's tetrahedra: sign·(±x ± y ± z) ≤ a with an even number of minuses."""
     near, far = -np.inf, np.inf
     for face in range(4):
-        sx = -sign if face == 2 or face == 3 else sign
-        sy = -sign if face == 1 or face == 3 else sign
-        sz = -sign if face == 1 or face == 2 else sign
+        sx = -sign if face in (2, 3) else sign
+        sy = -sign if face in (1, 3) else sign
+        sz = -sign if face in (1, 2) else sign
         rate = sx * dx + sy * dy + sz * dz
         room = a - (sx * ox + sy * oy + sz * oz)
         if rate > 0:
@@ -204,9 +204,9 @@ def _star_normal(a: float, x: float, y: float, z: float) -> tuple[float, float, 
         sign = 1.0 - 2.0 * code
         most, mx, my, mz = -np.inf, 0.0, 0.0, 0.0
         for face in range(4):
-            sx = -sign if face == 2 or face == 3 else sign
-            sy = -sign if face == 1 or face == 3 else sign
-            sz = -sign if face == 1 or face == 2 else sign
+            sx = -sign if face in (2, 3) else sign
+            sy = -sign if face in (1, 3) else sign
+            sz = -sign if face in (1, 2) else sign
             reach = sx * x + sy * y + sz * z
             if reach > most:
                 most, mx, my, mz = reach, sx, sy, sz

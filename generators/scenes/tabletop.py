@@ -1,7 +1,8 @@
 """Tabletop scenes: objects slide, collide and come to rest, seen in perspective with exact masks and depth.
 
 Presets stand for MOVi-A (few plain objects, grey ground, one camera), MOVi-B (more shapes, sizes and colours) and video
-with a moving camera. Each part of an episode draws from a random stream of its own: another camera shows the same motion.
+with a moving camera. Each part of an episode draws from a random stream of its own, so another camera shows the same
+motion.
 """
 
 from typing import Any, Literal, Self
@@ -14,7 +15,6 @@ from generators.padding import padded
 from generators.physics import directions, place_discs
 from generators.scenes import filming, stage
 from generators.scenes.looks import draw_ground, draw_lights, draw_view
-from generators.scenes.raycaster import render
 from generators.scenes.scene_recipe import SCENE_COLORS, SIZES, SceneRecipe, check_numbers
 from generators.scenes.sliding import Pieces, Sliding, slide
 from generators.scenes.solids import SHAPES, half_height, volume
@@ -52,7 +52,7 @@ class TabletopRecipe(SceneRecipe):
     max_speed: float = Setting(0.32, ge=0, le=1)
     """Highest initial speed."""
     gravity: float = Setting(0.014, ge=0, le=1)
-    """Gravity in world units per frame²; friction slows an object by its coefficient (0.8 rubber, 0.4 metal) times it."""
+    """Gravity in world units per frame²; times the coefficient (0.8 rubber, 0.4 metal) it is the friction's brake."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

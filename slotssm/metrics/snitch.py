@@ -34,3 +34,28 @@ def cell_distance(labels: np.ndarray, scores: np.ndarray, cells_per_side: int = 
     rows = np.abs(guess // cells_per_side - truth // cells_per_side)
     columns = np.abs(guess % cells_per_side - truth % cells_per_side)
     return float((rows + columns).mean())
+
+
+def last_seen_cells(world_position: np.ndarray, visible: np.ndarray, cells_per_side: int = 6) -> np.ndarray:
+    """Grid cell of the snitch in the last frame in which it has a visible pixel: what memory alone can tell.
+
+    Args:
+        world_position: [E, T, 3] or [E, T, 2] of the snitch.
+        visible: [E, T], its visible pixels.
+        cells_per_side: cells of the grid in each direction.
+
+    Returns:
+        int64 [E]; -1 if it is never visible.
+    """
+    cells = np.full(len(visible), -1)
+    for episode, (places, pixels) in enumerate(zip(world_position, visible, strict=True)):
+        seen = np.flatnonzero(pixels)
+        if len(seen):
+            x, y = places[seen[-1], :2].tolist()
+            cells[episode] = snitch_cell(x, y, cells_per_side)
+    return cells
+
+
+def majority_share(labels: np.ndarray) -> float:
+    """Share of the most frequent label: the accuracy of always giving that answer."""
+    return float(np.unique(labels, return_counts=True)[1].max() / len(labels))

@@ -158,7 +158,7 @@ def snitch(
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
-    """Objects that move, cover each other and carry each other away: where is the snitch at the end (the role of CATER)?"""
+    """Objects that move, cover and carry away each other: where is the snitch at the end (the role of CATER)?"""
     from generators.scenes.scene_recipe import preset_fields
     from generators.scenes.snitch import SNITCH_PRESETS
 

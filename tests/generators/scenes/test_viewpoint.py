@@ -21,7 +21,7 @@ def test_what_is_looked_at_is_in_the_middle_and_up_is_up() -> None:
     rng = np.random.default_rng(0)
     position, target = rng.uniform(3, 6, (50, 3)), rng.uniform(-1, 1, (50, 3))
     view = looking_at(position, target, 80.0)
-    above = target + [0, 0, 0.1]
+    above = target + np.array([0, 0, 0.1])
     pixels, depth = project(np.stack([target, above], axis=1), view, 60, 90)
     assert pixels[:, 0] == pytest.approx(np.tile([45, 30], (50, 1)), abs=1e-4)
     assert pixels[:, 1, 0] == pytest.approx(np.full(50, 45), abs=1e-4)
