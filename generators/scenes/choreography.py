@@ -144,7 +144,7 @@ def play(
 
 def _eased(share: np.ndarray) -> np.ndarray:
     """From 0 to 1, starting and ending at rest."""
-    share = np.clip(share, 0, 1)
+    share = np.minimum(np.maximum(share, 0.0), 1.0)
     return share * share * (3 - 2 * share)
 
 
@@ -343,12 +343,15 @@ class _Director:
 
     def _meets(self, track: _Track, others: np.ndarray, start: int, concentric: list[int]) -> bool:
         frames = slice(start, self.last)
-        distance = np.linalg.norm(self.plane[frames][:, others] - track.plane[:, None], axis=-1)
-        is_near = distance < track.reach[:, None] + self.reach[frames][:, others] + GAP
-        is_level = track.low[:, None] < self.top[frames][:, others] + GAP
-        is_level &= self.low[frames][:, others] < track.top[:, None] + GAP
-        may_share = np.isin(others, concentric)
-        return bool((is_near & is_level & ~(may_share & (distance < 1e-9))).any())
+        apart = self.plane[frames][:, others] - track.plane[:, None]
+        distance2 = apart[..., 0] ** 2 + apart[..., 1] ** 2
+        meets = distance2 < (track.reach[:, None] + self.reach[frames][:, others] + GAP) ** 2
+        meets &= track.low[:, None] < self.top[frames][:, others] + GAP
+        meets &= self.low[frames][:, others] < track.top[:, None] + GAP
+        if concentric:
+            may_share = np.array([n in concentric for n in others.tolist()])
+            meets &= ~(may_share & (distance2 < 1e-18))
+        return bool(meets.any())
 
 
 def _product(first: np.ndarray, second: np.ndarray) -> np.ndarray:
