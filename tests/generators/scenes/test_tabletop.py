@@ -74,7 +74,7 @@ def test_objects_are_seen_and_stay_on_the_table(preset: str) -> None:
         # motion and velocity agree, but in frames with a collision
         middle = (episode["objects/world_velocity"][1:, :num] + episode["objects/world_velocity"][:-1, :num]) / 2
         assert np.median(np.abs(speed - middle)) < 2e-3
-    assert np.mean(shares) > 0.93
+    assert np.mean(shares) > 0.9
 
 
 def test_everything_is_drawn() -> None:
