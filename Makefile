@@ -44,6 +44,7 @@ lint: setup  ## style, types
 
 bench: setup  ## benchmarks, side by side; run them on an idle machine
 	$(BIN)/python benchmarks/generate.py
+	$(BIN)/python benchmarks/generate.py --scenes --episodes 500
 	$(BIN)/python benchmarks/scan.py
 	$(BIN)/python benchmarks/attention.py
 	$(BIN)/python benchmarks/training.py

@@ -1,12 +1,13 @@
 """How fast videos are generated, beside a restated generator of the RTRBM kind.
 
 Usage:
-    python benchmarks/generate.py [--episodes N] [--repeats R] [--json]
+    python benchmarks/generate.py [--scenes] [--episodes N] [--repeats R] [--json]
 
 Every line is the median of R repeats, and the lines of one repeat follow each other, so that a disturbance
 of the machine meets all of them. Frames are 64 x 64 with three objects. Ours are coloured, with masks and
 properties; `writer` is all of it, processes that start included, to a gzip-compressed file on disk. The
-peer makes white balls without masks and keeps them in memory.
+peer makes white balls without masks and keeps them in memory. With --scenes, rendered scenes are measured
+instead, beside a software renderer (`generate_scenes.py`).
 """
 
 import argparse
@@ -186,7 +187,13 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=8000, help="episodes of 30 frames to write")
     parser.add_argument("--repeats", type=int, default=3, help="repeats to take the median of")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of the table")
+    parser.add_argument("--scenes", action="store_true", help="rendered scenes instead of bouncing shapes")
     arguments = parser.parse_args()
+    if arguments.scenes:
+        from generate_scenes import compare
+
+        compare(arguments.episodes, arguments.repeats, arguments.json)
+        return
     rates = measure(arguments.episodes, arguments.repeats)
     if not arguments.json:
         print(report(rates, arguments.episodes, arguments.repeats))

@@ -12,6 +12,7 @@ import numpy as np
 from generators.bouncing_recipe import BouncingRecipe
 from generators.camera import changing_light, pan
 from generators.colors import COLORS
+from generators.padding import padded
 from generators.physics import Motion, directions, place_discs, simulate
 from generators.rasterizer import SHAPES, rasterize
 from generators.textures import TEXTURES, draw_background, draw_patterns, shade
@@ -91,7 +92,7 @@ def make_episode(recipe: BouncingRecipe, rng: np.random.Generator) -> Episode:
     }
     if not recipe.has_flat_colors:
         episode |= _shaded(recipe, streams, episode, rgb)
-    return {name: _padded(episode[name], field) for name, field in layout(recipe).items()}
+    return padded(episode, layout(recipe))
 
 
 def _move(recipe: BouncingRecipe, rng: np.random.Generator, radius: np.ndarray, mass: np.ndarray) -> Motion:
@@ -132,15 +133,6 @@ def _shaded(
         "background": background.kind[0],
         "light": light,
     }
-
-
-def _padded(array: np.ndarray, field: Field) -> np.ndarray:
-    """Pad the object axis with zeros to the field's length; `visible` = 0 marks padding."""
-    missing = [
-        (0, size - there if name == "object" else 0)
-        for name, size, there in zip(field.dims, field.shape, np.shape(array), strict=True)
-    ]
-    return np.pad(array, missing) if any(after for _, after in missing) else array
 
 
 @register_generator("bouncing", BouncingRecipe)

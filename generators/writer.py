@@ -95,8 +95,11 @@ def estimate(config: RecipeData, workers: int | None = None) -> Estimate:
 
 
 def _shortened(recipe: Recipe) -> Recipe:
-    """The recipe with two frames, if it has a number of frames."""
-    return recipe.replace(num_frames=2) if "num_frames" in type(recipe).model_fields else recipe
+    """The recipe with two frames, if it has a number of frames and allows so few."""
+    try:
+        return recipe.replace(num_frames=2) if "num_frames" in type(recipe).model_fields else recipe
+    except ValueError:
+        return recipe
 
 
 def generate(

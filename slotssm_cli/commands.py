@@ -10,7 +10,7 @@ from typer.exceptions import Abort, TyperException
 from slotssm.errors import InputError
 from slotssm.interrupts import Stopped
 from slotssm_cli import demo, evaluate, predict, report, reproduce, runs, train, visualize
-from slotssm_cli.datasets import export, generate, importing, inspect
+from slotssm_cli.datasets import export, generate, importing, inspect, scenes
 from slotssm_cli.terminal.console import result
 from slotssm_cli.terminal.help import Application
 
@@ -20,7 +20,7 @@ app = Application(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.add_typer(generate.app, name="generate")
+app.add_typer(scenes.app, name="generate")
 _COMMANDS: dict[str, Callable[..., None]] = {
     "train": train.train,
     "eval": evaluate.evaluate,

@@ -19,6 +19,7 @@ LEVELS = {
     "slotssm.documents": -1,
     "slotssm.compilation": -1,
     "slotssm.registry": -1,
+    "slotssm.grid": -1,
     "slotssm.plugins": -1,
     "slotssm.ops": 0,
     "slotssm.config": 0,

@@ -7,7 +7,7 @@ import math
 import os
 import string
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -209,6 +209,8 @@ class FieldSummary:
     """Statistics of the finite values of the first episodes; None without finite values."""
     num_non_finite: int
     """Number of NaN and infinite values in the same episodes."""
+    shares: dict[str, float] | None = None
+    """Share of each category among all episodes, if an episode has one."""
 
 
 @dataclass
@@ -270,9 +272,17 @@ def summarize(episodes: EpisodeFile, num_sampled: int = SAMPLED_EPISODES) -> lis
                     mean=statistics.mean,
                     maximum=statistics.maximum if known else None,
                     num_non_finite=statistics.num_non_finite,
+                    shares=_shares(episodes.read(split, name), categories) if dataset.ndim == 1 else None,
                 )
             )
     return summaries
+
+
+def _shares(values: np.ndarray, categories: Sequence[str]) -> dict[str, float] | None:
+    """Share of each category among the values; None without categories or values."""
+    if not categories or not len(values):
+        return None
+    return {name: float((values == code).mean()) for code, name in enumerate(categories)}
 
 
 def describe(path: Path, with_hash: bool = False) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Reading parts of episodes, from any thread and in any process.
 
 HDF5 has a global lock, and h5py holds the GIL while it waits. Datasets with the storage that this package writes
-(deflated chunks of whole frames of one episode) are therefore read without HDF5: the locations of the chunks are
-looked up once, then they are read and inflated outside both locks. All other datasets are sliced by h5py, with the same
-results.
+(deflated chunks of whole frames of one episode, shuffled if numbers have several bytes) are therefore read without
+HDF5: the locations of the chunks are looked up once, then they are read and inflated outside both locks. All other
+datasets are sliced by h5py, with the same results.
 """
 
 import os
@@ -30,8 +30,8 @@ CACHE_BYTES = 2 << 30
 """Size of the cache of fields that stay in memory once they have been read; the smallest fields come first."""
 GROUP_BYTES = 1 << 20
 """Cached fields that are sliced by h5py are read in groups of episodes of about this size."""
-DEFLATE = 1
-"""HDF5's id of the deflate filter."""
+DEFLATE, SHUFFLE = 1, 2
+"""HDF5's ids of the filters."""
 WIDENED: dict[np.dtype, np.dtype] = {np.dtype(np.uint16): np.dtype(np.int32), np.dtype(np.uint32): np.dtype(np.int64)}
 """Types with little support in torch, and the wider types that they are converted to."""
 
@@ -227,12 +227,12 @@ class _Opened:
 
 
 class _Chunks:
-    """Locations of a dataset's chunks, each of which has whole frames of one episode and only the deflate filter."""
+    """Locations of a dataset's chunks, each of which has whole frames of one episode, deflated, shuffled or not."""
 
-    def __init__(self, handle: int, field: StoredField, num_frames: int, index: np.ndarray) -> None:
+    def __init__(self, handle: int, field: StoredField, num_frames: int, index: np.ndarray, filters: list[int]) -> None:
         self.num_frames = num_frames
         """Frames in a chunk."""
-        self._field, self._index = field, index
+        self._field, self._index, self._filters = field, index, filters
         # a separate descriptor of the file that HDF5 has open, even if the path has been replaced
         self._handle = os.dup(handle)
         self._num_bytes = num_frames * int(np.prod(field.shape[2:], dtype=np.int64)) * field.stored.itemsize
@@ -243,18 +243,19 @@ class _Chunks:
         shape, chunks = field.shape, dataset.chunks
         if not hasattr(os, "pread") or not hasattr(dataset.id, "chunk_iter") or field.time_axis != 1 or not chunks:
             return None
-        if chunks[0] != 1 or chunks[2:] != shape[2:] or not _is_plain(dataset, field) or 0 in shape:
+        filters = _filters(dataset, field)
+        if chunks[0] != 1 or chunks[2:] != shape[2:] or filters is None or 0 in shape:
             return None
-        # byte offset, stored bytes (0: never written), and whether the filter was skipped
+        # byte offset, stored bytes (0: never written), and a bit for each filter that was skipped
         index = np.zeros((shape[0], -(-shape[1] // chunks[1]), 3), np.int64)
 
         def note(chunk: Any) -> None:
             episode, frame = chunk.chunk_offset[:2]
-            index[episode, frame // chunks[1]] = chunk.byte_offset, chunk.size, chunk.filter_mask & 1
+            index[episode, frame // chunks[1]] = chunk.byte_offset, chunk.size, chunk.filter_mask
 
         try:
             dataset.id.chunk_iter(note)
-            found = cls(dataset.file.id.get_vfd_handle(), field, chunks[1], index)
+            found = cls(dataset.file.id.get_vfd_handle(), field, chunks[1], index, filters)
         except (OSError, RuntimeError, ValueError, NotImplementedError):
             return None
         if not found._agrees(dataset):
@@ -284,13 +285,18 @@ class _Chunks:
             raw = self._raw(episode, block)
             if len(raw) == 0:
                 return None
-            if not self._index[episode, block, 2]:
+            applied = [
+                id_ for place, id_ in enumerate(self._filters) if not self._index[episode, block, 2] >> place & 1
+            ]
+            if DEFLATE in applied:
                 raw = deflate.decompress(raw, bufsize=self._num_bytes)
         except (OSError, DEFLATE_ERROR):
             return None
         if len(raw) != self._num_bytes:
             return None
-        shape = self._field.shape
+        shape, size = self._field.shape, self._field.stored.itemsize
+        if SHUFFLE in applied:
+            raw = np.frombuffer(raw, np.uint8).reshape(size, -1).T.tobytes()
         frames = np.frombuffer(raw, self._field.stored).reshape(self.num_frames, *shape[2:])
         return frames[: shape[1] - block * self.num_frames]
 
@@ -332,13 +338,15 @@ def _stored(file: EpisodeFile, split: str, name: str) -> StoredField:
     return StoredField(dataset.shape, dataset.dtype, file.axis(split, name, "time"))
 
 
-def _is_plain(dataset: Any, field: StoredField) -> bool:
-    """Whether chunks are the deflated values, without further filters or conversions."""
-    filters, stored = dataset.id.get_create_plist(), dataset.id.get_type()
-    if filters.get_nfilters() != 1 or filters.get_filter(0)[0] != DEFLATE:
-        return False
+def _filters(dataset: Any, field: StoredField) -> list[int] | None:
+    """Filters of a dataset in the order of writing; None if chunks are not the deflated, perhaps shuffled, values."""
+    plan, stored = dataset.id.get_create_plist(), dataset.id.get_type()
+    filters = [plan.get_filter(place)[0] for place in range(plan.get_nfilters())]
     # packed numbers are left to HDF5; so are booleans, which are stored as an enumeration
-    return field.stored.kind in "iuf" and stored.get_precision() == 8 * field.stored.itemsize == 8 * stored.get_size()
+    is_plain = stored.get_precision() == 8 * field.stored.itemsize == 8 * stored.get_size()
+    if filters not in ([DEFLATE], [SHUFFLE, DEFLATE]) or field.stored.kind not in "iuf" or not is_plain:
+        return None
+    return filters
 
 
 def _by_block(frames: np.ndarray, num_frames: int) -> Iterator[tuple[int, slice, Any]]:

@@ -100,6 +100,7 @@ class EpisodeWriter(_NewFile):
                 "chunks": (1, spec.chunk_frames, *spec.shape[1:]),
                 "compression": "gzip",
                 "compression_opts": COMPRESSION_LEVEL,
+                "shuffle": spec.shuffles,
             }
         dataset = self._file.create_dataset(name, (num_episodes, *spec.shape), spec.dtype, **options)
         dataset.attrs["dims"] = json.dumps([EPISODE, *spec.dims])

@@ -225,6 +225,19 @@ def _all_white_error(truth: Truth) -> BatchScores:
     return BatchScores(_by_episode(metrics.all_white_error(classes, truth.palette)))
 
 
+def _last_seen(batch: Batch, options: ScoringOptions) -> BatchScores:
+    """Whether the snitch (object 0 of the file) is in the cell where it was last seen."""
+    labels = batch.truth["snitch_cell"].astype(np.int64)
+    position, visible = batch.truth["objects/world_position"][:, :, 0], batch.truth["objects/visible"][:, :, 0]
+    hits = metrics.last_seen_cells(position, visible) == labels
+    return BatchScores(_by_episode(hits.astype(np.float64)), {"labels": labels})
+
+
+def _conclude_cells(details: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The accuracy of always answering with the most frequent cell."""
+    return {"majority_class": metrics.majority_share(details["labels"])}
+
+
 def _by_episode(values: np.ndarray, unit: str = "episode") -> Scores:
     """Scores from one value per episode; NaN marks episodes that could not be scored."""
     known = np.isfinite(values)
@@ -236,6 +249,8 @@ RULE = "rule"
 _SEGMENTATION = ("masks",), ("masks",)
 _FRAMES = ("frames",), ("frames",)
 _TARGET = ("frames", RULE), ("frames",)
+_SNITCH = ("snitch_cell", "snitch_ending", "objects/world_position", "objects/visible")
+"""What generated files say about the snitch; imported ones have no `snitch_ending`, and another order of objects."""
 
 METRICS: dict[str, Metric] = {
     "fg-ari": Metric(*_SEGMENTATION, (*_UNITS, "empty", "include_background"), _fg_ari, needs_stable_ids=True),
@@ -253,6 +268,7 @@ METRICS: dict[str, Metric] = {
     "color-accuracy": Metric(*_TARGET, (), _color_accuracy),
     "position-iou": Metric(*_TARGET, (), _position_iou),
     "white-floor": Metric(("frames", RULE), (), (), _all_white, lower_is_better=True),
+    "last-seen": Metric(_SNITCH, (), (), _last_seen, conclude=_conclude_cells),
     "probe": Metric(
         ("masks", "objects"),
         ("masks", "slots"),

@@ -15,7 +15,14 @@ from slotssm.metrics.scores import Scores, bootstrap_interval
 from slotssm.metrics.segmentation import ari, fg_ari, match, mbo, miou
 from slotssm.metrics.significance import PairedTest, paired_test
 from slotssm.metrics.slot_use import are_weights, identity_switches, mask_entropy, used_slots
-from slotssm.metrics.snitch import cell_distance, snitch_cell, snitch_label, top_k_accuracy
+from slotssm.metrics.snitch import (
+    cell_distance,
+    last_seen_cells,
+    majority_share,
+    snitch_cell,
+    snitch_label,
+    top_k_accuracy,
+)
 
 __all__ = [
     "PairedTest",
@@ -33,6 +40,8 @@ __all__ = [
     "fg_ari",
     "hard_masks",
     "identity_switches",
+    "last_seen_cells",
+    "majority_share",
     "mask_entropy",
     "match",
     "mbo",

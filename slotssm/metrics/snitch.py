@@ -1,25 +1,11 @@
 """Snitch localisation in CATER (task 3): which grid cell of the ground plane holds the snitch in the last frame?"""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-FLOOR_EDGE = 3.0
-"""The ground plane (CATER's "floor") is [-3, 3) in both directions."""
-
-
-def snitch_cell(x: float, y: float, cells_per_side: int = 6) -> int:
-    """Index of the grid cell of a position, row by row; coordinates are first clipped to the ground plane."""
-
-    def index(coordinate: float) -> int:
-        clipped = min(max(coordinate, -FLOOR_EDGE), FLOOR_EDGE)
-        # adding the edge before math.floor would round -1e-17 up into the next cell
-        scaled = clipped * (cells_per_side / (2 * FLOOR_EDGE)) + (cells_per_side % 2) / 2
-        return min(max(math.floor(scaled) + cells_per_side // 2, 0), cells_per_side - 1)
-
-    return cells_per_side * index(y) + index(x)
+from slotssm.grid import snitch_cell
 
 
 def snitch_label(scene: Mapping[str, Any], cells_per_side: int = 6) -> int:
@@ -48,3 +34,28 @@ def cell_distance(labels: np.ndarray, scores: np.ndarray, cells_per_side: int = 
     rows = np.abs(guess // cells_per_side - truth // cells_per_side)
     columns = np.abs(guess % cells_per_side - truth % cells_per_side)
     return float((rows + columns).mean())
+
+
+def last_seen_cells(world_position: np.ndarray, visible: np.ndarray, cells_per_side: int = 6) -> np.ndarray:
+    """Grid cell of the snitch in the last frame in which it has a visible pixel: what memory alone can tell.
+
+    Args:
+        world_position: [E, T, 3] or [E, T, 2] of the snitch.
+        visible: [E, T], its visible pixels.
+        cells_per_side: cells of the grid in each direction.
+
+    Returns:
+        int64 [E]; -1 if it is never visible.
+    """
+    cells = np.full(len(visible), -1)
+    for episode, (places, pixels) in enumerate(zip(world_position, visible, strict=True)):
+        seen = np.flatnonzero(pixels)
+        if len(seen):
+            x, y = places[seen[-1], :2].tolist()
+            cells[episode] = snitch_cell(x, y, cells_per_side)
+    return cells
+
+
+def majority_share(labels: np.ndarray) -> float:
+    """Share of the most frequent label: the accuracy of always giving that answer."""
+    return float(np.unique(labels, return_counts=True)[1].max() / len(labels))

@@ -72,7 +72,7 @@ def bcb(
         num_colors=colors,
     )
     counts = {"num_train": train, "num_val": val, "num_test": test}
-    _generate("bcb", recipe, None, counts, seed, out, workers, resume, force, dry_run, json, part)
+    run_generator("bcb", recipe, None, counts, seed, out, workers, resume, force, dry_run, json, part)
 
 
 @app.command()
@@ -166,7 +166,7 @@ def bouncing(
             raise InputError("--camera-speed has no effect without --camera, the largest displacement")
         recipe.pop("camera_speed_px_per_frame", None)
     counts = {"num_train": train, "num_val": val, "num_test": test}
-    _generate("bouncing", recipe, preset, counts, seed, out, workers, resume, force, dry_run, json, part)
+    run_generator("bouncing", recipe, preset, counts, seed, out, workers, resume, force, dry_run, json, part)
 
 
 @app.command(_REGISTERED)
@@ -196,7 +196,7 @@ def registered(
     GENERATORS[kind]  # raises an error that suggests the nearest name
     counts = {"num_train": train, "num_val": val, "num_test": test}
     recipe = parse_assignments(assignments or ())
-    _generate(kind, recipe, None, counts, seed, out, workers, resume, force, dry_run, json, part)
+    run_generator(kind, recipe, None, counts, seed, out, workers, resume, force, dry_run, json, part)
 
 
 def _plain_bouncing(num_frames: int, size_px: int) -> dict[str, Any]:
@@ -212,7 +212,7 @@ def _plain_bouncing(num_frames: int, size_px: int) -> dict[str, Any]:
     }
 
 
-def _generate(
+def run_generator(
     kind: str,
     recipe: dict[str, Any],
     preset: str | None,
@@ -226,6 +226,22 @@ def _generate(
     json: bool,
     part: str | None = None,
 ) -> None:
+    """Generate a data set, or with `dry_run` tell its cost.
+
+    Args:
+        kind: which generator.
+        recipe: fields of its recipe.
+        preset: name of the default output; None takes the generator's.
+        counts: numbers of episodes, `num_train`, `num_val` and `num_test`.
+        seed: seed of the data.
+        out: the output; None takes the default under data/.
+        workers: number of processes.
+        resume: continue an interrupted generation.
+        force: overwrite an existing file.
+        dry_run: only estimate.
+        json: print one JSON document.
+        part: which share to make, such as 1/4; None makes the whole data set.
+    """
     from generators import writer
     from slotssm.config import RecipeData
     from slotssm.documents import load

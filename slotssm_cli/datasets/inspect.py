@@ -43,12 +43,18 @@ def _inspect_data(path: Path, with_hash: bool, json: bool) -> None:
             field["dtype"],
             field["unit"],
             f"{field['compression']}, {human_bytes(field['stored_bytes'])}",
-            " / ".join(number(field[key]) for key in ("minimum", "mean", "maximum"))
-            + (f" ({field['num_non_finite']} not finite)" if field["num_non_finite"] else ""),
+            _statistics(field),
         )
         for field in facts["fields"]
     ]
-    result_table("", ("field", "shape", "dtype", "unit or categories", "stored", "min / mean / max"), rows)
+    result_table("", ("field", "shape", "dtype", "unit or categories", "stored", "min / mean / max, or shares"), rows)
+
+
+def _statistics(field: dict[str, Any]) -> str:
+    if field["shares"] is not None:
+        return ", ".join(f"{name} {share:.1%}" for name, share in field["shares"].items())
+    text = " / ".join(number(field[key]) for key in ("minimum", "mean", "maximum"))
+    return text + (f" ({field['num_non_finite']} not finite)" if field["num_non_finite"] else "")
 
 
 def _parsed(attribute: Any) -> Any:

@@ -11,6 +11,14 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "slotssm generate bouncing --preset medium",
         "slotssm generate bouncing --objects 4-6 --contact occlude --out data/mine.h5",
     ),
+    "slotssm generate tabletop": (
+        "slotssm generate tabletop --preset a --size 64",
+        "slotssm generate tabletop --preset moving --antialias 3 --out data/depth.h5",
+    ),
+    "slotssm generate snitch": (
+        "slotssm generate snitch --size 64 --train 5500",
+        "slotssm generate snitch --ending 0.2,0,0.4,0.4 --hidden 60 --out data/hidden.h5",
+    ),
     "slotssm import": (
         "slotssm import movi movi_a/128x128/1.0.0 --out data/movi-a.h5",
         "slotssm import folder clips --val 20 --test 0.2",

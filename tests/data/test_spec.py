@@ -8,6 +8,8 @@ import pytest
 
 from generators.bcb import BCBRecipe
 from generators.bouncing_recipe import BouncingRecipe
+from generators.scenes.snitch import SnitchRecipe
+from generators.scenes.tabletop import TabletopRecipe
 from generators.writer import generate
 from slotssm.config import RecipeData
 from slotssm.data.episodes import PICTURE, EpisodeFile, EpisodeWriter, Field, categorical, label, numeric
@@ -33,6 +35,8 @@ RECIPES = {
         outside_px=20,
         camera_px=3,
     ),
+    "tabletop": TabletopRecipe(num_frames=3, size_px=16, max_objects=3),
+    "snitch": SnitchRecipe(num_frames=8, size_px=16, min_objects=2, max_objects=3),
 }
 CAMERA = {
     "camera/position": Field(("time", "xyz"), (2, 3), "float32", attrs=numeric("world units")),
@@ -79,7 +83,7 @@ def test_every_pixel_has_a_colour_of_the_palette_if_there_is_one(tmp_path: Path,
     with h5py.File(tmp_path / "d.h5") as file, EpisodeFile(tmp_path / "d.h5") as episodes:
         spec = read_spec(episodes)
         assert (spec.rule, spec.patches_per_side) == (("frequent", 2) if recipe.kind == "bcb" else ("", None))
-        if name == "bouncing, all switches":
+        if name in ("bouncing, all switches", "tabletop", "snitch"):
             assert spec.palette == ()
             assert "palette" not in file.attrs
             return

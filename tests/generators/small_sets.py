@@ -7,11 +7,15 @@ import pytest
 from generators import writer
 from generators.bcb import BCBRecipe
 from generators.bouncing_recipe import BouncingRecipe
+from generators.scenes.snitch import SnitchRecipe
+from generators.scenes.tabletop import TabletopRecipe
 from slotssm.config import RecipeData
 
 RECIPES = {
     "bcb": BCBRecipe(num_frames=3, size_px=32, num_balls=2, radius_px=4.0),
     "bouncing": BouncingRecipe(num_frames=5, size_px=24, min_objects=1, max_objects=3, radii_px=(2.0, 3.0)),
+    "tabletop": TabletopRecipe(num_frames=3, size_px=16, max_objects=3),
+    "snitch": SnitchRecipe(num_frames=12, size_px=16, min_objects=3, max_objects=4, min_cones=1, slot_frames=6),
 }
 
 

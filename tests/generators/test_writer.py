@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from small_sets import cut_short, small_config
+from small_sets import RECIPES, cut_short, small_config
 
 from generators.bcb import BCBRecipe
 from generators.bouncing_recipe import BouncingRecipe
@@ -27,7 +27,7 @@ def names(folder: Path) -> list[str]:
 # --- content ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["bcb", "bouncing"])
+@pytest.mark.parametrize("kind", RECIPES)
 def test_every_episode_in_the_file_is_the_one_its_index_names(tmp_path: Path, small_shards: None, kind: str) -> None:
     config = small_config(kind, num_test=2)
     written = generate(config, tmp_path / "d.h5", workers=1)
@@ -49,7 +49,7 @@ def test_content_does_not_depend_on_shards(tmp_path: Path, small_shards: None, w
     assert content_hash(tmp_path / "sharded.h5") == whole_hash
 
 
-@pytest.mark.parametrize("kind", ["bcb", "bouncing"])
+@pytest.mark.parametrize("kind", RECIPES)
 def test_first_100_episodes_do_not_depend_on_how_many_follow(tmp_path: Path, small_shards: None, kind: str) -> None:
     for count in (100, 200):
         generate(small_config(kind, num_train=count), tmp_path / f"{count}.h5", workers=1)

@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slotssm.metrics import cell_distance, snitch_cell, snitch_label, top_k_accuracy
+from slotssm.metrics import (
+    cell_distance,
+    last_seen_cells,
+    majority_share,
+    snitch_cell,
+    snitch_label,
+    top_k_accuracy,
+)
 
 ON_FLOOR = st.floats(-3, 3, exclude_max=True)
 
@@ -69,3 +76,14 @@ def test_distance_is_in_steps_along_the_axes():
     # (0,0) to (0,0): 0; (1,1) to (0,0): 2; (5,5) to (0,0): 10; row 3 column 2 to row 2 column 5: 4
     labels = np.array([0, 0, 0, 17])
     assert cell_distance(labels, scores) == (0 + 2 + 10 + 4) / 4
+
+
+def test_last_seen_cell_is_that_of_the_last_visible_frame():
+    place = np.zeros((3, 4, 3), np.float32)
+    place[:, :, 0] = [-2.5, -1.5, 0.5, 2.5]
+    visible = np.array([[1, 5, 0, 0], [0, 0, 0, 9], [0, 0, 0, 0]])
+    assert last_seen_cells(place, visible).tolist() == [18 + 1, 18 + 5, -1]
+
+
+def test_majority_share():
+    assert majority_share(np.array([3, 3, 5, 7])) == 0.5
