@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from generators.bcb import BCBRecipe
 from generators.bouncing_recipe import BouncingRecipe, bouncing_fields
-from slotssm.config import RecipeData, RunConfig, TrainConfig
+from generators.scenes.tabletop import TABLETOP_PRESETS, TabletopRecipe
+from slotssm.config import Recipe, RecipeData, RunConfig, TrainConfig
 from slotssm.documents import nearest, override
 from slotssm.errors import InputError
 from slotssm.layers import MambaConfig
@@ -89,23 +90,40 @@ def demo() -> RunConfig:
 
 def cpu_oc_easy() -> RunConfig:
     """Object-centric learning on the data set `easy` at 32 px; an extra slot (chosen on validation data)."""
-    return _objects("cpu-oc-easy", "easy", num_slots=4)
+    return _objects("cpu-oc-easy", _bouncing("easy"), num_slots=4)
 
 
 def cpu_oc_medium() -> RunConfig:
     """Object-centric learning on the data set `medium` at 32 px; an extra slot, for the background."""
-    return _objects("cpu-oc-medium", "medium", num_slots=6)
+    return _objects("cpu-oc-medium", _bouncing("medium"), num_slots=6)
 
 
 def cpu_oc_hard() -> RunConfig:
     """Object-centric learning on the data set `hard` at 32 px; an extra slot, for the background."""
-    return _objects("cpu-oc-hard", "hard", num_slots=7)
+    return _objects("cpu-oc-hard", _bouncing("hard"), num_slots=7)
 
 
-def _objects(name: str, data: str, num_slots: int) -> RunConfig:
+def cpu_oc_tabletop_a() -> RunConfig:
+    """Object-centric learning on the data set `tabletop a` at 48 px; an extra slot, for the table."""
+    return _objects("cpu-oc-tabletop-a", _tabletop("a"), num_slots=7)
+
+
+def cpu_oc_tabletop_b() -> RunConfig:
+    """Object-centric learning on the data set `tabletop b` at 48 px; an extra slot, for the table."""
+    return _objects("cpu-oc-tabletop-b", _tabletop("b"), num_slots=9)
+
+
+def _tabletop(data: str) -> TabletopRecipe:
+    return TabletopRecipe.model_validate(TABLETOP_PRESETS[data] | {"num_frames": 12, "size_px": 48})
+
+
+def _bouncing(data: str) -> BouncingRecipe:
+    return BouncingRecipe.model_validate(bouncing_fields(data, num_frames=8, size_px=32))
+
+
+def _objects(name: str, recipe: Recipe, num_slots: int) -> RunConfig:
     """The model of cpu-oc, deeper, with a decoder that learns sooner and more steps (chosen on validation data)."""
     base = cpu_oc()
-    recipe = BouncingRecipe.model_validate(bouncing_fields(data, num_frames=8, size_px=32))
     changes = {
         "name": name,
         "task": {"encoder_channels": (32, 32, 32), "decoder": "pieces", "decoder_channels": (256, 256)},
@@ -341,6 +359,8 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "cpu-oc-easy": cpu_oc_easy,
     "cpu-oc-medium": cpu_oc_medium,
     "cpu-oc-hard": cpu_oc_hard,
+    "cpu-oc-tabletop-a": cpu_oc_tabletop_a,
+    "cpu-oc-tabletop-b": cpu_oc_tabletop_b,
     "cpu-bcb": cpu_bcb,
     "cpu-balls": cpu_balls,
     "paper-bcb": paper_bcb,

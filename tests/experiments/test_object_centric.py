@@ -56,7 +56,8 @@ def test_presets_have_a_slot_for_every_object(name):
 
 def test_a_choice_of_models_and_seeds_leaves_the_others_out():
     cells = ObjectCentric().cells(Choice("cpu", models=("savi",), seeds=(4,)))
-    assert [cell.name for cell in cells] == ["easy-savi-s4", "medium-savi-s4"]
+    names = ["easy-savi-s4", "medium-savi-s4", "tabletop-a-savi-s4", "tabletop-b-savi-s4"]
+    assert [cell.name for cell in cells] == names
 
 
 def test_rows_average_seeds_and_count_failures():

@@ -37,7 +37,12 @@ DRAWN = {"fg-ari": "FG-ARI of whole videos", "miou": "mIoU of whole videos"}
 """Metrics that have a figure, with the label of its axis."""
 DATA: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
-        "cpu": {"easy": "cpu-oc-easy", "medium": "cpu-oc-medium"},
+        "cpu": {
+            "easy": "cpu-oc-easy",
+            "medium": "cpu-oc-medium",
+            "tabletop a": "cpu-oc-tabletop-a",
+            "tabletop b": "cpu-oc-tabletop-b",
+        },
         "paper": {"hard": "paper-oc"},
         "tiny": {"tiny": "tiny-oc"},
     }
