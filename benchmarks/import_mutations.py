@@ -110,6 +110,8 @@ def main() -> None:
         sound, work = Path(name) / "sound", Path(name) / "work"
         arguments = sources(sound)
         for number in range(options.count):
+            if number % 25 == 0:
+                print(f"{number} of {options.count}, {len(violations)} violations", file=sys.stderr, flush=True)
             rng = random.Random(f"{options.seed} {number}")
             source = rng.choice(list(arguments))
             shutil.rmtree(work, ignore_errors=True)

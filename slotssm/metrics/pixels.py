@@ -53,7 +53,8 @@ def rollout_mse(
     Returns:
         float64 [E, T - num_context].
     """
-    error = (unit_range(true, value_range) - unit_range(_alike(pred, true), value_range))[:, num_context:] ** 2
+    pred = _alike(pred, true)
+    error = (unit_range(true[:, num_context:], value_range) - unit_range(pred[:, num_context:], value_range)) ** 2
     return error.reshape(*error.shape[:2], -1).mean(axis=2)
 
 

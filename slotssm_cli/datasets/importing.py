@@ -35,7 +35,7 @@ def import_data(
         str | None,
         typer.Option(help="Part to keep before resizing: center, 16:9, or X,Y,W,H in pixels.", show_default="all"),
     ] = None,
-    clip_len: Annotated[
+    clip_length: Annotated[
         int | None,
         typer.Option("--clip-len", min=1, help="Cut videos into episodes of this many frames.", show_default="off"),
     ] = None,
@@ -103,7 +103,7 @@ def import_data(
         "num_frames": num_frames,
         "stride": step,
         "crop": crop,
-        "clip_len": clip_len,
+        "clip_len": clip_length,
         "clip_stride": stride,
         "clips": clips,
         "limit": limit,

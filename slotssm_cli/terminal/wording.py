@@ -14,6 +14,7 @@ _ALIASES: dict[str, tuple[str, ...]] = {
     "num_test": ("test",),
     "num_frames": ("frames",),
     "stride": ("frames",),
+    "clip_len": ("clip_length",),
     "clip_stride": ("stride",),
     "sequence_length": ("length",),
     "patches_per_side": ("patches",),

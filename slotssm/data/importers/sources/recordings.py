@@ -238,6 +238,8 @@ class RecordingSource(Source):
             else:
                 frames = read_video(recording.frames, options)
             self._check_length(key, len(frames), wanted)
+            if options.crop and (recording.masks or recording.depth):
+                sizes.add(self._size(key))
         else:
             self._check_length(key, min(wanted, self._count(key)), wanted)
             frames = self._pictures([recording.frames[index] for index in kept], sizes)
