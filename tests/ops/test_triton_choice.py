@@ -1,6 +1,5 @@
 """When Triton's kernels are used: on CUDA, and only where a trial agrees with the reference."""
 
-import importlib.util
 import logging
 
 import pytest
@@ -14,7 +13,7 @@ from slotssm.ops.triton import availability
 def installed(monkeypatch):
     """Triton is installed and does not interpret; nothing has been tried."""
     monkeypatch.setattr(backends, "_automatic", {})
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(availability, "is_installed", lambda: True)
     monkeypatch.delenv(availability.INTERPRETED, raising=False)
     availability._trial_failure.cache_clear()
     yield monkeypatch
@@ -31,7 +30,7 @@ def test_the_kernels_are_for_cuda_unless_they_are_interpreted(installed):
 
 
 def test_without_the_package_the_next_backend_serves(installed):
-    installed.setattr(importlib.util, "find_spec", lambda name: None)
+    installed.setattr(availability, "is_installed", lambda: False)
     installed.setattr(mamba_ssm, "is_installed", lambda: True)
     assert "needs the package triton" in availability.refusal("cuda", "float32", reference.scan)
     assert backends.choose("auto", "cuda", "float32", False) == "mamba_ssm"

@@ -19,6 +19,11 @@ Recurrence = Callable[..., tuple[Tensor, Tensor]]
 """A scan from x, delta, A, B, C and an initial state to outputs and the last state."""
 
 
+def is_installed() -> bool:
+    """Whether the package is there."""
+    return importlib.util.find_spec("triton") is not None
+
+
 def refusal(device: str, dtype: str, reference: Recurrence) -> str | None:
     """Why the kernels cannot serve a device, with a remedy; None if they can.
 
@@ -30,7 +35,7 @@ def refusal(device: str, dtype: str, reference: Recurrence) -> str | None:
     is_interpreted = os.environ.get(INTERPRETED) == "1"
     if device != "cuda" and not (device == "cpu" and is_interpreted):
         return "needs inputs on CUDA; use backend='auto'"
-    if importlib.util.find_spec("triton") is None:
+    if not is_installed():
         return "needs the package triton, which torch's CUDA builds bring; use backend='auto'"
     if reason := _trial_failure(device, dtype, reference):
         return f"does not work here ({reason}); use backend='auto'"
