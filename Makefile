@@ -32,7 +32,7 @@ test-cluster: setup  ## cells in a real Slurm cluster on this machine (root, slu
 	$(BIN)/python -m pytest -n 0 -q tests/cluster
 
 test-triton: setup  ## the GPU kernels, interpreted on the CPU (package triton); skipped elsewhere
-	TRITON_INTERPRET=1 $(PYTEST) -q tests/ops/triton
+	TRITON_INTERPRET=1 $(PYTEST) -q tests/ops/interpreted
 
 smoke: setup  ## generate, train, resume, evaluate and draw tiny runs through the installed command
 	PATH="$(abspath $(BIN)):$$PATH" bash tests/smoke.sh
