@@ -165,7 +165,7 @@ def test_unequal_files_are_refused():
 # --- killed -----------------------------------------------------------------------------------------------
 
 COMMAND = [*TORCHRUN, "-m", "slotssm", "train", "--preset", "tiny-oc", "--device", "cpu"]
-OPTIONS = [word for each in (*SETTINGS, "train.num_steps=60") for word in ("--set", each)]
+OPTIONS = [word for each in (*SETTINGS, "train.num_steps=30") for word in ("--set", each)]
 
 
 def start(run, environment, *options):
@@ -192,19 +192,22 @@ def logged(run) -> int:
 @pytest.mark.slow
 def test_a_killed_run_resumes_bitwise(tmp_path, environment):
     whole = tmp_path / "whole"
-    assert start(whole, environment, *OPTIONS).wait(600) == 0
+    process = start(whole, environment, *OPTIONS)
+    _, words = process.communicate(timeout=600)
+    assert process.returncode == 0, words
     for victims in ("one", "all", "politely"):
         run = tmp_path / victims
         process = start(run, environment, *OPTIONS)
-        while logged(run) < 23:
+        while logged(run) < 13:
             assert process.poll() is None
             time.sleep(0.02)
+        trained_by = workers(process)
+        assert len(trained_by) == 2
         if victims == "one":
-            os.kill(workers(process)[1], signal.SIGKILL)
+            os.kill(trained_by[1], signal.SIGKILL)
         elif victims == "all":
-            os.killpg(process.pid, signal.SIGKILL)
-            for worker in workers(process) if process.poll() is None else []:
-                os.kill(worker, signal.SIGKILL)
+            for each in (process.pid, *trained_by):
+                os.kill(each, signal.SIGKILL)
         else:
             process.terminate()
         _, words = process.communicate(timeout=300)
@@ -213,8 +216,8 @@ def test_a_killed_run_resumes_bitwise(tmp_path, environment):
         if victims == "politely":
             assert "SIGTERM: saved step" in words
         else:
-            assert saved == "step-00000020"
-        resumed = start(run, environment, "--resume")
+            assert saved in ("step-00000010", "step-00000020")
+        resumed = start(run, environment, *OPTIONS, "--resume")
         _, words = resumed.communicate(timeout=600)
         assert resumed.returncode == 0, words
         ours, theirs = (
