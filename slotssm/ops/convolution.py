@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from slotssm.ops import reference
 from slotssm.ops.cpu import convolution_operator
 from slotssm.ops.cpu.availability import compile_failure
 from slotssm.ops.operators.dtypes import dtype_name
@@ -50,7 +51,7 @@ def causal_convolve(
     working = torch.float64 if dtype == torch.float64 else torch.float32
     if x.device.type == "cpu" and not compile_failure(dtype_name(working)):
         y = convolution_operator.convolve(*(tensor.to(working) for tensor in (x, past, weight, bias))).to(dtype)
-    elif x.device.type == "cuda" and not triton_availability.refusal("cuda", dtype_name(working)):
+    elif x.device.type == "cuda" and not triton_availability.refusal("cuda", dtype_name(working), reference.scan):
         y = triton_convolution_operator.convolve(x, past, weight.to(working), bias.to(working)).to(dtype)
     else:
         y = F.silu(_shifted_sum(torch.cat([past, x], dim=1), weight, bias))

@@ -86,7 +86,9 @@ class Listed(Experiment):
 
 
 def files(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    """Files of a folder, without locks, which stay and mean nothing."""
+    found = (path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".lock"))
+    return sorted(str(path.relative_to(folder)) for path in found)
 
 
 # --- recording --------------------------------------------------------------------------------------------

@@ -82,5 +82,5 @@ def test_a_further_entry_of_the_table_is_a_further_backend(monkeypatch, nothing_
     assert backends.choose("auto", "cpu", "float32", False) == "fused"
     with pytest.raises(InputError, match=r"^backend 'new' is for float64$"):
         run(random_scan(9, dtype=torch.float32), "new")
-    with pytest.raises(InputError, match=r"is not one of auto, new, mamba_ssm, fused, chunked, reference$"):
+    with pytest.raises(InputError, match=r"is not one of auto, new, fused, triton, mamba_ssm, chunked, reference$"):
         selective_scan(**arguments, backend="newer")

@@ -2,18 +2,25 @@
 
 import json
 import math
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from slotssm.documents import override, parse_assignments
 from slotssm.errors import InputError
 from slotssm.experiments.datasets import spec_of
 from slotssm.experiments.presets import preset
 from slotssm.experiments.runs import resume_run, start_run
+from slotssm.training import checkpoint
 from slotssm.training.processes import Processes, refuse_unequal
 from slotssm.training.run import RunDirectory, read_lines
 from slotssm.training.trainer import Trainer
@@ -153,3 +160,68 @@ def test_unequal_files_are_refused():
     refuse_unequal(["a", "a"], "the content")
     with pytest.raises(InputError, match="the content of process 1, 3 differs from that of process 0"):
         refuse_unequal(["a", "b", "a", "c"], "the content")
+
+
+# --- killed -----------------------------------------------------------------------------------------------
+
+COMMAND = [*TORCHRUN, "-m", "slotssm", "train", "--preset", "tiny-oc", "--device", "cpu"]
+OPTIONS = [word for each in (*SETTINGS, "train.num_steps=30") for word in ("--set", each)]
+
+
+def start(run, environment, *options):
+    return subprocess.Popen(
+        [*COMMAND, *options, "--out", str(run)],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=run.parent,
+        start_new_session=True,
+    )
+
+
+def workers(process) -> list[int]:
+    """The training processes that a launcher has started."""
+    children = [child for child in psutil.Process(process.pid).children() if "slotssm" in child.cmdline()]
+    return [child.pid for child in children]
+
+
+def logged(run) -> int:
+    return len(lines(run, "train")) if (run / "metrics.jsonl").exists() else 0
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_bitwise(tmp_path, environment):
+    whole = tmp_path / "whole"
+    process = start(whole, environment, *OPTIONS)
+    _, words = process.communicate(timeout=600)
+    assert process.returncode == 0, words
+    for victims in ("one", "all", "politely"):
+        run = tmp_path / victims
+        process = start(run, environment, *OPTIONS)
+        while logged(run) < 13:
+            assert process.poll() is None
+            time.sleep(0.02)
+        trained_by = workers(process)
+        assert len(trained_by) == 2
+        if victims == "one":
+            os.kill(trained_by[1], signal.SIGKILL)
+        elif victims == "all":
+            for each in (process.pid, *trained_by):
+                os.kill(each, signal.SIGKILL)
+        else:
+            process.terminate()
+        _, words = process.communicate(timeout=300)
+        assert process.returncode != 0
+        saved = checkpoint.latest(RunDirectory(run).checkpoints).name
+        if victims == "politely":
+            assert "SIGTERM: saved step" in words
+        else:
+            assert saved in ("step-00000010", "step-00000020")
+        resumed = start(run, environment, *OPTIONS, "--resume")
+        _, words = resumed.communicate(timeout=600)
+        assert resumed.returncode == 0, words
+        ours, theirs = (
+            load_file(checkpoint.latest(RunDirectory(each).checkpoints) / checkpoint.MODEL) for each in (whole, run)
+        )
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+        assert (whole / "metrics.jsonl").read_text() == (run / "metrics.jsonl").read_text()

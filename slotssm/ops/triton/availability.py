@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import logging
 import os
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,23 +15,38 @@ TOLERANCE = 1e-3
 """Largest relative error of the trial, far above that of float32 and far below that of a wrong result."""
 
 
-def refusal(device: str, dtype: str) -> str | None:
-    """Why the kernels cannot serve a device, with a remedy; None if they can."""
+Recurrence = Callable[..., tuple[Tensor, Tensor]]
+"""A scan from x, delta, A, B, C and an initial state to outputs and the last state."""
+
+
+def is_installed() -> bool:
+    """Whether the package is there."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def refusal(device: str, dtype: str, reference: Recurrence) -> str | None:
+    """Why the kernels cannot serve a device, with a remedy; None if they can.
+
+    Args:
+        device: type of the device.
+        dtype: `float32` or `float64`, in which the state is kept.
+        reference: the scan that the kernels are compared with.
+    """
     is_interpreted = os.environ.get(INTERPRETED) == "1"
     if device != "cuda" and not (device == "cpu" and is_interpreted):
         return "needs inputs on CUDA; use backend='auto'"
-    if importlib.util.find_spec("triton") is None:
+    if not is_installed():
         return "needs the package triton, which torch's CUDA builds bring; use backend='auto'"
-    if reason := _trial_failure(device, dtype):
+    if reason := _trial_failure(device, dtype, reference):
         return f"does not work here ({reason}); use backend='auto'"
     return None
 
 
 @functools.cache
-def _trial_failure(device: str, dtype: str) -> str:
+def _trial_failure(device: str, dtype: str, reference: Recurrence) -> str:
     """Why a small scan with its gradients fails; empty if it equals the reference. A failure is warned of."""
     try:
-        error = _trial_error(device, getattr(torch, dtype))
+        error = _trial_error(device, getattr(torch, dtype), reference)
         reason = "" if error < TOLERANCE else f"a trial differs from the reference by {error:.2g}"
     # a kernel that cannot be compiled may raise anything
     except Exception as error:
@@ -40,7 +56,7 @@ def _trial_failure(device: str, dtype: str) -> str:
     return reason
 
 
-def _trial_error(device: str, dtype: torch.dtype) -> float:
+def _trial_error(device: str, dtype: torch.dtype, reference: Recurrence) -> float:
     """Largest relative error of outputs and gradients of a small scan."""
     from slotssm.ops.triton import scan_operator
 
@@ -51,7 +67,7 @@ def _trial_error(device: str, dtype: torch.dtype) -> float:
         t.requires_grad_() for t in (numbers[0], numbers[1].abs(), -numbers[2].abs(), *numbers[3:])
     )
     found = scan_operator.selective_scan(x, delta, A, B, C, None, None, None, False, state)
-    expected = _recurrence(x, delta, A, B, C, state)
+    expected = reference(x, delta, A, B, C, state)
     inputs = (x, delta, A, B, C, state)
     for outputs in (found, expected):
         assert all(output.isfinite().all() for output in outputs)
@@ -60,13 +76,3 @@ def _trial_error(device: str, dtype: torch.dtype) -> float:
     gradients = [torch.autograd.grad(y.square().sum() + h.sum(), inputs) for y, h in (found, expected)]
     pairs += list(zip(*gradients, strict=True))
     return max(float((ours - theirs).abs().max() / theirs.abs().max()) for ours, theirs in pairs)
-
-
-def _recurrence(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    """Outputs and last state of the scan, step by step."""
-    outputs = []
-    for t in range(x.shape[1]):
-        step = delta[:, t, :, None]
-        h = torch.exp(step * A) * h + step * B[:, t, None] * x[:, t, :, None]
-        outputs.append((h * C[:, t, None]).sum(-1))
-    return torch.stack(outputs, 1), h
