@@ -40,6 +40,7 @@ bench: setup  ## benchmarks, side by side; run them on an idle machine
 	$(BIN)/python benchmarks/generate.py
 	$(BIN)/python benchmarks/scan.py
 	$(BIN)/python benchmarks/attention.py
+	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/score.py
 	$(BIN)/python benchmarks/probe.py
 

@@ -9,9 +9,9 @@ import numba
 import numpy as np
 import torch
 
-from slotssm.ops.cpu.intrinsics import vector_intrinsic
-from slotssm.ops.cpu.simd import VECTOR_BYTES, Register
-from slotssm.ops.cpu.vector_functions import exp2
+from slotssm.ops.cpu.codegen.intrinsics import vector_intrinsic
+from slotssm.ops.cpu.codegen.simd import VECTOR_BYTES, Register
+from slotssm.ops.cpu.codegen.vector_functions import exp2
 
 
 class Numbers(NamedTuple):

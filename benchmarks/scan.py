@@ -39,7 +39,7 @@ from slotssm.experiments.measurement.provenance import machine
 from slotssm.layers import Mamba, SlotMixer
 from slotssm.models.composition import SlotLayer
 from slotssm.ops import causal_convolve, selective_scan
-from slotssm.ops.cpu.simd import VECTOR_BYTES
+from slotssm.ops.cpu.codegen.simd import VECTOR_BYTES
 
 Shape = tuple[int, int, int, int]
 SHAPES: list[Shape] = [(12, 80, 80, 16), (12, 640, 80, 16), (12, 2560, 80, 16), (48, 2560, 80, 16), (4, 1024, 512, 16)]

@@ -56,9 +56,13 @@ def report(
 
 
 def typed(command: Any) -> str:
-    """A command of the core (`slotssm.experiments.reports.command.Command`) as it is typed."""
+    """A command of the core (`slotssm.experiments.reports.command.Command`) as it is typed, with the loaded plugins."""
+    from slotssm.plugins import loaded_plugins
+
     words = ["slotssm", command.name, *command.arguments]
     for name, value in command.options.items():
         for each in (value,) if isinstance(value, str) else value:
             words += [f"--{name.replace('_', '-')}", each]
+    for plugin in loaded_plugins():
+        words += ["--plugin", str(plugin)]
     return shlex.join(words) + (f"  # {command.purpose}" if command.purpose else "")

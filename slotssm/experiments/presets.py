@@ -64,24 +64,25 @@ def demo() -> RunConfig:
         "size_px": 24,
         "shapes": ("circle", "square"),
         "distinct_colors": True,
-        "radii_px": (3.4, 4.1),
+        "radii_px": (4.0, 4.7),
         "min_speed_px_per_frame": 0.3,
         "max_speed_px_per_frame": 0.75,
     }
     task = {
         "encoder_channels": (16, 32),
-        "decoder_channels": (24, 12),
+        "decoder": "subpixel",
+        "decoder_channels": (32,),
         "canvas": "color",
         "slot_contrast": 0.003,
         "foreground_weight": 2.0,
-        "foreground_weight_from": 1800,
+        "foreground_weight_from": 2600,
     }
     changes = {
         "name": "demo",
         "data": {"recipe": recipe},
         "task": task,
         "model": {"num_slots": 4, "null_slot": True},
-        "train": {"num_steps": 2600},
+        "train": {"num_steps": 4000, "eval_every_steps": 500, "num_eval_episodes": 50},
     }
     return override(base, changes, "demo")
 

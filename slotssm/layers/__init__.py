@@ -2,7 +2,13 @@
 
 from slotssm.layers.attention import Attention, InvertedAttention, MLPBlock, QueryBlock
 from slotssm.layers.canvases import ColorCanvas, ImageCanvas
-from slotssm.layers.decoders import PieceDecoder, SpatialBroadcastDecoder, convolution_painter, piece_painter
+from slotssm.layers.decoders import (
+    PieceDecoder,
+    SpatialBroadcastDecoder,
+    convolution_painter,
+    piece_painter,
+    subpixel_painter,
+)
 from slotssm.layers.encoders import CNNEncoder, PieceTokenizer
 from slotssm.layers.parameters import count_unused_parameters, decayed_parameters
 from slotssm.layers.reader import Reader
@@ -59,4 +65,5 @@ __all__ = [
     "count_unused_parameters",
     "decayed_parameters",
     "piece_painter",
+    "subpixel_painter",
 ]

@@ -2,12 +2,12 @@
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from slotssm.errors import InputError
 from slotssm.layers.inputs import check_input
+from slotssm.ops import attention
 
 
 class Attention(nn.Module):
@@ -44,10 +44,10 @@ class Attention(nn.Module):
             # the softmax over a single key is 1, so all queries get the same value
             value = F.linear(source, self.key_value.weight[source.shape[-1] :])
             return x + self.dropout(self.out(value).expand_as(x))
-        q = rearrange(self.query(normed), "b q (h d) -> b h q d", h=self.num_heads)
-        k, v = rearrange(self.key_value(source), "b m (two h d) -> two b h m d", two=2, h=self.num_heads)
-        y = F.scaled_dot_product_attention(q, k, v)
-        return x + self.dropout(self.out(rearrange(y, "b h q d -> b q (h d)")))
+        key_value = self.key_value(source)
+        # one set of queries may serve all contexts
+        query = self.query(normed).expand(len(key_value), -1, -1)
+        return x + self.dropout(self.out(attention(query, key_value, self.num_heads)))
 
     def count_unused_parameters(self, num_keys: int) -> int:
         """Number of parameters that cannot affect the output: with one key, those of queries, keys and their own norm.

@@ -88,7 +88,7 @@ class SpatialBroadcastDecoder(nn.Module):
         height: H of the frame in pixels.
         width: W of the frame in pixels.
         dim: width D of the slots.
-        painter: maps [B, D, h, w] to [B, 4, H, W]; see `convolution_painter` and `piece_painter`.
+        painter: maps [B, D, h, w] to [B, 4, H, W]; see `convolution_painter`, `subpixel_painter` and `piece_painter`.
         upsampling: H / h = W / w.
 
     Raises:
@@ -145,6 +145,18 @@ def convolution_painter(dim: int, channels: tuple[int, ...]) -> nn.Module:
     for before, after in pairwise((dim, *channels)):
         layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.ReLU()]
     return nn.Sequential(*layers, nn.Conv2d(channels[-1], 4, 3, padding=1))
+
+
+def subpixel_painter(dim: int, channels: tuple[int, ...]) -> nn.Module:
+    """Strided transposed convolutions as in `convolution_painter`, then a 3 x 3 convolution that doubles the side.
+
+    It computes the values of 2 x 2 pixels together at half the resolution (Shi et al., CVPR 2016, 1609.05158), so that
+    no layer has few channels at full resolution, which are slow on a CPU.
+    """
+    layers: list[nn.Module] = []
+    for before, after in pairwise((dim, *channels)):
+        layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Conv2d(channels[-1], 16, 3, padding=1), nn.PixelShuffle(2))
 
 
 def piece_painter(dim: int, widths: tuple[int, ...], piece_px: int) -> nn.Module:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import itertools
 import re
 from importlib import resources
 
@@ -28,18 +29,23 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"anchor": _anchor, "number": number, "trusted": Markup, "color": _color}
+    environment.filters |= {"number": number, "trusted": Markup, "color": _color}
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     text = environment.get_template("page").render(
-        page=page, style=Markup(style), script=Markup(script), script_hash=digest
+        page=page, anchors=_anchors(page), style=Markup(style), script=Markup(script), script_hash=digest
     )
     # names of files that are not valid Unicode become question marks
     return text.encode("utf-8", "replace").decode()
 
 
-def _anchor(title: str) -> str:
-    """A name for links, from a heading."""
-    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "part"
+def _anchors(page: Page) -> list[str]:
+    """A name for links to each section, from its heading; equal ones are numbered."""
+    anchors: list[str] = []
+    for section in page.sections:
+        name = re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-") or "part"
+        numbered = (f"{name}-{n}" for n in itertools.count(2))
+        anchors.append(next(each for each in itertools.chain([name], numbered) if each not in anchors))
+    return anchors
 
 
 def _color(color: tuple[int, int, int]) -> str:

@@ -1,5 +1,6 @@
 """Device and numerical precision of training."""
 
+import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,21 @@ def refuse_several_processes() -> None:
     size = os.environ.get("WORLD_SIZE", "1")
     if "TORCHELASTIC_RUN_ID" in os.environ and size != "1":
         raise InputError(f"a run is trained by one process, but the launcher started {size}; start one run on each GPU")
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep freed memory of this process for the next step, instead of returning it to the system.
+
+    Every step of training allocates the same activations, and fresh memory costs a page fault for every 4 KiB: on a
+    CPU, about a tenth of a step. Only glibc can do this; elsewhere nothing happens.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    for threshold in (trim_threshold, mmap_threshold):
+        mallopt(threshold, 2**31 - 1)
 
 
 @contextmanager

@@ -60,8 +60,8 @@ class TensorBoard:
 class WandB:
     """A run of Weights & Biases in RUN/wandb, offline unless the environment variable WANDB_MODE says otherwise.
 
-    After an interruption the run continues under the same id. Lines that it already has are left out, since the
-    repeated steps give the same values.
+    After an interruption or a failure the run continues under the same id. Lines that it already has are left out,
+    since the repeated steps give the same values.
 
     Args:
         run: run directory.
@@ -71,13 +71,14 @@ class WandB:
     def __init__(self, run: RunDirectory, config: RunConfig) -> None:
         import wandb
 
-        record = _record(run)
-        self._reached: dict[str, int] = record["reached"]
-        write_json(run.tracking, record)
+        self._record = _record(run) | {"failed": False}
+        self._path = run.tracking
+        self._reached: dict[str, int] = self._record["reached"]
+        write_json(self._path, self._record)
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "slotssm"),
             name=run.path.resolve().name,
-            id=record["id"],
+            id=self._record["id"],
             resume="allow",
             dir=str(run.path),
             mode=os.environ.get("WANDB_MODE", "offline"),
@@ -90,7 +91,11 @@ class WandB:
     def write(self, line: Mapping[str, Any]) -> None:
         """Add the values of a line, unless the record has them."""
         if line["step"] > self._reached.get(line["split"], -1):
-            self._run.log(_values(line), step=line["step"])
+            try:
+                self._run.log(_values(line), step=line["step"])
+            except Exception:
+                write_json(self._path, self._record | {"failed": True})
+                raise
             self._reached[line["split"]] = line["step"]
 
     def close(self) -> None:
@@ -144,21 +149,25 @@ def refuse_absent(names: Sequence[str]) -> None:
 
 
 def remember_reached(run: RunDirectory) -> None:
-    """Record how far a run has been tracked, before lines of steps that will be taken again are dropped."""
+    """Record how far a run has been tracked, before lines of steps that will be taken again are dropped.
+
+    A tracker that did not fail has every line; one that failed wrote down how far it came.
+    """
     record = _record(run)
-    for line in read_lines(run.metrics):
+    for line in [] if record["failed"] else read_lines(run.metrics):
         reached: dict[str, int] = record["reached"]
         reached[line["split"]] = max(line["step"], reached.get(line["split"], -1))
     write_json(run.tracking, record)
 
 
 def _record(run: RunDirectory) -> dict[str, Any]:
-    """Id of the tracked run, and the last tracked step of each split."""
+    """Id of the tracked run, the last tracked step of each split, and whether tracking failed after it."""
     try:
         found = read_json(run.tracking)
-        return {"id": str(found["id"]), "reached": {str(name): int(step) for name, step in found["reached"].items()}}
+        reached = {str(name): int(step) for name, step in found["reached"].items()}
+        return {"id": str(found["id"]), "reached": reached, "failed": bool(found.get("failed"))}
     except (InputError, KeyError, TypeError, ValueError, AttributeError):
-        return {"id": uuid.uuid4().hex[:12], "reached": {}}
+        return {"id": uuid.uuid4().hex[:12], "reached": {}, "failed": False}
 
 
 def _values(line: Mapping[str, Any]) -> dict[str, float]:

@@ -25,7 +25,13 @@ from slotssm.interrupts import StopRequest, stop_requests
 from slotssm.layers.checkpointing import switch_checkpointing
 from slotssm.tasks import Batch, build_task
 from slotssm.training import checkpoint
-from slotssm.training.device import mixed_precision, numerics, refuse_several_processes, resolve_device
+from slotssm.training.device import (
+    keep_freed_memory,
+    mixed_precision,
+    numerics,
+    refuse_several_processes,
+    resolve_device,
+)
 from slotssm.training.optimization import build_optimizer, clip_gradients, schedule
 from slotssm.training.run import RunDirectory, read_lines
 from slotssm.training.trackers import Trackers, refuse_absent, remember_reached
@@ -170,6 +176,8 @@ class Trainer:
         values: dict[str, float] = {}
         if self.step >= train.num_steps:
             return values
+        if self.device == "cpu":
+            keep_freed_memory()
         logged, logged_step = time.perf_counter(), self.step
         with (
             stop_requests() as stop,

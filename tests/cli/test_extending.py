@@ -1,5 +1,6 @@
 """The plugins of docs/extending.md, run as they stand: trained, scored and drawn through the command line."""
 
+import html
 import json
 import re
 import shlex
@@ -61,6 +62,9 @@ def test_an_example_is_trained_scored_and_drawn(lab, slotssm, name, console):
     assert list((run / "figures").glob("*.gif"))
     losses = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in losses if line["split"] == "train"] == [1, 2, 3, 4]
+    assert slotssm("report", run, "--plugin", name, "--out", "run.html", "--episodes", 1).code == 0
+    repeats = f"slotssm eval {run} --split test --plugin {lab / name}"
+    assert repeats in html.unescape(Path("run.html").read_text())
 
 
 @pytest.mark.parametrize(("name", "console"), [(name, console) for name, _, console in EXAMPLES[:3]])

@@ -1,9 +1,18 @@
+import itertools
+
 import pytest
 import torch
 from torch import nn
 
 from slotssm.errors import InputError
-from slotssm.layers import PieceDecoder, PieceTokenizer, SpatialBroadcastDecoder, convolution_painter, piece_painter
+from slotssm.layers import (
+    PieceDecoder,
+    PieceTokenizer,
+    SpatialBroadcastDecoder,
+    convolution_painter,
+    piece_painter,
+    subpixel_painter,
+)
 from slotssm.layers.positions import sincos_grid
 
 
@@ -86,11 +95,32 @@ def test_batch_elements_are_decoded_alone():
 # --- spatial broadcast ------------------------------------------------------------------------------------
 
 
+PAINTERS = {
+    "convolutions": lambda: convolution_painter(8, (6, 4)),
+    "subpixel": lambda: subpixel_painter(8, (6,)),
+    "pieces": lambda: piece_painter(8, (6, 5), 4),
+}
+
+
 def painter_of(kind: str) -> nn.Module:
-    return convolution_painter(8, (6, 4)) if kind == "convolutions" else piece_painter(8, (6, 5), 4)
+    return PAINTERS[kind]()
 
 
-@pytest.fixture(params=["convolutions", "pieces"])
+def test_the_last_doubling_of_subpixels_is_a_transposed_convolution():
+    painter = subpixel_painter(8, (6,))
+    hidden = torch.randn(2, 6, 5, 7)
+    last, shuffle = painter[-2:]
+    same = nn.ConvTranspose2d(6, 4, 6, stride=2, padding=2)
+    with torch.no_grad():
+        kernels = last.weight.view(4, 2, 2, 6, 3, 3)
+        for down, right, y, x in itertools.product(range(2), range(2), range(3), range(3)):
+            same.weight[:, :, down - 2 * y + 4, right - 2 * x + 4] = kernels[:, down, right, :, y, x].T
+        last.bias.copy_(torch.arange(4.0).repeat_interleave(4))
+        same.bias.copy_(torch.arange(4.0))
+    torch.testing.assert_close(shuffle(last(hidden)), same(hidden), rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(params=list(PAINTERS))
 def broadcast(request) -> SpatialBroadcastDecoder:
     return SpatialBroadcastDecoder(16, 16, 8, painter_of(request.param), upsampling=4)
 

@@ -10,7 +10,7 @@ from scan_cases import random_convolution, random_scan, relative_error, run
 from slotssm.errors import InputError
 from slotssm.ops import backends, causal_convolve, selective_scan
 from slotssm.ops.backends import Backend
-from slotssm.ops.cpu import compiler
+from slotssm.ops.cpu.codegen import compiler
 from slotssm.ops.external import mamba_ssm
 
 

@@ -124,6 +124,15 @@ def test_nothing_is_loaded_from_elsewhere(evil):
     assert not re.search(r"fetch\(|XMLHttpRequest|import\(|WebSocket|sendBeacon", evil)
 
 
+def test_sections_with_equal_titles_have_links_of_their_own():
+    titles = ["Run a", "run A", "Run a", "run-a-2", "!", "?"]
+    found = Elements(render(Page("", "", [], [Section(title, []) for title in titles]))).found
+    names = [attributes["id"] for tag, attributes in found if tag == "section"]
+    assert len(set(names)) == len(titles)
+    links = [attributes["href"] for tag, attributes in found if tag == "a"]
+    assert links[-len(titles) :] == [f"#{name}" for name in names]
+
+
 def test_a_number_keeps_all_its_digits(evil):
     cells = [a["data-value"] for t, a in Elements(evil).found if t == "td" and "data-value" in a]
     assert [float(cell) for cell in cells] == [0.123456789012345]

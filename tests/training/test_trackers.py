@@ -125,6 +125,16 @@ def test_a_tracker_that_fails_costs_one_warning(tiny_run, wandb, monkeypatch, ca
     assert run.metrics.read_text() == reference.metrics.read_text()
 
 
+def test_a_run_whose_tracker_failed_brings_the_record_up_to_date(tiny_run, wandb, monkeypatch):
+    monkeypatch.setenv("FAKE_WANDB_FAILS", "2")
+    config, data, run = tiny_run("tiny-oc", *FAST, 'train.trackers=["wandb"]', "train.num_steps=6")
+    killed_after(4, monkeypatch, config, data, run)
+    assert max(line.get("step", 0) for line in wandb()) == 1
+    monkeypatch.delenv("FAKE_WANDB_FAILS")
+    train(config, data, run, resume=True)
+    assert tracked(wandb()) == logged(run)
+
+
 def test_a_tracker_that_cannot_begin_costs_one_warning(tiny_run, wandb, tmp_path, caplog):
     (tmp_path / "site" / "wandb.py").write_text("raise OSError('broken installation')")
     config, _, run = tiny_run("tiny-oc", *FAST, 'train.trackers=["wandb"]')

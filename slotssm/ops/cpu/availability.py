@@ -6,7 +6,7 @@ import threading
 
 import torch
 
-from slotssm.ops.cpu import convolution_operator, scan_operator
+from slotssm.ops.cpu import attention_operator, convolution_operator, scan_operator
 
 _log = logging.getLogger("slotssm")
 _failures: dict[str, str | None] = {}
@@ -25,6 +25,7 @@ def compile_failure(dtype: str) -> str | None:
             try:
                 scan_operator.prepare(dtype)
                 convolution_operator.prepare(dtype)
+                attention_operator.prepare(dtype)
                 _failures[dtype] = None
             except Exception as error:
                 _failures[dtype] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

@@ -8,7 +8,7 @@ import numba
 import numpy as np
 from llvmlite import ir
 
-from slotssm.ops.cpu.simd import VECTOR_BYTES, Index, VectorBuilder
+from slotssm.ops.cpu.codegen.simd import VECTOR_BYTES, Index, VectorBuilder
 
 
 class ChannelBlock(NamedTuple):

@@ -10,9 +10,9 @@ import numba
 import numpy as np
 
 from slotssm.ops.cpu.channel_blocks import at_steps, channel_block, loop_over_vectors, padded_channels
-from slotssm.ops.cpu.intrinsics import aligned_zeros, vector_intrinsic
-from slotssm.ops.cpu.simd import Index, Register, VectorBuilder
-from slotssm.ops.cpu.vector_functions import sigmoid, silu_gradient
+from slotssm.ops.cpu.codegen.intrinsics import aligned_zeros, vector_intrinsic
+from slotssm.ops.cpu.codegen.simd import Index, Register, VectorBuilder
+from slotssm.ops.cpu.codegen.vector_functions import sigmoid, silu_gradient
 
 CHUNK_STEPS = 64
 

@@ -12,13 +12,15 @@ from slotssm.ops.operators.registration import Computation, DifferentiableOperat
 
 
 def _forward_kernel(dtype: str) -> Any:
-    from slotssm.ops.cpu import compiler, convolution_kernels
+    from slotssm.ops.cpu import convolution_kernels
+    from slotssm.ops.cpu.codegen import compiler
 
     return compiler.compile_kernel(convolution_kernels.forward, (3, 3, 2, 2, 3), dtype)
 
 
 def _backward_kernel(dtype: str) -> Any:
-    from slotssm.ops.cpu import compiler, convolution_kernels
+    from slotssm.ops.cpu import convolution_kernels
+    from slotssm.ops.cpu.codegen import compiler
 
     return compiler.compile_kernel(convolution_kernels.backward, (3, 3, 2, 2, 3, 3, 3, 3), dtype)
 

@@ -10,7 +10,8 @@ import numba
 import numpy as np
 
 from slotssm.ops.cpu.channel_blocks import at_steps, channel_block, padded_channels
-from slotssm.ops.cpu.intrinsics import aligned_zeros
+from slotssm.ops.cpu.codegen.intrinsics import aligned_zeros
+from slotssm.ops.cpu.codegen.simd import VECTOR_BYTES
 from slotssm.ops.cpu.scan_loops import (
     TILE,
     ChunkBuffers,
@@ -34,7 +35,6 @@ from slotssm.ops.cpu.scan_loops import (
     sum_state_lanes,
     sum_tile_lanes,
 )
-from slotssm.ops.cpu.simd import VECTOR_BYTES
 from slotssm.ops.cpu.tiling import SCAN_CHUNK_STEPS
 
 

@@ -13,9 +13,9 @@ import numpy as np
 from llvmlite import ir
 
 from slotssm.ops.cpu.channel_blocks import loop_over_vectors
-from slotssm.ops.cpu.intrinsics import vector_intrinsic
-from slotssm.ops.cpu.simd import Index, Register, Vector, VectorBuilder
-from slotssm.ops.cpu.vector_functions import LOG2_E, clamp, exp2, sigmoid, silu_gradient, softplus
+from slotssm.ops.cpu.codegen.intrinsics import vector_intrinsic
+from slotssm.ops.cpu.codegen.simd import Index, Register, Vector, VectorBuilder
+from slotssm.ops.cpu.codegen.vector_functions import LOG2_E, clamp, exp2, sigmoid, silu_gradient, softplus
 
 TILE = 4
 """States of a channel that are advanced together, in registers."""

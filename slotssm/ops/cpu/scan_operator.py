@@ -24,13 +24,15 @@ def _kernel_inputs(
 
 
 def _forward_kernel(dtype: str) -> Any:
-    from slotssm.ops.cpu import compiler, scan_kernels
+    from slotssm.ops.cpu import scan_kernels
+    from slotssm.ops.cpu.codegen import compiler
 
     return compiler.compile_kernel(scan_kernels.forward, (3, 3, 2, 3, 3, 1, 3, 1, 3, 3, 4, 3), dtype)
 
 
 def _backward_kernel(dtype: str) -> Any:
-    from slotssm.ops.cpu import compiler, scan_kernels
+    from slotssm.ops.cpu import scan_kernels
+    from slotssm.ops.cpu.codegen import compiler
 
     ranks = (3, 3, 2, 3, 3, 1, 3, 1, 4, 3, 3, 3, 3, 3, 4, 4, 2, 3, 2)
     return compiler.compile_kernel(scan_kernels.backward, ranks, dtype)

@@ -60,7 +60,7 @@ def test_a_kernel_is_compiled_anew_when_the_code_that_it_is_built_from_changes(t
     code += "print(float(convolve(*(torch.ones(s) for s in ((1, 3, 2), (1, 4, 2), (2, 4), (2,)))).abs().sum()))"
     command = {"args": [sys.executable, "-c", code], "cwd": tmp_path, "env": environment, "text": True}
     assert float(subprocess.run(**command, check=True, capture_output=True).stdout) > 1
-    with (tmp_path / "slotssm/ops/cpu/vector_functions.py").open("a") as functions:
+    with (tmp_path / "slotssm/ops/cpu/codegen/vector_functions.py").open("a") as functions:
         functions.write("\n\ndef sigmoid(x):\n    return x.builder.as_vector(0.0)\n")
     assert float(subprocess.run(**command, check=True, capture_output=True).stdout) == 0
 
@@ -71,7 +71,8 @@ sys.path.insert(0, sys.argv[1])
 import torch
 from scan_cases import random_scan, relative_error
 from slotssm.ops import selective_scan
-from slotssm.ops.cpu import scan_operator, simd
+from slotssm.ops.cpu import scan_operator
+from slotssm.ops.cpu.codegen import simd
 
 arguments, found = random_scan(65, channels=21, states=7, dtype=torch.float32), {}
 for backend in ("fused", "reference"):
@@ -110,6 +111,6 @@ def test_narrower_registers_give_the_same_results_from_code_of_their_own(feature
     ],
 )
 def test_vectors_are_as_wide_as_the_registers_that_numba_compiles_for(settings, width, environment):
-    command = [sys.executable, "-c", "from slotssm.ops.cpu.simd import VECTOR_BYTES; print(VECTOR_BYTES)"]
+    command = [sys.executable, "-c", "from slotssm.ops.cpu.codegen.simd import VECTOR_BYTES; print(VECTOR_BYTES)"]
     done = subprocess.run(command, env={**environment, **settings}, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == str(width), done.stderr

@@ -1,11 +1,11 @@
-"""SIMD vectors under the kernels: sums over lanes, masks and aligned memory."""
+"""SIMD vectors under the kernels: sums over lanes, transposition, masks and aligned memory."""
 
 import numba
 import numpy as np
 import pytest
 
-from slotssm.ops.cpu.intrinsics import aligned_zeros, vector_intrinsic
-from slotssm.ops.cpu.simd import VECTOR_BYTES
+from slotssm.ops.cpu.codegen.intrinsics import aligned_zeros, vector_intrinsic
+from slotssm.ops.cpu.codegen.simd import VECTOR_BYTES
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -25,6 +25,26 @@ def test_lanes_are_summed_each_into_its_own(dtype):
     out = np.empty(width, dtype)
     run(rows.ravel(), out)
     np.testing.assert_array_equal(out, rows.sum(1))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_vectors_are_transposed(dtype):
+    width = VECTOR_BYTES // np.dtype(dtype).itemsize
+
+    def emit(builder, rows, out):
+        vectors = builder.transpose([(rows[0,] + i * width).load() for i in range(width)])
+        for i, vector in enumerate(vectors):
+            (out[0,] + i * width).store(vector)
+
+    vector = vector_intrinsic(emit)
+
+    @numba.njit
+    def run(rows, out):
+        vector(rows, out)
+
+    rows, out = np.arange(width * width).astype(dtype), np.empty(width * width, dtype)
+    run(rows, out)
+    np.testing.assert_array_equal(out.reshape(width, width), rows.reshape(width, width).T)
 
 
 @pytest.mark.parametrize("count", [1, 5, 16, 40])

@@ -4,8 +4,8 @@ import numba
 import numpy as np
 import pytest
 
-from slotssm.ops.cpu import vector_functions
-from slotssm.ops.cpu.intrinsics import vector_intrinsic
+from slotssm.ops.cpu.codegen import vector_functions
+from slotssm.ops.cpu.codegen.intrinsics import vector_intrinsic
 
 
 def compiled(name):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from llvmlite import ir
 
-from slotssm.ops.cpu.simd import Vector
+from slotssm.ops.cpu.codegen.simd import Vector
 
 LOG2_E = 1.4426950408889634
 

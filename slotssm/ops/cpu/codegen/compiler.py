@@ -10,7 +10,7 @@ from typing import Any
 from numba.core import types
 
 from slotssm.compilation import cached_njit
-from slotssm.ops.cpu.simd import VECTOR_BYTES
+from slotssm.ops.cpu.codegen.simd import VECTOR_BYTES
 
 
 @functools.cache
@@ -42,6 +42,6 @@ def compile_kernel(kernel: Callable[..., None], ranks: tuple[int, ...], dtype: s
 
 @functools.cache
 def _source_digest() -> str:
-    """A digest of the source files of this package, which all kernels are built from."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
+    """A digest of the source files of `slotssm.ops.cpu`, which all kernels are built from."""
+    files = sorted(Path(__file__).parents[1].rglob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

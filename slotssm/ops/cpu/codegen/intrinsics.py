@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from slotssm.ops.cpu.simd import Array, Index, VectorBuilder
+from slotssm.ops.cpu.codegen.simd import Array, Index, VectorBuilder
 
 _CACHE_LINE_BYTES = 64
 

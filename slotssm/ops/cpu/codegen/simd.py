@@ -127,6 +127,14 @@ class Index:
     def __floordiv__(self, other: "Index | int") -> "Index":
         return self._emit("sdiv", other)
 
+    def is_less(self, other: "Index") -> ir.Value:
+        """A flag: whether this is less than the other."""
+        return self._ir.icmp_signed("<", self.value, other.value)
+
+    def minimum(self, other: "Index") -> "Index":
+        """The smaller of the two."""
+        return Index(self._ir, self._ir.select(self.is_less(other), self.value, other.value))
+
 
 class Array:
     """An array in memory; indexing gives the `Pointer` to a number, without a check of bounds.
@@ -240,26 +248,37 @@ class VectorBuilder:
         limit = self.ir.shuffle_vector(first, first, ir.Constant(integers, [0] * self.width))
         return self.ir.icmp_signed("<", ir.Constant(integers, list(range(self.width))), limit)
 
+    def transpose(self, vectors: Sequence[Vector]) -> list[Vector]:
+        """As many vectors as there are lanes, transposed: lane i of vector j becomes lane j of vector i."""
+        rows, span = list(vectors), 1
+        while span < self.width:
+            # of every pair of vectors, one takes the even runs of `span` lanes, the other the odd runs
+            runs = [lane for lane in range(self.width) if lane // span % 2 == 0]
+            for i in runs:
+                rows[i], rows[i + span] = self._interleaved(rows[i], rows[i + span], runs, span)
+            span *= 2
+        return rows
+
     def lane_sums(self, vectors: Sequence[Vector]) -> Vector:
         """A vector whose lane i is the sum over the lanes of vector i, for as many vectors as there are lanes."""
         span = 1
         while len(vectors) > 1:
             # take both vectors in runs of `span` lanes, and add the even runs to the odd ones
             runs = [lane for lane in range(self.width) if lane // span % 2 == 0]
-            vectors = [
-                self._interleaved_sum(a, b, runs, span) for a, b in zip(vectors[::2], vectors[1::2], strict=True)
-            ]
+            pairs = zip(vectors[::2], vectors[1::2], strict=True)
+            vectors = [low + high for low, high in (self._interleaved(a, b, runs, span) for a, b in pairs)]
             span *= 2
         return vectors[0]
 
-    def _interleaved_sum(self, a: Vector, b: Vector, runs: list[int], span: int) -> Vector:
+    def _interleaved(self, a: Vector, b: Vector, runs: list[int], span: int) -> tuple[Vector, Vector]:
+        """The even runs of both vectors in turns, and the odd ones."""
         pattern = []
         for start in range(0, len(runs), span):
             pattern += runs[start : start + span] + [lane + self.width for lane in runs[start : start + span]]
         kind = ir.VectorType(_I32, self.width)
         low = self.ir.shuffle_vector(a.value, b.value, ir.Constant(kind, pattern))
         high = self.ir.shuffle_vector(a.value, b.value, ir.Constant(kind, [lane + span for lane in pattern]))
-        return Vector(self, low) + Vector(self, high)
+        return Vector(self, low), Vector(self, high)
 
     @contextmanager
     def loop(self, count: Index, backwards: bool = False) -> Iterator[Index]:

@@ -1,0 +1,1 @@
+"""Code generation: SIMD vectors, functions of them, and the compilation of kernels."""
