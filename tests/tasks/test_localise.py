@@ -36,8 +36,9 @@ def episodes(num: int = 3, seed: int = 0, place: int = 0) -> dict[str, torch.Ten
     categories = spec_of(preset("tiny-snitch").data).fields["objects/shape"].categories
     shapes = np.full((num, OBJECTS), categories.index("cone"))
     shapes[:, place] = categories.index(SNITCH)
+    blocks = rng.integers(0, 256, (num, FRAMES, 3, 3, 3), np.uint8)
     return {
-        "frames": torch.from_numpy(rng.integers(0, 256, (num, FRAMES, 24, 24, 3), np.uint8)),
+        "frames": torch.from_numpy(blocks.repeat(8, 2).repeat(8, 3)),
         "snitch_cell": torch.from_numpy(rng.integers(0, 36, num, np.uint8)),
         "objects/world_position": torch.from_numpy(rng.uniform(-4, 4, (num, FRAMES, OBJECTS, 3)).astype(np.float32)),
         "objects/shape": torch.from_numpy(shapes.astype(np.uint8)),
