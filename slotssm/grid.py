@@ -1,9 +1,11 @@
-"""The grid of CATER's ground plane, whose cell with the snitch is the label of an episode (task 3 of CATER)."""
+"""Where the snitch is in the last frame: the grid of CATER's ground plane (its task 3), and what hides it there."""
 
 import math
 
 FLOOR_EDGE = 3.0
 """The ground plane (CATER's "floor") is [-3, 3) in both directions."""
+ENDINGS = ("visible", "occluded", "contained", "carried")
+"""States of the snitch in the last frame, by their code in the field `snitch_ending`."""
 
 
 def snitch_cell(x: float, y: float, cells_per_side: int = 6) -> int:

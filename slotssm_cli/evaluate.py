@@ -214,8 +214,19 @@ def print_report(report: Any, scored: str) -> None:
     """Print the table of results."""
     note(f"{scored} on {report.data}, split {report.split}: {report.num_episodes} episodes")
     result_table("", COLUMNS, [_row(found) for found in report.results])
+    for found in report.results:
+        for title, groups in found.details.items():
+            if isinstance(groups, dict) and all(isinstance(group, dict) for group in groups.values()):
+                _print_groups(f"{found.name} {title.replace('_', ' ')}", groups)
     for name, reason in report.left_out.items():
         note(f"left out {name}: {reason}")
+
+
+def _print_groups(title: str, groups: dict[str, dict[str, Any]]) -> None:
+    """Print what a metric says of groups of episodes."""
+    names = list(next(iter(groups.values()), {}))
+    rows = [(group, *(number(found[name]) for name in names)) for group, found in groups.items()]
+    result_table(title, ("", *(name.removeprefix("num_").replace("_", " ") for name in names)), rows)
 
 
 def _print_reports(reports: list[tuple[str | None, Any]]) -> None:

@@ -22,7 +22,7 @@ from generators.scenes.viewpoint import View
 from slotssm.data.episodes import Episode, Field, Layout, categorical, label, numeric
 from slotssm.data.generator import Generator
 from slotssm.errors import InputError
-from slotssm.grid import snitch_cell
+from slotssm.grid import ENDINGS, snitch_cell
 from slotssm.registry import register_generator
 
 STREAMS = ("objects", "motion", "ground", "light", "camera", "ending")
@@ -31,8 +31,6 @@ DISTANCE = 11.4
 """Distance of the camera from the middle of the table, at which all of it is in the frame."""
 SNITCH_RADIUS, SNITCH_SIZE = 0.28, "snitch"
 NUM_CELLS = 36
-ENDINGS = ("visible", "occluded", "contained", "carried")
-"""States of the snitch in the last frame; their order is the code."""
 VISIBLE, OCCLUDED, CONTAINED, CARRIED = range(len(ENDINGS))
 ATTEMPTS = 3000
 """Motions that are planned until one ends as it was asked for."""

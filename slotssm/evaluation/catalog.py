@@ -1,8 +1,10 @@
 """Every metric by name: which true and predicted fields it needs, and how it scores a batch of episodes."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from slotssm import metrics
 from slotssm.errors import InputError
 from slotssm.evaluation.options import ScoringOptions
 from slotssm.evaluation.sources import Predicted
+from slotssm.grid import ENDINGS
 from slotssm.metrics import Scores, Tables
 from slotssm.metrics.pixels import SSIM_WINDOW_PX, nearest_classes
 
@@ -69,7 +72,7 @@ class Metric:
     """One metric.
 
     Attributes:
-        truth: true fields that it reads.
+        truth: true fields that it needs.
         predicted: predicted outputs that it reads.
         options: scoring options that affect it, or turn it into another metric.
         score: scores a batch; None if all episodes are needed at once (`slotssm.evaluation.probes`).
@@ -79,6 +82,7 @@ class Metric:
             scored separately).
         lower_is_better: whether a lower value is better, as of errors.
         conclude: turns the details [E, ...] of all episodes into reported values.
+        optional: further true fields that it reads if there are any.
     """
 
     truth: tuple[str, ...]
@@ -90,6 +94,7 @@ class Metric:
     needs_stable_ids: bool = False
     lower_is_better: bool = False
     conclude: Callable[[dict[str, np.ndarray]], dict[str, Any]] = mean_details
+    optional: tuple[str, ...] = ()
 
     @property
     def uses_labels(self) -> bool:
@@ -226,16 +231,81 @@ def _all_white_error(truth: Truth) -> BatchScores:
 
 
 def _last_seen(batch: Batch, options: ScoringOptions) -> BatchScores:
-    """Whether the snitch (object 0 of the file) is in the cell where it was last seen."""
-    labels = batch.truth["snitch_cell"].astype(np.int64)
-    position, visible = batch.truth["objects/world_position"][:, :, 0], batch.truth["objects/visible"][:, :, 0]
-    hits = metrics.last_seen_cells(position, visible) == labels
-    return BatchScores(_by_episode(hits.astype(np.float64)), {"labels": labels})
+    """Whether the snitch is in the cell where it was last seen."""
+    details = _about_the_snitch(batch.truth)
+    return BatchScores(_by_episode(details["last_seen"].astype(np.float64)), details)
+
+
+def _top_1(batch: Batch, options: ScoringOptions) -> BatchScores:
+    labels, logits = _cells(batch)
+    hits = metrics.top_k_hits(labels, logits, 1)
+    return BatchScores(_by_episode(hits.astype(np.float64)), {"hits": hits} | _about_the_snitch(batch.truth))
+
+
+def _top_5(batch: Batch, options: ScoringOptions) -> BatchScores:
+    return BatchScores(_by_episode(metrics.top_k_hits(*_cells(batch), 5).astype(np.float64)))
+
+
+def _cell_distance(batch: Batch, options: ScoringOptions) -> BatchScores:
+    labels, logits = _cells(batch)
+    per_side = math.isqrt(logits.shape[1])
+    return BatchScores(_by_episode(metrics.cell_distances(labels, logits, per_side).astype(np.float64)))
+
+
+def _cells(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    """Labels [E] and logits [E, C] after the last frame."""
+    labels, logits = batch.truth["snitch_cell"].astype(np.int64), batch.predicted["logits"]
+    last = logits[:, -1] if logits.ndim == 3 else logits
+    if last.ndim != 2 or last.shape[1] <= labels.max(initial=0):
+        raise InputError(
+            f"logits of shape {logits.shape} are not [E, C] or [E, T, C] with a class for each cell up to "
+            f"{labels.max(initial=0)}"
+        )
+    return labels, last
+
+
+def _about_the_snitch(truth: Truth) -> dict[str, np.ndarray]:
+    """Labels, and, where the data tell it, what happened to the snitch and whether it is where it was last seen."""
+    labels = truth["snitch_cell"].astype(np.int64)
+    details = {"labels": labels}
+    if all(name in truth.fields for name in _SNITCH):
+        # the snitch is object 0 of generated files
+        position, visible = truth["objects/world_position"][:, :, 0], truth["objects/visible"][:, :, 0]
+        details["last_seen"] = metrics.last_seen_cells(position, visible) == labels
+        details |= {"ending": truth["snitch_ending"], "hidden_frames": truth["hidden_frames"]}
+    return details
 
 
 def _conclude_cells(details: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The accuracy of always answering with the most frequent cell."""
-    return {"majority_class": metrics.majority_share(details["labels"])}
+    """Baselines, and accuracies by what happened to the snitch and by the number of frames that it was hidden."""
+    found: dict[str, Any] = {"majority_class": metrics.majority_share(details["labels"])}
+    if "last_seen" not in details:
+        return found
+    scored = {"last_seen": details["last_seen"]}
+    if "hits" in details:
+        found["last_seen"] = float(details["last_seen"].mean())
+        scored = {"accuracy": details["hits"]} | scored
+    groups = {
+        "by_ending": {name: details["ending"] == code for code, name in enumerate(ENDINGS)},
+        "by_hidden_frames": {
+            _range(low, high): (details["hidden_frames"] >= low) & (details["hidden_frames"] < high)
+            for low, high in pairwise((*HIDDEN_FRAMES, math.inf))
+        },
+    }
+    for title, members in groups.items():
+        found[title] = {
+            name: {"num_episodes": int(own.sum())} | {what: float(hits[own].mean()) for what, hits in scored.items()}
+            for name, own in members.items()
+            if own.any()
+        }
+    return found
+
+
+def _range(low: float, high: float) -> str:
+    """The integers from low to below high, in words."""
+    if high == low + 1:
+        return f"{low}"
+    return f"{low} or more" if math.isinf(high) else f"{low} to {high - 1}"
 
 
 def _by_episode(values: np.ndarray, unit: str = "episode") -> Scores:
@@ -249,8 +319,11 @@ RULE = "rule"
 _SEGMENTATION = ("masks",), ("masks",)
 _FRAMES = ("frames",), ("frames",)
 _TARGET = ("frames", RULE), ("frames",)
-_SNITCH = ("snitch_cell", "snitch_ending", "objects/world_position", "objects/visible")
+_SNITCH = ("snitch_cell", "snitch_ending", "hidden_frames", "objects/world_position", "objects/visible")
 """What generated files say about the snitch; imported ones have no `snitch_ending`, and another order of objects."""
+_LOCATED = ("snitch_cell",), ("logits",)
+HIDDEN_FRAMES = (0, 1, 30, 60, 120)
+"""Smallest numbers of hidden frames of the groups whose accuracies are reported."""
 
 METRICS: dict[str, Metric] = {
     "fg-ari": Metric(*_SEGMENTATION, (*_UNITS, "empty", "include_background"), _fg_ari, needs_stable_ids=True),
@@ -268,6 +341,9 @@ METRICS: dict[str, Metric] = {
     "color-accuracy": Metric(*_TARGET, (), _color_accuracy),
     "position-iou": Metric(*_TARGET, (), _position_iou),
     "white-floor": Metric(("frames", RULE), (), (), _all_white, lower_is_better=True),
+    "top-1": Metric(*_LOCATED, (), _top_1, conclude=_conclude_cells, optional=_SNITCH),
+    "top-5": Metric(*_LOCATED, (), _top_5),
+    "cell-distance": Metric(*_LOCATED, (), _cell_distance, lower_is_better=True),
     "last-seen": Metric(_SNITCH, (), (), _last_seen, conclude=_conclude_cells),
     "probe": Metric(
         ("masks", "objects"),

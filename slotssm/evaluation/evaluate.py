@@ -176,7 +176,7 @@ def evaluate(
     total = total if num_episodes is None else min(total, num_episodes)
     if total == 0:
         raise InputError(f"{truth.path} has no episodes in split {split!r}")
-    needed = {name for result in pending for name in result.metric.truth}
+    needed = {name for result in pending for name in (*result.metric.truth, *result.metric.optional)}
     asked = {name for result in pending for name in result.metric.predicted}
     probing = Probing(source, truth, split, options) if any(result.name == "probe" for result in pending) else None
     division = WHOLE if probing else division

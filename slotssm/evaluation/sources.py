@@ -141,7 +141,7 @@ class FileSource(Source):
     """Reads predictions from a file with the episode file's groups.
 
     `masks` are integers [E, T, H, W] or soft [E, T, C, H, W], where C is K, or K + 1 with a canvas, which is the last;
-    `frames` are [E, T', H, W, 3]; `slots` are [E, T, K, D].
+    `frames` are [E, T', H, W, 3]; `slots` are [E, T, K, D]; `logits` are [E, C] or [E, T, C].
 
     Args:
         path: predictions file.
@@ -157,7 +157,7 @@ class FileSource(Source):
         if split not in self._file.splits:
             raise InputError(f"{path} has no split {split!r}; it has {', '.join(self._file.splits)}")
         self.path = path
-        provided = {name for name in ("masks", "frames", "slots") if self._file.has(split, name)}
+        provided = {name for name in ("masks", "frames", "slots", "logits") if self._file.has(split, name)}
         self.provides = frozenset(provided | ({"soft"} if self._holds_weights(split) else set()))
         self.num_episodes = self._file.num_episodes(split)
 
@@ -182,6 +182,8 @@ class FileSource(Source):
             arrays["frames"] = self._in_unit_range(self._file.read(split, "frames", where), split)
         if "slots" in self.provides and "slots" in names:
             arrays["slots"] = self._slots(split, where)
+        if "logits" in self.provides and "logits" in names:
+            arrays["logits"] = self._logits(split, where)
         is_soft = stored is not None and stored.ndim == 5
         if stored is not None and is_soft and "soft" in names:
             arrays["soft"] = stored
@@ -236,6 +238,14 @@ class FileSource(Source):
         if not np.isfinite(slots).all() or np.abs(slots).max(initial=0) > np.finfo(np.float32).max:
             raise InputError(f"{place} holds values that are not finite numbers")
         return slots.astype(np.float32)
+
+    def _logits(self, split: str, where: slice) -> np.ndarray:
+        place, logits = f"{self.path}: {split}/logits", self._file.read(split, "logits", where)
+        if logits.ndim not in (2, 3) or logits.dtype.kind not in "iuf":
+            raise InputError(f"{place} must be numbers [E, C] or [E, T, C], found {logits.dtype} {logits.shape}")
+        if np.isnan(logits).any():
+            raise InputError(f"{place} holds values that are not numbers")
+        return logits
 
     def _labels(self, masks: np.ndarray, truth: EpisodeFile, split: str) -> np.ndarray:
         size = truth.dataset(split, "masks").shape[2:] if truth.has(split, "masks") else masks.shape[-2:]

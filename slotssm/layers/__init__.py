@@ -10,6 +10,7 @@ from slotssm.layers.decoders import (
     subpixel_painter,
 )
 from slotssm.layers.encoders import CNNEncoder, PieceTokenizer
+from slotssm.layers.heads import ClassHead
 from slotssm.layers.parameters import count_unused_parameters, decayed_parameters
 from slotssm.layers.reader import Reader
 from slotssm.layers.slot_attention import SlotAttention
@@ -30,6 +31,7 @@ __all__ = [
     "Attention",
     "CNNEncoder",
     "CausalSlotAttention",
+    "ClassHead",
     "ColorCanvas",
     "ImageCanvas",
     "InvertedAttention",

@@ -17,11 +17,13 @@ from slotssm.metrics.significance import PairedTest, paired_test
 from slotssm.metrics.slot_use import are_weights, identity_switches, mask_entropy, used_slots
 from slotssm.metrics.snitch import (
     cell_distance,
+    cell_distances,
     last_seen_cells,
     majority_share,
     snitch_cell,
     snitch_label,
     top_k_accuracy,
+    top_k_hits,
 )
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "balanced_accuracy",
     "bootstrap_interval",
     "cell_distance",
+    "cell_distances",
     "color_accuracy",
     "contingency",
     "fg_ari",
@@ -60,5 +63,6 @@ __all__ = [
     "squared_error",
     "ssim",
     "top_k_accuracy",
+    "top_k_hits",
     "used_slots",
 ]

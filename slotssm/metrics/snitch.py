@@ -16,24 +16,38 @@ def snitch_label(scene: Mapping[str, Any], cells_per_side: int = 6) -> int:
     return snitch_cell(x, y, cells_per_side)
 
 
-def top_k_accuracy(labels: np.ndarray, scores: np.ndarray, k: int) -> float:
-    """Share of rows whose label is among the k highest scores; ties rank by column.
+def top_k_hits(labels: np.ndarray, scores: np.ndarray, k: int) -> np.ndarray:
+    """Whether the label of each row is among the k highest scores; ties rank by column.
 
     Args:
         labels: int [rows].
         scores: [rows, classes].
         k: number of guesses.
+
+    Returns:
+        bool [rows].
     """
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return float((best == np.asarray(labels)[:, None]).any(axis=1).mean())
+    best = np.argsort(-np.asarray(scores), axis=1, kind="stable")[:, :k]
+    hits: np.ndarray = (best == np.asarray(labels)[:, None]).any(axis=1)
+    return hits
+
+
+def top_k_accuracy(labels: np.ndarray, scores: np.ndarray, k: int) -> float:
+    """Share of rows whose label is among the k highest scores; see `top_k_hits`."""
+    return float(top_k_hits(labels, scores, k).mean())
+
+
+def cell_distances(labels: np.ndarray, scores: np.ndarray, cells_per_side: int = 6) -> np.ndarray:
+    """L1 distance, in cells, between the true and the highest-scoring cell of each row, int64 [rows]."""
+    guess, truth = np.asarray(scores).argmax(axis=1), np.asarray(labels).astype(np.int64)
+    rows = np.abs(guess // cells_per_side - truth // cells_per_side)
+    columns = np.abs(guess % cells_per_side - truth % cells_per_side)
+    return rows + columns
 
 
 def cell_distance(labels: np.ndarray, scores: np.ndarray, cells_per_side: int = 6) -> float:
     """Mean L1 distance, in cells, between the true and the highest-scoring cell."""
-    guess, truth = scores.argmax(axis=1), np.asarray(labels)
-    rows = np.abs(guess // cells_per_side - truth // cells_per_side)
-    columns = np.abs(guess % cells_per_side - truth % cells_per_side)
-    return float((rows + columns).mean())
+    return float(cell_distances(labels, scores, cells_per_side).mean())
 
 
 def last_seen_cells(world_position: np.ndarray, visible: np.ndarray, cells_per_side: int = 6) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Reconstruct every frame from its slots, for unsupervised object discovery (paper, section 5.2)."""
 
-import math
 from typing import Literal
 
 import torch
@@ -25,7 +24,7 @@ from slotssm.layers import (
 from slotssm.models import ModelState, SlotModel
 from slotssm.registry import register_task
 from slotssm.tasks.outputs import Outputs
-from slotssm.tasks.task import Batch, Task, as_pixels
+from slotssm.tasks.task import Batch, Task, as_pixels, check_scaling
 
 
 class ReconstructConfig(TaskConfig):
@@ -109,20 +108,11 @@ class Reconstruct(Task):
         """Refuse additions that lack what they need, and frames whose sides the scale factors do not divide."""
         task = run.task
         assert isinstance(task, ReconstructConfig)
-        if task.encoder_downsample & (task.encoder_downsample - 1):
-            raise InputError(f"task.encoder_downsample {task.encoder_downsample} is not a power of two")
         if task.slot_contrast and run.train.clip_len == 1:
             raise InputError("task.slot_contrast compares neighbouring frames; set train.clip_len to at least 2")
         if task.foreground_weight > 1 and task.canvas == "none":
             raise InputError("task.foreground_weight needs a canvas, from whose colour pixels differ; set task.canvas")
-        if 2 ** len(task.encoder_channels) < task.encoder_downsample:
-            raise InputError("task.encoder_downsample needs one encoder convolution for each factor of 2")
-        factor = math.lcm(task.encoder_downsample, task.decoder_upsampling)
-        if data.height % factor or data.width % factor:
-            raise InputError(
-                f"frames of {data.width} x {data.height} px must have sides that are multiples of {factor} for "
-                "task.encoder_downsample and the decoder"
-            )
+        check_scaling(data, task.encoder_channels, task.encoder_downsample, task.decoder_upsampling)
 
     def begin_step(self, step: int) -> None:
         """Switch the foreground weight on when its step has come."""

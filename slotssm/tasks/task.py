@@ -1,5 +1,6 @@
 """The interface of a task: a model with its encoder and head, its loss and its named outputs."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -80,6 +81,22 @@ def check_pieces(piece_px: int, data: DataSpec) -> None:
     if data.height % piece_px or data.width % piece_px:
         raise InputError(
             f"task.piece_px {piece_px} does not divide the frame of {data.width} x {data.height} px; use a divisor"
+        )
+
+
+def check_scaling(
+    data: DataSpec, encoder_channels: tuple[int, ...], encoder_downsample: int, decoder_upsampling: int = 1
+) -> None:
+    """Refuse scale factors of a CNN encoder and a broadcast decoder that do not divide the frame."""
+    if encoder_downsample & (encoder_downsample - 1):
+        raise InputError(f"task.encoder_downsample {encoder_downsample} is not a power of two")
+    if 2 ** len(encoder_channels) < encoder_downsample:
+        raise InputError("task.encoder_downsample needs one encoder convolution for each factor of 2")
+    factor = math.lcm(encoder_downsample, decoder_upsampling)
+    if data.height % factor or data.width % factor:
+        raise InputError(
+            f"frames of {data.width} x {data.height} px must have sides that are multiples of {factor} for "
+            f"task.encoder_downsample{' and the decoder' if decoder_upsampling > 1 else ''}"
         )
 
 
