@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from slow_renderer import render_slowly
 
-from generators.scenes.raycaster import FARTHEST, render
+from generators.scenes.raycaster import render
+from generators.scenes.sight import FARTHEST
 from generators.scenes.solids import SHAPES, half_height
 from generators.scenes.stage import Ground, Lights, Scene, Solids, light_from, matrices, rest_height, stored_solids
 from generators.scenes.viewpoint import looking_at, on_sphere
