@@ -29,7 +29,7 @@ NUM_COLUMNS = TO_LIGHT + 3 * MOST_LIGHTS
 
 @cached_njit(error_model="numpy")
 def ray(fact: np.ndarray, x: float, y: float) -> tuple[float, float, float]:
-    """The ray through (x, y, 1) in the camera's frame, in the world: its points have their length as depth."""
+    """The ray through (x, y, 1) in the camera's frame, in the world: t times it leads to the point at depth t."""
     return (
         fact[AXIS] * x + fact[AXIS + 1] * y + fact[AXIS + 2],
         fact[AXIS + 3] * x + fact[AXIS + 4] * y + fact[AXIS + 5],

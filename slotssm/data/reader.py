@@ -342,11 +342,11 @@ def _filters(dataset: Any, field: StoredField) -> list[int] | None:
     """Filters of a dataset in the order of writing; None if chunks are not the deflated, perhaps shuffled, values."""
     plan, stored = dataset.id.get_create_plist(), dataset.id.get_type()
     filters = [plan.get_filter(place)[0] for place in range(plan.get_nfilters())]
+    if filters not in ([DEFLATE], [SHUFFLE, DEFLATE]) or field.stored.kind not in "iuf":
+        return None
     # packed numbers are left to HDF5; so are booleans, which are stored as an enumeration
     is_plain = stored.get_precision() == 8 * field.stored.itemsize == 8 * stored.get_size()
-    if filters not in ([DEFLATE], [SHUFFLE, DEFLATE]) or field.stored.kind not in "iuf" or not is_plain:
-        return None
-    return filters
+    return filters if is_plain else None
 
 
 def _by_block(frames: np.ndarray, num_frames: int) -> Iterator[tuple[int, slice, Any]]:
