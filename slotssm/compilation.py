@@ -5,10 +5,12 @@ folder), and at the first call if the disk is full or a cache file is damaged. H
 to compile again, and one warning on the logger `slotssm` says so.
 """
 
+import functools
 import hashlib
 import logging
 import os
 from collections.abc import Callable, Hashable
+from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -30,7 +32,8 @@ def cached_njit(key: Hashable = (), **options: Any) -> Callable[[Callable[..., A
     """Decorate a function with `numba.njit`, and cache its machine code on disk if possible.
 
     Args:
-        key: what the machine code depends on besides the function's source file and the processor.
+        key: what the machine code depends on besides the processor, the function's source file and the others in its
+            folder, whose functions may be compiled into it.
         **options: options of `numba.njit` other than `cache`.
     """
 
@@ -39,12 +42,21 @@ def cached_njit(key: Hashable = (), **options: Any) -> Callable[[Callable[..., A
         # with NUMBA_DISABLE_JIT, njit returns the function itself
         if dispatcher is not function:
             try:
-                dispatcher._cache = _Cache(function, key)
+                dispatcher._cache = _Cache(function, (key, _digest_of(Path(function.__code__.co_filename).parent)))
             except (OSError, RuntimeError) as error:
                 _note(error)
         return dispatcher
 
     return decorate
+
+
+@functools.cache
+def _digest_of(folder: Path) -> str:
+    """A digest of the source files in a folder; empty if they cannot be read."""
+    try:
+        return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(folder.glob("*.py")))).hexdigest()
+    except OSError:
+        return ""
 
 
 def target_processor() -> tuple[str, str]:

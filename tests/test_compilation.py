@@ -84,6 +84,24 @@ def test_a_function_is_compiled_anew_when_what_it_depends_on_changes(load):
     assert (again.double(3), hits(again.double)) == (6, 1)
 
 
+def test_a_function_is_compiled_anew_when_another_file_of_its_folder_changes(tmp_path):
+    # its functions may be compiled into this one
+    (tmp_path / "callers.py").write_text(
+        "from callees import step\nfrom slotssm.compilation import cached_njit\n\n\n"
+        "@cached_njit()\ndef twice(x):\n    return step(step(x))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    found = []
+    for width in (1, 10):
+        (tmp_path / "callees.py").write_text(
+            f"from slotssm.compilation import cached_njit\n\n\n@cached_njit()\ndef step(x):\n    return x + {width}\n"
+        )
+        command = [sys.executable, "-c", "from callers import twice; print(twice(0))"]
+        done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        found.append(int(done.stdout))
+    assert found == [2, 20]
+
+
 def test_processors_share_a_folder_but_no_file(load, tmp_path, monkeypatch):
     load().double(3)
     ours = cache_files(tmp_path)
