@@ -105,7 +105,7 @@ def test_everything_that_is_imported_is_declared():
     names = {"PIL": "pillow", "sklearn": "scikit-learn", "imageio_ffmpeg": "imageio", "mamba_ssm": "mamba-ssm"}
     names |= {"google_crc32c": "google-crc32c"}
     declared = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["full"]]
-    for extra in ("cuda", "tensorboard", "wandb"):
+    for extra in ("cluster", "cuda", "tensorboard", "triton", "wandb"):
         declared += PROJECT["optional-dependencies"][extra]
     known = {line.split(">")[0].split("[")[0].split(";")[0].strip() for line in declared}
     own = {"slotssm", "slotssm_cli", "slotssm_zoo", "generators"} | set(sys.stdlib_module_names)

@@ -12,7 +12,7 @@ import torch
 from slotssm.data.episodes import NUM_MASKS, EpisodeFile
 from slotssm.errors import InputError, SlotSSMError
 from slotssm.metrics import are_weights, hard_masks, resize_labels
-from slotssm.metrics.pixels import DOUBT, unit_range
+from slotssm.metrics.pixels import seems_in_unit_range, unit_range
 from slotssm.tasks import Outputs, Task
 
 EVERYTHING = frozenset({"masks", "frames", "slots", "soft", "depth", "logits"})
@@ -217,11 +217,10 @@ class FileSource(Source):
             )
         if not np.isfinite(frames).all():
             raise InputError(f"{where} holds values that are not finite numbers")
-        low, high = float(frames.min(initial=0)), float(frames.max(initial=1))
-        if self._frame_range is None and (low < -DOUBT or high > 1 + DOUBT):
+        if self._frame_range is None and not seems_in_unit_range(frames):
             raise InputError(
-                f"{where} holds floats from {low:g} to {high:g} rather than in [0, 1]; give their range as "
-                "`frame_range`, or store uint8"
+                f"{where} holds floats from {frames.min():g} to {frames.max():g} rather than in [0, 1]; give their "
+                "range as `frame_range`, or store uint8"
             )
         return frames if self._frame_range is None else unit_range(frames, self._frame_range).astype(np.float32)
 

@@ -15,9 +15,10 @@ SSIM_WINDOW_PX = 11
 SSIM_SIGMA_PX = 1.5
 SSIM_K1, SSIM_K2 = 0.01, 0.03
 
-
-DOUBT = 0.25
-"""How far floats may lie outside of [0, 1] before frames seem to have another range."""
+NEAR, FAR = 0.25, 0.75
+"""How far floats lie outside of [0, 1] if a model erred, and if they have another range."""
+FEW = 0.25
+"""Share of floats that a model may predict farther than `NEAR` outside."""
 
 ValueRange = tuple[float, float]
 """Values of black and white."""
@@ -136,13 +137,18 @@ def unit_range(pixels: np.ndarray, value_range: ValueRange | None = None) -> np.
         return (array.astype(np.float64) - black) / (white - black)
     if array.dtype.kind in "iu":
         raise InputError(f"frames are {array.dtype}; give uint8, or their range as value_range, such as (0, 255)")
-    low, high = float(array.min(initial=0)), float(array.max(initial=1))
-    if low < -DOUBT or high > 1 + DOUBT:
+    if not seems_in_unit_range(array):
         raise InputError(
-            f"frames are floats from {low:g} to {high:g} rather than in [0, 1]; give their range as value_range, such "
-            "as (-1, 1)"
+            f"frames are floats from {array.min():g} to {array.max():g} rather than in [0, 1]; give their range as "
+            "value_range, such as (-1, 1)"
         )
     return array.astype(np.float64)
+
+
+def seems_in_unit_range(pixels: np.ndarray) -> bool:
+    """Whether floats are those of pixels in [0, 1], from which predictions of a model may stray."""
+    outside = np.maximum(-pixels, pixels - 1)
+    return bool(outside.max(initial=0) < FAR and (outside > NEAR).mean() <= FEW) if pixels.size else True
 
 
 def _alike(pred: np.ndarray, true: np.ndarray) -> np.ndarray:

@@ -37,7 +37,7 @@ class ReconstructConfig(TaskConfig):
     """Factor between pixels and tokens per side, a power of two; the first convolutions are the strided ones."""
     decoder: Literal["convolutions", "subpixel", "pieces"] = "convolutions"
     """Decoder of the broadcast slots: strided transposed convolutions; the same with the last doubling made by a
-    convolution at half the resolution (several times faster on a CPU); or an MLP that outputs a square piece for each
+    convolution at half the resolution (faster on a CPU); or an MLP that outputs a square piece for each
     grid cell."""
     decoder_channels: tuple[PositiveInt, ...] = Field((32, 32), min_length=1)
     """Channels of the transposed convolutions (4 x 4, each doubling the side), or hidden widths of the MLP. With

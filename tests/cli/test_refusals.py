@@ -231,7 +231,7 @@ def test_predictions_that_would_score_wrongly(slotssm, home, tmp_path):
     soft = np.full((*shape[:2], 2, *shape[2:]), np.nan, np.float32)
     refused(score("fg-ari", masks=soft), "not finite")
     refused(score("mse", frames=frames.astype(np.int32)), "must be uint8")
-    refused(score("mse", frames=frames.astype(np.float32)), "divide by 255")
+    refused(score("mse", frames=frames.astype(np.float32)), "give their range as --frame-range, or store uint8")
     assert score("mse", frames=frames / 255.0).code == 0
 
 

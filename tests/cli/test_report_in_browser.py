@@ -36,7 +36,9 @@ def test_the_page_of_a_run(scored, tmp_path, slotssm, browser):
     script = """[...document.querySelectorAll('#scores tbody tr')].map((row) => {
         const cell = row.querySelector('[data-value]');
         return [row.cells[1].textContent, cell === null ? null : Number(cell.dataset.value)]; })"""
-    assert browser.evaluate(script) == [[each["metric"], each["value"]] for each in stored]
+    assert browser.evaluate(script) == [
+        ["/".join(filter(None, (each["metric"], each.get("property")))), each["value"]] for each in stored
+    ]
 
     # episodes and their scores are those that the command reports
     shown = [each["scores"]["mse"] for each in made["runs"][0]["episodes"]]

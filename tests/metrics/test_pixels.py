@@ -253,3 +253,9 @@ def test_frames_of_another_range_are_refused_or_rescaled(score):
 def test_a_model_may_leave_the_range_a_little():
     true = np.zeros((1, 1, 12, 12, 3))
     assert squared_error(true, true - 0.2) == pytest.approx(0.04)
+    few = true.copy()
+    few[0, 0, 0, 0] = (-0.4, 1.4, 0.5)
+    assert squared_error(true, few) == pytest.approx((0.4**2 + 1.4**2 + 0.5**2) / true.size)
+    for wrong in (true - 0.4, few - 0.4):
+        with pytest.raises(InputError, match="value_range"):
+            squared_error(true, wrong)

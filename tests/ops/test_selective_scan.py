@@ -393,7 +393,7 @@ def test_an_empty_batch_has_gradients_of_zero(backend):
 
 
 def test_unknown_backend_is_refused():
-    with pytest.raises(InputError, match=r"'cuda' is not one of auto, mamba_ssm, fused, chunked, reference"):
+    with pytest.raises(InputError, match=r"'cuda' is not one of auto, fused, triton, mamba_ssm, chunked, reference"):
         selective_scan(**random_scan(2), backend="cuda")
 
 
