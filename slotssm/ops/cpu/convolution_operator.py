@@ -7,8 +7,8 @@ from torch import Tensor
 
 from slotssm.ops.cpu import threads
 from slotssm.ops.cpu.tiling import as_array, divide
+from slotssm.ops.operators import scan_interface
 from slotssm.ops.operators.dtypes import dtype_name
-from slotssm.ops.operators.registration import Computation, DifferentiableOperator
 
 
 def _forward_kernel(dtype: str) -> Any:
@@ -68,32 +68,7 @@ def _backward(
     return grad_history[:, width - 1 :], grad_past, grad_weight.sum(0).T.contiguous(), grad_bias.sum((0, 1))
 
 
-def _allocate_gradients(x: Tensor, past: Tensor, weight: Tensor, bias: Tensor, grad_y: Tensor) -> tuple[Tensor, ...]:
-    batch, num_steps, num_channels = x.shape
-    width = weight.shape[1]
-    history = x.new_empty(batch, width - 1 + num_steps, num_channels)
-    return history[:, width - 1 :], *(tensor.new_empty(tensor.shape) for tensor in (past, weight, bias))
-
-
-def _save(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _differentiate(ctx: Any, backward: Any, grad_y: Tensor) -> tuple[Tensor, ...]:
-    return backward(*ctx.saved_tensors, grad_y)
-
-
-_INPUTS = "Tensor x, Tensor past, Tensor weight, Tensor bias"
-fused_convolution = DifferentiableOperator(
-    "fused_convolution",
-    forward=Computation(f"({_INPUTS}) -> Tensor", _forward, _allocate),
-    backward=Computation(
-        f"({_INPUTS}, Tensor grad_y) -> (Tensor, Tensor, Tensor, Tensor)", _backward, _allocate_gradients
-    ),
-    save=_save,
-    differentiate=_differentiate,
-    dispatch_key="cpu",
-)
+fused_convolution = scan_interface.convolution_operator("fused_convolution", (_forward, _allocate), _backward, "cpu")
 
 
 def convolve(x: Tensor, past: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from slotssm.ops.cpu import threads
 from slotssm.ops.cpu.tiling import SCAN_CHUNK_STEPS, as_array, divide
+from slotssm.ops.operators import scan_interface
 from slotssm.ops.operators.dtypes import dtype_name, state_dtype
-from slotssm.ops.operators.registration import Computation, DifferentiableOperator
 
 
 def _kernel_inputs(
@@ -170,42 +170,7 @@ def _allocate_gradients(
     )
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, softplus, _ = inputs
-    ctx.softplus, ctx.gated = softplus, tensors[6] is not None
-    ctx.save_for_backward(*(tensor for tensor in tensors if tensor is not None), output[2])
-    # materialised, the zero gradient of the stored states would be a large tensor
-    ctx.set_materialize_grads(False)
-
-
-def _differentiate(
-    ctx: Any, backward: Any, grad_y: Tensor | None, grad_final: Tensor | None, _: Tensor | None
-) -> tuple[Tensor | None, ...]:
-    *tensors, stored = ctx.saved_tensors
-    x, A = tensors[0], tensors[2]
-    grad_y = torch.zeros_like(x) if grad_y is None else grad_y
-    grad_final = x.new_zeros(x.shape[0], *A.T.shape) if grad_final is None else grad_final
-    if not ctx.gated:
-        tensors.insert(6, None)
-    *grads, grad_z, grad_bias, grad_state = backward(*tensors, ctx.softplus, stored, grad_y, grad_final)
-    return *grads, grad_z if ctx.gated else None, grad_bias, None, grad_state
-
-
-_INPUTS = "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, Tensor? z, Tensor delta_bias, bool softplus"
-fused_scan = DifferentiableOperator(
-    "fused_scan",
-    forward=Computation(f"({_INPUTS}, Tensor initial_state) -> (Tensor, Tensor, Tensor)", _forward, _allocate),
-    backward=Computation(
-        f"({_INPUTS}, Tensor stored, Tensor grad_y, Tensor grad_final)"
-        " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-        _backward,
-        _allocate_gradients,
-    ),
-    save=_save,
-    differentiate=_differentiate,
-    dispatch_key="cpu",
-    twice_differentiable="selective_scan(backend='reference')",
-)
+fused_scan = scan_interface.scan_operator("fused_scan", (_forward, _allocate), (_backward, _allocate_gradients), "cpu")
 
 
 def selective_scan(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slotssm.ops.operators.registration import Computation, DifferentiableOperator
+from slotssm.ops.operators import scan_interface
 
 STEPS, CHANNELS = 32, 32
 """Steps and channels of a program."""
@@ -63,32 +63,9 @@ def _backward(
     return grad_history[:, width - 1 :], grad_past, grad_weight.sum((0, 1)), grad_bias.sum((0, 1))
 
 
-def _allocate_gradients(x: Tensor, past: Tensor, weight: Tensor, bias: Tensor, grad_y: Tensor) -> tuple[Tensor, ...]:
-    batch, num_steps, num_channels = x.shape
-    width = weight.shape[1]
-    history = x.new_empty(batch, width - 1 + num_steps, num_channels)
-    return history[:, width - 1 :], *(tensor.new_empty(tensor.shape) for tensor in (past, weight, bias))
-
-
-def _save(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _differentiate(ctx: Any, backward: Any, grad_y: Tensor) -> tuple[Tensor, ...]:
-    return backward(*ctx.saved_tensors, grad_y)
-
-
-_INPUTS = "Tensor x, Tensor past, Tensor weight, Tensor bias"
-triton_convolution = DifferentiableOperator(
-    "triton_convolution",
-    forward=Computation(f"({_INPUTS}) -> Tensor", _forward, _allocate),
-    backward=Computation(
-        f"({_INPUTS}, Tensor grad_y) -> (Tensor, Tensor, Tensor, Tensor)", _backward, _allocate_gradients
-    ),
-    save=_save,
-    differentiate=_differentiate,
-    # not only for CUDA: Triton's interpreter runs kernels on the CPU
-    dispatch_key="CompositeExplicitAutograd",
+# not only for CUDA: Triton's interpreter runs kernels on the CPU
+triton_convolution = scan_interface.convolution_operator(
+    "triton_convolution", (_forward, _allocate), _backward, "CompositeExplicitAutograd"
 )
 
 

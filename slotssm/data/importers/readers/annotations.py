@@ -4,7 +4,7 @@ A region is a run-length mask or polygons. The objects of a picture or video are
 annotations; where regions overlap, the smaller one is on top; crowds are `ignore`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -60,6 +60,14 @@ class Segments:
         return mask
 
 
+def _grouped(annotations: Iterable[Mapping[str, Any]], key: str) -> dict[Any, list[Mapping[str, Any]]]:
+    """Annotations by the value of a key."""
+    found: dict[Any, list[Mapping[str, Any]]] = {}
+    for annotation in annotations:
+        found.setdefault(annotation[key], []).append(annotation)
+    return found
+
+
 class AnnotatedPictures:
     """Annotations of pictures, by file name.
 
@@ -73,9 +81,7 @@ class AnnotatedPictures:
     def __init__(self, file: Path) -> None:
         document = read_json(file)
         with layout_errors(str(file)):
-            found: dict[Any, list[Mapping[str, Any]]] = {}
-            for annotation in document["annotations"]:
-                found.setdefault(annotation["image_id"], []).append(annotation)
+            found = _grouped(document["annotations"], "image_id")
             self._by_name = {
                 str(picture["file_name"]): Segments(
                     file,
@@ -104,9 +110,7 @@ class AnnotatedVideos:
     def __init__(self, file: Path) -> None:
         document = read_json(file)
         with layout_errors(str(file)):
-            found: dict[Any, list[Mapping[str, Any]]] = {}
-            for annotation in document["annotations"]:
-                found.setdefault(annotation["video_id"], []).append(annotation)
+            found = _grouped(document["annotations"], "video_id")
             self._frames: dict[str, dict[str, Segments]] = {}
             for video in document["videos"]:
                 names = [PurePosixPath(str(name)) for name in video["file_names"]]
