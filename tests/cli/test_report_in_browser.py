@@ -11,9 +11,9 @@ pytestmark = pytest.mark.skipif(PROGRAM is None, reason="Chromium is not install
 
 @pytest.fixture
 def scored(home, tmp_path, slotssm):
-    """A copy of the trained run, with stored scores."""
+    """A copy of the trained run, with the scores of one evaluation: others may have scored the original in other ways."""
     run = tmp_path / "a<b>&c"
-    shutil.copytree(home / "runs" / "tiny-oc-001", run)
+    shutil.copytree(home / "runs" / "tiny-oc-001", run, ignore=shutil.ignore_patterns("eval"))
     assert slotssm("eval", run, "--json").code == 0
     return run
 
