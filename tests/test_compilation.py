@@ -239,6 +239,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 def test_a_read_only_installation_without_a_home_works(tmp_path, environment):
     ignore = shutil.ignore_patterns("__pycache__", "*.nb?", "*.pyc")
     for package in ("slotssm", "generators"):

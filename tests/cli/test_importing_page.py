@@ -62,6 +62,7 @@ def sources(workplace, monkeypatch):
         files.write_video(workplace / "clips" / f"{index}.mp4", files.smooth_video(rng, 3, 32, 32))
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page(slotssm, sources, workplace):
     found = [
         words

@@ -36,6 +36,7 @@ def test_cells_side_by_side_are_those_one_after_the_other(workplace, slotssm, mo
     assert "started" not in again.err
 
 
+@pytest.mark.slow
 def test_a_cell_that_crashes_fails_and_the_others_go_on(workplace, slotssm, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
     (workplace / "sweep" / "runs" / "s0").mkdir(parents=True)

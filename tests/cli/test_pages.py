@@ -13,6 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = {page.name: page for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"))}
+LONG = ("data-sets.md", "cluster.md")
+"""Pages whose commands take long."""
 ELSEWHERE = {
     ("extending.md", "console"): "tests/cli/test_extending.py, for every example of the page",
     ("importing.md", "console"): "tests/cli/test_importing_page.py, which makes the sources",
@@ -105,7 +107,14 @@ def test_a_number_of_episodes_that_a_page_states_is_kept():
     assert in_small(["train", "--out", "runs/a", "--resume"]) == ["train", "--out", "runs/a", "--resume"]
 
 
-@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if blocks(page)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in LONG else [])
+        for name, page in PAGES.items()
+        if blocks(page)
+    ],
+)
 def test_a_page_runs_from_an_empty_folder(name, slotssm, workplace):
     for number, block in enumerate(blocks(PAGES[name])):
         if block.reason or (name, block.language) in ELSEWHERE:

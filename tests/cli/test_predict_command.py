@@ -77,6 +77,7 @@ def test_one_line_says_what_is_wrong(slotssm, home, arguments, message):
     assert not (home / "predictions.h5").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_prediction_leaves_nothing_that_looks_whole(home, tmp_path, environment, clip):
     out = tmp_path / "p.h5"
     folder = tmp_path / "long"

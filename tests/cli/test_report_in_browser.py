@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(PROGRAM is None, reason="Chromium is not install
 
 @pytest.fixture
 def scored(home, tmp_path, slotssm):
-    """A copy of the trained run, with the scores of one evaluation: others may have scored the original in other ways."""
+    """A copy of the trained run with one set of scores; other tests score the original in other ways."""
     run = tmp_path / "a<b>&c"
     shutil.copytree(home / "runs" / "tiny-oc-001", run, ignore=shutil.ignore_patterns("eval"))
     assert slotssm("eval", run, "--json").code == 0

@@ -66,7 +66,7 @@ def test_help_that_nobody_reads_is_no_failure(name, environment, unread):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("arguments", ["--version", "presets", "presets --json", "presets tiny-oc", "doctor"])
+@pytest.mark.parametrize("arguments", ["--version", "presets --json", pytest.param("doctor", marks=pytest.mark.slow)])
 def test_results_that_nobody_reads_are_no_failure(arguments, environment, unread):
     done = run(arguments, environment, stdout=unread, stderr=subprocess.PIPE)
     assert (done.returncode, done.stderr) == (0, "")
@@ -102,6 +102,7 @@ def test_notes_that_nobody_reads_are_dropped(environment, workplace, unread, gon
 # --- closed streams ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_training_goes_on_without_a_reader_of_progress(shell, environment, workplace):
     few = "train --preset tiny-oc --set train.num_steps=3 --set train.log_every_steps=1 --json"
     for number, closed in enumerate(("2>&-", "<&- >&- 2>&-")):
@@ -111,7 +112,9 @@ def test_training_goes_on_without_a_reader_of_progress(shell, environment, workp
         assert ("loss" in json.loads(done.stdout)["values"]) if closed == "2>&-" else done.stdout == ""
 
 
-@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "closed", [*(pytest.param(each, marks=pytest.mark.slow) for each in ("2>&-", ">&-", ">&- 2>&-")), "<&- >&- 2>&-"]
+)
 def test_files_do_not_take_the_place_of_closed_streams(shell, workplace, closed):
     """A data file on descriptor 1 or 2 would get what libraries print there."""
     assert shell(f"slotssm {MAKE} {closed}").returncode == 0
@@ -174,7 +177,13 @@ PLAIN = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "
 
 
 @pytest.mark.parametrize(
-    "settings", [{"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "cp1252"}, PLAIN], ids=["ascii", "cp1252", "C"]
+    "settings",
+    [
+        pytest.param({"PYTHONIOENCODING": "ascii"}, marks=pytest.mark.slow),
+        pytest.param({"PYTHONIOENCODING": "cp1252"}, marks=pytest.mark.slow),
+        PLAIN,
+    ],
+    ids=["ascii", "cp1252", "C"],
 )
 def test_what_an_encoding_lacks_is_replaced(environment, workplace, settings):
     def call(*arguments):
@@ -337,7 +346,9 @@ def test_modules_are_the_program(environment, module):
     assert "Usage: slotssm [OPTIONS] COMMAND" in done.stdout
 
 
-@pytest.mark.parametrize("arguments", ["--help", "generate bcb -h", "presets --json"])
+@pytest.mark.parametrize(
+    "arguments", ["--help", pytest.param("generate bcb -h", marks=pytest.mark.slow), "presets --json"]
+)
 def test_without_docstrings_nothing_fails(environment, arguments):
     command = [sys.executable, "-OO", "-m", "slotssm_cli.main", *arguments.split()]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -251,6 +251,7 @@ def test_names_of_slots_do_not_matter(awkward, tmp_path, kind, monkeypatch):
     }
 
 
+@pytest.mark.slow
 def test_a_network_finds_what_a_linear_probe_cannot(tmp_path, monkeypatch):
     monkeypatch.setattr(probes, "MLP_STEPS", 500)
     scene = Scene(videos=60)

@@ -234,6 +234,7 @@ for size in (160, 64):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere the peak cannot be set back")
+@pytest.mark.slow
 def test_the_peak_is_that_of_the_work_alone():
     # in a process of its own, as cells are measured: one that has trained keeps the memory that it freed
     done = subprocess.run([sys.executable, "-c", PEAKS], check=True, capture_output=True, text=True)

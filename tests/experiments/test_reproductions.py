@@ -259,7 +259,11 @@ def few_steps():
         yield
 
 
-@pytest.fixture(scope="module", params=PAIRS)
+@pytest.fixture(
+    scope="module",
+    # every cell of which is measured in a process of its own
+    params=[pytest.param(name, marks=[pytest.mark.slow] if name == "efficiency" else []) for name in PAIRS],
+)
 def made(request, few_steps, tmp_path_factory):
     """An experiment with two models: what was made, and how to make it again."""
     choice = PAIRS[request.param]

@@ -49,7 +49,9 @@ def test_content_does_not_depend_on_shards(tmp_path: Path, small_shards: None, w
     assert content_hash(tmp_path / "sharded.h5") == whole_hash
 
 
-@pytest.mark.parametrize("kind", RECIPES)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] if kind == "snitch" else []) for kind in RECIPES]
+)
 def test_first_100_episodes_do_not_depend_on_how_many_follow(tmp_path: Path, small_shards: None, kind: str) -> None:
     for count in (100, 200):
         generate(small_config(kind, num_train=count), tmp_path / f"{count}.h5", workers=1)

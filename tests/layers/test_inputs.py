@@ -128,6 +128,7 @@ def test_another_library_s_arrays_and_another_precision_are_refused(call):
         function(torch.zeros(shape, dtype=torch.bfloat16))
 
 
+@pytest.mark.slow
 def test_a_layer_with_decay_rates_of_higher_precision_takes_inputs_of_the_lower():
     mixer = Mamba(DIM, d_state=4, backend="reference").double()
     mixer.A_log.data = mixer.A_log.data.float()

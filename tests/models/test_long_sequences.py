@@ -7,6 +7,7 @@ from model_cases import CASES, DIM, case_name, config_of, slots_of
 from slotssm.models import SlotModel, build_model, chunking
 
 STEPS, TOKENS = 2560, 2
+LONG_CASES = [pytest.param(case, marks=[pytest.mark.slow] if case[0] == "savi" else []) for case in CASES]
 
 
 def untrained(kind: str, mixer: str) -> SlotModel:
@@ -15,7 +16,7 @@ def untrained(kind: str, mixer: str) -> SlotModel:
     return build_model(config_of(kind, mixer, **changes))
 
 
-@pytest.mark.parametrize("case", CASES, ids=case_name)
+@pytest.mark.parametrize("case", LONG_CASES, ids=case_name)
 def test_outputs_and_gradients_are_finite(case):
     model, tokens = untrained(*case), torch.randn(1, STEPS, TOKENS, DIM).requires_grad_()
     slots = model(tokens).slots
@@ -31,7 +32,7 @@ def test_outputs_and_gradients_are_finite(case):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("case", CASES, ids=case_name)
+@pytest.mark.parametrize("case", LONG_CASES, ids=case_name)
 def test_the_last_step_reaches_no_other(case):
     model, tokens = untrained(*case), torch.randn(1, STEPS, TOKENS, DIM)
     changed = tokens.clone()

@@ -14,6 +14,7 @@ from slotssm.ops.cpu import availability
 # --- compilers of torch -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_export_may_be_the_first_use_of_the_kernels(as_users):
     # it is in this process, for which this test comes first
     assert {"slotssm.fused_scan.default", "slotssm.fused_convolution.default"} <= as_users(_exported_mamba, 33)
