@@ -116,3 +116,11 @@ def test_everything_that_is_imported_is_declared():
                 found += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
                 for name in {each.split(".")[0] for each in found} - own:
                     assert names.get(name, name) in known | {"pydantic_core"}, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("module", ["slotssm.training.trainer", "slotssm.evaluation"])
+def test_what_takes_long_to_load_is_loaded_by_those_who_use_it(module):
+    late = {"torch._dynamo", "sympy", "sklearn", "pandas", "scipy.stats", "scipy.optimize", "matplotlib"}
+    code = f"import sys, {module}; print(sorted({late} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -13,9 +13,11 @@ from slotssm.errors import InputError
 from slotssm.evaluation.catalog import METRICS, RULE, Batch, BatchScores, Metric, Truth
 from slotssm.evaluation.conventions import ALL, check_conventions, distinct_conventions
 from slotssm.evaluation.options import ScoringOptions
-from slotssm.evaluation.probes import ProbeScore, Probing
 from slotssm.evaluation.sources import Source
 from slotssm.metrics import Scores
+
+if TYPE_CHECKING:
+    from slotssm.evaluation.probes import ProbeScore
 
 BATCH_EPISODES = 16
 """Largest number of episodes that are predicted and scored at a time."""
@@ -178,7 +180,11 @@ def evaluate(
         raise InputError(f"{truth.path} has no episodes in split {split!r}")
     needed = {name for result in pending for name in (*result.metric.truth, *result.metric.optional)}
     asked = {name for result in pending for name in result.metric.predicted}
-    probing = Probing(source, truth, split, options) if any(result.name == "probe" for result in pending) else None
+    probing = None
+    if any(result.name == "probe" for result in pending):
+        from slotssm.evaluation.probes import Probing  # loads scikit-learn, which takes long
+
+        probing = Probing(source, truth, split, options)
     division = WHOLE if probing else division
     to_do = total + (probing.num_fit_episodes if probing else 0)
     for first in range(division.rank * batch_episodes, total, division.size * batch_episodes):
@@ -383,7 +389,7 @@ def _result(result: _PendingResult, source: Source, num_episodes: int) -> Result
     )
 
 
-def _probe_result(name: str, score: ProbeScore) -> Result:
+def _probe_result(name: str, score: "ProbeScore") -> Result:
     return Result(
         name, score.value, "row", score.num_rows, score.num_skipped, score.options, score.interval, score.details
     )

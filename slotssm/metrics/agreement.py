@@ -1,9 +1,10 @@
-"""Agreement of predicted and true properties, and data splits that keep each video together."""
+"""Agreement of predicted and true properties, and data splits that keep each video together.
+
+scikit-learn is loaded by the functions that use it, since it takes as long to load as everything else here.
+"""
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.metrics import accuracy_score, r2_score, recall_score
-from sklearn.model_selection import GroupShuffleSplit
 
 ROUNDING = 1e-6
 """A column that varies by less than this share of its largest value is constant up to float32 rounding."""
@@ -11,6 +12,8 @@ ROUNDING = 1e-6
 
 def r2(true: ArrayLike, pred: ArrayLike) -> float:
     """Coefficient of determination, unweighted mean over columns; arguments are [rows] or [rows, columns]."""
+    from sklearn.metrics import r2_score
+
     return float(r2_score(true, pred, multioutput="uniform_average"))
 
 
@@ -23,6 +26,8 @@ def r2_by_column(true: ArrayLike, pred: ArrayLike) -> np.ndarray:
         true: [rows, columns].
         pred: [rows, columns].
     """
+    from sklearn.metrics import r2_score
+
     actual, found = np.asarray(true, np.float64), np.asarray(pred, np.float64)
     scores = np.full(actual.shape[1], np.nan)
     if len(actual):
@@ -78,6 +83,8 @@ def _sums(values: np.ndarray, index: np.ndarray) -> np.ndarray:
 
 def accuracy(true: ArrayLike, pred: ArrayLike) -> float:
     """Share of labels that are equal."""
+    from sklearn.metrics import accuracy_score
+
     return float(accuracy_score(true, pred))
 
 
@@ -86,11 +93,15 @@ def balanced_accuracy(true: ArrayLike, pred: ArrayLike) -> float:
 
     scikit-learn's `balanced_accuracy_score`, without its warning about predicted labels that are not in the truth.
     """
+    from sklearn.metrics import recall_score
+
     return float(recall_score(true, pred, labels=np.unique(np.asarray(true)), average="macro", zero_division=0))
 
 
 def split_by_group(groups: ArrayLike, test_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Row indices for training and test, such that no group (video) is in both."""
+    from sklearn.model_selection import GroupShuffleSplit
+
     splitter = GroupShuffleSplit(n_splits=1, test_size=test_fraction, random_state=seed)
     rows = np.asarray(groups)
     train, test = next(splitter.split(rows, groups=rows))

@@ -1,7 +1,6 @@
 """Scores of predicted frames: squared error, PSNR, SSIM, and scores of Blinking Color Balls."""
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from slotssm.errors import InputError
 
@@ -101,6 +100,8 @@ def ssim(true: np.ndarray, pred: np.ndarray, value_range: ValueRange | None = No
 
 def _similarity(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """SSIM of the frames of one episode, float64 [T, H, W, C] to [T]."""
+    from scipy.ndimage import gaussian_filter
+
     radius = SSIM_WINDOW_PX // 2
 
     def local(values: np.ndarray) -> np.ndarray:

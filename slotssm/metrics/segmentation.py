@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from slotssm.errors import InputError
+from slotssm.metrics.assignment import best_assignment
 from slotssm.metrics.contingency import Tables, Videos, contingency, tables
 from slotssm.metrics.scores import Scores
 
@@ -197,7 +197,7 @@ def match(true: Any, pred: Any, num_slots: int, valid: Any = None, has_canvas: b
     counts = table.counts.sum(0)
     rows = (table.ids != BACKGROUND_ID) & (counts.sum(1) > 0)
     overlaps = iou(counts[None])[0][rows][:, table.labels < num_slots]
-    chosen = zip(*linear_sum_assignment(overlaps, maximize=True), strict=True)
+    chosen = zip(*best_assignment(overlaps), strict=True)
     ids = table.ids[rows]
     return {int(ids[row]): int(table.labels[column]) for row, column in chosen if overlaps[row, column] > 0}
 
@@ -213,7 +213,7 @@ def _matched(overlaps: np.ndarray, matching: Matching) -> np.ndarray:
     if matching == "overlap":
         return overlaps.max(axis=1, initial=0.0)
     result = np.zeros(len(overlaps))
-    row, column = linear_sum_assignment(overlaps, maximize=True)
+    row, column = best_assignment(overlaps)
     result[row] = overlaps[row, column]
     return result
 

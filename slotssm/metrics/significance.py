@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import wilcoxon
 
 from slotssm.errors import InputError
 from slotssm.metrics.scores import CHUNK, interval_of_sums
@@ -126,6 +125,8 @@ def _exchanged(parts: np.ndarray, seed: int) -> tuple[float, Literal["exact", "m
 
 def _signed_ranks(differences: np.ndarray) -> tuple[float, float]:
     """Wilcoxon signed-rank statistic and its two-sided p-value, which SciPy computes exactly where possible."""
+    from scipy.stats import wilcoxon  # takes a second to load
+
     moved = differences[differences != 0]
     if not len(moved):
         return 0.0, 1.0

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from slotssm.errors import InputError
+from slotssm.metrics.assignment import best_assignment
 from slotssm.metrics.contingency import Tables, Videos, as_array
 from slotssm.metrics.scores import Scores
 from slotssm.metrics.segmentation import BACKGROUND_ID, as_tables, iou
@@ -97,7 +97,7 @@ def _switches(video: Tables, canvas: int | None) -> int | None:
     last, num_switches = np.full(len(video.ids), -1), 0
     for overlaps in iou(video.counts)[:, :, video.labels != canvas]:
         present = np.flatnonzero(objects & (overlaps.sum(1) > 0))
-        rows, slots = linear_sum_assignment(overlaps[present], maximize=True)
+        rows, slots = best_assignment(overlaps[present])
         met = overlaps[present][rows, slots] > 0
         rows, slots = present[rows[met]], slots[met]
         num_switches += int(((last[rows] >= 0) & (last[rows] != slots)).sum())

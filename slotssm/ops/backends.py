@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from slotssm.ops import chunked, reference
 from slotssm.ops.cpu import scan_operator
 from slotssm.ops.cpu.availability import compile_failure
 from slotssm.ops.external import mamba_ssm
+from slotssm.ops.operators.constants import constant_when_compiled
 from slotssm.ops.operators.dtypes import state_dtype
 from slotssm.ops.triton import availability as triton_availability
 from slotssm.ops.triton import scan_operator as triton_scan_operator
@@ -137,8 +137,7 @@ BACKENDS = {
 _automatic: dict[Case, str] = {}
 
 
-# a constant to torch.compile
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def choose(backend: str, device: str, dtype: str, resumed: bool) -> str:
     """The backend that serves a case: the named one, or for `auto` the fastest, which is logged once.
 

@@ -7,14 +7,15 @@ import threading
 import torch
 
 from slotssm.ops.cpu import attention_operator, convolution_operator, scan_operator
+from slotssm.ops.operators.constants import constant_when_compiled
 
 _log = logging.getLogger("slotssm")
 _failures: dict[str, str | None] = {}
 _lock = threading.Lock()
 
 
-# a constant to torch.compile, which must not trace into numba
-@torch.compiler.assume_constant_result
+# torch.compile must not trace into numba
+@constant_when_compiled
 def compile_failure(dtype: str) -> str | None:
     """Why numba cannot compile the kernels for float32 or float64 here; None if it can."""
     # a trace only needs the operators, and numba must not be loaded during one
