@@ -52,6 +52,7 @@ _OTHER_FAULT = re.compile(
     r"Unknown encoder|Unknown decoder|Error parsing options|Failed to set value .* for option"
 )
 """What ffmpeg says if it lacks something, which is no fault of the video."""
+_NO_VIDEO = "matches no streams"
 
 
 class DecoderError(InputError):
@@ -167,9 +168,11 @@ class Decoder:
                 self.complaints.append(found["message"].strip())
         if told := next((line for line in self.complaints if "no path between colorspaces" in line), None):
             raise InputError(f"{self.path} has colours that cannot be converted ({told[:100]}); convert it to BT.709")
-        if self.failed and (told := next(filter(_OTHER_FAULT.search, self.complaints), None)):
+        lacking = next(filter(_OTHER_FAULT.search, self.complaints), None)
+        # without a video stream, ffmpeg also complains of the option that asks for one
+        if self.failed and lacking and not any(_NO_VIDEO in line for line in self.complaints):
             raise DecoderError(
-                f"{_executable()} cannot decode videos here, since it is too old or incomplete ({told[:100]}); "
+                f"{_executable()} cannot decode videos here, since it is too old or incomplete ({lacking[:100]}); "
                 "install the package imageio-ffmpeg, or name another ffmpeg in the variable IMAGEIO_FFMPEG_EXE"
             )
 

@@ -224,6 +224,15 @@ def test_other_files_under_the_name_of_a_video_open_nothing(tmp_path, rgb):
             read_video(tmp_path / name, OPTIONS)
 
 
+@pytest.mark.parametrize("name", ["sound.mp4", "sound.avi", "sound.mkv"])
+def test_a_file_without_a_picture_is_not_blamed_on_ffmpeg(tmp_path, name):
+    sound = ["-f", "lavfi", "-i", "sine", "-t", "0.1", "-c:a", "pcm_s16le" if name != "sound.mp4" else "aac"]
+    subprocess.run([get_ffmpeg_exe(), "-v", "error", *sound, str(tmp_path / name)], check=True)
+    for read in (lambda path: read_video(path, OPTIONS), count_frames, first_frame):
+        with pytest.raises(InputError, match=r"is damaged: it gives 0 frames \(.*matches no streams"):
+            read(tmp_path / name)
+
+
 def test_a_missing_ffmpeg_is_named_and_no_video_is_blamed(tmp_path, rgb, monkeypatch):
     path = encode(tmp_path / "v.mkv", rgb, "rgb24", "-c:v", "ffv1", "-pix_fmt", "bgr0")
 
