@@ -19,7 +19,7 @@ from slotssm.experiments import paper_numbers
 from slotssm.experiments.datasets import file_data, spec_of
 from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.cells import Cell, Record, Setting, TrainingCell
-from slotssm.experiments.reproductions.comparison import Row, Table, compare, summarize
+from slotssm.experiments.reproductions.comparison import Row, Summary, Table, compare, summarize
 from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale
 from slotssm.experiments.reproductions.matched import SNITCH_MODELS, configs_of, sizes_note, with_model
 from slotssm.grid import ENDINGS
@@ -225,7 +225,7 @@ def _baseline_rows(rows: Sequence[Row]) -> list[Row]:
     return [row for pair in found.values() for row in pair]
 
 
-def _baseline(record: Record, name: str, metric: str) -> Any:
+def _baseline(record: Record, name: str, metric: str) -> Summary:
     """The score of a baseline."""
     whole, _, ending = metric.partition("/")
     details = _details(record, whole)
@@ -262,13 +262,12 @@ def _quoted(row: Row) -> tuple[str, str]:
 
 def _pretraining_notes(rows: Sequence[Row]) -> list[str]:
     """What the pre-trainings reached."""
-    found = [row for row in rows if row.setting["training"] == PRETRAINING]
-    shown = ", ".join(
-        f"{row.model} {row.metrics['mse']}"
-        + (f" / {found}" if (found := row.metrics["fg-ari"]).mean is not None else "")
-        for row in found
-    )
-    return [f"pre-training: mean squared error of the test videos / FG-ARI of its masks: {shown}."] if shown else []
+    shown = []
+    for row in (row for row in rows if row.setting["training"] == PRETRAINING):
+        masks = row.metrics["fg-ari"]
+        shown.append(f"{row.model} {row.metrics['mse']}" + (f" / {masks}" if masks.mean is not None else ""))
+    about = "pre-training: mean squared error of the test videos / FG-ARI of its masks"
+    return [f"{about}: {', '.join(shown)}."] if shown else []
 
 
 _NOTES = (
