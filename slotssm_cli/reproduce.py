@@ -87,7 +87,7 @@ def _words(command: str, *arguments: str, **chosen: Any) -> list[str]:
 def reproduce(
     experiment: Annotated[
         str,
-        typer.Argument(help="long-context, video-prediction, object-centric, slot-ownership or efficiency."),
+        typer.Argument(help="long-context, video-prediction, object-centric, slot-ownership, snitch or efficiency."),
     ],
     scale: Annotated[
         str, typer.Option(help="cpu: scaled down for two cores; paper: the paper's settings, for a GPU.")
@@ -101,7 +101,7 @@ def reproduce(
         list[Path] | None,
         typer.Option(
             "--data",
-            help="Compare on this episode file (object-centric); repeatable.",
+            help="Compare on this episode file (object-centric, snitch); repeatable.",
             show_default="the experiment's own data",
         ),
     ] = None,

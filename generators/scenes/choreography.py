@@ -19,7 +19,7 @@ ACTIONS = ("rotate", "slide", "pick_place", "contain")
 """Names of the actions; their order is the code."""
 ROTATE, SLIDE, PICK_PLACE, CONTAIN = range(len(ACTIONS))
 EDGE = 3.0
-"""Objects stand in [-3, 3]², with their centres."""
+"""Objects stand in [-3, 3]², with their centres, unless they are kept nearer to the middle."""
 GAP = 0.06
 """Smallest distance of two objects, in world units."""
 LIFT = 1.75
@@ -40,6 +40,7 @@ class Manners(NamedTuple):
         containment: probability that an acting cone covers an object, if it can.
         preference: probability that it covers the snitch, or the cones over it, if it can.
         release: probability that an acting cone that contains something is picked up rather than slid.
+        edge: objects stand in [-edge, edge]².
     """
 
     slot_frames: int
@@ -47,6 +48,7 @@ class Manners(NamedTuple):
     containment: float
     preference: float
     release: float
+    edge: float = EDGE
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,8 @@ def fits_under(shape: np.ndarray, radius: np.ndarray, cone_radius: float) -> np.
     return radius <= SNUG * share * cone_radius
 
 
-def scatter(rng: np.random.Generator, radius: np.ndarray) -> np.ndarray:
-    """Places [N, 2] on the table at which objects keep apart.
+def scatter(rng: np.random.Generator, radius: np.ndarray, edge: float = EDGE) -> np.ndarray:
+    """Places [N, 2] in [-edge, edge]² at which objects keep apart.
 
     Raises:
         InputError: no arrangement was found.
@@ -104,7 +106,7 @@ def scatter(rng: np.random.Generator, radius: np.ndarray) -> np.ndarray:
     for _ in range(PLACEMENT_RESTARTS):
         place = np.empty((num, 2))
         for n in range(num):
-            tries = rng.uniform(-EDGE, EDGE, (PLACEMENT_TRIES, 2))
+            tries = rng.uniform(-edge, edge, (PLACEMENT_TRIES, 2))
             distance = np.linalg.norm(tries[:, None] - place[None, :n], axis=-1)
             free = np.flatnonzero((distance > radius[:n] + radius[n] + GAP).all(axis=1))
             if len(free) == 0:
@@ -263,7 +265,7 @@ class _Director:
 
     def _travel(self, actor: int, kind: int, start: int, end: int) -> None:
         """Slide to another place, with everything inside, or be carried there, without."""
-        for target in self.rng.uniform(-EDGE, EDGE, (TARGETS, 2)):
+        for target in self.rng.uniform(-self.manners.edge, self.manners.edge, (TARGETS, 2)):
             track = self._towards(actor, target, kind == PICK_PLACE, start, end)
             contents = np.flatnonzero(self.inside == actor).tolist() if kind == PICK_PLACE else []
             if self._commit_if_clear(actor, kind, start, end, track, contents):

@@ -50,6 +50,11 @@ class SnitchRecipe(SceneRecipe):
     """Smallest number of cones among them, which are the only containers."""
     max_cones: int = Setting(4, ge=0, le=20)
     """Largest number of cones among them, at most all; the others are cubes, spheres and cylinders."""
+    edge: float = Setting(EDGE, ge=1, le=EDGE)
+    """Objects stand in [-edge, edge]² with their centres. The cells stay those of the whole table, 1 × 1 each, so that
+    with 2 the snitch is always in one of the 4 × 4 cells in the middle."""
+    camera_distance: float = Setting(DISTANCE, ge=6, le=30)
+    """Distance of the camera from the middle of the table in world units; at 11.4 the whole table is in the frame."""
     slot_frames: int = Setting(30, ge=4, le=1000)
     """Length of a slot, within which every action starts and ends."""
     max_moving: int = Setting(4, ge=1, le=20)
@@ -73,9 +78,10 @@ class SnitchRecipe(SceneRecipe):
         if self.min_cones > self.min_objects:
             raise ValueError(f"min_cones {self.min_cones} exceeds min_objects {self.min_objects}; cones are objects")
         area = (self.max_objects + 1) * np.pi * max(SIZES[size] for size in self.sizes) ** 2
-        if area > 0.55 * (2 * EDGE) ** 2:
+        if area > 0.55 * (2 * self.edge) ** 2:
             raise ValueError(
-                f"{self.max_objects} objects of these sizes leave no room to move; use fewer objects or smaller sizes"
+                f"{self.max_objects} objects of these sizes leave no room to move; use fewer objects, smaller sizes, "
+                "or a larger edge"
             )
         self._check_endings()
         return self
@@ -148,7 +154,7 @@ def make_episode(recipe: SnitchRecipe, rng: np.random.Generator) -> Episode:
     """Make one episode: a pure function of the recipe and the state of `rng`."""
     streams = dict(zip(STREAMS, rng.spawn(len(STREAMS)), strict=True))
     cast, codes = _cast(recipe, streams["objects"])
-    view = draw_view(streams["camera"], recipe, DISTANCE)
+    view = draw_view(streams["camera"], recipe, recipe.camera_distance)
     ground, lights = draw_ground(streams["ground"], recipe), draw_lights(streams["light"], recipe)
     set_ = stage.Scene(cast, view, ground, lights, recipe.samples_per_side)
     wanted = None
@@ -219,9 +225,11 @@ def _rehearsed(recipe: SnitchRecipe, rng: np.random.Generator, scene: stage.Scen
         InputError: there was none in many attempts.
     """
     cast = scene.solids
-    manners = Manners(recipe.slot_frames, recipe.max_moving, recipe.containment, recipe.preference, recipe.release)
+    manners = Manners(
+        recipe.slot_frames, recipe.max_moving, recipe.containment, recipe.preference, recipe.release, recipe.edge
+    )
     for _ in range(ATTEMPTS):
-        place = scatter(rng, cast.radius)
+        place = scatter(rng, cast.radius, recipe.edge)
         acted = play(rng, cast.shape, cast.radius, place, recipe.num_frames, manners)
         found = _ending(acted)
         if found is not None and len(acted.contained_by) - _contained_since(acted) < recipe.min_hidden_frames:

@@ -13,7 +13,7 @@ from slotssm import metrics
 from slotssm.errors import InputError
 from slotssm.evaluation.options import ScoringOptions
 from slotssm.evaluation.sources import Predicted
-from slotssm.grid import ENDINGS
+from slotssm.grid import ENDINGS, snitch_cell
 from slotssm.metrics import Scores, Tables
 from slotssm.metrics.pixels import SSIM_WINDOW_PX, nearest_classes
 
@@ -233,23 +233,26 @@ def _all_white_error(truth: Truth) -> BatchScores:
 def _last_seen(batch: Batch, options: ScoringOptions) -> BatchScores:
     """Whether the snitch is in the cell where it was last seen."""
     details = _about_the_snitch(batch.truth)
-    return BatchScores(_by_episode(details["last_seen"].astype(np.float64)), details)
+    return BatchScores(_by_episode((details["last_cell"] == details["labels"]).astype(np.float64)), details)
 
 
 def _top_1(batch: Batch, options: ScoringOptions) -> BatchScores:
     labels, logits = _cells(batch)
     hits = metrics.top_k_hits(labels, logits, 1)
-    return BatchScores(_by_episode(hits.astype(np.float64)), {"hits": hits} | _about_the_snitch(batch.truth))
+    details = {"hits": hits} | _about_the_snitch(batch.truth) | _hits_over_time(batch)
+    return BatchScores(_by_episode(hits.astype(np.float64)), details)
 
 
 def _top_5(batch: Batch, options: ScoringOptions) -> BatchScores:
-    return BatchScores(_by_episode(metrics.top_k_hits(*_cells(batch), 5).astype(np.float64)))
+    labels, logits = _cells(batch)
+    return BatchScores(_by_episode(metrics.top_k_hits(labels, logits, 5).astype(np.float64)), {"labels": labels})
 
 
 def _cell_distance(batch: Batch, options: ScoringOptions) -> BatchScores:
     labels, logits = _cells(batch)
     per_side = math.isqrt(logits.shape[1])
-    return BatchScores(_by_episode(metrics.cell_distances(labels, logits, per_side).astype(np.float64)))
+    details = _about_the_snitch(batch.truth) | {"per_side": np.full(len(labels), per_side)}
+    return BatchScores(_by_episode(metrics.cell_distances(labels, logits, per_side).astype(np.float64)), details)
 
 
 def _cells(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
@@ -265,25 +268,38 @@ def _cells(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _about_the_snitch(truth: Truth) -> dict[str, np.ndarray]:
-    """Labels, and, where the data tell it, what happened to the snitch and whether it is where it was last seen."""
-    labels = truth["snitch_cell"].astype(np.int64)
-    details = {"labels": labels}
+    """Labels, and, where the data tell it, what happened to the snitch and the cell in which it was last seen."""
+    details = {"labels": truth["snitch_cell"].astype(np.int64)}
     if all(name in truth.fields for name in _SNITCH):
         # the snitch is object 0 of generated files
         position, visible = truth["objects/world_position"][:, :, 0], truth["objects/visible"][:, :, 0]
-        details["last_seen"] = metrics.last_seen_cells(position, visible) == labels
+        details["last_cell"] = metrics.last_seen_cells(position, visible)
         details |= {"ending": truth["snitch_ending"], "hidden_frames": truth["hidden_frames"]}
     return details
+
+
+def _hits_over_time(batch: Batch) -> dict[str, np.ndarray]:
+    """Whether the cell of every frame is the most likely one then, if there are logits of every frame and its truth."""
+    logits, fields = batch.predicted["logits"], batch.truth.fields
+    if not all(name in fields for name in _SNITCH) or logits.ndim != 3:
+        return {}
+    position, visible = fields["objects/world_position"][:, :, 0, :2], fields["objects/visible"][:, :, 0]
+    if logits.shape[1] != position.shape[1]:
+        return {}
+    per_side = math.isqrt(logits.shape[2])
+    cells = [[snitch_cell(x, y, per_side) for x, y in path] for path in position.tolist()]
+    return {"hits_over_time": logits.argmax(axis=2) == np.array(cells), "seen": visible > 0}
 
 
 def _conclude_cells(details: dict[str, np.ndarray]) -> dict[str, Any]:
     """Baselines, and accuracies by what happened to the snitch and by the number of frames that it was hidden."""
     found: dict[str, Any] = {"majority_class": metrics.majority_share(details["labels"])}
-    if "last_seen" not in details:
+    if "last_cell" not in details:
         return found
-    scored = {"last_seen": details["last_seen"]}
+    last_seen = details["last_cell"] == details["labels"]
+    scored = {"last_seen": last_seen}
     if "hits" in details:
-        found["last_seen"] = float(details["last_seen"].mean())
+        found["last_seen"] = float(last_seen.mean())
         scored = {"accuracy": details["hits"]} | scored
     groups = {
         "by_ending": {name: details["ending"] == code for code, name in enumerate(ENDINGS)},
@@ -298,6 +314,27 @@ def _conclude_cells(details: dict[str, np.ndarray]) -> dict[str, Any]:
             for name, own in members.items()
             if own.any()
         }
+    if "hits_over_time" in details:
+        hits, seen = details["hits_over_time"], details["seen"]
+        found["per_frame"] = hits.mean(axis=0).tolist()
+        found |= {
+            f"while_{name}": float(hits[own].mean()) for name, own in (("seen", seen), ("hidden", ~seen)) if own.any()
+        }
+    return found
+
+
+def _conclude_frequent(details: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The baseline of always naming the five most frequent cells."""
+    return {"majority_class": metrics.majority_share(details["labels"], 5)}
+
+
+def _conclude_distance(details: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Distances from the most frequent cell, and from the cell in which the snitch was last seen."""
+    labels, per_side = details["labels"], int(details["per_side"][0])
+    most_frequent = np.full(len(labels), np.bincount(labels).argmax())
+    found = {"majority_class": float(metrics.cell_gaps(most_frequent, labels, per_side).mean())}
+    if "last_cell" in details and (known := details["last_cell"] >= 0).any():
+        found["last_seen"] = float(metrics.cell_gaps(details["last_cell"][known], labels[known], per_side).mean())
     return found
 
 
@@ -342,8 +379,10 @@ METRICS: dict[str, Metric] = {
     "position-iou": Metric(*_TARGET, (), _position_iou),
     "white-floor": Metric(("frames", RULE), (), (), _all_white, lower_is_better=True),
     "top-1": Metric(*_LOCATED, (), _top_1, conclude=_conclude_cells, optional=_SNITCH),
-    "top-5": Metric(*_LOCATED, (), _top_5),
-    "cell-distance": Metric(*_LOCATED, (), _cell_distance, lower_is_better=True),
+    "top-5": Metric(*_LOCATED, (), _top_5, conclude=_conclude_frequent),
+    "cell-distance": Metric(
+        *_LOCATED, (), _cell_distance, lower_is_better=True, conclude=_conclude_distance, optional=_SNITCH
+    ),
     "last-seen": Metric(_SNITCH, (), (), _last_seen, conclude=_conclude_cells),
     "probe": Metric(
         ("masks", "objects"),

@@ -3,15 +3,18 @@
 import numpy as np
 
 from slotssm.data.episodes import EpisodeFile
+from slotssm.evaluation.beliefs import Belief, belief_of
 from slotssm.evaluation.pictures import as_bytes, count_slots
 from slotssm.evaluation.sources import TaskSource
 from slotssm.metrics import hard_masks, match
-from slotssm.plotting import colorize
+from slotssm.plotting import colorize, paint_belief
 from slotssm.plotting.colors import mask_colors, object_colors
 from slotssm.tasks import Outputs, Task
 
 NUM_EPISODES = 8
 """Episodes in the picture of a task that predicts a single frame."""
+NUM_BELIEFS = 16
+"""Largest number of frames with a belief in the picture, evenly spaced up to the last."""
 EVERY_STEPS = 2
 """Stride between the frames of an episode that are shown, as in the paper's figure 4."""
 BORDER = 110
@@ -22,7 +25,8 @@ def draw_example_picture(task: Task, truth: EpisodeFile, split: str) -> np.ndarr
     """The truth above the prediction: the predicted frame of several episodes, or the frames of one episode.
 
     Roll-outs and reconstructions show every other frame. Reconstructions also show masks in the colours of the slots;
-    true objects have the colour of the slot that is matched to them.
+    true objects have the colour of the slot that is matched to them. Tasks that say in which cell the snitch is show
+    frames above the belief after each of them.
 
     Args:
         task: trained task.
@@ -36,6 +40,9 @@ def draw_example_picture(task: Task, truth: EpisodeFile, split: str) -> np.ndarr
     first = TaskSource(task).run(truth, split, 0, 1)
     if "masks" in first:
         return _segmentation_strip(first, truth, split)
+    belief = belief_of(task, first, truth, split, 0)
+    if belief is not None:
+        return _belief_strip(belief, truth.read(split, "frames", 0))
     if "frames" not in first:
         return _row(truth.read(split, "frames", 0)[::EVERY_STEPS])
     frames = _pixels(first)[0]
@@ -66,6 +73,18 @@ def _segmentation_strip(outputs: Outputs, truth: EpisodeFile, split: str) -> np.
         shown.append(as_bytes(_pixels(outputs)[0]))
     shown.append(colorize(labels, mask_colors(num_slots, num_masks)))
     return np.concatenate([_row(part[::EVERY_STEPS]) for part in shown])
+
+
+def _belief_strip(belief: Belief, frames: np.ndarray) -> np.ndarray:
+    """Frames above the table with the belief after each of them."""
+    count = len(belief.frames)
+    # the last frame, and others at equal distances before it
+    chosen = np.arange(count - 1, -1, -max(1, -(-count // NUM_BELIEFS)))[::-1]
+    shown, side = frames[belief.frames[chosen]], min(frames.shape[1:3])
+    tables = np.zeros_like(shown)
+    for table, share, cell in zip(tables, belief.shares[chosen], belief.cells[chosen], strict=True):
+        table[:side, :side] = paint_belief(share, cell, side)
+    return np.concatenate([_row(shown), _row(tables)])
 
 
 def _row(frames: np.ndarray) -> np.ndarray:

@@ -6,9 +6,10 @@ import numpy as np
 
 from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
+from slotssm.evaluation.beliefs import belief_of
 from slotssm.evaluation.sources import TaskSource
 from slotssm.metrics import hard_masks, match
-from slotssm.plotting import Column, colorize, depth_columns, fade, overlay, storyboard
+from slotssm.plotting import Column, belief_columns, colorize, depth_columns, fade, overlay, storyboard
 from slotssm.plotting.colors import mask_colors, object_colors
 from slotssm.tasks import Outputs, Task
 
@@ -35,19 +36,24 @@ def draw_predictions(task: Task, truth: EpisodeFile, split: str, episodes: Seque
     """Input, truth, prediction and slots of some episodes (by default the first few), uint8 [T, H, W, 3].
 
     The columns depend on the outputs of the task: masks, reconstruction and the image of every slot; a single
-    predicted frame beside its context; or a roll-out overlaid on the truth.
+    predicted frame beside its context; a roll-out overlaid on the truth; or the frames that are read and the belief
+    about the cell of the snitch after each of them.
     """
     episodes = _chosen(truth, split, episodes)
     source = TaskSource(task)
-    rows = [_row(source.run(truth, split, index, index + 1), truth, split, index) for index in episodes]
+    rows = [_row(task, source.run(truth, split, index, index + 1), truth, split, index) for index in episodes]
     return storyboard(rows, max(len(column.frames) for row in rows for column in row))
 
 
-def _row(outputs: Outputs, truth: EpisodeFile, split: str, index: int) -> list[Column]:
+def _row(task: Task, outputs: Outputs, truth: EpisodeFile, split: str, index: int) -> list[Column]:
     """The columns of one episode."""
     frames = truth.read(split, "frames", index)
     if "masks" in outputs:
         return _slots_row(outputs, truth, split, index)
+    belief = belief_of(task, outputs, truth, split, index)
+    if belief is not None:
+        shown = Column(f"input {index}", frames[belief.frames])
+        return [shown, *belief_columns(belief.shares, belief.cells, frames.shape[1:3])]
     if "frames" not in outputs:
         return [Column(f"input {index}", frames)]
     predicted = _predicted(outputs)

@@ -8,14 +8,21 @@ from collections.abc import Callable
 
 from generators.bcb import BCBRecipe
 from generators.bouncing_recipe import BouncingRecipe, bouncing_fields
-from generators.scenes.snitch import SnitchRecipe
 from generators.scenes.tabletop import TABLETOP_PRESETS, TabletopRecipe
 from slotssm.config import Recipe, RecipeData, RunConfig, TrainConfig
 from slotssm.documents import nearest, override
 from slotssm.errors import InputError
+from slotssm.experiments.snitch_presets import (
+    cpu_snitch,
+    cpu_snitch_pretrain,
+    paper_snitch,
+    paper_snitch_pretrain,
+    tiny_snitch,
+    tiny_snitch_pretrain,
+)
 from slotssm.layers import MambaConfig
 from slotssm.models import OCSlotSSMConfig, SlotSSMConfig
-from slotssm.tasks import LocaliseConfig, PredictConfig, RecallConfig, ReconstructConfig
+from slotssm.tasks import PredictConfig, RecallConfig, ReconstructConfig
 
 
 def cpu_oc() -> RunConfig:
@@ -191,18 +198,6 @@ def tiny_oc() -> RunConfig:
     )
 
 
-def tiny_snitch() -> RunConfig:
-    """The smallest hidden snitch: 24 px, 16 frames, of which 8 are read, seconds."""
-    recipe = SnitchRecipe(num_frames=16, size_px=24, min_objects=2, max_objects=3, max_cones=2, slot_frames=8)
-    base = tiny_oc()
-    return base.replace(
-        name="tiny-snitch",
-        data=RecipeData(recipe=recipe, num_train=64, num_val=8, num_test=16),
-        task=LocaliseConfig(encoder_channels=(8,), encoder_downsample=2, num_eval_frames=8),
-        train=base.train.replace(clips="segments", clip_len=8),
-    )
-
-
 def tiny_bcb() -> RunConfig:
     """The smallest Blinking Color Balls run: 16 px, 2 balls, L = 20, seconds."""
     return RunConfig(
@@ -368,6 +363,7 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "tiny-bcb": tiny_bcb,
     "tiny-balls": tiny_balls,
     "tiny-snitch": tiny_snitch,
+    "tiny-snitch-pretrain": tiny_snitch_pretrain,
     "demo": demo,
     "cpu-oc": cpu_oc,
     "cpu-oc-easy": cpu_oc_easy,
@@ -377,9 +373,13 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "cpu-oc-tabletop-b": cpu_oc_tabletop_b,
     "cpu-bcb": cpu_bcb,
     "cpu-balls": cpu_balls,
+    "cpu-snitch": cpu_snitch,
+    "cpu-snitch-pretrain": cpu_snitch_pretrain,
     "paper-bcb": paper_bcb,
     "paper-balls": paper_balls,
     "paper-oc": paper_oc,
+    "paper-snitch": paper_snitch,
+    "paper-snitch-pretrain": paper_snitch_pretrain,
 }
 """Functions that return a preset, by name."""
 

@@ -18,6 +18,7 @@ from slotssm.metrics.slot_use import are_weights, identity_switches, mask_entrop
 from slotssm.metrics.snitch import (
     cell_distance,
     cell_distances,
+    cell_gaps,
     last_seen_cells,
     majority_share,
     snitch_cell,
@@ -38,6 +39,7 @@ __all__ = [
     "bootstrap_interval",
     "cell_distance",
     "cell_distances",
+    "cell_gaps",
     "color_accuracy",
     "contingency",
     "fg_ari",

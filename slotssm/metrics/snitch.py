@@ -37,12 +37,18 @@ def top_k_accuracy(labels: np.ndarray, scores: np.ndarray, k: int) -> float:
     return float(top_k_hits(labels, scores, k).mean())
 
 
+def cell_gaps(cells: np.ndarray, others: np.ndarray, cells_per_side: int = 6) -> np.ndarray:
+    """L1 distance, in cells, between pairs of cells, int64 [rows]."""
+    first, second = np.asarray(cells).astype(np.int64), np.asarray(others).astype(np.int64)
+    rows = np.abs(first // cells_per_side - second // cells_per_side)
+    columns = np.abs(first % cells_per_side - second % cells_per_side)
+    gaps: np.ndarray = rows + columns
+    return gaps
+
+
 def cell_distances(labels: np.ndarray, scores: np.ndarray, cells_per_side: int = 6) -> np.ndarray:
     """L1 distance, in cells, between the true and the highest-scoring cell of each row, int64 [rows]."""
-    guess, truth = np.asarray(scores).argmax(axis=1), np.asarray(labels).astype(np.int64)
-    rows = np.abs(guess // cells_per_side - truth // cells_per_side)
-    columns = np.abs(guess % cells_per_side - truth % cells_per_side)
-    return rows + columns
+    return cell_gaps(np.asarray(scores).argmax(axis=1), labels, cells_per_side)
 
 
 def cell_distance(labels: np.ndarray, scores: np.ndarray, cells_per_side: int = 6) -> float:
@@ -70,6 +76,6 @@ def last_seen_cells(world_position: np.ndarray, visible: np.ndarray, cells_per_s
     return cells
 
 
-def majority_share(labels: np.ndarray) -> float:
-    """Share of the most frequent label: the accuracy of always giving that answer."""
-    return float(np.unique(labels, return_counts=True)[1].max() / len(labels))
+def majority_share(labels: np.ndarray, k: int = 1) -> float:
+    """Share of the k most frequent labels: the top-k accuracy of always giving the same answer."""
+    return float(np.sort(np.unique(labels, return_counts=True)[1])[-k:].sum() / len(labels))

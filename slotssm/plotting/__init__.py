@@ -2,6 +2,7 @@
 
 from slotssm.plotting.animation import FOR_PAPERS, check_suffix, read_picture, write_animation
 from slotssm.plotting.backend import new_figure, save_figure
+from slotssm.plotting.beliefs import belief_columns, paint_belief
 from slotssm.plotting.colors import colorize, fade, overlay, slot_colors
 from slotssm.plotting.comparisons import Bar, Curve, write_bars, write_lines
 from slotssm.plotting.curves import write_curves
@@ -17,6 +18,7 @@ __all__ = [
     "Column",
     "Curve",
     "VideoWriter",
+    "belief_columns",
     "check_suffix",
     "colorize",
     "depth_columns",
@@ -26,6 +28,7 @@ __all__ = [
     "label_rows",
     "new_figure",
     "overlay",
+    "paint_belief",
     "paint_masks",
     "read_picture",
     "save_figure",

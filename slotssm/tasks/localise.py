@@ -125,7 +125,7 @@ class Localise(Task):
         return self.predict(frames[:, self.frames_read(frames.shape[1])])
 
     def frames_read(self, num_frames: int) -> Int[Tensor, " T2"]:
-        """Indices of the frames of an episode that `predict_episode` reads."""
+        """Indices of the frames of an episode that `predict_episode` reads; see `LocaliseConfig.num_eval_frames`."""
         number = self.config.num_eval_frames
         clips = Clips.every(number) if number else Clips.whole()
         return torch.from_numpy(clips.frames(num_frames, 0, 0, 0))

@@ -75,6 +75,10 @@ class Task(nn.Module, ABC):
         """
         return self.predict(frames)
 
+    def frames_read(self, num_frames: int) -> Int[Tensor, " T2"]:
+        """Indices of the frames of an episode that `predict_episode` reads, ascending; usually all of them."""
+        return torch.arange(num_frames)
+
 
 def check_pieces(piece_px: int, data: DataSpec) -> None:
     """Refuse a piece size that does not divide the frame."""

@@ -78,6 +78,43 @@ def test_scores_are_those_of_the_cell_after_the_last_frame(answers, batch):
         assert details["by_hidden_frames"][name]["accuracy"] == pytest.approx(first[own].mean())
 
 
+def gap(cell: int, other: int) -> int:
+    """L1 distance of two cells."""
+    return abs(cell % 6 - other % 6) + abs(cell // 6 - other // 6)
+
+
+def test_every_score_has_its_baselines_beside_it(answers):
+    truth, predictions, arrays, _ = answers
+    results, cells = score(truth, predictions), arrays["snitch_cell"].tolist()
+    counts = sorted(((cells.count(cell), -cell) for cell in set(cells)), reverse=True)
+    assert results["top-5"].details == {"majority_class": pytest.approx(sum(n for n, _ in counts[:5]) / NUM)}
+    most_frequent = -counts[0][1]
+    seen = []
+    for episode in range(NUM):
+        t = max(t for t in range(FRAMES) if arrays["objects/visible"][episode, t, 0])
+        seen.append(snitch_cell(*arrays["objects/world_position"][episode, t, 0, :2].tolist()))
+    assert results["cell-distance"].details == {
+        "majority_class": pytest.approx(np.mean([gap(most_frequent, cell) for cell in cells])),
+        "last_seen": pytest.approx(np.mean([gap(last, cell) for last, cell in zip(seen, cells, strict=True)])),
+    }
+
+
+def test_beliefs_of_every_frame_are_scored_by_the_cell_of_then(answers, tmp_path):
+    truth, _, arrays, _ = answers
+    rng = np.random.default_rng(RNG_SEED)
+    paths = arrays["objects/world_position"][:, :, 0, :2].tolist()
+    cells = np.array([[snitch_cell(x, y) for x, y in path] for path in paths])
+    logits = rng.normal(size=(NUM, FRAMES, CELLS)).astype(np.float32)
+    # right where it is seen, most often, and at the end of the video never
+    right = (arrays["objects/visible"][:, :, 0] > 0) & (rng.random(cells.shape) < 0.8)
+    np.put_along_axis(logits, cells[..., None], np.where(right, 9, -9)[..., None], 2)
+    details = score(truth, write(tmp_path / "all.h5", logits=logits))["top-1"].details
+    assert details["per_frame"] == pytest.approx(right.mean(axis=0).tolist())
+    seen = arrays["objects/visible"][:, :, 0] > 0
+    assert details["while_seen"] == pytest.approx(right[seen].mean())
+    assert details["while_hidden"] == 0
+
+
 def test_labels_alone_give_scores_without_what_happened(answers, tmp_path):
     _, predictions, arrays, logits = answers
     frames = np.zeros((NUM, 3, 2, 2, 3), np.uint8)

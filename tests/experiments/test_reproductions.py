@@ -13,13 +13,13 @@ import pytest
 from slotssm.config import RunConfig
 from slotssm.documents import override
 from slotssm.errors import InputError
-from slotssm.experiments import presets
+from slotssm.experiments import paper_numbers, presets
 from slotssm.experiments.datasets import own_data_path
-from slotssm.experiments.reproductions import long_context, matched, paper_numbers
+from slotssm.experiments.reproductions import long_context, matched
 from slotssm.experiments.reproductions.cells import TrainingCell
 from slotssm.experiments.reproductions.efficiency import EfficiencyCell
 from slotssm.experiments.reproductions.experiment import Choice
-from slotssm.experiments.reproductions.matched import OBJECT_MODELS, SEQUENCE_MODELS
+from slotssm.experiments.reproductions.matched import OBJECT_MODELS, SEQUENCE_MODELS, SNITCH_MODELS
 from slotssm.experiments.reproductions.reproduce import (
     EXPERIMENTS,
     chosen_cells,
@@ -63,6 +63,8 @@ OBJECT_CENTRIC = ("object-centric", "slot-ownership")
 
 
 def models_of(name):
+    if name == "snitch":
+        return set(SNITCH_MODELS)
     return set(OBJECT_MODELS if name in OBJECT_CENTRIC else SEQUENCE_MODELS)
 
 
@@ -89,6 +91,8 @@ def test_every_configuration_is_valid_and_is_what_the_setting_says(name, scale):
             found = {"rule": recipe.rule, "num_frames": recipe.num_frames, "balls": recipe.num_balls}
         elif name in OBJECT_CENTRIC:
             found = {"size_px": recipe.size_px}
+        elif name == "snitch":
+            found = {"size_px": recipe.size_px, "frames": recipe.num_frames}
         else:
             found = {"size_px": recipe.size_px, "frames": recipe.num_frames, "context": cell.config.task.num_context}
         assert found.items() <= setting.items()

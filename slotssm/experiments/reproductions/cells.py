@@ -92,6 +92,8 @@ class TrainingCell:
         config: configuration of the run; its name is that of the data set, which cells share.
         metrics: metrics to compute on the test split.
         start: cell whose final weights training starts from; None for random weights.
+        start_parts: parts of the task whose weights are taken from `start`; empty takes all.
+        split: split that is scored, for data without a test split.
     """
 
     name: str
@@ -100,6 +102,8 @@ class TrainingCell:
     config: RunConfig
     metrics: tuple[str, ...] = ()
     start: "TrainingCell | None" = None
+    start_parts: tuple[str, ...] = ()
+    split: str = "test"
 
     @property
     def seed(self) -> int:
@@ -107,14 +111,19 @@ class TrainingCell:
         return self.config.seed
 
     def fingerprint(self) -> Any:
-        """The configuration, and that of the cell that it starts from."""
+        """The configuration, and that of the cell that it starts from with the parts that it takes."""
         own = self.config.model_dump(mode="json")
-        return {**own, "start": self.start.fingerprint()} if self.start else own
+        if self.start is None:
+            return own
+        parts = {"start_parts": list(self.start_parts)} if self.start_parts else {}
+        return {**own, "start": self.start.fingerprint(), **parts}
 
     def agrees(self, recorded: Any) -> bool:
         """Whether a recorded fingerprint describes this cell; data files are compared by content, not by path."""
-        own = {name: value for name, value in recorded.items() if name != "start"}
+        own = {name: value for name, value in recorded.items() if name not in ("start", "start_parts")}
         start = recorded.get("start")
+        if tuple(recorded.get("start_parts", ())) != self.start_parts:
+            return False
         if (start is None) != (self.start is None) or (self.start is not None and not self.start.agrees(start)):
             return False
         try:
@@ -134,7 +143,8 @@ class TrainingCell:
         run, config = RunDirectory(folder / "runs" / self.name), self.config
         if self.start is not None:
             before, _ = self.start.train(folder, device, callbacks)
-            config = config.replace(train=config.train.replace(initial=InitialConfig(run=str(before.path))))
+            initial = InitialConfig(run=str(before.path), parts=self.start_parts)
+            config = config.replace(train=config.train.replace(initial=initial))
         data = ensure_own_data(config, folder / "data", callbacks.on_generate)
         if not run.record.exists():
             start_run(config, spec_of(config.data), data, run, device, callbacks.on_step)
@@ -145,10 +155,10 @@ class TrainingCell:
         return run, data
 
     def measure(self, folder: Path, device: str, callbacks: ProgressCallbacks) -> Record:
-        """Train to the last step and score the test split."""
+        """Train to the last step and score the test split, or `split`."""
         device = resolve_device(device)
         run, data = self.train(folder, device, callbacks)
-        report = evaluate_run(run, data, "test", self.metrics, ScoringOptions(), device, callbacks.on_evaluate)
+        report = evaluate_run(run, data, self.split, self.metrics, ScoringOptions(), device, callbacks.on_evaluate)
         self._draw(run, data, folder, device)
         made = run.read()
         return {
@@ -167,7 +177,7 @@ class TrainingCell:
 
     def _draw(self, run: RunDirectory, data: Path, folder: Path, device: str) -> None:
         with EpisodeFile(data) as truth:
-            picture = draw_example_picture(load_run(run, device)[0], truth, "test")
+            picture = draw_example_picture(load_run(run, device)[0], truth, self.split)
         write_animation(picture[None], picture_path(self, folder))
 
 

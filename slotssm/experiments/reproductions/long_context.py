@@ -8,8 +8,8 @@ from typing import Any
 
 from slotssm.config import RunConfig
 from slotssm.documents import override
+from slotssm.experiments import paper_numbers
 from slotssm.experiments.presets import preset
-from slotssm.experiments.reproductions import paper_numbers
 from slotssm.experiments.reproductions.cells import Cell, Record, Setting, TrainingCell
 from slotssm.experiments.reproductions.comparison import Row, Table, compare
 from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale

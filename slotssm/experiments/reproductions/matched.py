@@ -25,6 +25,8 @@ SEQUENCE_MODELS = (
 """Models with a slot encoder, which are compared in the paper's sequence experiments."""
 OBJECT_MODELS = ("oc-slotssm", "savi")
 """Models whose slots compete for tokens, which are compared in the paper's object-centric experiments."""
+SNITCH_MODELS = ("slotssm", "slot-transformer", "single-state-ssm", "oc-slotssm")
+"""Models that are compared in the paper's localisation of the snitch, where slots may or may not compete."""
 TOLERANCE = 0.1
 """Largest relative difference in size between models that are compared."""
 _UNIT = 8
@@ -40,9 +42,10 @@ def matched(reference: ModelConfig, name: str) -> ModelConfig:
     """Configuration of a model with about as many parameters as the reference.
 
     Width, slots, depth, heads, dropout, encoder and (where there is one) time mixer are those of the reference; the
-    MLPs of the layers are widened or narrowed until the sizes agree. Three exceptions: single-state models have the
+    MLPs of the layers are widened or narrowed until the sizes agree. Exceptions: single-state models have the
     same number of parameters but one slot, and so a smaller state; RIM has one layer, and separate weights in every
-    unit, which makes it larger, as in the paper; SAVi has one block in its predictor, regardless of depth.
+    unit, which makes it larger, as in the paper; SAVi has one block in its predictor, regardless of depth. An
+    OC-SlotSSM of the size of a SlotSSM reads the tokens in every layer and has no slot encoder before the first.
 
     Args:
         reference: configuration of a SlotSSM or an OC-SlotSSM.
@@ -51,11 +54,12 @@ def matched(reference: ModelConfig, name: str) -> ModelConfig:
     Raises:
         InputError: the model is not compared with the reference, or no MLP width gives the size.
     """
-    compared = next((names for names in (SEQUENCE_MODELS, OBJECT_MODELS) if reference.kind == names[0]), None)
-    if compared is None or name not in compared:
+    groups = (SEQUENCE_MODELS, OBJECT_MODELS, SNITCH_MODELS)
+    compared = {other for names in groups if names[0] == reference.kind for other in names}
+    if name not in compared:
         raise InputError(
             f"a model of kind '{reference.kind}' has no '{name}' of its size; baselines are matched to "
-            f"'{SEQUENCE_MODELS[0]}' ({', '.join(SEQUENCE_MODELS[1:])}) and '{OBJECT_MODELS[0]}' "
+            f"'{SEQUENCE_MODELS[0]}' ({', '.join((*SEQUENCE_MODELS[1:], SNITCH_MODELS[-1]))}) and '{OBJECT_MODELS[0]}' "
             f"({', '.join(OBJECT_MODELS[1:])})"
         )
     if name == reference.kind:

@@ -28,6 +28,7 @@ from slotssm.experiments.reproductions.experiment import Choice, Experiment
 from slotssm.experiments.reproductions.long_context import LongContext
 from slotssm.experiments.reproductions.object_centric import ObjectCentric
 from slotssm.experiments.reproductions.slot_ownership import SlotOwnership
+from slotssm.experiments.reproductions.snitch import Snitch
 from slotssm.experiments.reproductions.video_prediction import VideoPrediction
 from slotssm.files import exclusive, make_folder, write_json, write_text
 from slotssm.interrupts import stop_requests
@@ -35,7 +36,7 @@ from slotssm.plotting import label_rows, read_picture, write_animation
 
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment
-    for experiment in (LongContext(), VideoPrediction(), ObjectCentric(), SlotOwnership(), Efficiency())
+    for experiment in (LongContext(), VideoPrediction(), ObjectCentric(), SlotOwnership(), Snitch(), Efficiency())
 }
 """Experiments by name."""
 

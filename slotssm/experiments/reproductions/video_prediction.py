@@ -6,9 +6,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from slotssm.config import RunConfig
+from slotssm.experiments import paper_numbers
 from slotssm.experiments.datasets import spec_of
 from slotssm.experiments.presets import preset
-from slotssm.experiments.reproductions import paper_numbers
 from slotssm.experiments.reproductions.cells import Cell, Record, Setting, TrainingCell
 from slotssm.experiments.reproductions.comparison import Row, Table, compare
 from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale
