@@ -87,9 +87,15 @@ def block_mask(length: int, block: int, device: torch.device) -> BlockMask:
     def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return key // block <= query // block
 
-    counts_and_indices = (num_partial, partial, num_full, columns)
+    parts = (num_partial, partial, num_full, columns)
+    counts, indices, full_counts, full_indices = (
+        part[None, None].to(device, torch.int32).contiguous() for part in parts
+    )
     return BlockMask.from_kv_blocks(
-        *(tensor[None, None].to(device, torch.int32).contiguous() for tensor in counts_and_indices),
+        counts,
+        indices,
+        full_counts,
+        full_indices,
         BLOCK_SIZE=BLOCK_SIZE,
         mask_mod=visible,
         seq_lengths=(length, length),
