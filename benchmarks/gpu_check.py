@@ -3,8 +3,10 @@
 Usage:
     python benchmarks/gpu_check.py [--device cuda] [--quick] [--json FILE]
 
-Checks come first: kernels against the reference, sequences against steps, twenty training steps of every task in
-float32 and bfloat16, and a resumed run. Then it measures scans side by side, and training steps of the paper's presets.
+Checks come first: kernels and each launch of autotuning against the reference, flex against masked attention, sequences
+against steps, compiled steps against the loop, twenty training steps of every task in float32 and bfloat16, and a run
+that is resumed. Then it measures scans, attention and recurrent models side by side, and training steps of the paper's
+presets.
 With `--device cpu --quick` the script itself is tried where there is no GPU.
 """
 
@@ -27,9 +29,12 @@ from slotssm.experiments.datasets import ensure_own_data, spec_of
 from slotssm.experiments.measurement.provenance import machine
 from slotssm.experiments.presets import preset
 from slotssm.experiments.runs import resume_run, start_run
-from slotssm.layers import Mamba
-from slotssm.ops import selective_scan
+from slotssm.layers import CausalSlotAttention, Mamba
+from slotssm.layers.compiled_steps import switch_compiled_steps
+from slotssm.models import RIMs, SAVi, SlotRNN
+from slotssm.ops import block_causal, selective_scan
 from slotssm.ops.backends import BACKENDS
+from slotssm.ops.triton import scan_operator
 from slotssm.training.device import numerics
 from slotssm.training.run import RunDirectory, read_lines
 from slotssm.training.trainer import Trainer
@@ -37,6 +42,10 @@ from slotssm.training.trainer import Trainer
 SHAPES = [(128 * 6, 80, 80, 16), (128 * 6, 640, 80, 16), (8 * 6, 2560, 80, 16)]
 """Batch times slots, steps L, inner channels E, states N."""
 QUICK_SHAPES = [(6, 40, 20, 16)]
+ATTENTION = [(128, 80, 6, 64), (32, 640, 6, 64), (8, 2560, 6, 64)]
+"""Batch, steps T, slots K, width D of an attention with four heads."""
+QUICK_ATTENTION = [(2, 40, 6, 64)]
+RECURRENT = {"slot-rnn": SlotRNN, "rim": RIMs, "savi": SAVi}
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 STEPS = 20
 
@@ -95,6 +104,97 @@ def check_kernels(device: str) -> dict[str, Any]:
             )
             assert error < tolerance, f"{backend} in {dtype} differs from the reference by {error:.2g}"
             found[f"{backend} {str(dtype).removeprefix('torch.')}"] = error
+    return found
+
+
+def relative_error(ours: list[Tensor], theirs: list[Tensor]) -> float:
+    """Largest error of any tensor, relative to its largest value."""
+    pairs = [(a.detach().double(), b.detach().double()) for a, b in zip(ours, theirs, strict=True)]
+    return max(float((a - b).abs().max() / b.abs().max().clamp(min=1e-12)) for a, b in pairs)
+
+
+def check_launches(device: str) -> dict[str, float]:
+    """Error of each launch that autotuning chooses from against the reference, where Triton's kernels serve."""
+    if "triton" not in usable(device):
+        return {}
+    arguments = arguments_of((3, 70, 80, 16), device, torch.float32)
+    exact = {name: value.detach().double().requires_grad_() for name, value in arguments.items()}
+    expected, found = forward_backward(exact, "reference"), {}
+    for name in ("_forward_launches", "_backward_launches"):
+        launches = getattr(scan_operator, name)
+        for launch in launches(80, 16):
+            setattr(scan_operator, name, lambda *sizes, launch=launch: (launch,))
+            error = relative_error(forward_backward(arguments, "triton"), expected)
+            assert error < TOLERANCES[torch.float32], f"{name} {launch} differs from the reference by {error:.2g}"
+            found[f"{name.strip('_')} {tuple(launch)}"] = error
+        setattr(scan_operator, name, launches)
+    return found
+
+
+def attended(layer: CausalSlotAttention, slots: Tensor, by_flex: bool) -> list[Tensor]:
+    """Outputs and gradients of an attention over slots and steps."""
+    serves = block_causal.serves
+    if not by_flex:
+        block_causal.serves = lambda q: False
+    try:
+        y, _ = layer(slots)
+        return [y, *torch.autograd.grad(y.float().square().mean(), [slots, *layer.parameters()])]
+    finally:
+        block_causal.serves = serves
+
+
+def flex_serves(slots: Tensor) -> bool:
+    """Whether flex attention serves four heads of these slots."""
+    batch, _, _, width = slots.shape
+    return block_causal.serves(slots.new_empty(batch, 4, 1, width // 4))
+
+
+def attention_of(shape: tuple[int, int, int, int], device: str) -> tuple[CausalSlotAttention, Tensor]:
+    """A layer and slots of a shape."""
+    torch.manual_seed(0)
+    layer = CausalSlotAttention(shape[-1], 4).to(device)
+    return layer, torch.randn(shape, device=device, requires_grad=True)
+
+
+def check_attention(device: str) -> dict[str, float]:
+    """Error of flex attention against masked attention in chunks, if it serves here."""
+    layer, slots = attention_of((2, 70, 6, 64), device)
+    if not flex_serves(slots):
+        return {}
+    found = {}
+    for name, precision in (("float32", None), ("bfloat16", torch.bfloat16)):
+        with torch.autocast(device, precision, enabled=precision is not None):
+            error = relative_error(attended(layer, slots, True), attended(layer, slots, False))
+        assert error < TOLERANCES[precision or torch.float32] * 2, f"flex attention in {name} differs by {error:.2g}"
+        found[name] = error
+    return found
+
+
+def recurrent(kind: str, device: str, steps: int, batch: int) -> tuple[torch.nn.Module, Tensor]:
+    """A recurrent model of the size of the paper's baselines, and tokens."""
+    torch.manual_seed(0)
+    model = RECURRENT[kind](num_slots=6, slot_dim=64, num_heads=4).to(device)
+    return model, torch.randn(batch, steps, 16, 64, device=device, requires_grad=True)
+
+
+def run_recurrent(model: torch.nn.Module, tokens: Tensor) -> list[Tensor]:
+    """Slots and gradients of a recurrent model."""
+    slots = model(tokens).slots
+    gradients = torch.autograd.grad(
+        slots.square().mean(), [tokens, *model.parameters()], allow_unused=True, materialize_grads=True
+    )
+    return [slots, *gradients]
+
+
+def check_compiled_steps(device: str) -> dict[str, float]:
+    """Error of recurrent models with compiled steps against the same models without."""
+    found = {}
+    for kind in RECURRENT:
+        model, tokens = recurrent(kind, device, 12, 4)
+        expected = run_recurrent(model, tokens)
+        switch_compiled_steps(model, True)
+        found[kind] = relative_error(run_recurrent(model, tokens)[:2], expected[:2])
+        assert found[kind] < 1e-3, f"compiled steps of {kind} differ by {found[kind]:.2g}"
     return found
 
 
@@ -180,6 +280,31 @@ def measure_scans(device: str, quick: bool) -> list[dict[str, Any]]:
     return rows
 
 
+def measure_attention(device: str, quick: bool) -> list[dict[str, Any]]:
+    """Forward and backward of SlotTransformer's attention, by flex attention where it serves and in chunks."""
+    rows = []
+    for shape in QUICK_ATTENTION if quick else ATTENTION:
+        layer, slots = attention_of(shape, device)
+        for name in ("flex", "chunks"):
+            if name == "flex" and not flex_serves(slots):
+                continue
+            seconds = seconds_of(lambda n=name, x=(layer, slots): attended(*x, n == "flex"), device, 5)
+            rows.append({"shape": shape, "path": name, "seconds": seconds})
+    return rows
+
+
+def measure_recurrent(device: str, quick: bool) -> list[dict[str, Any]]:
+    """Forward and backward of recurrent models, with and without compiled steps."""
+    rows = []
+    for kind in RECURRENT:
+        model, tokens = recurrent(kind, device, *((10, 2) if quick else (80, 32)))
+        for name in ("loop", "compiled steps"):
+            switch_compiled_steps(model, name != "loop")
+            seconds = seconds_of(lambda x=(model, tokens): run_recurrent(*x), device, 3)
+            rows.append({"model": kind, "path": name, "seconds": seconds})
+    return rows
+
+
 def measured_runs(quick: bool) -> dict[str, RunConfig]:
     """The paper's presets at their lengths, with enough data for a few batches."""
     few = ["data.num_train=256", "data.num_val=0", "data.num_test=0", "train.eval_every_steps=0"]
@@ -246,6 +371,12 @@ def table(found: dict[str, Any]) -> str:
     for row in found["scans"]:
         shown = f"{1e3 * row['seconds']:.2f} ms | {row['bandwidth']:.0%}"
         lines.append(f"| {tuple(row['shape'])} | `{row['backend']}` | {shown} |")
+    lines += ["", "| attention (B, T, K, D) | path | forward + backward |", "|---|---|---|"]
+    lines += [
+        f"| {tuple(row['shape'])} | {row['path']} | {1e3 * row['seconds']:.2f} ms |" for row in found["attention"]
+    ]
+    lines += ["", "| recurrent model | path | forward + backward |", "|---|---|---|"]
+    lines += [f"| `{row['model']}` | {row['path']} | {1e3 * row['seconds']:.2f} ms |" for row in found["recurrent"]]
     lines += [
         "",
         "| training step | precision | time | frames a second | waiting for data | memory |",
@@ -275,9 +406,14 @@ def main() -> int:
             "device": torch.cuda.get_device_name() if device == "cuda" else "CPU",
             "machine": machine(),
             "kernels": check_kernels(device),
+            "launches": check_launches(device),
+            "flex": check_attention(device),
+            "compiled_steps": check_compiled_steps(device),
             "steps": check_steps(device),
             "losses": check_training(device, folder),
             "scans": measure_scans(device, options.quick),
+            "attention": measure_attention(device, options.quick),
+            "recurrent": measure_recurrent(device, options.quick),
             "training": measure_training(device, folder, options.quick),
         }
     found["seconds"] = time.perf_counter() - began
@@ -285,6 +421,9 @@ def main() -> int:
         options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     for name, error in found["kernels"].items():
         print(f"{name:<24} differs from the reference by {error:.1e}")
+    for name in ("launches", "flex", "compiled_steps"):
+        for case, error in found[name].items():
+            print(f"{name + ' ' + case:<40} differs by {error:.1e}")
     print(f"{'sequence and steps':<24} differ by {found['steps']:.1e}")
     print(table(found))
     print(f"all checks passed in {found['seconds']:.0f} s")

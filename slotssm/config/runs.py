@@ -63,6 +63,9 @@ class TrainConfig(Config):
     refused by operations without such a kernel."""
     compile: bool = False
     """Whether to compile the task with `torch.compile`, which can take minutes before the first step."""
+    compile_steps: bool = False
+    """Whether to compile one step of the recurrences of `slot-rnn`, `rim` and `savi`, which their loop calls. It saves
+    launches of kernels on a GPU."""
     checkpoint_activations: bool = False
     """Whether to recompute the activations of layers in the backward pass, which takes less memory and more time."""
     ema_decay: float = Field(0.0, ge=0, lt=1)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from slotssm.layers import SlotAttention, SlotMixer
 from slotssm.layers.checkpointing import checkpointed
+from slotssm.layers.compiled_steps import step_of
 from slotssm.layers.inputs import check_input
 from slotssm.models.chunking import run_in_chunks
 from slotssm.models.model import ModelOutput, ModelState, SlotModel, check_state
@@ -53,9 +54,13 @@ class SAVi(SlotModel):
 
     Unlike in a state space model, the slots of one step depend on the mixed slots of the step before, so that steps
     are computed one after the other and the model is not a stack of layers.
+
+    Attributes:
+        compile_steps: whether the step of a sequence is compiled; see `slotssm.layers.compiled_steps`.
     """
 
     gives_attention = True
+    compile_steps: bool = False
 
     def __init__(self, config: SAViConfig) -> None:
         super().__init__(config.num_slots, config.slot_dim)
@@ -87,8 +92,9 @@ class SAVi(SlotModel):
         if state is None:
             state = self.initial_state(tokens.shape[0])
         predicted, slots, attention = state.layers[0][0], [], []
+        advance = step_of(self, self._advance)
         for keys_values in self.corrector.map_tokens(tokens).unbind(1):
-            corrected, shares, predicted = checkpointed(self, self._advance, predicted, keys_values)
+            corrected, shares, predicted = checkpointed(self, advance, predicted, keys_values)
             slots.append(corrected)
             attention.append(shares)
         return ModelOutput(

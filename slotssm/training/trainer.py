@@ -23,6 +23,7 @@ from slotssm.evaluation.catalog import METRICS
 from slotssm.evaluation.validation import MEAN_IMAGE, validate, validated_metrics
 from slotssm.interrupts import StopRequest, stop_requests
 from slotssm.layers.checkpointing import switch_checkpointing
+from slotssm.layers.compiled_steps import switch_compiled_steps
 from slotssm.tasks import Batch, build_task
 from slotssm.training import checkpoint
 from slotssm.training.device import keep_freed_memory, mixed_precision, numerics, resolve_device
@@ -90,6 +91,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.task = build_task(config, spec).to(self.device)
         switch_checkpointing(self.task, train.checkpoint_activations)
+        switch_compiled_steps(self.task, train.compile_steps)
         self.optimizer = build_optimizer(self.task, train)
         self._num_val = self._num_episodes("val")
         self._check_best()

@@ -1,14 +1,18 @@
 """A Slurm cluster of one node on this machine, in a temporary configuration, that leaves nothing behind."""
 
+import ctypes
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
+# A job that is put back into the queue waits until its credential has expired, two minutes unless `cred_expire` says
+# otherwise; a lost node is noticed after SlurmdTimeout. The other times are limits.
 CONFIGURATION = """
 ClusterName=slotssm
 SlurmctldHost={host}(127.0.0.1)
@@ -18,7 +22,7 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=15
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -37,11 +41,12 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 ReturnToService=2
 SlurmdTimeout=10
-KillWait=60
+SlurmdParameters=config_overrides
+KillWait=300
 MinJobAge=3600
 SchedulerParameters=sched_interval=2,batch_sched_delay=0,sched_min_interval=0
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} State=UNKNOWN
-PartitionName=usual Nodes={host} Default=YES PriorityTier=1 GraceTime=120
+PartitionName=usual Nodes={host} Default=YES PriorityTier=1 GraceTime=300
 PartitionName=urgent Nodes={host} PriorityTier=10 PreemptMode=OFF
 """
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "scontrol")
@@ -56,7 +61,8 @@ def missing() -> str:
 
 
 def _path() -> str:
-    return f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    # the scripts of this Python's packages, such as torchrun, come first
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
 
 class Cluster:
@@ -125,7 +131,7 @@ class Cluster:
     def run(self, *command: str, **options) -> subprocess.CompletedProcess:
         """Run a command that finds this cluster."""
         return subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, check=False, timeout=300, **options
+            command, env=self.environment, capture_output=True, text=True, check=False, timeout=1800, **options
         )
 
     def queue(self) -> dict[str, str]:
@@ -138,16 +144,17 @@ class Cluster:
         words = self.run("scontrol", "show", "job", job).stdout.split()
         return int(next((word.partition("=")[2] for word in words if word.startswith("Restarts=")), 0))
 
+    def processes(self) -> list[int]:
+        """Daemons, steps and jobs of this cluster that are still there."""
+        return [process for process in _processes() if str(self.folder) in _text_of(process, "environ")]
+
     def stop(self) -> None:
-        """Cancel all jobs and stop the daemons."""
+        """Cancel all jobs and stop the daemons; what does not end by itself is killed."""
         if "slurmctld" in self._daemons:
             self.run("scancel", "--user", "root")
             deadline = time.monotonic() + 60
             while self.queue() and time.monotonic() < deadline:
                 time.sleep(0.5)
-        for process in _steps(self.folder):
-            for each in [*_descendants(process), process]:
-                _kill(each)
         for name in ("slurmd", "slurmctld", "munged"):
             daemon = self._daemons.pop(name, None)
             if daemon is not None:
@@ -157,13 +164,20 @@ class Cluster:
                 except subprocess.TimeoutExpired:
                     daemon.kill()
                     daemon.wait()
+        for process in self.processes():
+            _kill(process)
 
     def _start(self, program: str, *arguments: str) -> None:
         with (self.folder / f"{program}.out").open("ab") as log:
             path = shutil.which(program, path=_path())
             assert path is not None
             self._daemons[program] = subprocess.Popen(
-                [path, *arguments], env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                [path, *arguments],
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                preexec_fn=_end_with_parent,
             )
 
     def _wait(self, condition, program: str) -> None:
@@ -174,6 +188,11 @@ class Cluster:
             assert ended is None, f"{program} ended with {ended}: {output}"
             assert time.monotonic() < deadline, f"{program} does not answer: {output}"
             time.sleep(0.3)
+
+
+def _end_with_parent() -> None:
+    """Let the kernel end this process when the one that started it is gone, even if that was killed (Linux)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def _free_port() -> int:
@@ -206,16 +225,16 @@ def _descendants(process: int) -> list[int]:
 
 def _steps(folder: Path) -> list[int]:
     """Daemons of steps and batch jobs that belong to the cluster with this folder."""
-    found = []
-    for process in _processes():
-        try:
-            words = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace")
-            variables = Path(f"/proc/{process}/environ").read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if words.startswith("slurmstepd") and str(folder) in variables:
-            found.append(process)
-    return found
+    found = [process for process in _processes() if _text_of(process, "cmdline").startswith("slurmstepd")]
+    return [process for process in found if str(folder) in _text_of(process, "environ")]
+
+
+def _text_of(process: int, entry: str) -> str:
+    """An entry of /proc of a process; empty if the process has ended."""
+    try:
+        return Path(f"/proc/{process}/{entry}").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def _kill(process: int) -> None:

@@ -13,7 +13,7 @@ from private_cluster import Cluster, missing
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing() or "-")]
 
-NUM_STEPS, LOGGED = 900, 10
+NUM_STEPS, LOGGED = 24, 4
 SLOTSSM = [sys.executable, "-m", "slotssm"]
 SETTINGS = {
     "model.num_slots": 3,
@@ -22,26 +22,32 @@ SETTINGS = {
     "model.num_heads": 2,
     "train.num_steps": NUM_STEPS,
     "train.log_every_steps": LOGGED,
-    "train.checkpoint_every_steps": 100,
-    "train.eval_every_steps": 450,
+    "train.checkpoint_every_steps": 12,
+    "train.eval_every_steps": 12,
 }
 SWEEP = [*SLOTSSM, "sweep", "--preset", "tiny-oc", "--seeds", "0,1", "--device", "cpu"]
-SWEEP += ["--plugin", "slower.py"]
+SWEEP += ["--plugin", "held.py"]
 SWEEP += [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
-PATIENCE_S = 900
-SLOWER = """
+PATIENCE_S = 1800
+"""How long anything may take on a machine with other work."""
+HELD = """
 import time
+from pathlib import Path
+from slotssm.interrupts import stop_requests
 from slotssm.training.trainer import Trainer
 
 take_step = Trainer._take_step
 
 
-def slower(self, batch):
-    time.sleep(0.03)
+def held(self, batch):
+    with stop_requests() as stop:
+        began = time.monotonic()
+        while self.step >= int(Path(GATE).read_text()) and not stop and time.monotonic() < began + PATIENCE_S:
+            time.sleep(0.05)
     return take_step(self, batch)
 
 
-Trainer._take_step = slower
+Trainer._take_step = held
 """
 
 
@@ -56,14 +62,23 @@ def cluster():
     finally:
         cluster.stop()
         shutil.rmtree(folder, ignore_errors=True)
+    assert not cluster.processes()
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
+    """A folder with a plugin that holds every training at the step in a file, so that it can be interrupted there."""
     place = tmp_path_factory.mktemp("sweeps")
-    # also on a fast machine there is time to interrupt a run
-    (place / "slower.py").write_text(SLOWER)
+    constants = f"GATE, PATIENCE_S = {str(place / 'gate')!r}, {PATIENCE_S}\n"
+    (place / "held.py").write_text(constants + HELD)
     return place
+
+
+def hold_at(place: Path, step: int) -> None:
+    """Let trainings go on to a step, and wait there until they may go on or are told to stop."""
+    new = place / "gate.new"
+    new.write_text(str(step))
+    new.replace(place / "gate")
 
 
 def wait_for(condition, what: str) -> None:
@@ -85,6 +100,7 @@ def steps(folder: Path) -> list[int]:
 
 def test_a_preempted_sweep_on_a_lost_node_is_the_local_one(cluster, place):
     folder = place / "slurm"
+    hold_at(place, 8)
     options = ["--out", str(folder), "--executor", "slurm", "--slurm", "partition=usual", "--slurm", "cpus-per-task=1"]
     done = cluster.run(*SWEEP, *options, "--json", cwd=place)
     assert done.returncode == 0, done.stderr
@@ -94,22 +110,22 @@ def test_a_preempted_sweep_on_a_lost_node_is_the_local_one(cluster, place):
     assert list(jobs.values()) == [f"{array}_0", f"{array}_1"]
 
     # both are running when a job with a higher priority takes their node
-    wait_for(lambda: len(steps(folder)) == 2 and min(steps(folder)) > 0, "both cells are trained")
+    wait_for(lambda: steps(folder) == [8, 8], "both cells are trained")
     assert [cell["state"] for cell in cells(folder)] == ["running", "running"]
-    assert max(steps(folder)) < NUM_STEPS
-    urgent = cluster.run("sbatch", "--partition=urgent", "--cpus-per-task=2", "--output=/dev/null", "--wrap=sleep 3")
+    urgent = cluster.run("sbatch", "--partition=urgent", "--cpus-per-task=2", "--output=/dev/null", "--wrap=sleep 1")
     assert urgent.returncode == 0, urgent.stderr
     wait_for(lambda: all(cluster.restarts(job) >= 1 for job in jobs.values()), "both jobs are back in the queue")
     for name in jobs:
         log = (folder / "logs" / f"{name}.log").read_text()
-        assert "SIGTERM: saved step" in log
-    reached = steps(folder)
+        assert "SIGTERM: saved step 9" in log
 
-    # they go on by themselves, until their node is lost
-    wait_for(lambda: all(now > before for now, before in zip(steps(folder), reached, strict=True)), "both go on")
+    # they go on by themselves, until their node is lost, four steps after the last checkpoint
+    hold_at(place, 16)
+    wait_for(lambda: steps(folder) == [16, 16], "both go on")
     cluster.kill_node()
     wait_for(lambda: cluster.node_state().startswith("down"), "the node is missed")
-    assert min(steps(folder)) < NUM_STEPS
+    assert {last.read_text().strip() for last in folder.glob("runs/*/checkpoints/last")} == {"step-00000012"}
+    hold_at(place, NUM_STEPS)
     cluster.start_node()
     wait_for(lambda: not cluster.queue(), "all jobs are done")
     assert [cell["state"] for cell in cells(folder)] == ["done", "done"], list((folder / "logs").rglob("*"))
@@ -136,9 +152,11 @@ def test_refused_settings_are_one_line(cluster, place):
 def test_the_script_of_the_page_goes_on_after_a_signal(cluster, place):
     page = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text(encoding="utf-8")
     script = next(block for block in page.split("```bash\n") if block.startswith("#!/bin/bash")).partition("```")[0]
-    # long enough to be interrupted
-    script = script.replace("--resume &", "--resume --set train.num_steps=600 --plugin slower.py &")
+    settings = {"num_steps": 8, "log_every_steps": 4, "eval_every_steps": 0}
+    further = " ".join(f"--set train.{key}={value}" for key, value in settings.items())
+    script = script.replace("--resume &", f"--resume {further} --plugin held.py &")
     (place / "train.sbatch").write_text(script)
+    hold_at(place, 4)
     done = cluster.run("sbatch", "train.sbatch", cwd=place)
     assert done.returncode == 0, done.stderr
     job = done.stdout.split()[-1]
@@ -147,8 +165,9 @@ def test_the_script_of_the_page_goes_on_after_a_signal(cluster, place):
     cluster.run("scancel", "--signal=TERM", "--batch", job)
     wait_for(lambda: cluster.restarts(job) == 1, "the job is back in the queue")
     log = place / f"train-{job}.log"
-    assert "SIGTERM: saved step" in log.read_text()
+    assert "SIGTERM: saved step 5" in log.read_text()
+    hold_at(place, 8)
     wait_for(lambda: job not in cluster.queue(), "the job ends")
-    assert (run / "checkpoints" / "step-00000600").is_dir(), log.read_text()[-2000:]
+    assert (run / "checkpoints" / "step-00000008").is_dir(), log.read_text()[-2000:]
     record = json.loads((run / "run.json").read_text())
     assert record["processes"] == 2

@@ -377,6 +377,17 @@ def test_checkpointed_activations_change_only_the_memory(tiny_run):
     close(again.task, kept.task, 1e-4)
 
 
+def test_compiled_steps_are_asked_for_in_recurrences(tiny_run):
+    for is_on in (False, True):
+        config, data, run = tiny_run(
+            "tiny-bcb", "model.kind=slot-rnn", f"train.compile_steps={str(is_on).lower()}", folder=f"run-{is_on}"
+        )
+        trainer = Trainer(config, spec_of(config.data), data, run, "cpu")
+        asked = [module.compile_steps for module in trainer.task.modules() if hasattr(module, "compile_steps")]
+        assert asked
+        assert set(asked) == {is_on}
+
+
 def test_bf16_is_near_and_keeps_weights_in_float32(tiny_run):
     exact = trained(tiny_run, folder="exact")
     mixed = trained(tiny_run, "train.precision=bf16", folder="mixed")
@@ -552,6 +563,10 @@ def test_variables_of_launchers_and_schedulers_change_nothing(tiny_run, monkeypa
     for name, value in {
         "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4",
         "ACCELERATE_MIXED_PRECISION": "bf16",
+        "ACCELERATE_DYNAMO_BACKEND": "INDUCTOR",
+        "ACCELERATE_USE_FSDP": "true",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "29500",
         "WORLD_SIZE": "4",
         "RANK": "1",
         "LOCAL_RANK": "1",

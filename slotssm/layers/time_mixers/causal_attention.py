@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slotssm.layers.inputs import check_input, check_state
-from slotssm.ops import attend
+from slotssm.ops import attend, block_causal
 
 CHUNK_QUERIES = 192
 """Smallest number of queries per call of the fused attention: fewer make tiles small, more compute masked scores."""
@@ -84,7 +84,8 @@ def block_causal_attention(
     """Softmax attention in which the queries of a block attend to all keys up to the block's end; heads are joined.
 
     The queries are processed in chunks, each with the keys up to its end and a mask for those only, so that neither
-    the scores nor a mask of all pairs is ever in memory.
+    the scores nor a mask of all pairs is ever in memory. On CUDA, sequences that need several chunks and have no keys
+    before them are computed by flex attention where it works (`slotssm.ops.block_causal`).
 
     Args:
         q: queries, in whole blocks; they belong to the last Q keys.
@@ -98,6 +99,8 @@ def block_causal_attention(
         return _joined(attend(q, k, v, is_causal=num_queries > block))
     # GPU kernels need slices of a mask to start at multiples of 16
     chunk = math.ceil(CHUNK_QUERIES / (16 * block)) * 16 * block
+    if past == 0 and num_queries > chunk and block_causal.serves(q):
+        return _joined(block_causal.attend(q, k, v, block))
     starts = range(0, num_queries, chunk)
     mask = _block_causal_mask(min(chunk, num_queries), past + starts[-1], block, q)
     outputs = []

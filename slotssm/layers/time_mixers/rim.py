@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slotssm.errors import InputError
+from slotssm.layers.compiled_steps import step_of
 from slotssm.layers.inputs import check_input, check_state
 from slotssm.layers.time_mixers.slot_rnn import gru_update
 from slotssm.ops import attend
@@ -56,7 +57,12 @@ class RIM(nn.Module):
         num_heads: heads of the communication, dividing `dim`.
         input_key_dim: width of queries and keys of the input attention.
         dropout: dropout of the results of both attentions; 0 is off.
+
+    Attributes:
+        compile_steps: whether the step of a sequence is compiled; see `slotssm.layers.compiled_steps`.
     """
+
+    compile_steps: bool = False
 
     weight_matrices = ("weight_ih", "weight_hh", "input_query", "query_key_value")
 
@@ -107,9 +113,9 @@ class RIM(nn.Module):
         keys, values = self._map_tokens(tokens)
         # the unit axis comes first, since each unit has its own matrices
         hidden = state.hidden.transpose(0, 1)
-        outputs = []
+        outputs, advance = [], step_of(self, self._advance)
         for keys_now, values_now in zip(keys.unbind(1), values.unbind(1), strict=True):
-            hidden = self._advance(keys_now, values_now, hidden)
+            hidden = advance(keys_now, values_now, hidden)
             outputs.append(hidden.transpose(0, 1))
         if not outputs:
             return values.reshape(tokens.shape[0], 0, self.num_units, self.dim), state

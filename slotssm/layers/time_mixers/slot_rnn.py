@@ -8,6 +8,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from slotssm.layers.compiled_steps import step_of
 from slotssm.layers.inputs import check_input, check_state
 from slotssm.layers.slots import SlotMixer
 from slotssm.ops import attend
@@ -33,7 +34,12 @@ class SlotGRU(nn.Module):
         num_heads: heads of the slot mixer.
         mlp_ratio: hidden width of the slot mixer's MLP as a multiple of `dim`.
         dropout: in the slot mixer; 0 is off.
+
+    Attributes:
+        compile_steps: whether the step of a sequence is compiled; see `slotssm.layers.compiled_steps`.
     """
+
+    compile_steps: bool = False
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float, dropout: float = 0.0) -> None:
         super().__init__()
@@ -60,9 +66,9 @@ class SlotGRU(nn.Module):
         # batch and slots in one axis, so that the loop does not reshape inputs
         gates, candidates = self._map_inputs(rearrange(slots, "b t k d -> t (b k) d"))
         hidden, joint = state.hidden.flatten(0, 1), self._joint_map()
-        outputs = []
+        outputs, advance = [], step_of(self, self._advance)
         for of_gates, of_candidate in zip(gates.unbind(), candidates.unbind(), strict=True):
-            hidden = self._advance(of_gates, of_candidate, hidden, num_slots, joint)
+            hidden = advance(of_gates, of_candidate, hidden, num_slots, joint)
             outputs.append(hidden.view(state.hidden.shape))
         if not outputs:
             return candidates.view(slots.shape), state

@@ -2,18 +2,16 @@
 
 import functools
 import importlib.util
-import logging
 import os
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from slotssm.ops.operators import trial
+
 INTERPRETED = "TRITON_INTERPRET"
 """The variable that makes Triton interpret its kernels on the CPU, for tests."""
-TOLERANCE = 1e-3
-"""Largest relative error of the trial, far above that of float32 and far below that of a wrong result."""
-
 
 Recurrence = Callable[..., tuple[Tensor, Tensor]]
 """A scan from x, delta, A, B, C and an initial state to outputs and the last state."""
@@ -45,15 +43,7 @@ def refusal(device: str, dtype: str, reference: Recurrence) -> str | None:
 @functools.cache
 def _trial_failure(device: str, dtype: str, reference: Recurrence) -> str:
     """Why a small scan with its gradients fails; empty if it equals the reference. A failure is warned of."""
-    try:
-        error = _trial_error(device, getattr(torch, dtype), reference)
-        reason = "" if error < TOLERANCE else f"a trial differs from the reference by {error:.2g}"
-    # a kernel that cannot be compiled may raise anything
-    except Exception as error:
-        reason = f"{type(error).__name__}: {(str(error) or '-').splitlines()[0]}"
-    if reason:
-        logging.getLogger("slotssm").warning("Triton's scan does not work here and is not used: %s", reason)
-    return reason
+    return trial.failure("Triton's scan", device, lambda: _trial_error(device, getattr(torch, dtype), reference))
 
 
 def _trial_error(device: str, dtype: torch.dtype, reference: Recurrence) -> float:
@@ -69,10 +59,5 @@ def _trial_error(device: str, dtype: torch.dtype, reference: Recurrence) -> floa
     found = scan_operator.selective_scan(x, delta, A, B, C, None, None, None, False, state)
     expected = reference(x, delta, A, B, C, state)
     inputs = (x, delta, A, B, C, state)
-    for outputs in (found, expected):
-        assert all(output.isfinite().all() for output in outputs)
-    pairs = list(zip(found, expected, strict=True))
-    pairs = [(ours.detach(), theirs.detach()) for ours, theirs in pairs]
     gradients = [torch.autograd.grad(y.square().sum() + h.sum(), inputs) for y, h in (found, expected)]
-    pairs += list(zip(*gradients, strict=True))
-    return max(float((ours - theirs).abs().max() / theirs.abs().max()) for ours, theirs in pairs)
+    return trial.largest_error((*found, *gradients[0]), (*expected, *gradients[1]))

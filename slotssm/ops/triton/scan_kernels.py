@@ -3,7 +3,7 @@
 The forward pass stores the states at the starts of chunks of `STEPS` steps. The backward pass goes through the chunks
 from the last to the first: it computes the states of a chunk again, into memory that only this program uses, and then
 runs the recurrence of the gradients from the chunk's end. Everything is computed in the dtype of the states, float32 or
-float64, whatever the dtypes of the inputs.
+float64, whatever the dtypes of the inputs. `size_class` is for autotuning and not read.
 """
 
 import triton
@@ -27,12 +27,12 @@ def _sigmoid(value):
     return tl.where(value >= 0, 1.0, decay) / (1.0 + decay)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["size_class"])
 def forward(
     x, dt, A, B, C, D, z, delta_bias, initial_state, y, final, stored,
     x_batch, x_step, x_channel, dt_batch, dt_step, dt_channel, B_batch, B_step, B_state, C_batch, C_step, C_state,
     z_batch, z_step, z_channel,
-    num_steps, num_channels, num_states,
+    num_steps, num_channels, num_states, size_class,
     SOFTPLUS: tl.constexpr, GATED: tl.constexpr, STEPS: tl.constexpr,
     CHANNELS: tl.constexpr, STATES: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
@@ -69,13 +69,13 @@ def forward(
     tl.store(final + sequence * state_size + tile, state, inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["size_class"])
 def backward(
     x, dt, A, B, C, D, z, delta_bias, stored, grad_y, grad_final, states,
     grad_x, grad_dt, grad_A, grad_B, grad_C, grad_D, grad_z, grad_bias, grad_state,
     x_batch, x_step, x_channel, dt_batch, dt_step, dt_channel, B_batch, B_step, B_state, C_batch, C_step, C_state,
     z_batch, z_step, z_channel,
-    num_sequences, num_steps, num_channels, num_states,
+    num_sequences, num_steps, num_channels, num_states, size_class,
     SOFTPLUS: tl.constexpr, GATED: tl.constexpr, STEPS: tl.constexpr,
     CHANNELS: tl.constexpr, STATES: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from slotssm.ops.operators import scan_interface
 from slotssm.ops.operators.dtypes import state_dtype
+from slotssm.ops.triton import tuning
+from slotssm.ops.triton.tuning import Launch
 
 CHUNK_STEPS = 16
 """Steps of a chunk; the states at the starts of chunks are stored for the backward pass."""
@@ -18,26 +20,58 @@ TILE_NUMEL = 256
 """States that a program holds: 2 in each of 128 threads' registers, so that many programs run at a time."""
 
 
-def _tile(num_channels: int, num_states: int) -> tuple[int, int]:
-    """Channels and states of a program, powers of two."""
+def _tile(num_channels: int, num_states: int, numel: int = TILE_NUMEL) -> tuple[int, int]:
+    """Channels and states of a program that holds `numel` states, powers of two."""
     states = 1 << max(0, num_states - 1).bit_length()
-    channels = max(1, TILE_NUMEL // states)
+    channels = max(1, numel // states)
     return min(channels, 1 << max(0, num_channels - 1).bit_length()), states
 
 
+def _forward_launches(num_channels: int, num_states: int) -> tuple[Launch, ...]:
+    """Launches of the forward pass that are measured, the usual one first: tiles of three sizes, and fewer threads."""
+    tiles = [_tile(num_channels, num_states, numel) for numel in (TILE_NUMEL, TILE_NUMEL // 2, 2 * TILE_NUMEL)]
+    found = [Launch(channels, _num_warps(channels * states)) for channels, states in tiles]
+    usual = found[0]
+    return tuple(dict.fromkeys([*found, Launch(usual.channels, max(1, usual.num_warps // 2))]))
+
+
+def _backward_launches(num_channels: int, num_states: int) -> tuple[Launch, ...]:
+    """Launches of the backward pass that are measured, the usual one first; its memory is made for one tile."""
+    channels, states = _tile(num_channels, num_states)
+    return tuple(dict.fromkeys(Launch(channels, num) for num in (_num_warps(channels * states), 1, 2, 4)))
+
+
+def _num_warps(numel: int) -> int:
+    return max(1, min(4, numel // 64))
+
+
 def _launch(
-    kernel: Any, x: Tensor, A: Tensor, tensors: tuple[Tensor, ...], sizes: tuple[int, ...], **flags: bool
+    kernel: Any,
+    x: Tensor,
+    A: Tensor,
+    tensors: tuple[Tensor, ...],
+    sizes: tuple[int, ...],
+    launches: tuple[Launch, ...],
+    **flags: bool,
 ) -> None:
     """Run a kernel on all sequences and blocks of channels; `sizes` are its strides and dimensions."""
     import triton.language as tl
 
-    channels, states = _tile(*A.shape)
-    grid = (x.shape[0], -(-x.shape[2] // channels))
-    if not (grid[0] and grid[1]):
+    batch, num_channels = x.shape[0], x.shape[2]
+    if not (batch and num_channels):
         return
+
+    def grid(constants: dict[str, Any]) -> tuple[int, int]:
+        return batch, -(-num_channels // constants["CHANNELS"])
+
     dtype = tl.float64 if state_dtype(x) == torch.float64 else tl.float32
-    options = {"STEPS": CHUNK_STEPS, "CHANNELS": channels, "STATES": states, "DTYPE": dtype}
-    kernel[grid](*tensors, *sizes, **flags, **options, num_warps=max(1, min(4, channels * states // 64)))
+    arguments = (*tensors, *sizes, tuning.size_class(batch))
+    options = {"STEPS": CHUNK_STEPS, "STATES": _tile(*A.shape)[1], "DTYPE": dtype, **flags}
+    if tuning.is_worthwhile(x):
+        tuning.tuned(kernel, launches)[grid](*arguments, **options)
+    else:
+        usual = launches[0]
+        kernel[grid](*arguments, **options, CHANNELS=usual.channels, num_warps=usual.num_warps)
 
 
 def _strides(x: Tensor, dt: Tensor, B: Tensor, C: Tensor, z: Tensor | None) -> tuple[int, ...]:
@@ -63,7 +97,8 @@ def _forward(
     y, final, stored = outputs
     tensors = (x, dt, A, B, C, D, x if z is None else z, delta_bias, initial_state, y, final, stored)
     sizes = (*_strides(x, dt, B, C, z), x.shape[1], *A.shape)
-    _launch(scan_kernels.forward, x, A, tensors, sizes, SOFTPLUS=softplus, GATED=z is not None)
+    launches = _forward_launches(*A.shape)
+    _launch(scan_kernels.forward, x, A, tensors, sizes, launches, SOFTPLUS=softplus, GATED=z is not None)
     return outputs
 
 
@@ -117,7 +152,9 @@ def _backward(
     tensors: tuple[Tensor, ...] = (x, dt, A, B, C, D, x if z is None else z, delta_bias, stored, grad_y.contiguous())
     tensors += (grad_final.contiguous(), scratch, grad_x, grad_dt, grad_A, grad_B, grad_C, grad_D, grad_z, grad_bias)
     sizes = (*_strides(x, dt, B, C, z), batch, num_steps, *A.shape)
-    _launch(scan_kernels.backward, x, A, (*tensors, grad_state), sizes, SOFTPLUS=softplus, GATED=z is not None)
+    tensors += (grad_state,)
+    launches = _backward_launches(*A.shape)
+    _launch(scan_kernels.backward, x, A, tensors, sizes, launches, SOFTPLUS=softplus, GATED=z is not None)
     return (
         grad_x,
         grad_dt,

@@ -1,4 +1,5 @@
 import math
+import warnings
 from itertools import pairwise
 
 import pytest
@@ -6,9 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.attention import flex_attention
 
 import slotssm.layers.time_mixers.causal_attention as module
 from slotssm.layers.time_mixers.causal_attention import CausalSlotAttention, KeyValueState
+from slotssm.ops import block_causal
 
 DIM, HEADS = 12, 3
 # 64 steps of three slots are one chunk of 192 queries
@@ -272,3 +275,35 @@ def test_gradients_of_long_sequences_are_finite():
     for gradient in (slots.grad, *(parameter.grad for parameter in block.parameters())):
         assert gradient.isfinite().all()
         assert gradient.any()
+
+
+# --- flex attention, as on CUDA ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def flex(monkeypatch):
+    """The dispatch of CUDA on the CPU, where torch has flex attention without its kernel."""
+    served = []
+    monkeypatch.setattr(block_causal, "serves", lambda q: served.append(q.shape) or True)
+    monkeypatch.setattr(flex_attention, "_validate_device", lambda *tensors: None)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "flex_attention called without torch.compile")
+        # torch hides it, unless warnings are errors
+        warnings.filterwarnings("ignore", "The .grad attribute of a Tensor")
+        yield served
+
+
+def test_through_flex_attention_it_is_the_formula_and_a_sequence_is_its_steps(flex):
+    block, slots = build(), random_slots(length=70)
+    whole, end = block(slots)
+    assert flex == [(2, HEADS, 70 * SLOTS, DIM // HEADS)]
+    close([whole], [naive(block, slots)])
+    weight = torch.randn_like(slots)
+    found = slopes(lambda slots: block(slots)[0], block, slots, weight)
+    close(found, slopes(lambda slots: naive(block, slots), block, slots, weight))
+    # a continued sequence and single steps are computed by the other path
+    first, state = block(slots[:, :1])
+    second, state = block(slots[:, 1:69], state)
+    last, state = block.step(slots[:, 69], state)
+    assert len(flex) == 2
+    close((torch.cat([first, second, last[:, None]], 1), *state), (whole, *end))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from scan_cases import LAYOUTS, NAMES, covering, random_convolution, random_scan, relative_error
 
-from slotssm.ops import backends, selective_scan
+from slotssm.ops import backends, reference, selective_scan
 from slotssm.ops.triton import availability, convolution_operator, scan_operator
 
 pytestmark = pytest.mark.skipif(
@@ -137,6 +137,12 @@ def test_the_convolution_reads_any_layout(layout):
     found = convolution_operator.convolve(*arranged_tensors)
     expected = convolution_operator.convolve(*(tensor.contiguous() for tensor in arranged_tensors))
     assert torch.equal(found, expected)
+
+
+def test_the_trial_does_not_depend_on_where_the_first_call_is():
+    availability._trial_failure.cache_clear()
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert availability.refusal("cpu", "float32", reference.scan) is None
 
 
 def test_the_interpreter_is_never_the_automatic_choice(monkeypatch):
