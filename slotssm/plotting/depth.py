@@ -4,6 +4,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from slotssm.metrics import is_measured
 from slotssm.plotting.panels import PAGE_COLOR, SMALLEST_TILE_PX, TEXT_COLOR, Column
 
 UNKNOWN_COLOR = (128, 128, 128)
@@ -15,27 +16,29 @@ BAR_PX = 12
 LINE_PX = 14
 
 
-def depth_columns(depth: np.ndarray, unit: str) -> list[Column]:
-    """Depth of an episode and the legend of its colours, for a storyboard.
+def depth_columns(depth: np.ndarray, unit: str, predicted: np.ndarray | None = None) -> list[Column]:
+    """Depth of an episode, predicted depth in the same colours, and their legend, for a storyboard.
 
     Args:
-        depth: float [T, H, W]; 0 and values that are not finite were not measured.
+        depth: float [T, H, W]; 0 and values that are not finite were not measured. It sets the scale, unless nothing
+            was measured.
         unit: unit of the values; empty if unknown.
+        predicted: float [T, H, W]; None for none.
     """
     known = depth[is_measured(depth)].astype(np.float64)
+    if not known.size and predicted is not None:
+        known = predicted[is_measured(predicted)].astype(np.float64)
     near, far = (known.min(), np.percentile(known, FARTHEST_PERCENTILE)) if known.size else (0.0, 0.0)
     title = f"depth ({unit})" if unit and len(unit) <= SHORT else "depth"
     legend = _legend(float(near), float(far), bool(known.size and known.max() > far), depth.shape[1:])
-    return [Column(title, paint_depth(depth, float(near), float(far))), Column("", legend[None])]
+    columns = [Column(title, paint_depth(depth, float(near), float(far)))]
+    if predicted is not None:
+        columns.append(Column("predicted", paint_depth(predicted, float(near), float(far))))
+    return [*columns, Column("", legend[None])]
 
 
 SHORT = 12
 """Longest unit that fits into a title."""
-
-
-def is_measured(depth: np.ndarray) -> np.ndarray:
-    """Whether each pixel has a depth."""
-    return np.isfinite(depth) & (depth > 0)
 
 
 def paint_depth(depth: np.ndarray, near: float, far: float) -> np.ndarray:
