@@ -6,7 +6,7 @@ from slotssm.data.episodes import EpisodeFile
 from slotssm.evaluation.pictures import as_bytes, count_slots
 from slotssm.evaluation.sources import TaskSource
 from slotssm.metrics import hard_masks, match
-from slotssm.plotting import colorize
+from slotssm.plotting import colorize, depth_columns, paint_masks
 from slotssm.plotting.colors import mask_colors, object_colors
 from slotssm.tasks import Outputs, Task
 
@@ -30,10 +30,12 @@ def draw_example_picture(task: Task, truth: EpisodeFile, split: str) -> np.ndarr
         split: split to draw from.
 
     Returns:
-        uint8 [R H, n (W + 1), 3] with R rows of n frames: 2 rows for predicted frames, up to 4 for tasks with masks,
-        1 (the truth) for tasks that predict neither.
+        uint8 [R H, n (W + 1), 3] with R rows of n frames: 2 rows for predicted frames, 4 for depth, up to 4 for tasks
+        with masks, 1 (the truth) for tasks that predict neither.
     """
     first = TaskSource(task).run(truth, split, 0, 1)
+    if "depth" in first and truth.has(split, "depth"):
+        return _depth_strip(first, truth, split)
     if "masks" in first:
         return _segmentation_strip(first, truth, split)
     if "frames" not in first:
@@ -65,6 +67,15 @@ def _segmentation_strip(outputs: Outputs, truth: EpisodeFile, split: str) -> np.
     if "frames" in outputs:
         shown.append(as_bytes(_pixels(outputs)[0]))
     shown.append(colorize(labels, mask_colors(num_slots, num_masks)))
+    return np.concatenate([_row(part[::EVERY_STEPS]) for part in shown])
+
+
+def _depth_strip(outputs: Outputs, truth: EpisodeFile, split: str) -> np.ndarray:
+    """True frames and depth of the first episode, above predicted depth in the same colours and slots over frames."""
+    frames, depth = truth.read(split, "frames", 0), truth.read(split, "depth", 0)
+    true, predicted, _ = depth_columns(depth, "", outputs["depth"][0].float().cpu().numpy())
+    painted = paint_masks(frames, outputs["masks"][0].float().cpu().numpy(), count_slots(outputs))
+    shown = (frames, true.frames, predicted.frames, painted)
     return np.concatenate([_row(part[::EVERY_STEPS]) for part in shown])
 
 

@@ -58,3 +58,12 @@ def test_predictions_alone_set_the_scale():
     alone, own = depth_columns(depth, "m")
     np.testing.assert_array_equal(predicted.frames, alone.frames)
     np.testing.assert_array_equal(legend.frames, own.frames)
+
+
+def test_a_wide_range_has_equal_steps_of_colour_for_equal_ratios():
+    doubling = 2.0 ** np.arange(9)
+    shades = paint_depth(doubling, 1, 256).astype(int)
+    narrow = paint_depth(np.linspace(1, 9, 9), 1, 9).astype(int)
+    np.testing.assert_allclose(shades, narrow, atol=4)
+    _, legend = depth_columns(doubling.reshape(1, 3, 3).astype(np.float32), "m")
+    assert UNKNOWN_COLOR in {tuple(color) for color in legend.frames.reshape(-1, 3)}
