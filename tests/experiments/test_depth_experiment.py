@@ -93,6 +93,7 @@ def test_data_with_neither_depth_nor_stable_masks_are_refused(tabletop, tmp_path
             DepthPrediction().cells(Choice("tiny", data=(path,)))
 
 
+@pytest.mark.slow
 def test_cells_are_measured_and_compared(tabletop, tmp_path):
     experiment, choice = DepthPrediction(), Choice("tiny", data=(tabletop,))
     records = []
