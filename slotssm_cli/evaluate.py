@@ -47,7 +47,10 @@ def evaluate(
             "--frame-range", help="Black and white in predicted frames: -1:1, 0:1, 0:255.", show_default="0:1"
         ),
     ] = None,
-    mask_source: Annotated[str, typer.Option(help="Predicted masks: decoder (alphas) or attention.")] = "decoder",
+    mask_source: Annotated[
+        str,
+        typer.Option(help="Predicted masks: decoder (alphas), attention, or cross-attention (of the pieces to slots)."),
+    ] = "decoder",
     probe: Annotated[str, typer.Option(help="Property probes: linear or mlp.")] = "linear",
     properties: Annotated[
         str | None, typer.Option(help="Properties to probe, comma-separated.", show_default="all in the file")

@@ -87,7 +87,9 @@ def _words(command: str, *arguments: str, **chosen: Any) -> list[str]:
 def reproduce(
     experiment: Annotated[
         str,
-        typer.Argument(help="long-context, video-prediction, object-centric, slot-ownership, snitch or efficiency."),
+        typer.Argument(
+            help="long-context, video-prediction, object-centric, slot-ownership, snitch, depth or efficiency."
+        ),
     ],
     scale: Annotated[
         str, typer.Option(help="cpu: scaled down for two cores; paper: the paper's settings, for a GPU.")
@@ -101,7 +103,7 @@ def reproduce(
         list[Path] | None,
         typer.Option(
             "--data",
-            help="Compare on this episode file (object-centric, snitch); repeatable.",
+            help="Compare on this episode file (object-centric, snitch, depth); repeatable.",
             show_default="the experiment's own data",
         ),
     ] = None,
@@ -301,7 +303,7 @@ def _run_one_by_one(experiment: Any, choice: Any, cells: Any, folder: Path, devi
 
 
 def _report_plan(cells: Any, folder: Path, json: bool) -> None:
-    from slotssm.experiments.reproductions.forecast import forecast
+    from slotssm.experiments.overview.forecast import forecast
 
     with Meter("measure", "cells") as meter:
         plan = forecast(cells, folder, meter.update)

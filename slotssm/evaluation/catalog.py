@@ -14,7 +14,7 @@ from slotssm.errors import InputError
 from slotssm.evaluation.options import ScoringOptions
 from slotssm.evaluation.sources import Predicted
 from slotssm.grid import ENDINGS, snitch_cell
-from slotssm.metrics import Scores, Tables
+from slotssm.metrics import MeanDepth, Scores, Tables
 from slotssm.metrics.pixels import SSIM_WINDOW_PX, nearest_classes
 
 
@@ -26,11 +26,13 @@ class Truth:
         fields: the fields that the metrics need, by name: `frames` uint8 [E, T, H, W, 3], `masks` uint8 [E, T, H, W].
         palette: uint8 [C, 3] if every pixel has one of these colours, else None.
         rule: colour rule of Blinking Color Balls; empty for other data.
+        mean_depth: the mean-depth image, if a metric of depth is computed.
     """
 
     fields: Mapping[str, np.ndarray]
     palette: np.ndarray | None = None
     rule: str = ""
+    mean_depth: MeanDepth | None = None
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.fields[name]
@@ -45,8 +47,12 @@ class Batch:
 
     @cached_property
     def tables(self) -> list[Tables]:
-        """Contingency tables of the masks, computed once for all metrics and conventions."""
-        return metrics.contingency(self.truth["masks"], self.predicted["masks"])
+        """Contingency tables of the masks, computed once for all metrics and conventions.
+
+        Predicted masks of fewer frames than the truth are those of its last frames.
+        """
+        predicted = self.predicted["masks"]
+        return metrics.contingency(self.truth["masks"][:, -predicted.shape[1] :], predicted)
 
 
 @dataclass(frozen=True)
@@ -98,8 +104,8 @@ class Metric:
 
     @property
     def uses_labels(self) -> bool:
-        """Whether it reads more of the truth than the frames, which are all that an unsupervised model sees."""
-        return bool(set(self.truth) - {"frames", RULE})
+        """Whether it reads more of the truth than frames and depth, which are what models without labels learn from."""
+        return bool(set(self.truth) - {"frames", "depth", RULE})
 
     def is_better(self, value: float, other: float) -> bool:
         """Whether a value is better than another one."""
@@ -228,6 +234,59 @@ def _all_white_error(truth: Truth) -> BatchScores:
     assert truth.palette is not None
     classes = nearest_classes(truth["frames"][:, -1], truth.palette)
     return BatchScores(_by_episode(metrics.all_white_error(classes, truth.palette)))
+
+
+def _depth_score(name: str) -> Callable[[Batch, ScoringOptions], BatchScores]:
+    """A score of depth, beside that of the mean-depth image, and by region where there are masks."""
+
+    def score(batch: Batch, options: ScoringOptions) -> BatchScores:
+        true, baseline = batch.truth["depth"], batch.truth.mean_depth
+        found = {"": metrics.pixel_scores(name, true, _checked_depth(true, batch.predicted["depth"]))}
+        image = baseline.image(name) if baseline is not None else None
+        if image is not None:
+            found["mean_depth"] = metrics.pixel_scores(name, true, np.broadcast_to(image, true.shape))
+        details = {source: metrics.mean_of_known(pixels) for source, pixels in found.items() if source}
+        if "masks" in batch.truth.fields:
+            for region, where in metrics.depth_regions(batch.truth["masks"], true).items():
+                details[f"{region}/num_pixels"] = (where & metrics.is_measured(true)).sum((1, 2, 3))
+                for source, pixels in found.items():
+                    details[f"{region}/{source or 'value'}"] = metrics.mean_of_known(pixels, where)
+        return BatchScores(_by_episode(metrics.mean_of_known(found[""]), "video"), details)
+
+    return score
+
+
+def _checked_depth(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Predicted depth, if it can be compared with the truth."""
+    if predicted.shape != true.shape:
+        raise InputError(
+            f"predicted depth of shape {predicted.shape} and true depth of shape {true.shape} cannot be compared; "
+            "every true frame needs a map of its size"
+        )
+    bad = metrics.is_measured(true) & ~metrics.is_measured(predicted)
+    if bad.any():
+        raise InputError(
+            f"predicted depth is not a positive number in {int(bad.sum())} pixels whose true depth is known; give each "
+            "a depth in the unit of the truth"
+        )
+    return predicted
+
+
+def _conclude_depth(details: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Means over episodes of the mean-depth image's score, and of everything by region; episodes without are left out.
+
+    Regions without any measured pixel are not reported.
+    """
+    found: dict[str, Any] = {}
+    regions: dict[str, dict[str, Any]] = {}
+    for name, values in details.items():
+        region, _, what = name.rpartition("/")
+        if what == "num_pixels":
+            if values.sum():
+                regions[region] = {what: int(values.sum())}
+        elif np.isfinite(values).any() and (not region or region in regions):
+            (regions[region] if region else found)[what] = float(np.nanmean(values))
+    return found | ({"by_region": regions} if regions else {})
 
 
 def _last_seen(batch: Batch, options: ScoringOptions) -> BatchScores:
@@ -359,6 +418,7 @@ _TARGET = ("frames", RULE), ("frames",)
 _SNITCH = ("snitch_cell", "snitch_ending", "hidden_frames", "objects/world_position", "objects/visible")
 """What generated files say about the snitch; imported ones have no `snitch_ending`, and another order of objects."""
 _LOCATED = ("snitch_cell",), ("logits",)
+_DEPTH = ("depth",), ("depth",)
 HIDDEN_FRAMES = (0, 1, 30, 60, 120)
 """Smallest numbers of hidden frames of the groups whose accuracies are reported."""
 
@@ -384,6 +444,17 @@ METRICS: dict[str, Metric] = {
         *_LOCATED, (), _cell_distance, lower_is_better=True, conclude=_conclude_distance, optional=_SNITCH
     ),
     "last-seen": Metric(_SNITCH, (), (), _last_seen, conclude=_conclude_cells),
+    **{
+        name: Metric(
+            *_DEPTH,
+            (),
+            _depth_score(name),
+            lower_is_better=name != "delta-1",
+            conclude=_conclude_depth,
+            optional=("masks",),
+        )
+        for name in metrics.PIXEL_SCORES
+    },
     "probe": Metric(
         ("masks", "objects"),
         ("masks", "slots"),

@@ -10,11 +10,12 @@ import numpy as np
 from slotssm.data.episodes import EpisodeFile
 from slotssm.documents import nearest
 from slotssm.errors import InputError
+from slotssm.evaluation.baselines import mean_depth
 from slotssm.evaluation.catalog import METRICS, RULE, Batch, BatchScores, Metric, Truth
 from slotssm.evaluation.conventions import ALL, check_conventions, distinct_conventions
 from slotssm.evaluation.options import ScoringOptions
 from slotssm.evaluation.sources import Source
-from slotssm.metrics import Scores
+from slotssm.metrics import MeanDepth, Scores
 
 if TYPE_CHECKING:
     from slotssm.evaluation.probes import ProbeScore
@@ -180,6 +181,7 @@ def evaluate(
         raise InputError(f"{truth.path} has no episodes in split {split!r}")
     needed = {name for result in pending for name in (*result.metric.truth, *result.metric.optional)}
     asked = {name for result in pending for name in result.metric.predicted}
+    baseline = mean_depth(truth, split) if "depth" in asked else None
     probing = None
     if any(result.name == "probe" for result in pending):
         from slotssm.evaluation.probes import Probing  # loads scikit-learn, which takes long
@@ -190,7 +192,7 @@ def evaluate(
     for first in range(division.rank * batch_episodes, total, division.size * batch_episodes):
         on_progress(first, to_do)
         last = min(first + batch_episodes, total)
-        actual = _truth(truth, split, first, last, needed)
+        actual = _truth(truth, split, first, last, needed, baseline)
         predicted = source.predict(truth, split, first, last, asked)
         batch = Batch(actual, predicted)
         for result in pending:
@@ -346,11 +348,13 @@ def _missing_requirement(metric: Metric, source: Source, truth: EpisodeFile, spl
     return ""
 
 
-def _truth(truth: EpisodeFile, split: str, first: int, last: int, needed: set[str]) -> Truth:
+def _truth(
+    truth: EpisodeFile, split: str, first: int, last: int, needed: set[str], baseline: MeanDepth | None
+) -> Truth:
     names = (name for name in needed if truth.has(split, name) and name not in (RULE, "objects"))
     fields = {name: truth.read(split, name, slice(first, last)) for name in names}
     palette = np.asarray(truth.attrs["palette"]) if "palette" in truth.attrs else None
-    return Truth(fields, palette, str(truth.attrs.get(RULE, "")))
+    return Truth(fields, palette, str(truth.attrs.get(RULE, "")), baseline)
 
 
 def _shifted(part: BatchScores, first: int) -> BatchScores:

@@ -7,7 +7,7 @@ from slotssm.evaluation.beliefs import Belief, belief_of
 from slotssm.evaluation.pictures import as_bytes, count_slots
 from slotssm.evaluation.sources import TaskSource
 from slotssm.metrics import hard_masks, match
-from slotssm.plotting import colorize, paint_belief
+from slotssm.plotting import colorize, depth_columns, paint_belief, paint_masks
 from slotssm.plotting.colors import mask_colors, object_colors
 from slotssm.tasks import Outputs, Task
 
@@ -34,10 +34,12 @@ def draw_example_picture(task: Task, truth: EpisodeFile, split: str) -> np.ndarr
         split: split to draw from.
 
     Returns:
-        uint8 [R H, n (W + 1), 3] with R rows of n frames: 2 rows for predicted frames, up to 4 for tasks with masks,
-        1 (the truth) for tasks that predict neither.
+        uint8 [R H, n (W + 1), 3] with R rows of n frames: 2 rows for predicted frames, 4 for depth, up to 4 for tasks
+        with masks, 1 (the truth) for tasks that predict neither.
     """
     first = TaskSource(task).run(truth, split, 0, 1)
+    if "depth" in first and truth.has(split, "depth"):
+        return _depth_strip(first, truth, split)
     if "masks" in first:
         return _segmentation_strip(first, truth, split)
     belief = belief_of(task, first, truth, split, 0)
@@ -85,6 +87,15 @@ def _belief_strip(belief: Belief, frames: np.ndarray) -> np.ndarray:
     for table, share, cell in zip(tables, belief.shares[chosen], belief.cells[chosen], strict=True):
         table[:side, :side] = paint_belief(share, cell, side)
     return np.concatenate([_row(shown), _row(tables)])
+
+
+def _depth_strip(outputs: Outputs, truth: EpisodeFile, split: str) -> np.ndarray:
+    """True frames and depth of the first episode, above predicted depth in the same colours and slots over frames."""
+    frames, depth = truth.read(split, "frames", 0), truth.read(split, "depth", 0)
+    true, predicted, _ = depth_columns(depth, "", outputs["depth"][0].float().cpu().numpy())
+    painted = paint_masks(frames, outputs["masks"][0].float().cpu().numpy(), count_slots(outputs))
+    shown = (frames, true.frames, predicted.frames, painted)
+    return np.concatenate([_row(part[::EVERY_STEPS]) for part in shown])
 
 
 def _row(frames: np.ndarray) -> np.ndarray:

@@ -19,7 +19,8 @@ class ScoringOptions:
         matching: `hungarian` (one to one), or `overlap`, which turns mIoU into mBO.
         average: average mIoU over units (`unit`), or over all objects (`object`).
         absent: whether ids below the largest of a unit that do not occur in it count as 0 in mIoU and mBO (`zero`).
-        mask_source: predicted masks are the decoder's alphas or the encoder's attention.
+        mask_source: predicted masks are the alphas of the `decoder`, the `attention` of the slots to the tokens, or the
+            `cross-attention` of a Transformer decoder to the slots.
         probe: property probes are `linear`, or networks with one hidden layer (`mlp`).
         properties: names of the properties to probe; empty probes all.
         probe_split: split that probes are fitted on; None cross-validates over whole videos of the scored split.
@@ -36,7 +37,7 @@ class ScoringOptions:
     matching: Literal["hungarian", "overlap"] = "hungarian"
     average: Literal["unit", "object"] = "unit"
     absent: Literal["skip", "zero"] = "skip"
-    mask_source: Literal["decoder", "attention"] = "decoder"
+    mask_source: Literal["decoder", "attention", "cross-attention"] = "decoder"
     probe: Literal["linear", "mlp"] = "linear"
     properties: tuple[str, ...] = ()
     probe_split: str | None = None
@@ -53,7 +54,7 @@ class ScoringOptions:
             ("matching", ("hungarian", "overlap")),
             ("average", ("unit", "object")),
             ("absent", ("skip", "zero")),
-            ("mask_source", ("decoder", "attention")),
+            ("mask_source", ("decoder", "attention", "cross-attention")),
             ("probe", ("linear", "mlp")),
         ):
             if getattr(self, name) not in allowed:

@@ -8,9 +8,9 @@ from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
 from slotssm.evaluation.beliefs import belief_of
 from slotssm.evaluation.sources import TaskSource
-from slotssm.metrics import hard_masks, match
-from slotssm.plotting import Column, belief_columns, colorize, depth_columns, fade, overlay, storyboard
-from slotssm.plotting.colors import mask_colors, object_colors
+from slotssm.metrics import hard_masks, match, resize_labels
+from slotssm.plotting import Column, belief_columns, colorize, depth_columns, fade, overlay, paint_masks, storyboard
+from slotssm.plotting.colors import mask_colors, object_colors, slot_colors
 from slotssm.tasks import Outputs, Task
 
 FIRST_EPISODES = 3
@@ -35,19 +35,22 @@ def draw_data(truth: EpisodeFile, split: str, episodes: Sequence[int] | None = N
 def draw_predictions(task: Task, truth: EpisodeFile, split: str, episodes: Sequence[int] | None = None) -> np.ndarray:
     """Input, truth, prediction and slots of some episodes (by default the first few), uint8 [T, H, W, 3].
 
-    The columns depend on the outputs of the task: masks, reconstruction and the image of every slot; a single
-    predicted frame beside its context; a roll-out overlaid on the truth; or the frames that are read and the belief
-    about the cell of the snitch after each of them.
+    The columns depend on the outputs of the task: true and predicted depth, and the slots over the video; masks,
+    reconstruction and the image of every slot; a single predicted frame beside its context; a roll-out overlaid on the
+    truth; or the frames that are read and the belief about the cell of the snitch after each of them. Beside the
+    predictions of a Transformer decoder, the slot that each piece reads most is shown, as in the paper's figure 12.
     """
     episodes = _chosen(truth, split, episodes)
-    source = TaskSource(task)
-    rows = [_row(task, source.run(truth, split, index, index + 1), truth, split, index) for index in episodes]
+    source, more = TaskSource(task), task.on_request
+    rows = [_row(task, source.run(truth, split, index, index + 1, more), truth, split, index) for index in episodes]
     return storyboard(rows, max(len(column.frames) for row in rows for column in row))
 
 
 def _row(task: Task, outputs: Outputs, truth: EpisodeFile, split: str, index: int) -> list[Column]:
     """The columns of one episode."""
     frames = truth.read(split, "frames", index)
+    if "depth" in outputs:
+        return _depth_row(outputs, truth, split, index)
     if "masks" in outputs:
         return _slots_row(outputs, truth, split, index)
     belief = belief_of(task, outputs, truth, split, index)
@@ -58,8 +61,34 @@ def _row(task: Task, outputs: Outputs, truth: EpisodeFile, split: str, index: in
         return [Column(f"input {index}", frames)]
     predicted = _predicted(outputs)
     if len(predicted) == 1 < len(frames):
-        return _target_row(predicted, frames, index)
-    return _rollout_row(predicted, frames, index)
+        return _target_row(predicted, frames, index) + _read_column(outputs, predicted)
+    return _rollout_row(predicted, frames, index) + _read_column(outputs, frames)
+
+
+def _depth_row(outputs: Outputs, truth: EpisodeFile, split: str, index: int) -> list[Column]:
+    """Input, true and predicted depth on one scale with its legend, and the slots over the video."""
+    frames = truth.read(split, "frames", index)
+    predicted = outputs["depth"][0].float().cpu().numpy()
+    row = [Column(f"input {index}", frames)]
+    if truth.has(split, "depth"):
+        unit = truth.field_attrs(split, "depth").get("unit", "")
+        row += depth_columns(truth.read(split, "depth", index), unit, predicted)
+    else:
+        row += depth_columns(predicted, "")
+    if "masks" in outputs:
+        soft = outputs["masks"][0].float().cpu().numpy()
+        row.append(Column("slots", paint_masks(frames, soft, count_slots(outputs))))
+    return row
+
+
+def _read_column(outputs: Outputs, frames: np.ndarray) -> list[Column]:
+    """The slot that each piece reads most, in the slots' colours; black where nothing was predicted."""
+    if "slots_read" not in outputs or outputs["slots_read"].shape[2] == 1:
+        return []
+    labels = resize_labels(hard_masks(outputs["slots_read"]), frames.shape[1:3])[0]
+    shown = colorize(labels, slot_colors(outputs["slots_read"].shape[2]))
+    context = np.zeros((len(frames) - len(shown), *shown.shape[1:]), np.uint8)
+    return [Column("slot read", np.concatenate([context, shown]))]
 
 
 def _target_row(predicted: np.ndarray, frames: np.ndarray, index: int) -> list[Column]:

@@ -1,10 +1,11 @@
 """Sources of predictions: a trained task, or a file written by any other model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -17,6 +18,10 @@ from slotssm.tasks import Outputs, Task
 
 EVERYTHING = frozenset({"masks", "frames", "slots", "soft", "depth", "logits"})
 """All outputs that can be requested."""
+MASK_OUTPUTS: Mapping[str, str] = MappingProxyType(
+    {"decoder": "masks", "attention": "attention", "cross-attention": "slots_read"}
+)
+"""Output that the masks of a task come from, by mask source."""
 PICTURES = ("frames", "slot_frames")
 """Outputs whose last three axes are colour, height and width."""
 
@@ -56,7 +61,7 @@ class Source(ABC):
     provides: frozenset[str]
     """Names of the outputs that the source provides."""
     mask_source: str
-    """Origin of the masks: `decoder`, `attention` or `file`."""
+    """Origin of the masks: `decoder`, `attention`, `cross-attention` or `file`."""
 
     @abstractmethod
     def predict(
@@ -70,23 +75,27 @@ class TaskSource(Source):
 
     Args:
         task: trained task.
-        mask_source: `decoder` (alphas) or `attention` (of the encoder).
+        mask_source: `decoder` (alphas), `attention` (of the slots to the tokens) or `cross-attention` (of a Transformer
+            decoder to the slots, in the frames that it predicts).
     """
 
     def __init__(self, task: Task, mask_source: str = "decoder") -> None:
         self.task, self.mask_source = task, mask_source
-        self._masks = "masks" if mask_source == "decoder" else "attention"
+        self._masks = MASK_OUTPUTS[mask_source]
         provides = set(task.outputs) - {"masks", "attention", "slots"}
         if self._masks in task.outputs:
             # slots can only be matched to objects by their masks
             provides |= {"masks", "soft", "slots"}
+        elif self._masks in task.on_request:
+            # of predicted frames only, whose slots may be others than those of the frames read
+            provides |= {"masks", "soft"}
         self.provides = frozenset(provides)
 
     def predict(
         self, truth: EpisodeFile, split: str, first: int, last: int, names: Container[str] = EVERYTHING
     ) -> Predicted:
         """Outputs of the task."""
-        outputs = self.run(truth, split, first, last)
+        outputs = self.run(truth, split, first, last, (self._masks,))
         refuse_damaged(outputs)
         wanted = [name for name in outputs if name in names and name in self.provides and name != "masks"]
         arrays = {name: as_stored(name, outputs[name]) for name in wanted}
@@ -99,11 +108,11 @@ class TaskSource(Source):
             arrays["soft"] = as_stored("masks", soft)
         return Predicted(arrays, soft.shape[2], outputs["slots"].shape[2] if "slots" in outputs else None)
 
-    def run(self, truth: EpisodeFile, split: str, first: int, last: int) -> Outputs:
-        """All outputs of the task as tensors."""
+    def run(self, truth: EpisodeFile, split: str, first: int, last: int, requested: Collection[str] = ()) -> Outputs:
+        """All outputs of the task as tensors, and those `requested` that are given on request only."""
         frames = truth.read(split, "frames", slice(first, last))
         device = next(self.task.parameters()).device
-        with evaluating(self.task):
+        with evaluating(self.task), self.task.requesting(requested):
             return self.task.predict_episode(torch.from_numpy(frames).to(device))
 
 
@@ -141,7 +150,7 @@ class FileSource(Source):
     """Reads predictions from a file with the episode file's groups.
 
     `masks` are integers [E, T, H, W] or soft [E, T, C, H, W], where C is K, or K + 1 with a canvas, which is the last;
-    `frames` are [E, T', H, W, 3]; `slots` are [E, T, K, D]; `logits` are [E, C] or [E, T, C].
+    `frames` are [E, T', H, W, 3]; `depth` is [E, T, H, W]; `slots` are [E, T, K, D]; `logits` are [E, C] or [E, T, C].
 
     Args:
         path: predictions file.
@@ -157,7 +166,7 @@ class FileSource(Source):
         if split not in self._file.splits:
             raise InputError(f"{path} has no split {split!r}; it has {', '.join(self._file.splits)}")
         self.path = path
-        provided = {name for name in ("masks", "frames", "slots", "logits") if self._file.has(split, name)}
+        provided = {name for name in ("masks", "frames", "depth", "slots", "logits") if self._file.has(split, name)}
         self.provides = frozenset(provided | ({"soft"} if self._holds_weights(split) else set()))
         self.num_episodes = self._file.num_episodes(split)
 
@@ -182,6 +191,8 @@ class FileSource(Source):
             arrays["frames"] = self._in_unit_range(self._file.read(split, "frames", where), split)
         if "slots" in self.provides and "slots" in names:
             arrays["slots"] = self._slots(split, where)
+        if "depth" in self.provides and "depth" in names:
+            arrays["depth"] = self._depth(split, where)
         if "logits" in self.provides and "logits" in names:
             arrays["logits"] = self._logits(split, where)
         is_soft = stored is not None and stored.ndim == 5
@@ -237,6 +248,12 @@ class FileSource(Source):
         if not np.isfinite(slots).all() or np.abs(slots).max(initial=0) > np.finfo(np.float32).max:
             raise InputError(f"{place} holds values that are not finite numbers")
         return slots.astype(np.float32)
+
+    def _depth(self, split: str, where: slice) -> np.ndarray:
+        place, depth = f"{self.path}: {split}/depth", self._file.read(split, "depth", where)
+        if depth.ndim != 4 or depth.dtype.kind not in "iuf":
+            raise InputError(f"{place} must be numbers [E, T, H, W], found {depth.dtype} {depth.shape}")
+        return depth
 
     def _logits(self, split: str, where: slice) -> np.ndarray:
         place, logits = f"{self.path}: {split}/logits", self._file.read(split, "logits", where)

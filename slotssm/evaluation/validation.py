@@ -17,6 +17,8 @@ from slotssm.evaluation.options import ScoringOptions
 from slotssm.evaluation.sources import TaskSource
 from slotssm.tasks import Task
 
+BASELINES = ("repeat_last_frame", "mean_depth")
+"""Details of results that are logged with them."""
 MEAN_IMAGE = "mse-mean-image"
 """Name of the error of the mean-image baseline."""
 
@@ -34,8 +36,8 @@ def validate(
     """Metric values by name over the first episodes of a split; metrics that cannot be scored are left out.
 
     Errors come with a baseline that a model must beat: for roll-outs, repeating the last context frame; for
-    reconstructions, predicting the mean image. Segmentation is scored per video, or per frame if ids in the true masks
-    identify objects within a frame only.
+    reconstructions, predicting the mean image; for depth, the mean-depth image. Segmentation is scored per video, or
+    per frame if ids in the true masks identify objects within a frame only.
 
     Args:
         task: the task to validate.
@@ -59,9 +61,10 @@ def validate(
         if task.is_collapsed_at_mean_image:
             baselines[MEAN_IMAGE] = mean_image_error(truth, split, num_episodes)
     baselines |= {
-        f"{result.metric}-repeat-last-frame": result.details["repeat_last_frame"]
+        f"{result.metric}-{baseline.replace('_', '-')}": result.details[baseline]
         for result in report.results
-        if "repeat_last_frame" in result.details
+        for baseline in BASELINES
+        if baseline in result.details
     }
     return report.values() | baselines
 

@@ -126,7 +126,7 @@ def predict_data(
                 on_progress(first, total)
                 last = min(first + BATCH_EPISODES, total)
                 frames = truth.read(split, "frames", slice(first, last)) if target.overlay else None
-                yield _Part(first, 0, source.run(truth, split, first, last), frames)
+                yield _Part(first, 0, source.run(truth, split, first, last, names), frames)
             on_progress(total, total)
 
         rate = target.frames_per_s or FRAMES_PER_S
@@ -192,7 +192,7 @@ def predict_video(
     def parts() -> Iterator[_Part]:
         state, first = None, 0
         for small, large in chunks():
-            outputs = model.outputs(small[None], state)
+            outputs = model.outputs(small[None], state, names)
             yield _Part(0, first, outputs, None if large is None else large[None])
             state, first = outputs.state, first + len(small)
 
@@ -204,7 +204,7 @@ def predict_video(
 
 def _check(model: TrainedModel, target: Target, source: Path) -> list[str]:
     """Refuse a target that cannot be written; returns the names of the outputs to write."""
-    given = sorted(model.task.outputs)
+    given, possible = sorted(model.task.outputs), sorted(model.task.outputs | model.task.on_request)
     rate = target.frames_per_s
     if rate is not None and not (math.isfinite(rate) and rate > 0):
         raise InputError(f"`fps` {rate} must be a positive number")
@@ -220,8 +220,8 @@ def _check(model: TrainedModel, target: Target, source: Path) -> list[str]:
         refuse_existing(path, target.force)
         make_folder(path.parent)
     for name in target.names:
-        if name not in given:
-            raise InputError(f"`outputs` {name} is not an output of this model; it gives {', '.join(given)}")
+        if name not in possible:
+            raise InputError(f"`outputs` {name} is not an output of this model; it gives {', '.join(possible)}")
     names = list(dict.fromkeys(target.names)) or [name for name in WRITTEN if name in given] or given
     if target.hard and "masks" not in names:
         raise InputError(f"`hard_masks` needs masks among the outputs to write, which are {', '.join(names)}")

@@ -22,7 +22,7 @@ from slotssm.experiments.snitch_presets import (
 )
 from slotssm.layers import MambaConfig
 from slotssm.models import OCSlotSSMConfig, SlotSSMConfig
-from slotssm.tasks import PredictConfig, RecallConfig, ReconstructConfig
+from slotssm.tasks import DepthConfig, PredictConfig, RecallConfig, ReconstructConfig
 
 
 def cpu_oc() -> RunConfig:
@@ -121,8 +121,8 @@ def cpu_oc_tabletop_b() -> RunConfig:
     return _objects("cpu-oc-tabletop-b", _tabletop("b"), num_slots=9)
 
 
-def _tabletop(data: str) -> TabletopRecipe:
-    return TabletopRecipe.model_validate(TABLETOP_PRESETS[data] | {"num_frames": 12, "size_px": 48})
+def _tabletop(data: str, num_frames: int = 12, size_px: int = 48) -> TabletopRecipe:
+    return TabletopRecipe.model_validate(TABLETOP_PRESETS[data] | {"num_frames": num_frames, "size_px": size_px})
 
 
 def _bouncing(data: str) -> BouncingRecipe:
@@ -195,6 +195,40 @@ def tiny_oc() -> RunConfig:
             checkpoint_every_steps=20,
             eval_every_steps=30,
         ),
+    )
+
+
+def tiny_depth() -> RunConfig:
+    """The smallest depth run: 16 px, 6 frames of a moving camera, seconds."""
+    base = tiny_oc()
+    return base.replace(
+        name="tiny-depth",
+        data=RecipeData(recipe=_tabletop("moving", num_frames=6, size_px=16), num_train=64, num_val=8, num_test=16),
+        task=DepthConfig(encoder_channels=(8,), encoder_downsample=2, decoder_channels=(8,)),
+    )
+
+
+def cpu_depth() -> RunConfig:
+    """OC-SlotSSM predicts the depth of tabletop scenes at 48 px, seen by a moving camera, on a CPU.
+
+    The model and its training are those of cpu-oc-tabletop-b; an extra slot, for the table.
+    """
+    base = _objects("cpu-depth", _tabletop("moving"), num_slots=9)
+    task = DepthConfig(encoder_channels=(32, 32, 32), decoder="pieces", decoder_channels=(256, 256))
+    return base.replace(task=task)
+
+
+def paper_depth() -> RunConfig:
+    """Depth at the paper's size of object-centric learning: 128 px, 64 x 64 tokens, on the data set `tabletop moving`.
+
+    The paper does not report the settings of its depth experiment (section 7.5), whose videos are real.
+    """
+    base, recipe = paper_oc(), _tabletop("moving", num_frames=24, size_px=128)
+    return base.replace(
+        name="paper-depth",
+        data=RecipeData(recipe=recipe, num_train=10_000, num_val=250, num_test=250),
+        task=DepthConfig(encoder_channels=(64, 64, 64, 64), decoder_channels=(64, 64, 64, 64)),
+        model=OCSlotSSMConfig(num_slots=9, slot_dim=256, num_layers=4),
     )
 
 
@@ -364,6 +398,7 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "tiny-balls": tiny_balls,
     "tiny-snitch": tiny_snitch,
     "tiny-snitch-pretrain": tiny_snitch_pretrain,
+    "tiny-depth": tiny_depth,
     "demo": demo,
     "cpu-oc": cpu_oc,
     "cpu-oc-easy": cpu_oc_easy,
@@ -371,6 +406,7 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "cpu-oc-hard": cpu_oc_hard,
     "cpu-oc-tabletop-a": cpu_oc_tabletop_a,
     "cpu-oc-tabletop-b": cpu_oc_tabletop_b,
+    "cpu-depth": cpu_depth,
     "cpu-bcb": cpu_bcb,
     "cpu-balls": cpu_balls,
     "cpu-snitch": cpu_snitch,
@@ -380,6 +416,7 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "paper-oc": paper_oc,
     "paper-snitch": paper_snitch,
     "paper-snitch-pretrain": paper_snitch_pretrain,
+    "paper-depth": paper_depth,
 }
 """Functions that return a preset, by name."""
 

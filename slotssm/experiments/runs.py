@@ -79,7 +79,7 @@ def start_run(
     def prepared() -> Trainer:
         # the trainer checks configuration, data and device before any file is written or removed
         trainer = Trainer(config, spec, data, run, device, on_step, processes)
-        trainer.load_initial_weights()
+        trainer.initialize()
         return trainer
 
     trainer = processes.together(prepared)
@@ -337,7 +337,7 @@ def _still_valid(kept: Path, document: dict[str, Any], data: Path) -> list[dict[
 
 
 def check_fits(config: RunConfig, trained: DataSpec, truth: EpisodeFile) -> None:
-    """Refuse data that the model of a run cannot process.
+    """Refuse data that the model of a run cannot process; what only its loss needs, such as depth, may be absent.
 
     Args:
         config: configuration of the run.
@@ -350,6 +350,7 @@ def check_fits(config: RunConfig, trained: DataSpec, truth: EpisodeFile) -> None
             f"{truth.path} has frames of {spec.width} x {spec.height} px; the run was trained on {trained.width} x "
             f"{trained.height} px"
         )
+    spec = spec.replace(fields=trained.fields | spec.fields)
     train = config.train.replace(clip_len=0, clip_stride=1, clips="contiguous")
     try:
         check_run(config.replace(train=train), spec)

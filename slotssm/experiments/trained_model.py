@@ -1,6 +1,6 @@
 """A trained model for use in other programs: from a video to named outputs in one call."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -150,15 +150,16 @@ class TrainedModel:
         frames = [resize_frame(each, self.size) for each in cropped.reshape(-1, *cropped.shape[-3:])]
         return np.stack(frames).reshape(*pixels.shape[:-3], *self.size, 3)
 
-    def outputs(self, frames: np.ndarray, state: ModelState | None = None) -> Outputs:
+    def outputs(self, frames: np.ndarray, state: ModelState | None = None, requested: Collection[str] = ()) -> Outputs:
         """Outputs of the task as it gives them, with the colours of pictures before height and width.
 
         Args:
             frames: uint8 [B, T, H, W, 3].
             state: state of the stream; None takes the frames as whole episodes.
+            requested: outputs that the task gives on request only.
         """
         batch = torch.from_numpy(frames).to(self.device)
-        with evaluating(self.task):
+        with evaluating(self.task), self.task.requesting(requested):
             return self.task.predict_episode(batch) if state is None else self.task.predict(batch, state)
 
     def _predict(self, video: Any, predict: Callable[[Tensor], Outputs]) -> Prediction:

@@ -9,7 +9,7 @@ from slotssm.layers.decoders import (
     piece_painter,
     subpixel_painter,
 )
-from slotssm.layers.encoders import CNNEncoder, PieceTokenizer
+from slotssm.layers.encoders import CNNEncoder, PieceTokenizer, ResidualBlock, ResidualEncoder
 from slotssm.layers.heads import ClassHead
 from slotssm.layers.parameters import count_unused_parameters, decayed_parameters
 from slotssm.layers.reader import Reader
@@ -50,6 +50,8 @@ __all__ = [
     "QueryBlock",
     "RIMState",
     "Reader",
+    "ResidualBlock",
+    "ResidualEncoder",
     "S4DConfig",
     "S4DState",
     "S5Config",

@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -48,6 +49,20 @@ class Attention(nn.Module):
         # one set of queries may serve all contexts
         query = self.query(normed).expand(len(key_value), -1, -1)
         return x + self.dropout(self.out(multi_head_attention(query, key_value, self.num_heads)))
+
+    def weights(
+        self, x: Float[Tensor, "B2 Q D"], context: Float[Tensor, "B M D"] | None = None
+    ) -> Float[Tensor, "B H Q M"]:
+        """The weights with which every query of each head takes the values, which sum to 1 over M.
+
+        `forward` does not make them: its kernels never hold them in memory at once.
+        """
+        normed = self.norm(x)
+        source = normed if self.context_norm is None or context is None else self.context_norm(context)
+        query = rearrange(self.query(normed), "b q (h d) -> b h q d", h=self.num_heads)
+        keys = F.linear(source, self.key_value.weight[: source.shape[-1]])
+        keys = rearrange(keys, "b m (h d) -> b h d m", h=self.num_heads)
+        return torch.softmax(query @ keys * query.shape[-1] ** -0.5, dim=-1)
 
     def count_unused_parameters(self, num_keys: int) -> int:
         """Number of parameters that cannot affect the output: with one key, those of queries, keys and their own norm.
@@ -106,6 +121,12 @@ class QueryBlock(nn.Module):
             queries = queries.expand(context.shape[0], -1, -1)  # a separate dropout mask for each context
         mixed = self.self_attention(queries).expand(context.shape[0], -1, -1)
         return self.mlp(self.cross_attention(mixed, context))
+
+    def context_weights(
+        self, queries: Float[Tensor, "B2 Q D"], context: Float[Tensor, "B M D"]
+    ) -> Float[Tensor, "B H Q M"]:
+        """Weights of the cross-attention; see `Attention.weights`."""
+        return self.cross_attention.weights(self.self_attention(queries), context)
 
     def count_unused_parameters(self, num_queries: int, num_context: int) -> int:
         """Number of parameters that cannot affect the output for Q queries and M elements of the context."""

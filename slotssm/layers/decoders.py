@@ -71,6 +71,22 @@ class PieceDecoder(nn.Module):
         s = self.piece_px
         return rearrange(self.head(x), "b (y x) (c s z) -> b c (y s) (x z)", y=self.grid[0], s=s, z=s)
 
+    def slots_read(self, slots: Float[Tensor, "B K D"]) -> Float[Tensor, "B K h w"]:
+        """Which slots each piece is decoded from: the cross-attention of the last layer, mean over its heads.
+
+        It sums to 1 over the slots, and its argmax is the map of the paper's figure 12. The layers before the last are
+        computed as in `forward`, which does not depend on whether this is called.
+
+        Raises:
+            InputError: slots with the wrong shape, width or dtype.
+        """
+        check_input(self, slots, "B, K", self.queries.shape[1])
+        *before, last = (layer for layer in self.layers if isinstance(layer, QueryBlock))
+        x = self.queries[None]
+        for layer in before:
+            x = layer(x, slots)
+        return rearrange(last.context_weights(x, slots).mean(1), "b (y x) k -> b k y x", y=self.grid[0])
+
     def count_unused_parameters(self, num_slots: int) -> int:
         """Number of parameters that cannot affect the output for K slots."""
         blocks = [layer for layer in self.layers if isinstance(layer, QueryBlock)]
@@ -81,14 +97,15 @@ class SpatialBroadcastDecoder(nn.Module):
     """Decode every slot to an image and alpha logits; a softmax over slots blends them (paper, section 5.2).
 
     A slot is broadcast to every cell of a small grid and a position embedding is added; `painter` maps the grid to
-    four channels at full resolution: red, green, blue and the alpha logit. A canvas, if there is one, is blended like
-    a further slot, with the same logit everywhere.
+    the P channels of a picture at full resolution (red, green and blue, or depth alone) and the alpha logit. A canvas,
+    if there is one, is blended like a further slot, with the same logit everywhere.
 
     Args:
         height: H of the frame in pixels.
         width: W of the frame in pixels.
         dim: width D of the slots.
-        painter: maps [B, D, h, w] to [B, 4, H, W]; see `convolution_painter`, `subpixel_painter` and `piece_painter`.
+        painter: maps [B, D, h, w] to [B, P + 1, H, W]; see `convolution_painter`, `subpixel_painter` and
+            `piece_painter`.
         upsampling: H / h = W / w.
 
     Raises:
@@ -110,8 +127,8 @@ class SpatialBroadcastDecoder(nn.Module):
         self.painter = painter
 
     def forward(
-        self, slots: Float[Tensor, "B K D"], canvas: Float[Tensor, "B 3 H W"] | None = None
-    ) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B C 3 H W"], Float[Tensor, "B C H W"]]:
+        self, slots: Float[Tensor, "B K D"], canvas: Float[Tensor, "B P H W"] | None = None
+    ) -> tuple[Float[Tensor, "B P H W"], Float[Tensor, "B C P H W"], Float[Tensor, "B C H W"]]:
         """Decode every slot and blend the images.
 
         Args:
@@ -129,8 +146,8 @@ class SpatialBroadcastDecoder(nn.Module):
         batch = slots.shape[0]
         cells = rearrange(slots, "b k d -> (b k) 1 d") + self.positions
         painted = checkpointed(self, self.painter, rearrange(cells, "n (y x) d -> n d y x", y=self.grid[0]))
-        images, alphas = rearrange(painted, "(b k) c h w -> b k c h w", b=batch).split([3, 1], dim=2)
-        logits = alphas[:, :, 0]
+        channels = rearrange(painted, "(b k) c h w -> b k c h w", b=batch)
+        images, logits = channels[:, :, :-1], channels[:, :, -1]
         if canvas is not None:
             images = torch.cat([images, canvas[:, None]], dim=1)
             logits = torch.cat([logits, torch.full_like(logits[:, :1], CANVAS_LOGIT)], dim=1)
@@ -139,15 +156,21 @@ class SpatialBroadcastDecoder(nn.Module):
         return (images * masks[:, :, None]).sum(1), images, masks
 
 
-def convolution_painter(dim: int, channels: tuple[int, ...]) -> nn.Module:
-    """Strided transposed convolutions (4 x 4), each doubling the side, and a final 3 x 3 convolution."""
+def convolution_painter(dim: int, channels: tuple[int, ...], num_channels: int = 3) -> nn.Module:
+    """Strided transposed convolutions (4 x 4), each doubling the side, and a final 3 x 3 convolution.
+
+    Args:
+        dim: width D of the broadcast slots.
+        channels: of the transposed convolutions.
+        num_channels: P, the channels of a picture; the alpha logit comes after them.
+    """
     layers: list[nn.Module] = []
     for before, after in pairwise((dim, *channels)):
         layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Conv2d(channels[-1], 4, 3, padding=1))
+    return nn.Sequential(*layers, nn.Conv2d(channels[-1], num_channels + 1, 3, padding=1))
 
 
-def subpixel_painter(dim: int, channels: tuple[int, ...]) -> nn.Module:
+def subpixel_painter(dim: int, channels: tuple[int, ...], num_channels: int = 3) -> nn.Module:
     """Strided transposed convolutions as in `convolution_painter`, then a 3 x 3 convolution that doubles the side.
 
     It computes the values of 2 x 2 pixels together at half the resolution (Shi et al., CVPR 2016, 1609.05158), so that
@@ -156,12 +179,12 @@ def subpixel_painter(dim: int, channels: tuple[int, ...]) -> nn.Module:
     layers: list[nn.Module] = []
     for before, after in pairwise((dim, *channels)):
         layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Conv2d(channels[-1], 16, 3, padding=1), nn.PixelShuffle(2))
+    return nn.Sequential(*layers, nn.Conv2d(channels[-1], 4 * (num_channels + 1), 3, padding=1), nn.PixelShuffle(2))
 
 
-def piece_painter(dim: int, widths: tuple[int, ...], piece_px: int) -> nn.Module:
+def piece_painter(dim: int, widths: tuple[int, ...], piece_px: int, num_channels: int = 3) -> nn.Module:
     """An MLP that decodes every cell to a square piece; matrix products only, which are fast on a CPU."""
     layers: list[nn.Module] = []
     for before, after in pairwise((dim, *widths)):
         layers += [nn.Conv2d(before, after, 1), nn.ReLU()]
-    return nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], 4, piece_px, stride=piece_px))
+    return nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], num_channels + 1, piece_px, stride=piece_px))

@@ -1,4 +1,6 @@
-"""Encoders from pixels to tokens: an MLP over pieces of a patch, or a small CNN over the whole frame."""
+"""Encoders from pixels to tokens: an MLP over pieces of a patch, or a CNN over the whole frame."""
+
+import math
 
 import torch
 from einops import rearrange
@@ -6,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slotssm.errors import InputError
+from slotssm.layers.attention import Attention, MLPBlock
 from slotssm.layers.positions import grid_size, sincos, sincos_grid
 
 
@@ -85,6 +88,7 @@ class CNNEncoder(nn.Module):
         channels: channels of the 3 x 3 convolutions.
         downsample: factor between pixels and tokens per side, a power of two; the first convolutions have the strides.
         dim: width D of the tokens.
+        num_blocks: residual blocks of each entry of `channels`; 0 has a single convolution with ReLU for each.
 
     Raises:
         InputError: `downsample` does not divide the frame, or there are too few convolutions for its strides of 2.
@@ -95,7 +99,9 @@ class CNNEncoder(nn.Module):
 
     positions: Tensor
 
-    def __init__(self, height: int, width: int, channels: tuple[int, ...], downsample: int, dim: int) -> None:
+    def __init__(
+        self, height: int, width: int, channels: tuple[int, ...], downsample: int, dim: int, num_blocks: int = 0
+    ) -> None:
         super().__init__()
         if downsample not in [2**strides for strides in range(len(channels) + 1)]:
             raise InputError(
@@ -106,7 +112,11 @@ class CNNEncoder(nn.Module):
         for before, after in zip((3, *channels), channels, strict=False):
             stride = 2 if downsample > 1 else 1
             downsample //= stride
-            convolutions += [nn.Conv2d(before, after, 3, stride, padding=1), nn.ReLU()]
+            if num_blocks:
+                convolutions += [ResidualBlock(before, after, stride)]
+                convolutions += [ResidualBlock(after, after) for _ in range(num_blocks - 1)]
+            else:
+                convolutions += [nn.Conv2d(before, after, 3, stride, padding=1), nn.ReLU()]
         self.cnn = nn.Sequential(*convolutions)
         self.register_buffer("positions", sincos_grid(*self.grid, dim), persistent=False)
         self.project = nn.Linear(channels[-1], dim)
@@ -123,6 +133,97 @@ class CNNEncoder(nn.Module):
         features = self.cnn(rearrange(frames, "b t c h w -> (b t) c h w"))
         tokens = self.project(rearrange(features, "n c h w -> n (h w) c")) + self.positions
         return rearrange(self.mlp(tokens), "(b t) m d -> b t m d", b=batch)
+
+
+class ResidualBlock(nn.Module):
+    """Basic residual block (He et al. 2016, 1512.03385): two 3 x 3 convolutions, each normalised, and a shortcut.
+
+    Group normalisation, in groups of about four channels, takes the place of batch normalisation, as in SAVi++.
+
+    Args:
+        before: channels of the input.
+        after: channels of the output.
+        stride: of the first convolution and the shortcut, which is a 1 x 1 convolution if the shape changes.
+    """
+
+    def __init__(self, before: int, after: int, stride: int = 1) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(before, after, 3, stride, padding=1, bias=False),
+            _group_norm(after),
+            nn.ReLU(),
+            nn.Conv2d(after, after, 3, padding=1, bias=False),
+            _group_norm(after),
+        )
+        self.stride = stride
+        self.shortcut: nn.Module = nn.Identity()
+        if before != after or stride > 1:
+            self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, bias=False), _group_norm(after))
+
+    def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C2 H2 W2"]:
+        """Apply the block."""
+        # the same as a strided 1 x 1 convolution, whose gradient on a CPU writes out of bounds (torch 2.13: 3 channels,
+        # channels last)
+        kept = x[:, :, :: self.stride, :: self.stride]
+        return torch.relu(self.convolutions(x) + self.shortcut(kept))
+
+
+def _group_norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(math.gcd(channels, max(1, channels // 4)), channels)
+
+
+class ResidualEncoder(nn.Module):
+    """Frame encoder of SAVi++ (Elsayed et al. 2022, 2206.07764): a residual CNN, then a Transformer over its tokens.
+
+    It is smaller than the published one, which has the blocks of a ResNet-34 and 4 Transformer layers, and halves the
+    sides in the first stages instead of the last, which takes less time. The Transformer is pre-norm, as published.
+
+    Args:
+        height: H of the frame in pixels.
+        width: W of the frame in pixels.
+        channels: channels of the stages of residual blocks.
+        downsample: factor between pixels and tokens per side, a power of two; the first stages have the strides.
+        dim: width D of the tokens.
+        num_blocks: residual blocks of each stage.
+        num_layers: layers of the Transformer: self-attention over the tokens of a frame, MLP.
+        num_heads: heads of the attentions.
+        mlp_ratio: hidden width of the MLPs as a multiple of `dim`.
+        dropout: in every block of the Transformer; 0 is off.
+
+    Raises:
+        InputError: as for `CNNEncoder`.
+
+    Attributes:
+        grid: rows and columns of tokens of a frame.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        channels: tuple[int, ...],
+        downsample: int,
+        dim: int,
+        num_blocks: int,
+        num_layers: int,
+        num_heads: int,
+        mlp_ratio: float,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.cnn = CNNEncoder(height, width, channels, downsample, dim, num_blocks)
+        self.grid = self.cnn.grid
+        blocks = [(Attention(dim, num_heads, dropout), MLPBlock(dim, mlp_ratio, dropout)) for _ in range(num_layers)]
+        self.layers = nn.Sequential(*(part for block in blocks for part in block))
+
+    def forward(self, frames: Float[Tensor, "B T 3 H W"]) -> Float[Tensor, "B T M D"]:
+        """Tokens of every frame, row by row; no frame affects the tokens of another.
+
+        Raises:
+            InputError: frames with the wrong size, shape or dtype.
+        """
+        tokens = self.cnn(frames)
+        return rearrange(self.layers(rearrange(tokens, "b t m d -> (b t) m d")), "(b t) m d -> b t m d", b=len(tokens))
 
 
 def check_frames(frames: Tensor, grid: tuple[int, int], cell_px: int) -> None:

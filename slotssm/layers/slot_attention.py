@@ -11,13 +11,13 @@ from slotssm.layers.inputs import check_input
 class SlotAttention(nn.Module):
     """Updates slots with the tokens of one step, in `num_iterations` iterations with shared weights.
 
-    Each iteration is slots = MLPBlock(GRU(the slot's weighted mean of the values, slots)). Tokens are mapped to keys
-    and values once for all iterations; `map_tokens` does this for all steps of a video at once.
+    Each iteration is slots = MLPBlock(GRU(the slot's weighted mean of the values, slots)), or without the MLP. Tokens
+    are mapped to keys and values once for all iterations; `map_tokens` does this for all steps of a video at once.
 
     Args:
         dim: width D of slots and tokens.
         num_iterations: iterations per step.
-        mlp_ratio: hidden width of the MLP as a multiple of `dim`.
+        mlp_ratio: hidden width of the MLP as a multiple of `dim`; None omits the MLP.
         dropout: in the MLP; 0 is off.
         eps: added to the sums over the tokens, so that a slot without tokens gets zero instead of 0 / 0.
         null_slot: whether a further logit, 0 for every token, takes part in the softmax over the slots; see
@@ -31,7 +31,7 @@ class SlotAttention(nn.Module):
         self,
         dim: int,
         num_iterations: int,
-        mlp_ratio: float,
+        mlp_ratio: float | None,
         dropout: float = 0.0,
         eps: float = 1e-6,
         null_slot: bool = False,
@@ -45,7 +45,7 @@ class SlotAttention(nn.Module):
         self.query = nn.Linear(dim, dim, bias=False)
         self.key_value = nn.Linear(dim, 2 * dim, bias=False)
         self.gru = nn.GRUCell(dim, dim)
-        self.mlp = MLPBlock(dim, mlp_ratio, dropout)
+        self.mlp: nn.Module = nn.Identity() if mlp_ratio is None else MLPBlock(dim, mlp_ratio, dropout)
 
     def map_tokens(self, tokens: Float[Tensor, "*batch M D"]) -> Float[Tensor, "*batch M D2"]:
         """Keys and values of tokens, concatenated along the last axis (D2 = 2 D)."""

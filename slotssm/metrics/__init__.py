@@ -2,6 +2,15 @@
 
 from slotssm.metrics.agreement import accuracy, balanced_accuracy, r2, r2_by_column, r2_interval, split_by_group
 from slotssm.metrics.contingency import Tables, contingency, hard_masks, resize_labels
+from slotssm.metrics.depth import (
+    PIXEL_SCORES,
+    MeanDepth,
+    depth_regions,
+    depth_score,
+    is_measured,
+    mean_of_known,
+    pixel_scores,
+)
 from slotssm.metrics.pixels import (
     all_white_error,
     color_accuracy,
@@ -28,6 +37,8 @@ from slotssm.metrics.snitch import (
 )
 
 __all__ = [
+    "PIXEL_SCORES",
+    "MeanDepth",
     "PairedTest",
     "Scores",
     "Tables",
@@ -42,16 +53,21 @@ __all__ = [
     "cell_gaps",
     "color_accuracy",
     "contingency",
+    "depth_regions",
+    "depth_score",
     "fg_ari",
     "hard_masks",
     "identity_switches",
+    "is_measured",
     "last_seen_cells",
     "majority_share",
     "mask_entropy",
     "match",
     "mbo",
+    "mean_of_known",
     "miou",
     "paired_test",
+    "pixel_scores",
     "position_iou",
     "psnr",
     "r2",

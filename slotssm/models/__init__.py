@@ -10,7 +10,7 @@ from slotssm.config import ModelConfig
 from slotssm.models.composition import JointSlotLayer, Layer, SlotLayer, SlotSequenceModel
 from slotssm.models.model import ModelOutput, ModelState, SlotModel
 from slotssm.models.recurrent import RIMConfig, RIMs, SlotRNN, SlotRNNConfig
-from slotssm.models.savi import SAVi, SAViConfig
+from slotssm.models.savi import SAVi, SAViConfig, SAViPlusPlus, SAViPlusPlusConfig
 from slotssm.models.slot_transformer import SlotTransformer, SlotTransformerConfig, Transformer, TransformerConfig
 from slotssm.models.stacks import EncodedModelConfig, SequenceModelConfig, StateSpaceModelConfig, build_time_mixer
 from slotssm.models.state_space import (
@@ -47,6 +47,8 @@ __all__ = [
     "RIMs",
     "SAVi",
     "SAViConfig",
+    "SAViPlusPlus",
+    "SAViPlusPlusConfig",
     "SequenceModelConfig",
     "SingleStateSSM",
     "SingleStateSSMConfig",

@@ -17,20 +17,31 @@ from slotssm.models.stacks import CompetingModelConfig
 from slotssm.registry import register_model
 
 
-class SAViConfig(CompetingModelConfig):
-    """SAVi: slot attention corrects the slots with each frame, a Transformer predicts them (Kipf et al. 2022)."""
+class CorrectingModelConfig(CompetingModelConfig):
+    """Configuration fields of models whose slots are corrected with every frame and predicted for the next."""
 
-    kind: Literal["savi"] = "savi"
     num_layers: int = Field(1, ge=1)
     """Transformer blocks of the predictor."""
     num_iterations: int = Field(1, ge=1)
     """Iterations of slot attention per frame, with shared weights."""
     not_shared: ClassVar[frozenset[str]] = frozenset({"num_layers"})
 
+
+class SAViConfig(CorrectingModelConfig):
+    """SAVi: slot attention corrects the slots with each frame, a Transformer predicts them (Kipf et al. 2022)."""
+
+    kind: Literal["savi"] = "savi"
+
     @property
     def num_layer_mlps(self) -> int:
         """The predictor's MLPs and the corrector's."""
         return self.num_layers + 1
+
+
+class SAViPlusPlusConfig(CorrectingModelConfig):
+    """SAVi++ (Elsayed et al. 2022): SAVi without MLP in the corrector, for the task's `encoder = "residual"`."""
+
+    kind: Literal["savi++"] = "savi++"
 
 
 class SAViState(NamedTuple):
@@ -60,15 +71,20 @@ class SAVi(SlotModel):
     """
 
     gives_attention = True
+    corrector_has_mlp: ClassVar[bool] = True
     compile_steps: bool = False
 
-    def __init__(self, config: SAViConfig) -> None:
+    def __init__(self, config: CorrectingModelConfig) -> None:
         super().__init__(config.num_slots, config.slot_dim)
         self.null_slot = config.null_slot
         self.queries = nn.Parameter(torch.randn(config.num_slots, config.slot_dim))
         ratio = config.layer_mlp_width
         self.corrector = SlotAttention(
-            config.slot_dim, config.num_iterations, ratio, config.dropout, null_slot=config.null_slot
+            config.slot_dim,
+            config.num_iterations,
+            ratio if self.corrector_has_mlp else None,
+            config.dropout,
+            null_slot=config.null_slot,
         )
         self.predictor = nn.Sequential(
             *(SlotMixer(config.slot_dim, config.num_heads, ratio, config.dropout) for _ in range(config.num_layers))
@@ -116,3 +132,20 @@ class SAVi(SlotModel):
         """The corrected slots, their attention to the tokens, and the slots predicted for the next step."""
         corrected, shares = self.corrector(predicted, keys_values)
         return corrected, shares, self.predictor(corrected)
+
+
+@register_model("savi++", SAViPlusPlusConfig)
+class SAViPlusPlus(SAVi):
+    """The slots of SAVi++ (Elsayed et al., NeurIPS 2022, 2206.07764), which the paper compares with on depth.
+
+    SAVi++ is SAVi with a stronger frame encoder, a residual CNN with a Transformer over its features, and with depth
+    as target. The encoder belongs to the task, so that every model can use it: `task.encoder = "residual"`, without
+    which this is hardly more than SAVi. As published, the corrector has one iteration and no MLP.
+
+    What differs from the publication: the initial slots are learned instead of made from the boxes of the first frame,
+    since nothing here is conditioned; the predictor is pre-norm, as that of `SAVi`; depth is the only target, without
+    optical flow; frames are not cropped at random; the encoder has fewer blocks and layers, and the slots are
+    narrower, so that the model has the size of the OC-SlotSSM that it is compared with.
+    """
+
+    corrector_has_mlp = False

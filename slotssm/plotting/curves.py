@@ -7,7 +7,7 @@ from typing import Any
 from slotssm.plotting.backend import new_figure, save_figure
 
 NOT_PLOTTED = ("step", "split", "learning_rate", "grad_norm")
-BASELINES = {"-repeat-last-frame": "repeat last frame", "-mean-image": "mean image"}
+BASELINES = {"-repeat-last-frame": "repeat last frame", "-mean-image": "mean image", "-mean-depth": "mean depth"}
 """Suffix and label of the scores of baselines, which are drawn in the panel of the score itself."""
 SPLITS = {"train": "training", "val": "validation"}
 STYLES: dict[str, dict[str, Any]] = {
@@ -48,7 +48,7 @@ def write_curves(lines: Sequence[dict[str, Any]], path: Path, title: str) -> Non
             points = _points([line for line in lines if line["split"] == split], name)
             if points:
                 axis.plot(*zip(*points, strict=True), label=SPLITS[split], linewidth=1.3, **style)
-        for (suffix, label), dashes in zip(BASELINES.items(), ("dashed", "dotted"), strict=True):
+        for (suffix, label), dashes in zip(BASELINES.items(), ("dashed", "dotted", "dotted"), strict=True):
             baseline = _points(lines, name + suffix)
             if len({value for _, value in baseline}) == 1:
                 axis.axhline(baseline[0][1], linestyle=dashes, label=label, linewidth=1.0, color="grey")

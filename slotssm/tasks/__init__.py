@@ -11,6 +11,7 @@ from slotssm.data.spec import DataSpec
 from slotssm.errors import InputError
 from slotssm.models import build_model
 from slotssm.registry import TASKS
+from slotssm.tasks.depth import Depth, DepthConfig
 from slotssm.tasks.localise import Localise, LocaliseConfig
 from slotssm.tasks.outputs import OUTPUTS, Outputs
 from slotssm.tasks.predict import Predict, PredictConfig
@@ -48,6 +49,8 @@ def build_task(run: RunConfig, data: DataSpec) -> Task:
 __all__ = [
     "OUTPUTS",
     "Batch",
+    "Depth",
+    "DepthConfig",
     "Localise",
     "LocaliseConfig",
     "Outputs",

@@ -7,18 +7,19 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int, UInt8
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
-from slotssm.config import ModelConfig, RunConfig, TaskConfig
+from slotssm.config import ModelConfig, RunConfig
 from slotssm.data.clips import Clips
 from slotssm.data.spec import DataSpec
 from slotssm.errors import InputError
 from slotssm.grid import FLOOR_EDGE
-from slotssm.layers import ClassHead, CNNEncoder
+from slotssm.layers import ClassHead
 from slotssm.models import ModelState, SlotModel
 from slotssm.registry import register_task
 from slotssm.tasks.outputs import Outputs
+from slotssm.tasks.parts import FrameEncoderConfig, frame_encoder
 from slotssm.tasks.task import Batch, Task, as_pixels, check_scaling
 
 LABEL = "snitch_cell"
@@ -27,17 +28,13 @@ SNITCHES = ("snitch", "spl")
 """Names of the snitch's shape in generated and in imported files."""
 
 
-class LocaliseConfig(TaskConfig):
+class LocaliseConfig(FrameEncoderConfig):
     """Name the cell of the table in which the snitch is at the end: CNN tokens, slots, Transformer head."""
 
     kind: Literal["localise"] = "localise"
     targets: Literal["last", "every"] = "last"
     """`last` asks for the cell after the last frame, as in the paper. `every` asks after every frame for the cell in
     which the snitch is then, which is learned sooner; the data need `objects/world_position` and `objects/shape`."""
-    encoder_channels: tuple[PositiveInt, ...] = Field((32, 32, 32), min_length=1)
-    """Channels of the frame encoder's convolutions (3 x 3)."""
-    encoder_downsample: int = Field(2, ge=1)
-    """Factor between pixels and tokens per side, a power of two; the first convolutions are the strided ones."""
     num_head_layers: int = Field(1, ge=1)
     """Layers of the Transformer over the slots and a CLS token, whose linear map gives the classes."""
     num_eval_frames: int = Field(0, ge=0)
@@ -63,7 +60,7 @@ class Localise(Task):
         super().__init__()
         dim = model_config.slot_dim
         self.config = config
-        self.encoder = CNNEncoder(data.height, data.width, config.encoder_channels, config.encoder_downsample, dim)
+        self.encoder = frame_encoder(config, model_config, data)
         self.model = model
         self.head = ClassHead(
             dim,

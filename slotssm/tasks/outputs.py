@@ -14,6 +14,8 @@ OUTPUTS: Mapping[str, str] = MappingProxyType(
         "(the last)",
         "attention": "[B, T, C, h, w] attention of the slots to the grid of tokens; sums to 1 over C, which is K, or "
         "K + 1 with a null slot (the last)",
+        "slots_read": "[B, T', K, h, w] share of each slot in what the Transformer decoder reads for each piece of "
+        "`frames`; sums to 1 over K; only on request",
         "frames": "[B, T', 3, H, W] pixels in [0, 1] of the last T' frames of the episode",
         "slot_frames": "[B, T, C, 3, H, W] image decoded from each slot, and the canvas",
         "classes": "[B, T', H, W] pixel classes of `frames`, indices into the palette of the data",

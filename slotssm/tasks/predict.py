@@ -59,6 +59,7 @@ class Predict(Task):
     """
 
     outputs = frozenset({"slots", "frames"})
+    on_request = frozenset({"slots_read"})
     palette: Tensor
 
     def __init__(
@@ -132,7 +133,10 @@ class Predict(Task):
         output = self._read(as_pixels(frames), state)
         shown = self._shown(self.decoder(rearrange(output.slots, "b t k d -> (b t) k d")))
         return Outputs(
-            output.state, slots=output.slots, frames=rearrange(shown, "(b t) c h w -> b t c h w", b=len(frames))
+            output.state,
+            slots=output.slots,
+            frames=rearrange(shown, "(b t) c h w -> b t c h w", b=len(frames)),
+            slots_read=self._slots_read(output.slots),
         )
 
     def predict_episode(self, frames: UInt8[Tensor, "B T H W 3"]) -> Outputs:
@@ -155,8 +159,8 @@ class Predict(Task):
             state: state of the stream that the context continues; None starts from the initial state.
 
         Returns:
-            `frames` [B, num_steps, 3, H, W] and the `slots` that they were decoded from. The last predicted frame has
-            not been fed back: `state` is the state before it.
+            `frames` [B, num_steps, 3, H, W] and the `slots` that they were decoded from, and on request `slots_read`.
+            The last predicted frame has not been fed back: `state` is the state before it.
         """
         output = self._read(as_pixels(context), state)
         values = self.decoder(output.slots[:, -1])
@@ -167,7 +171,17 @@ class Predict(Task):
             values = self.decoder(output.slots[:, 0])
             slots.append(output.slots[:, 0])
             shown.append(self._shown(values))
-        return Outputs(output.state, slots=torch.stack(slots, 1), frames=torch.stack(shown, 1))
+        decoded = torch.stack(slots, 1)
+        read = self._slots_read(decoded)
+        return Outputs(output.state, slots=decoded, frames=torch.stack(shown, 1), slots_read=read)
+
+    def _slots_read(self, slots: Float[Tensor, "B T K D"]) -> Float[Tensor, "B T K h w"] | None:
+        """Which slots each piece is decoded from, if that is requested."""
+        if "slots_read" not in self.requested:
+            return None
+        return rearrange(
+            self.decoder.slots_read(rearrange(slots, "b t k d -> (b t) k d")), "(b t) k h w -> b t k h w", b=len(slots)
+        )
 
     def _read(self, pixels: Float[Tensor, "B T 3 H W"], state: ModelState | None) -> ModelOutput:
         return self.model(self.encoder(pixels, state.num_steps if state is not None else 0), state)

@@ -54,6 +54,7 @@ class Recall(Task):
     """
 
     outputs = frozenset({"slots", "frames", "classes"})
+    on_request = frozenset({"slots_read"})
     validated = ("mse", "color-accuracy", "position-iou")
     palette: Tensor
 
@@ -145,13 +146,15 @@ class Recall(Task):
     def predict(self, frames: UInt8[Tensor, "B T H W 3"], state: ModelState | None = None) -> Outputs:
         """The target rendered by argmax, from context frames; `frames` must not include the target itself."""
         output = self._read(frames, state, self.encoder.patches_per_side)
-        classes = self.decoder(output.slots[:, -1]).argmax(dim=1)
+        last = output.slots[:, -1]
+        classes = self.decoder(last).argmax(dim=1)
         rendered = self.palette[classes].to(output.slots.dtype) / 255
         return Outputs(
             output.state,
             slots=output.slots,
             frames=rearrange(rendered, "b h w c -> b 1 c h w"),
             classes=classes[:, None],
+            slots_read=self.decoder.slots_read(last)[:, None] if "slots_read" in self.requested else None,
         )
 
     def predict_episode(self, frames: UInt8[Tensor, "B T H W 3"]) -> Outputs:

@@ -6,44 +6,30 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, UInt8
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
-from slotssm.config import ModelConfig, RunConfig, TaskConfig
+from slotssm.config import ModelConfig, RunConfig
 from slotssm.data.spec import DataSpec
 from slotssm.errors import InputError
-from slotssm.layers import (
-    CNNEncoder,
-    ColorCanvas,
-    ImageCanvas,
-    SpatialBroadcastDecoder,
-    convolution_painter,
-    piece_painter,
-    subpixel_painter,
-)
+from slotssm.layers import ColorCanvas, ImageCanvas
 from slotssm.models import ModelState, SlotModel
 from slotssm.registry import register_task
 from slotssm.tasks.outputs import Outputs
+from slotssm.tasks.parts import (
+    BroadcastDecoderConfig,
+    FrameEncoderConfig,
+    attention_maps,
+    broadcast_decoder,
+    frame_encoder,
+)
 from slotssm.tasks.task import Batch, Task, as_pixels, check_scaling
 
 
-class ReconstructConfig(TaskConfig):
+class ReconstructConfig(BroadcastDecoderConfig, FrameEncoderConfig):
     """Reconstruct every frame from its slots: CNN tokens, spatial broadcast decoder, mean squared error."""
 
     kind: Literal["reconstruct"] = "reconstruct"
-    encoder_channels: tuple[PositiveInt, ...] = Field((32, 32, 32), min_length=1)
-    """Channels of the frame encoder's convolutions (3 x 3)."""
-    encoder_downsample: int = Field(2, ge=1)
-    """Factor between pixels and tokens per side, a power of two; the first convolutions are the strided ones."""
-    decoder: Literal["convolutions", "subpixel", "pieces"] = "convolutions"
-    """Decoder of the broadcast slots: strided transposed convolutions; the same with the last doubling made by a
-    convolution at half the resolution (faster on a CPU); or an MLP that outputs a square piece for each
-    grid cell."""
-    decoder_channels: tuple[PositiveInt, ...] = Field((32, 32), min_length=1)
-    """Channels of the transposed convolutions (4 x 4, each doubling the side), or hidden widths of the MLP. With
-    `subpixel`, a further doubling follows."""
-    decoder_piece_px: int = Field(4, ge=1)
-    """Side in pixels of the piece of each grid cell with `decoder = "pieces"`."""
     canvas: Literal["none", "color", "image"] = "none"
     """Background that the slots paint over, not in the paper: none, one learned colour, or a smooth image for each
     frame, made from its tokens. With a canvas, masks have K + 1 channels, of which it is the last."""
@@ -58,13 +44,6 @@ class ReconstructConfig(TaskConfig):
     """Weight of a loss that tells slots of neighbouring frames apart, not in the paper (0: off)."""
     slot_contrast_temperature: PositiveFloat = 0.1
     """Temperature of `slot_contrast`; the lower, the more the most similar other slots count."""
-
-    @property
-    def decoder_upsampling(self) -> int:
-        """Factor between the grid of the broadcast slots and pixels per side."""
-        if self.decoder == "pieces":
-            return self.decoder_piece_px
-        return 2 ** (len(self.decoder_channels) + (self.decoder == "subpixel"))
 
 
 @register_task("reconstruct", ReconstructConfig)
@@ -84,15 +63,9 @@ class Reconstruct(Task):
     def __init__(self, config: ReconstructConfig, model: SlotModel, model_config: ModelConfig, data: DataSpec) -> None:
         super().__init__()
         dim = model_config.slot_dim
-        self.encoder = CNNEncoder(data.height, data.width, config.encoder_channels, config.encoder_downsample, dim)
+        self.encoder = frame_encoder(config, model_config, data)
         self.model = model
-        if config.decoder == "convolutions":
-            painter = convolution_painter(dim, config.decoder_channels)
-        elif config.decoder == "subpixel":
-            painter = subpixel_painter(dim, config.decoder_channels)
-        else:
-            painter = piece_painter(dim, config.decoder_channels, config.decoder_piece_px)
-        self.decoder = SpatialBroadcastDecoder(data.height, data.width, dim, painter, config.decoder_upsampling)
+        self.decoder = broadcast_decoder(config, dim, data)
         self.canvas: nn.Module | None = None
         if config.canvas == "color":
             self.canvas = ColorCanvas(data.height, data.width)
@@ -141,17 +114,12 @@ class Reconstruct(Task):
         tokens = self.encoder(as_pixels(frames))
         output = self.model(tokens, state)
         blended, images, masks = self._decode(output.slots, tokens)
-        steps, attention = frames.shape[1], output.attention
-        if attention is not None:
-            attention = rearrange(attention, "b t k (h w) -> b t k h w", h=self.encoder.grid[0])
-            if self.model.null_slot:
-                rest = (1 - attention.sum(2, keepdim=True)).clamp_min(0)
-                attention = torch.cat([attention, rest], dim=2)
+        steps = frames.shape[1]
         return Outputs(
             output.state,
             slots=output.slots,
             masks=rearrange(masks, "(b t) k h w -> b t k h w", t=steps),
-            attention=attention,
+            attention=attention_maps(output.attention, self.encoder.grid, self.model.null_slot),
             frames=rearrange(blended, "(b t) c h w -> b t c h w", t=steps),
             slot_frames=rearrange(images, "(b t) k c h w -> b t k c h w", t=steps),
         )

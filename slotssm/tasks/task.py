@@ -2,6 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 import torch
@@ -10,6 +12,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from slotssm.config import RunConfig
+from slotssm.data.episodes import EpisodeFile
 from slotssm.data.spec import DataSpec
 from slotssm.errors import InputError
 from slotssm.models import ModelState
@@ -31,6 +34,10 @@ class Task(nn.Module, ABC):
     """Fields of the episode file that the loss uses."""
     outputs: frozenset[str] = frozenset({"slots"})
     """Names of the outputs of `predict`; see `slotssm.tasks.OUTPUTS`."""
+    on_request: frozenset[str] = frozenset()
+    """Names of further outputs, which take time and are given only within `requesting`."""
+    requested: frozenset[str] = frozenset()
+    """Which of them are requested now."""
     validated: ClassVar[tuple[str, ...]] = ("mse",)
     """Metrics logged during training, as far as data and outputs allow."""
     is_collapsed_at_mean_image: ClassVar[bool] = False
@@ -41,12 +48,32 @@ class Task(nn.Module, ABC):
         """Whether the outputs of an episode are those of its parts, predicted one after the other with their state."""
         return type(self).predict_episode is Task.predict_episode
 
+    @contextmanager
+    def requesting(self, names: Iterable[str]) -> Iterator[None]:
+        """Give those outputs of `on_request` too that are among `names`; all other outputs stay the same."""
+        before, self.requested = self.requested, self.on_request & set(names)
+        try:
+            yield
+        finally:
+            self.requested = before
+
     @classmethod
     def check(cls, run: RunConfig, data: DataSpec) -> None:
         """Refuse a run whose data, task and training settings do not fit together, before anything is built.
 
         Raises:
             InputError: names the key, the problem and the remedy.
+        """
+
+    def fit_statistics(self, episodes: EpisodeFile, split: str, num_episodes: int) -> None:
+        """Called once before the training of a new run, for tasks that depend on statistics of the training data.
+
+        They are to be kept in buffers, which are saved with the weights, as parts of the task.
+
+        Args:
+            episodes: the data.
+            split: training split.
+            num_episodes: number of its episodes that are used, from the first on.
         """
 
     def begin_step(self, step: int) -> None:

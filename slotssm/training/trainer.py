@@ -148,8 +148,13 @@ class Trainer:
                 "its scores are not unsupervised"
             )
 
-    def load_initial_weights(self) -> None:
-        """Load the weights that `train.initial` names, if it is set, and report what was loaded."""
+    def initialize(self) -> None:
+        """Fit the statistics of the task to the training split, then load the weights that `train.initial` names.
+
+        What was loaded is reported. Without `parts`, the statistics are those of the other run, as its weights are.
+        """
+        with EpisodeFile(self.data) as episodes:
+            self.task.fit_statistics(episodes, "train", self._num_episodes("train"))
         initial = self.config.train.initial
         if initial is None:
             return
@@ -167,7 +172,7 @@ class Trainer:
             checkpoint.restore(self.task, self.optimizer, self.average, state, folder)
             self.step = self._saved_step = state.step
         else:
-            self.load_initial_weights()
+            self.initialize()
         self._best = self.processes.from_first(self._continue_log)
         return folder is not None
 

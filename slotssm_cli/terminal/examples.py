@@ -68,6 +68,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "slotssm reproduce": (
         "slotssm reproduce object-centric --dry-run",
         "slotssm reproduce long-context --models slotssm,rim --seeds 0",
+        "slotssm reproduce depth --data data/tum.h5 --data data/davis.h5 --out reproductions/real",
         "slotssm reproduce object-centric --executor slurm --slurm partition=gpu --slurm gpus-per-node=1",
     ),
     "slotssm doctor": ("slotssm doctor",),

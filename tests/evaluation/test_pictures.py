@@ -12,7 +12,7 @@ from slotssm.evaluation import TaskSource
 from slotssm.evaluation.pictures import draw_data, draw_predictions
 from slotssm.experiments.presets import preset
 from slotssm.models import SlotSSMConfig
-from slotssm.plotting import fade, overlay
+from slotssm.plotting import fade, overlay, slot_colors
 from slotssm.tasks import PredictConfig
 
 EPISODES, FRAMES, CONTEXT, SIZE, ZOOM = 2, 6, 2, 16, 6
@@ -44,7 +44,9 @@ def test_rollouts_are_drawn_beside_the_truth_and_over_it(videos):
     assert len(board) == FRAMES
     for row in range(EPISODES):
         for t in range(FRAMES):
-            true, predicted, both = tiles(board, t, row)
+            true, predicted, both, read = tiles(board, t, row)
+            known = {tuple(color) for color in slot_colors(3)} if t >= CONTEXT else {(0, 0, 0)}
+            assert {tuple(color) for color in read.reshape(-1, 3)} <= known
             np.testing.assert_array_equal(true, frames[row, t])
             if t < CONTEXT:
                 np.testing.assert_array_equal(predicted, fade(frames[row, t]))
@@ -73,7 +75,7 @@ def test_pale_frames_keep_their_differences():
 
 
 def test_other_tasks_show_what_they_see_and_what_they_make(videos):
-    for name, num_frames, columns in (("tiny-bcb", FRAMES - 1, 3), ("tiny-oc", FRAMES, 5 + 3)):
+    for name, num_frames, columns in (("tiny-bcb", FRAMES - 1, 4), ("tiny-oc", FRAMES, 5 + 3)):
         board = draw_predictions(own_task(preset(name)), videos, "test", [1])
         assert len(board) == num_frames
         shown = tiles(board, 2, 0)

@@ -12,7 +12,11 @@ from slotssm.data.episodes import EpisodeFile
 from slotssm.evaluation import FileSource, ScoringOptions, evaluate
 
 MOVING, FIXED = ("time", "object"), ("object",)
-AXES = {"frames": ("time", "height", "width", "channel"), "masks": ("time", "height", "width")}
+AXES = {
+    "frames": ("time", "height", "width", "channel"),
+    "masks": ("time", "height", "width"),
+    "depth": ("time", "height", "width"),
+}
 PALETTE = np.array([(0, 0, 0), *list(COLORS.values())[:6]], np.uint8)
 
 

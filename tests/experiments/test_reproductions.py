@@ -19,7 +19,7 @@ from slotssm.experiments.reproductions import long_context, matched
 from slotssm.experiments.reproductions.cells import TrainingCell
 from slotssm.experiments.reproductions.efficiency import EfficiencyCell
 from slotssm.experiments.reproductions.experiment import Choice
-from slotssm.experiments.reproductions.matched import OBJECT_MODELS, SEQUENCE_MODELS, SNITCH_MODELS
+from slotssm.experiments.reproductions.matched import DEPTH_MODELS, OBJECT_MODELS, SEQUENCE_MODELS, SNITCH_MODELS
 from slotssm.experiments.reproductions.reproduce import (
     EXPERIMENTS,
     chosen_cells,
@@ -59,12 +59,14 @@ def cells_of(name, scale, **choice):
     return EXPERIMENTS[name].cells(Choice(scale, **choice))
 
 
-OBJECT_CENTRIC = ("object-centric", "slot-ownership")
+OBJECT_CENTRIC = ("object-centric", "slot-ownership", "depth")
 
 
 def models_of(name):
     if name == "snitch":
         return set(SNITCH_MODELS)
+    if name == "depth":
+        return set(DEPTH_MODELS)
     return set(OBJECT_MODELS if name in OBJECT_CENTRIC else SEQUENCE_MODELS)
 
 
@@ -99,9 +101,14 @@ def test_every_configuration_is_valid_and_is_what_the_setting_says(name, scale):
 
 
 def lineage(cell):
-    """The configurations of a cell and of those that it starts from, with and without the model."""
+    """The configurations of a cell and of those that it starts from, with and without the model.
+
+    The encoder counts as part of SAVi++ and of what is compared with it.
+    """
     while cell is not None:
         own = cell.config.model_dump(mode="json")
+        if "trained by" in cell.setting:
+            own["task"] = {name: value for name, value in own["task"].items() if not name.startswith("encoder")}
         yield own.pop("model"), own
         cell = cell.start
 

@@ -8,6 +8,7 @@ from slotssm.models import (
     OCSlotSSMConfig,
     RIMConfig,
     SAViConfig,
+    SAViPlusPlusConfig,
     SequenceModelConfig,
     SingleStateSSMConfig,
     SlotModel,
@@ -30,6 +31,7 @@ CONFIGS: dict[str, type[SequenceModelConfig]] = {
     "slot-rnn": SlotRNNConfig,
     "rim": RIMConfig,
     "savi": SAViConfig,
+    "savi++": SAViPlusPlusConfig,
 }
 MIXERS = {
     "mamba": MambaConfig(d_state=4, expand=1.25),
@@ -37,9 +39,10 @@ MIXERS = {
     "s4d": S4DConfig(d_state=4),
     "s5": S5Config(d_state=4),
 }
+CORRECTING = ("savi", "savi++")
 STATE_SPACE = tuple(kind for kind, config in CONFIGS.items() if issubclass(config, StateSpaceModelConfig))
 TRANSFORMERS = ("transformer", "slot-transformer")
-ENCODED = tuple(kind for kind in CONFIGS if kind not in ("oc-slotssm", "savi"))
+ENCODED = tuple(kind for kind in CONFIGS if kind not in ("oc-slotssm", *CORRECTING))
 """Models with a slot encoder; in the others slots compete for the tokens."""
 ONE_SLOT = ("single-state-ssm", "transformer")
 CASES = [(kind, mixer) for mixer in MIXERS for kind in STATE_SPACE]
@@ -64,7 +67,7 @@ def config_of(kind: str, mixer: str = "mamba", **changes) -> SequenceModelConfig
         fields["time_mixer"] = MIXERS[mixer]
     if kind == "rim":
         fields["num_active"] = SLOTS - 1
-    if kind == "savi":
+    if kind in CORRECTING:
         fields["num_iterations"] = 2
     return CONFIGS[kind](**fields | changes)
 

@@ -2,7 +2,19 @@
 
 import pytest
 import torch
-from model_cases import CASES, CONFIGS, MIXERS, ONE_SLOT, SLOTS, STATE_SPACE, build, case_name, config_of, random_tokens
+from model_cases import (
+    CASES,
+    CONFIGS,
+    CORRECTING,
+    MIXERS,
+    ONE_SLOT,
+    SLOTS,
+    STATE_SPACE,
+    build,
+    case_name,
+    config_of,
+    random_tokens,
+)
 
 from slotssm.layers import count_unused_parameters, decayed_parameters
 from slotssm.models import build_model
@@ -42,8 +54,9 @@ TIME_MIXERS = {
 
 def expected(kind: str, time_mixer: str) -> set[str]:
     """Names of the parameters of a model of two layers that decay."""
-    if kind == "savi":
-        found = linear("corrector.query", "corrector.key_value") | mlp("corrector.mlp")
+    if kind in CORRECTING:
+        found = linear("corrector.query", "corrector.key_value")
+        found |= mlp("corrector.mlp") if kind == "savi" else set()
         found |= {"corrector.gru.weight_ih", "corrector.gru.weight_hh"}
         return found | mixer("predictor.0") | mixer("predictor.1")
     found = set()

@@ -3,7 +3,7 @@
 import jaxtyping
 import pytest
 import torch
-from model_cases import CASES, DIM, SLOTS, STEPS, TOKENS, build, case_name, close, random_tokens, slots_of
+from model_cases import CASES, DIM, ENCODED, SLOTS, STEPS, TOKENS, build, case_name, close, random_tokens, slots_of
 from torch import nn
 
 from slotssm.config import ModelConfig
@@ -99,7 +99,7 @@ def test_models_tell_whether_they_give_attention_and_what_size_their_slots_have(
     model = build(*case)
     assert isinstance(model, SlotModel)
     output = model(random_tokens())
-    assert model.gives_attention == (output.attention is not None) == (case[0] in ("oc-slotssm", "savi"))
+    assert model.gives_attention == (output.attention is not None) == (case[0] not in ENCODED)
     assert output.slots.shape[2:] == (model.num_slots, model.slot_dim) == (slots_of(case[0]), DIM)
 
 

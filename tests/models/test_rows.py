@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from model_cases import (
     CONFIGS,
+    CORRECTING,
     DIM,
     ENCODED,
     MIXERS,
@@ -37,6 +38,7 @@ from slotssm.models import (
     OCSlotSSM,
     RIMs,
     SAVi,
+    SAViPlusPlus,
     SingleStateSSM,
     SlotModel,
     SlotRNN,
@@ -169,8 +171,9 @@ def test_slots_of_rim_are_the_states_of_its_units():
 
 
 @pytest.mark.parametrize("num_iterations", [1, 3])
-def test_savi_corrects_its_prediction_by_every_frame(num_iterations):
-    model, tokens = build("savi", num_iterations=num_iterations), random_tokens()
+@pytest.mark.parametrize("kind", CORRECTING)
+def test_savi_corrects_its_prediction_by_every_frame(kind, num_iterations):
+    model, tokens = build(kind, num_iterations=num_iterations), random_tokens()
     corrector, slots, expected, attention = model.corrector, model.queries.expand(2, -1, -1), [], []
     for t in range(STEPS):
         keys, values = (corrector.token_norm(tokens[:, t]) @ corrector.key_value.weight.T).split(DIM, 2)
@@ -180,7 +183,8 @@ def test_savi_corrects_its_prediction_by_every_frame(num_iterations):
             shares = logits.exp() / logits.exp().sum(1, keepdim=True)
             won = torch.einsum("bkm,bmd->bkd", shares, values) / (shares.sum(2, keepdim=True) + corrector.eps)
             cells = [corrector.gru(won[:, k], slots[:, k]) for k in range(SLOTS)]
-            slots = corrector.mlp(torch.stack(cells, 1))
+            slots = torch.stack(cells, 1)
+            slots = corrector.mlp(slots) if kind == "savi" else slots
         expected.append(slots)
         attention.append(shares)
         for block in model.predictor:
@@ -214,7 +218,7 @@ def test_models_of_one_slot_are_those_of_several_with_one(kind, of_several):
 # --- slots and time ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["oc-slotssm", "savi"])
+@pytest.mark.parametrize("kind", ["oc-slotssm", *CORRECTING])
 def test_slots_compete_for_every_token(kind):
     attention = build(kind)(random_tokens()).attention
     assert attention.shape == (2, STEPS, SLOTS, TOKENS)
@@ -261,13 +265,14 @@ def moved_slots(model: SlotModel) -> torch.Tensor:
         ("slot-rnn", SlotRNN),
         ("rim", RIMs),
         ("savi", SAVi),
+        ("savi++", SAViPlusPlus),
     ],
 )
 def test_configuration_decides_the_model(kind, model_class):
     num_slots = 1 if kind in ONE_SLOT else 5
     model = build(kind, num_layers=3, num_slots=num_slots)
     assert type(model) is model_class
-    assert len(model.predictor if kind == "savi" else model.layers) == 3
+    assert len(model.predictor if kind in CORRECTING else model.layers) == 3
     output = model(random_tokens())
     assert output.slots.shape == (2, STEPS, num_slots, DIM)
     assert (output.attention is not None) == (kind not in ENCODED)
@@ -318,7 +323,7 @@ def test_mlps_of_the_layers_have_a_width_of_their_own(kind):
     assert set(usual.values()) <= {2 * DIM}
     in_encoder = {name for name in usual if ".reader." in name}
     assert len(in_encoder) == (2 if kind in ENCODED else 0)
-    # one in each layer, but for RIM; SAVi has one in the corrector, and here two blocks of its predictor
+    # one in each layer, but for RIM; SAVi has one in the corrector, which SAVi++ has not, and two blocks of a predictor
     assert len(usual) - len(in_encoder) == {"rim": 0, "savi": 3}.get(kind, 2)
     assert changed == {name: 2 * DIM if name in in_encoder else DIM // 2 for name in usual}
 

@@ -198,7 +198,7 @@ def idle_parameters(kind: str) -> set[str]:
     # what all slots' queries have in common cancels in a softmax over the slots
     common = {f"layers.{index}.reader.norm.bias" for index in range(2)}
     found = {"single-state-ssm": encoder | mixers, "transformer": encoder, "split-ssm": mixers, "oc-slotssm": common}
-    found["savi"] = {"corrector.norm.bias"}
+    found["savi"] = found["savi++"] = {"corrector.norm.bias"}
     return found.get(kind, set())
 
 
@@ -252,7 +252,10 @@ def test_dropout_is_of_training_only(kind):
     close(still, build(kind)(tokens).slots)
     model.train()
     assert not torch.allclose(model(tokens).slots, model(tokens).slots)
-    # the layers have their own beside that of the encoder, SAVi's corrector beside that of the predictor
-    (model.predictor if kind == "savi" else model.layers[0].reader).eval()
+    # the layers have their own beside that of the encoder, SAVi's corrector beside that of the predictor, and the
+    # second block of SAVi++'s predictor beside the first
+    {"savi": lambda: model.predictor, "savi++": lambda: model.predictor[0]}.get(
+        kind, lambda: model.layers[0].reader
+    )().eval()
     assert not torch.allclose(model(tokens).slots, model(tokens).slots)
     assert not torch.allclose(model.step(tokens[:, 0], None).slots, still[:, :1])

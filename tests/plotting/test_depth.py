@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from slotssm.metrics import is_measured
 from slotssm.plotting import depth_columns
-from slotssm.plotting.depth import UNKNOWN_COLOR, is_measured, paint_depth
+from slotssm.plotting.depth import UNKNOWN_COLOR, paint_depth
 
 
 def luminance(colors):
@@ -39,3 +40,30 @@ def test_the_legend_has_the_colours_of_the_picture():
 def test_depth_that_is_nowhere_measured_is_drawn_too():
     picture, _ = depth_columns(np.zeros((2, 8, 8), np.float32), "m")
     assert (picture.frames == UNKNOWN_COLOR).all()
+
+
+def test_predicted_depth_has_the_colours_of_the_true_one():
+    depth = np.random.default_rng(1).uniform(0.5, 2.5, (2, 8, 8)).astype(np.float32)
+    true, predicted, legend = depth_columns(depth, "m", depth)
+    np.testing.assert_array_equal(true.frames, predicted.frames)
+    _, doubled, same = depth_columns(depth, "m", 2 * depth)
+    np.testing.assert_array_equal(same.frames, legend.frames)
+    assert (luminance(doubled.frames) <= luminance(true.frames) + 0.5).all()
+
+
+def test_predictions_alone_set_the_scale():
+    depth = np.linspace(1, 5, 64, dtype=np.float32).reshape(1, 8, 8)
+    unknown, predicted, legend = depth_columns(np.zeros_like(depth), "m", depth)
+    assert (unknown.frames == UNKNOWN_COLOR).all()
+    alone, own = depth_columns(depth, "m")
+    np.testing.assert_array_equal(predicted.frames, alone.frames)
+    np.testing.assert_array_equal(legend.frames, own.frames)
+
+
+def test_a_wide_range_has_equal_steps_of_colour_for_equal_ratios():
+    doubling = 2.0 ** np.arange(9)
+    shades = paint_depth(doubling, 1, 256).astype(int)
+    narrow = paint_depth(np.linspace(1, 9, 9), 1, 9).astype(int)
+    np.testing.assert_allclose(shades, narrow, atol=4)
+    _, legend = depth_columns(doubling.reshape(1, 3, 3).astype(np.float32), "m")
+    assert UNKNOWN_COLOR in {tuple(color) for color in legend.frames.reshape(-1, 3)}

@@ -292,7 +292,7 @@ def test_training_starts_from_the_last_weights_of_another_run(tiny_run):
     trainer_of(config, data, first, "cpu").train()
     changed, _, second = tiny_run("tiny-bcb", *FAST, f"train.initial.run={first.path}", folder="second")
     trainer = trainer_of(changed, data, second, "cpu")
-    trainer.load_initial_weights()
+    trainer.initialize()
     assert same(trainer.task.state_dict(), weights(first))
     again = trainer_of(changed, data, second, "cpu")
     assert not again.resume()
@@ -302,7 +302,7 @@ def test_training_starts_from_the_last_weights_of_another_run(tiny_run):
 def test_a_start_that_is_no_run_is_refused(tiny_run, tmp_path):
     config, data, run = tiny_run("tiny-bcb", *FAST, f"train.initial.run={tmp_path / 'nothing'}")
     with pytest.raises(InputError, match=r"nothing is neither a checkpoint nor a run with one"):
-        trainer_of(config, data, run, "cpu").load_initial_weights()
+        trainer_of(config, data, run, "cpu").initialize()
 
 
 # --- collapse ---------------------------------------------------------------------------------------------
@@ -510,7 +510,7 @@ def test_what_is_taken_from_another_run_is_said(tiny_run):
     config, data, run = tiny_run("tiny-oc", *FAST, "seed=4", *parts, folder="second")
     told = []
     trainer = trainer_of(config, data, run, "cpu", lambda report: told.append(report.message))
-    trainer.load_initial_weights()
+    trainer.initialize()
     assert told == [
         f"loaded encoder, model from {first.run.path}/checkpoints/step-00000008; randomly initialised: decoder"
     ]

@@ -171,7 +171,7 @@ def _num_steps(run: RunDirectory) -> int:
 
 def _is_score(name: str) -> bool:
     """Whether a value of a validation is a score: neither the step nor a baseline."""
-    return name not in ("step", "split", MEAN_IMAGE) and not name.endswith("-repeat-last-frame")
+    return name not in ("step", "split", MEAN_IMAGE) and not name.endswith(("-repeat-last-frame", "-mean-depth"))
 
 
 def _kept_scores(run: RunDirectory, split: str) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Interface of experiments: the cells to measure, and the table and figures made from them."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,6 +48,11 @@ class Scale:
     def seeds_of(self, model: str) -> tuple[int, ...]:
         """Seeds of one model."""
         return self.seeds[: self.fewer_seeds.get(model, len(self.seeds))]
+
+
+def run_name(text: str) -> str:
+    """A valid name of a run; characters that are not allowed become dashes."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip("._-") or "data"
 
 
 def check_seeds(seeds: Sequence[int]) -> None:

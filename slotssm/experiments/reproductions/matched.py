@@ -1,17 +1,23 @@
-"""Baselines matched in size to a SlotSSM or an OC-SlotSSM, with the same widths, depths, encoder and decoder."""
+"""Baselines matched in size to a SlotSSM or an OC-SlotSSM, with the same widths, depths, encoder and decoder.
+
+SAVi++ alone has an encoder of its own, with which it is matched together.
+"""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
 import torch
 from torch import nn
 
 from slotssm.config import ModelConfig, RunConfig
-from slotssm.documents import load
+from slotssm.documents import load, override
 from slotssm.errors import InputError
+from slotssm.experiments.datasets import spec_of
 from slotssm.experiments.reproductions.comparison import Row
 from slotssm.models import SequenceModelConfig, build_model
 from slotssm.registry import MODELS
+from slotssm.tasks import build_task
 
 SEQUENCE_MODELS = (
     "slotssm",
@@ -27,10 +33,17 @@ OBJECT_MODELS = ("oc-slotssm", "savi")
 """Models whose slots compete for tokens, which are compared in the paper's object-centric experiments."""
 SNITCH_MODELS = ("slotssm", "slot-transformer", "single-state-ssm", "oc-slotssm")
 """Models that are compared in the paper's localisation of the snitch, where slots may or may not compete."""
+DEPTH_MODELS = ("oc-slotssm", "savi++")
+"""Models that are compared in the paper's depth experiment."""
 TOLERANCE = 0.1
 """Largest relative difference in size between models that are compared."""
 _UNIT = 8
 """Hidden widths of MLPs are multiples of this."""
+_COMPARED = {
+    SEQUENCE_MODELS[0]: tuple(dict.fromkeys((*SEQUENCE_MODELS, *SNITCH_MODELS))),
+    OBJECT_MODELS[0]: tuple(dict.fromkeys((*OBJECT_MODELS, *DEPTH_MODELS))),
+}
+"""Models that have the size of a reference, by its kind."""
 
 
 def with_model(run: RunConfig, name: str) -> RunConfig:
@@ -38,7 +51,27 @@ def with_model(run: RunConfig, name: str) -> RunConfig:
     return run.replace(model=matched(run.model, name))
 
 
-def matched(reference: ModelConfig, name: str) -> ModelConfig:
+def with_encoder(run: RunConfig, name: str, encoder: Mapping[str, Any]) -> RunConfig:
+    """Replace the OC-SlotSSM of a run by another model with another frame encoder, of the same size together.
+
+    Args:
+        run: a run of OC-SlotSSM.
+        name: kind of the model.
+        encoder: fields of the task that describe its encoder.
+    """
+    changed = override(run, {"task": dict(encoder)}, name)
+    further = _count_encoder(changed) - _count_encoder(run)
+    return changed.replace(model=matched(run.model, name, further))
+
+
+def _count_encoder(run: RunConfig) -> int:
+    """Number of parameters of the frame encoder of a run."""
+    with torch.device("meta"):
+        task = build_task(run, spec_of(run.data))
+    return sum(parameter.numel() for parameter in task.get_submodule("encoder").parameters())
+
+
+def matched(reference: ModelConfig, name: str, further: int = 0) -> ModelConfig:
     """Configuration of a model with about as many parameters as the reference.
 
     Width, slots, depth, heads, dropout, encoder and (where there is one) time mixer are those of the reference; the
@@ -50,17 +83,15 @@ def matched(reference: ModelConfig, name: str) -> ModelConfig:
     Args:
         reference: configuration of a SlotSSM or an OC-SlotSSM.
         name: kind of the model to configure.
+        further: parameters that other parts of its task have beyond those of the reference's; it gets fewer by as many.
 
     Raises:
         InputError: the model is not compared with the reference, or no MLP width gives the size.
     """
-    groups = (SEQUENCE_MODELS, OBJECT_MODELS, SNITCH_MODELS)
-    compared = {other for names in groups if names[0] == reference.kind for other in names}
-    if name not in compared:
+    if name not in _COMPARED.get(reference.kind, ()):
+        known = " and ".join(f"'{names[0]}' ({', '.join(names[1:])})" for names in _COMPARED.values())
         raise InputError(
-            f"a model of kind '{reference.kind}' has no '{name}' of its size; baselines are matched to "
-            f"'{SEQUENCE_MODELS[0]}' ({', '.join((*SEQUENCE_MODELS[1:], SNITCH_MODELS[-1]))}) and '{OBJECT_MODELS[0]}' "
-            f"({', '.join(OBJECT_MODELS[1:])})"
+            f"a model of kind '{reference.kind}' has no '{name}' of its size; baselines are matched to {known}"
         )
     if name == reference.kind:
         return reference
@@ -69,12 +100,12 @@ def matched(reference: ModelConfig, name: str) -> ModelConfig:
     config = kind.like(reference)
     if not config.num_layer_mlps:
         return config
-    excess = (count_parameters(config) - count_parameters(reference)) / config.num_layer_mlps
+    excess = (count_parameters(config) + further - count_parameters(reference)) / config.num_layer_mlps
     channel = 2 * config.slot_dim + 1  # parameters of one hidden channel
     hidden = int(config.slot_dim * config.layer_mlp_width) - excess / channel
     widened = max(_UNIT, round(hidden / _UNIT) * _UNIT)
     found = config.replace(layer_mlp_ratio=widened / config.slot_dim)
-    ratio = count_parameters(found) / count_parameters(reference)
+    ratio = (count_parameters(found) + further) / count_parameters(reference)
     if abs(ratio - 1) > TOLERANCE:
         raise InputError(
             f"{name} cannot be given the size of this {reference.kind}: it would have {ratio:.2f} times its parameters"

@@ -1,6 +1,5 @@
 """Object-centric learning (paper, section 7.3): OC-SlotSSM and SAVi compared by segmentation and property probes."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -11,7 +10,7 @@ from slotssm.experiments.datasets import file_data, spec_of
 from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.cells import Cell, Record, Setting, TrainingCell
 from slotssm.experiments.reproductions.comparison import Row, Table, compare
-from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale
+from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale, run_name
 from slotssm.experiments.reproductions.matched import OBJECT_MODELS, with_model
 from slotssm.plotting import write_bars
 
@@ -67,7 +66,7 @@ class ObjectCentric(Experiment):
         """One cell for every data set, model and seed."""
         return [
             TrainingCell(
-                f"{_word(data)}-{model}-s{seed}",
+                f"{run_name(data)}-{model}-s{seed}",
                 model,
                 _setting(data, base),
                 with_model(base, model).replace(seed=seed),
@@ -112,12 +111,7 @@ def _bases(choice: Choice) -> dict[str, RunConfig]:
     if not choice.data:
         return {data: preset(name) for data, name in presets.items()}
     first = preset(next(iter(presets.values())))
-    return {path.stem: first.replace(name=_word(path.stem), data=file_data(path)) for path in choice.data}
-
-
-def _word(text: str) -> str:
-    """A valid name of a run; characters that are not allowed become dashes."""
-    return re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip("._-") or "data"
+    return {path.stem: first.replace(name=run_name(path.stem), data=file_data(path)) for path in choice.data}
 
 
 def _setting(data: str, base: RunConfig) -> Setting:

@@ -23,6 +23,7 @@ from slotssm.experiments.reproductions.cells import (
     write_plan,
 )
 from slotssm.experiments.reproductions.comparison import Row, Table, rows_csv
+from slotssm.experiments.reproductions.depth import DepthPrediction
 from slotssm.experiments.reproductions.efficiency import Efficiency
 from slotssm.experiments.reproductions.experiment import Choice, Experiment
 from slotssm.experiments.reproductions.long_context import LongContext
@@ -36,7 +37,15 @@ from slotssm.plotting import label_rows, read_picture, write_animation
 
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment
-    for experiment in (LongContext(), VideoPrediction(), ObjectCentric(), SlotOwnership(), Snitch(), Efficiency())
+    for experiment in (
+        LongContext(),
+        VideoPrediction(),
+        ObjectCentric(),
+        SlotOwnership(),
+        Snitch(),
+        DepthPrediction(),
+        Efficiency(),
+    )
 }
 """Experiments by name."""
 
