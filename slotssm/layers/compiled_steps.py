@@ -34,7 +34,8 @@ def step_of(module: nn.Module, method: Callable[..., Any]) -> Callable[..., Any]
     """
     if not module.compile_steps:
         return method
-    return functools.partial(_compiled(type(module), method.__name__, BACKEND), module)
+    compiled = _compiled(type(module), method.__name__, BACKEND)  # type: ignore[arg-type] # a class is hashable
+    return functools.partial(compiled, module)
 
 
 @functools.cache

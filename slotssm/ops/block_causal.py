@@ -105,7 +105,8 @@ def block_mask(length: int, block: int, device: torch.device) -> BlockMask:
 @functools.cache
 def _kernel(device: str) -> Callable[..., Any]:
     """Flex attention, compiled where there is a kernel with gradients."""
-    return torch.compile(flex_attention) if device == "cuda" else flex_attention
+    attention: Callable[..., Any] = flex_attention
+    return torch.compile(attention) if device == "cuda" else attention
 
 
 @functools.cache
@@ -119,11 +120,11 @@ def _trial_error(device: str, dtype: torch.dtype, width: int) -> float:
     length, block = 3 * BLOCK_SIZE - 9, 5
     generator = torch.Generator().manual_seed(0)
     numbers = torch.randn(3, 2, 2, length, width, generator=generator).to(device, dtype)
-    inputs = [tensor.clone().requires_grad_() for tensor in numbers]
-    exact = [tensor.float().requires_grad_() for tensor in numbers]
+    q, k, v = inputs = [tensor.clone().requires_grad_() for tensor in numbers]
+    exact_q, exact_k, exact_v = exact = [tensor.float().requires_grad_() for tensor in numbers]
     step = torch.arange(length, device=device) // block
-    found = attend(*inputs, block)
-    expected = F.scaled_dot_product_attention(*exact, attn_mask=step[:, None] >= step)
+    found = attend(q, k, v, block)
+    expected = F.scaled_dot_product_attention(exact_q, exact_k, exact_v, attn_mask=step[:, None] >= step)
     gradients = [torch.autograd.grad(y.float().square().sum(), x) for y, x in ((found, inputs), (expected, exact))]
     ours = tuple(tensor.float() for tensor in (found, *gradients[0]))
     return trial.largest_error(ours, (expected, *gradients[1]))
