@@ -11,7 +11,8 @@ from slotssm.data.episodes import EpisodeFile
 from slotssm.documents import nearest
 from slotssm.errors import InputError
 from slotssm.evaluation.baselines import mean_depth
-from slotssm.evaluation.catalog import METRICS, RULE, Batch, BatchScores, Metric, Truth
+from slotssm.evaluation.batch import RULE, Batch, BatchScores, Metric, Truth
+from slotssm.evaluation.catalog import METRICS
 from slotssm.evaluation.conventions import ALL, check_conventions, distinct_conventions
 from slotssm.evaluation.options import ScoringOptions
 from slotssm.evaluation.sources import Source

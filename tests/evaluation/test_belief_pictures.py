@@ -12,9 +12,9 @@ from truth_files import write_truth
 
 from slotssm.data.episodes import EpisodeFile
 from slotssm.documents import override
-from slotssm.evaluation.beliefs import belief_of
-from slotssm.evaluation.example_pictures import draw_example_picture
 from slotssm.evaluation.pictures import draw_predictions
+from slotssm.evaluation.pictures.beliefs import belief_of
+from slotssm.evaluation.pictures.examples import draw_example_picture
 from slotssm.evaluation.sources import TaskSource
 from slotssm.experiments.presets import preset
 from slotssm.grid import snitch_cell

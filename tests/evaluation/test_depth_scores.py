@@ -9,8 +9,8 @@ from truth_files import axes_of, name_axes, score, write, write_truth
 from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
 from slotssm.evaluation import TaskSource, evaluate
-from slotssm.evaluation.example_pictures import draw_example_picture
 from slotssm.evaluation.pictures import draw_predictions
+from slotssm.evaluation.pictures.examples import draw_example_picture
 from slotssm.evaluation.validation import validate
 from slotssm.experiments.presets import preset
 

@@ -8,7 +8,7 @@ from own_task import own_task
 from truth_files import PALETTE, write_truth
 
 from slotssm.data.episodes import EpisodeFile
-from slotssm.evaluation.example_pictures import draw_example_picture
+from slotssm.evaluation.pictures.examples import draw_example_picture
 from slotssm.experiments.presets import preset
 from slotssm.metrics import hard_masks
 from slotssm.plotting import slot_colors

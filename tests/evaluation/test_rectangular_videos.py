@@ -11,8 +11,8 @@ from slotssm.config import FileData, RunConfig
 from slotssm.data.episodes import EpisodeFile
 from slotssm.data.spec import DataSpec, read_spec
 from slotssm.evaluation import TaskSource, evaluate
-from slotssm.evaluation.example_pictures import draw_example_picture
 from slotssm.evaluation.pictures import draw_predictions
+from slotssm.evaluation.pictures.examples import draw_example_picture
 from slotssm.layers import MambaConfig
 from slotssm.models import OCSlotSSMConfig, SlotSSMConfig
 from slotssm.tasks import PredictConfig, RecallConfig, ReconstructConfig, Task, build_task

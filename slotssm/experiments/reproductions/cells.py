@@ -18,7 +18,7 @@ from slotssm.data.episodes import EpisodeFile
 from slotssm.documents import load
 from slotssm.errors import InputError, Interrupted, SlotSSMError
 from slotssm.evaluation import ScoringOptions
-from slotssm.evaluation.example_pictures import draw_example_picture
+from slotssm.evaluation.pictures.examples import draw_example_picture
 from slotssm.experiments.datasets import ensure_own_data, spec_of
 from slotssm.experiments.measurement.provenance import free_memory, machine
 from slotssm.experiments.runs import evaluate_run, load_run, resume_run, start_run

@@ -6,7 +6,7 @@ import numpy as np
 
 from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
-from slotssm.evaluation.beliefs import belief_of
+from slotssm.evaluation.pictures.beliefs import belief_of
 from slotssm.evaluation.sources import TaskSource
 from slotssm.metrics import hard_masks, match, resize_labels
 from slotssm.plotting import Column, belief_columns, colorize, depth_columns, fade, overlay, paint_masks, storyboard

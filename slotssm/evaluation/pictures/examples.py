@@ -3,8 +3,8 @@
 import numpy as np
 
 from slotssm.data.episodes import EpisodeFile
-from slotssm.evaluation.beliefs import Belief, belief_of
-from slotssm.evaluation.pictures import as_bytes, count_slots
+from slotssm.evaluation.pictures.beliefs import Belief, belief_of
+from slotssm.evaluation.pictures.storyboards import as_bytes, count_slots
 from slotssm.evaluation.sources import TaskSource
 from slotssm.metrics import hard_masks, match
 from slotssm.plotting import colorize, depth_columns, paint_belief, paint_masks
