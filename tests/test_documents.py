@@ -102,7 +102,7 @@ def test_wrong_values_are_named_by_their_path(path_and_value, path, said):
 
 def test_a_missing_kind_is_named_by_its_path_with_all_there_are():
     for changes, message in (
-        ({"task": {"loss": "mse"}}, "task: kind is missing; there are localise, predict, recall, reconstruct"),
+        ({"task": {"loss": "mse"}}, "task: kind is missing; there are depth, localise, predict, recall, reconstruct"),
         (
             {"data": {"recipe": {"size_px": 16}}},
             "data.recipe: kind is missing; there are bcb, bouncing, snitch, tabletop",

@@ -244,8 +244,11 @@ def test_runs_know_which_of_their_entries_come_from_outside(leaky, mean_color):
             "model.time_mixer: kind 'mamba3' is unknown; did you mean mamba",
         ),
         ({"data": {"recipe": {"kind": "bouncy"}}}, "data.recipe: kind 'bouncy' is unknown; did you mean bouncing?"),
-        ({"task": {"kind": "zzzz"}}, "task: kind 'zzzz' is unknown; there are localise, predict, recall, reconstruct"),
-        ({"task": {"kind": 3}}, "task: kind 3 is unknown; there are localise, predict, recall, reconstruct"),
+        (
+            {"task": {"kind": "zzzz"}},
+            "task: kind 'zzzz' is unknown; there are depth, localise, predict, recall, reconstruct",
+        ),
+        ({"task": {"kind": 3}}, "task: kind 3 is unknown; there are depth, localise, predict, recall, reconstruct"),
         ({"task": {"kind": ["recall"]}}, "task: kind ['recall'] is unknown"),
     ],
 )
@@ -313,7 +316,7 @@ def test_entries_belong_to_the_plugin_that_is_loaded():
 def test_what_comes_with_the_package_is_there_at_the_first_look():
     tasks = Registry("task", "slotssm.tasks")
     assert not tasks.known()
-    assert set(TASKS.entries()) == {"localise", "predict", "recall", "reconstruct"}
+    assert set(TASKS.entries()) == {"depth", "localise", "predict", "recall", "reconstruct"}
     assert all(entry.plugin is None for registry in REGISTRIES for entry in registry.entries().values())
     for registry in REGISTRIES:
         for name, entry in registry.entries().items():
