@@ -1,7 +1,6 @@
 """Predictions that a model must beat, made from the truth."""
 
-import numpy as np
-
+from slotssm.data.clips import spread
 from slotssm.data.episodes import EpisodeFile
 from slotssm.metrics import MeanDepth
 
@@ -22,6 +21,6 @@ def mean_depth(truth: EpisodeFile, split: str) -> MeanDepth:
     has_own = "train" in truth.splits and truth.has("train", "depth")
     source = "train" if has_own and truth.dataset("train", "depth").shape[2:] == (height, width) else split
     total, found = truth.num_episodes(source), MeanDepth(height, width)
-    for index in np.unique(np.linspace(0, total - 1, min(total, MOST_EPISODES)).round().astype(int)):
-        found.add(truth.read(source, "depth", int(index)))
+    for index in spread(total, MOST_EPISODES):
+        found.add(truth.read(source, "depth", index))
     return found

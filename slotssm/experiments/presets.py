@@ -20,6 +20,7 @@ from slotssm.experiments.snitch_presets import (
     tiny_snitch,
     tiny_snitch_pretrain,
 )
+from slotssm.experiments.tiny_settings import TINY_SLOTSSM, TINY_TRAIN
 from slotssm.layers import MambaConfig
 from slotssm.models import OCSlotSSMConfig, SlotSSMConfig
 from slotssm.tasks import DepthConfig, PredictConfig, RecallConfig, ReconstructConfig
@@ -186,15 +187,7 @@ def tiny_oc() -> RunConfig:
         data=RecipeData(recipe=recipe, num_train=64, num_val=8, num_test=16),
         task=ReconstructConfig(encoder_channels=(8,), encoder_downsample=2, decoder_channels=(8,)),
         model=OCSlotSSMConfig(num_slots=3, slot_dim=16, num_layers=2, num_heads=2),
-        train=TrainConfig(
-            num_steps=60,
-            batch_size=8,
-            clip_len=3,
-            warmup_steps=5,
-            log_every_steps=5,
-            checkpoint_every_steps=20,
-            eval_every_steps=30,
-        ),
+        train=TINY_TRAIN.replace(clip_len=3),
     )
 
 
@@ -245,22 +238,8 @@ def tiny_bcb() -> RunConfig:
             num_test=16,
         ),
         task=RecallConfig(num_decoder_layers=1),
-        model=SlotSSMConfig(
-            num_slots=3,
-            slot_dim=16,
-            num_layers=2,
-            num_heads=2,
-            num_encoder_layers=1,
-            time_mixer=MambaConfig(d_state=8, expand=1.25),
-        ),
-        train=TrainConfig(
-            num_steps=60,
-            batch_size=8,
-            warmup_steps=5,
-            log_every_steps=5,
-            checkpoint_every_steps=20,
-            eval_every_steps=30,
-        ),
+        model=TINY_SLOTSSM,
+        train=TINY_TRAIN,
     )
 
 

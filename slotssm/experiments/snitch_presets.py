@@ -6,7 +6,7 @@ data, the frame encoder and the model of the preset that is fine-tuned from it.
 
 from generators.scenes.snitch import SnitchRecipe
 from slotssm.config import RecipeData, RunConfig, TrainConfig
-from slotssm.layers import MambaConfig
+from slotssm.experiments.tiny_settings import TINY_SLOTSSM, TINY_TRAIN
 from slotssm.models import SlotSSMConfig
 from slotssm.tasks import LocaliseConfig, ReconstructConfig
 
@@ -18,24 +18,8 @@ def tiny_snitch() -> RunConfig:
         name="tiny-snitch",
         data=RecipeData(recipe=recipe, num_train=64, num_val=8, num_test=16),
         task=LocaliseConfig(encoder_channels=(8,), encoder_downsample=2, num_eval_frames=8),
-        model=SlotSSMConfig(
-            num_slots=3,
-            slot_dim=16,
-            num_layers=2,
-            num_heads=2,
-            num_encoder_layers=1,
-            time_mixer=MambaConfig(d_state=8, expand=1.25),
-        ),
-        train=TrainConfig(
-            num_steps=60,
-            batch_size=8,
-            clip_len=8,
-            clips="segments",
-            warmup_steps=5,
-            log_every_steps=5,
-            checkpoint_every_steps=20,
-            eval_every_steps=30,
-        ),
+        model=TINY_SLOTSSM,
+        train=TINY_TRAIN.replace(clips="segments", clip_len=8),
     )
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
 from slotssm.config import ModelConfig, RunConfig
+from slotssm.data.clips import spread
 from slotssm.data.episodes import EpisodeFile
 from slotssm.data.spec import DataSpec
 from slotssm.errors import InputError
@@ -27,6 +28,8 @@ from slotssm.tasks.parts import (
 from slotssm.tasks.task import Batch, Task, as_pixels, check_scaling
 
 DEPTH = "depth"
+MOST_EPISODES = 1000
+"""Number of episodes that depth is normalised by, at most: a start must not read a data set of any size."""
 MARGIN = 2.0
 """Predicted depths are at most this factor outside the range of the training split."""
 
@@ -38,7 +41,7 @@ class DepthConfig(BroadcastDecoderConfig, FrameEncoderConfig):
     space: Literal["log", "inverse"] = "log"
     """What the squared error is of: the logarithm of depth, in which far and near errors of the same ratio count
     alike, or inverse depth, in which near pixels count most. Either is normalised to mean 0 and variance 1 over the
-    measured pixels of the training split."""
+    measured pixels of the training split, or of 1,000 episodes spread over it."""
 
 
 @register_task("depth", DepthConfig)
@@ -80,12 +83,13 @@ class Depth(Task):
         check_scaling(data, task.encoder_channels, task.encoder_downsample, task.decoder_upsampling)
 
     def fit_statistics(self, episodes: EpisodeFile, split: str, num_episodes: int) -> None:
-        """Take mean, variance and range of depth from the first episodes of the training split.
+        """Take mean, variance and range of depth from the training split, or from `MOST_EPISODES` spread over it.
 
         Raises:
             InputError: no pixel of them was measured.
         """
-        if not self.scale.fit(episodes.read(split, DEPTH, index) for index in range(num_episodes)):
+        chosen = spread(num_episodes, MOST_EPISODES)
+        if not self.scale.fit(episodes.read(split, DEPTH, index) for index in chosen):
             raise InputError(f"{episodes.path}: no pixel of {split}/{DEPTH} has a depth that is a positive number")
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slotssm.data.clips import Clips, episode_order, segment_edges
+from slotssm.data.clips import Clips, episode_order, segment_edges, spread
 from slotssm.errors import InputError
 
 DRAWS = st.tuples(st.integers(0, 2**32), st.integers(0, 50), st.integers(0, 10**6))
@@ -136,3 +136,12 @@ def test_episodes_that_are_too_short_are_refused(clips, num_frames, message):
 def test_impossible_clips_are_refused(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+@given(st.integers(1, 5000), st.integers(2, 400))
+def test_episodes_are_spread_from_the_first_to_the_last(total, most):
+    chosen = spread(total, most)
+    assert len(chosen) == min(total, most)
+    assert (chosen[0], chosen[-1]) == (0, total - 1)
+    gaps = np.diff(chosen)
+    assert len(gaps) == 0 or 1 <= gaps.min() <= gaps.max() <= gaps.min() + 1

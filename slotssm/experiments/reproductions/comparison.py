@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slotssm.experiments.reproductions.cells import Record, Setting
-from slotssm.plotting import Bar
+from slotssm.plotting import Bar, Curve
 
 
 @dataclass(frozen=True)
@@ -204,3 +204,23 @@ class Table:
         ruler = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
         lines = [self.title, "", line(self.columns), ruler, *map(line, self.rows), "", *self.notes]
         return "\n".join(lines).rstrip() + "\n"
+
+
+def validations(record: Record, metric: str) -> dict[int, float]:
+    """A metric on validation data by step."""
+    return {line["step"]: line[metric] for line in record.get("validation", ()) if metric in line}
+
+
+def validation_curve(row: Row, metric: str, name: str) -> Curve:
+    """A metric on validation data over the steps that all seeds have, mean and standard deviation over seeds.
+
+    Args:
+        row: the cells of one line.
+        metric: name of the metric.
+        name: name of the curve.
+    """
+    found = [values for record in row.records if (values := validations(record, metric))]
+    steps = sorted(set.intersection(*(set(values) for values in found))) if found else []
+    columns = [[values[step] for values in found] for step in steps]
+    spread = tuple(map(statistics.stdev, columns)) if len(found) > 1 else ()
+    return Curve(name, tuple(map(float, steps)), tuple(map(statistics.fmean, columns)), spread)

@@ -123,8 +123,7 @@ class DepthPrediction(Experiment):
                 f"{row.parameters:,}" if row.parameters else "–",
                 *(str(row.metrics[name]) for name in SHOWN),
                 *(_baseline(row, name) for name in (MAIN, "abs-rel")),
-                f"{max(len(row.metrics[name].values) for name in SHOWN)}"
-                + (f" ({len(row.failed)} failed)" if row.failed else ""),
+                row.seeds(max(SHOWN, key=lambda name: len(row.metrics[name].values))),
             )
             for row in ordered
         ]

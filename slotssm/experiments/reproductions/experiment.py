@@ -51,7 +51,7 @@ class Scale:
 
 
 def run_name(text: str) -> str:
-    """A valid name of a run; characters that are not allowed become dashes."""
+    """A valid name of a run or a file; characters that are not allowed become dashes."""
     return re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip("._-") or "data"
 
 

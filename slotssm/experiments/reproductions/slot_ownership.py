@@ -11,10 +11,10 @@ from slotssm.documents import override
 from slotssm.experiments.datasets import spec_of
 from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.cells import Cell, Record, TrainingCell
-from slotssm.experiments.reproductions.comparison import Row, Table, compare
+from slotssm.experiments.reproductions.comparison import Row, Table, compare, validation_curve, validations
 from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale
 from slotssm.experiments.reproductions.matched import OBJECT_MODELS, with_model
-from slotssm.plotting import Curve, write_bars, write_lines
+from slotssm.plotting import write_bars, write_lines
 
 SCORED = ("fg-ari", "ari", "miou", "mse", "identity-switches", "slots-used", "mask-entropy")
 """Metrics that are computed on the test split."""
@@ -108,7 +108,11 @@ class SlotOwnership(Experiment):
             drawn.append(folder / f"{name}.png")
             write_bars(bars, drawn[-1], "canvas and slot contrast", "data and variant", SHOWN[name])
         for data, model in dict.fromkeys((str(row.setting["data"]), row.model) for row in rows):
-            curves = [_curve(row) for row in rows if (row.setting["data"], row.model) == (data, model)]
+            curves = [
+                validation_curve(row, "fg-ari", str(row.setting["variant"]))
+                for row in rows
+                if (row.setting["data"], row.model) == (data, model)
+            ]
             if any(curve.x for curve in curves):
                 drawn.append(folder / f"{data}-{model}-training.png")
                 title = f"{model} on {data}: validation during training"
@@ -128,27 +132,13 @@ def _variants(name: str, canvas: str) -> dict[str, RunConfig]:
     return {variant: override(base, {"task": changes}, name) for variant, changes in additions.items()}
 
 
-def _validations(record: Record) -> dict[int, float]:
-    """FG-ARI on validation data by step."""
-    return {line["step"]: line["fg-ari"] for line in record.get("validation", ()) if "fg-ari" in line}
-
-
 def _decline(row: Row) -> str:
     """FG-ARI on validation data: the best during training and the last, means over seeds."""
-    found = [list(values.values()) for record in row.records if (values := _validations(record))]
+    found = [list(values.values()) for record in row.records if (values := validations(record, "fg-ari"))]
     if not found:
         return "–"
     best, last = statistics.fmean(max(values) for values in found), statistics.fmean(values[-1] for values in found)
     return f"{best:.3f}, {last:.3f}"
-
-
-def _curve(row: Row) -> Curve:
-    """FG-ARI on validation data over the steps, mean and standard deviation over seeds."""
-    found = [values for record in row.records if (values := _validations(record))]
-    steps = sorted(set.intersection(*(set(values) for values in found))) if found else []
-    columns = [[values[step] for values in found] for step in steps]
-    spread = tuple(map(statistics.stdev, columns)) if len(found) > 1 else ()
-    return Curve(str(row.setting["variant"]), tuple(map(float, steps)), tuple(map(statistics.fmean, columns)), spread)
 
 
 _NOTES = (

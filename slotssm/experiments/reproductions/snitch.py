@@ -4,8 +4,6 @@ Both are asked for the cell of the snitch after the last frame, as in the paper,
 have, after every frame of training. Pre-training is the reconstruction of random frames of the same videos.
 """
 
-import re
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +17,18 @@ from slotssm.experiments import paper_numbers
 from slotssm.experiments.datasets import file_data, spec_of
 from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.cells import Cell, Record, Setting, TrainingCell
-from slotssm.experiments.reproductions.comparison import Row, Summary, Table, compare, summarize
-from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale
+from slotssm.experiments.reproductions.comparison import (
+    Row,
+    Summary,
+    Table,
+    compare,
+    summarize,
+    validation_curve,
+)
+from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale, run_name
 from slotssm.experiments.reproductions.matched import SNITCH_MODELS, configs_of, sizes_note, with_model
 from slotssm.grid import ENDINGS
-from slotssm.plotting import Curve, write_bars, write_lines
+from slotssm.plotting import write_bars, write_lines
 
 DIRECT, PRETRAINED, PRETRAINING = "direct", "pre-trained", "pre-training"
 """Names of the trainings: of all weights from random ones, from pre-trained ones, and the pre-training itself."""
@@ -126,9 +131,9 @@ class Snitch(Experiment):
                 about = "where is the snitch: " + title
                 write_bars(bars, drawn[-1], about, "training and questions", "top-1", BASELINES["last_seen"])
         for place in dict.fromkeys(map(_place, located)):
-            curves = [_curve(row) for row in located if _place(row) == place]
+            curves = [validation_curve(row, "top-1", row.model) for row in located if _place(row) == place]
             if any(curve.x for curve in curves):
-                drawn.append(folder / f"{_word(place)}-training.png")
+                drawn.append(folder / f"{run_name(place)}-training.png")
                 title = place.replace("\n", ", ") + ": validation during training"
                 write_lines(curves, drawn[-1], title, "optimiser step", "top-1")
         return drawn
@@ -143,7 +148,7 @@ def _bases(preset_name: str, choice: Choice) -> Iterator[tuple[RunConfig, str]]:
         with EpisodeFile(path) as episodes:
             # CATER's lists have two splits, train and val
             split = "test" if "test" in episodes.splits else "val"
-        yield base.replace(name=_word(path.stem), data=file_data(path)), split
+        yield base.replace(name=run_name(path.stem), data=file_data(path)), split
 
 
 def _trainings(
@@ -178,11 +183,6 @@ def _trainings(
                 TAKEN if cell else (),
                 split,
             )
-
-
-def _word(text: str) -> str:
-    """A valid name of a run or a file; characters that are not allowed become dashes."""
-    return re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip("._-") or "data"
 
 
 def _place(row: Row) -> str:
@@ -231,19 +231,6 @@ def _baseline(record: Record, name: str, metric: str) -> Summary:
     details = _details(record, whole)
     value = details.get("by_ending", {}).get(ending, {}).get(name) if ending else details.get(name)
     return summarize({} if value is None else {name: value})
-
-
-def _curve(row: Row) -> Curve:
-    """Top-1 on validation data over the steps, mean and standard deviation over seeds."""
-    found = [
-        values
-        for record in row.records
-        if (values := {line["step"]: line["top-1"] for line in record.get("validation", ()) if "top-1" in line})
-    ]
-    steps = sorted(set.intersection(*(set(values) for values in found))) if found else []
-    columns = [[values[step] for values in found] for step in steps]
-    spread = tuple(map(statistics.stdev, columns)) if len(found) > 1 else ()
-    return Curve(row.model, tuple(map(float, steps)), tuple(map(statistics.fmean, columns)), spread)
 
 
 def _paper(setting: Setting, model: str) -> float | None:
