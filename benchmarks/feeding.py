@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 from generators.bouncing_recipe import BouncingRecipe, bouncing_fields
 from generators.writer import generate
 from slotssm.config import RecipeData
-from slotssm.data.clips import Clips, episode_order
+from slotssm.data.clips import Clips, Phase, episode_order
 from slotssm.data.loader import Loader
 from slotssm.experiments.measurement.provenance import machine
 
@@ -65,7 +65,7 @@ def read_with_h5py(path: Path) -> Batches:
 
 def make_loader(path: Path, workers: int, pin: bool = False) -> Loader:
     """The loader of this package."""
-    options = {"batch_size": BATCH_SIZE, "clips": CLIPS, "seed": 0, "pin": pin, "cache_bytes": 0}
+    options = {"phases": [Phase(BATCH_SIZE, CLIPS)], "seed": 0, "pin": pin, "cache_bytes": 0}
     return Loader(path, "train", ("frames",), workers=workers, **options)
 
 

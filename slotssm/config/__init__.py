@@ -16,7 +16,7 @@ from slotssm.config.entries import (
     TaskConfig,
     TimeMixerConfig,
 )
-from slotssm.config.runs import InitialConfig, RunConfig, TrainConfig
+from slotssm.config.runs import InitialConfig, PhaseConfig, RunConfig, TrainConfig
 
 __all__ = [
     "AnyData",
@@ -28,6 +28,7 @@ __all__ = [
     "FileData",
     "InitialConfig",
     "ModelConfig",
+    "PhaseConfig",
     "Recipe",
     "RecipeData",
     "RunConfig",

@@ -19,6 +19,17 @@ class InitialConfig(Config):
     usual."""
 
 
+class PhaseConfig(Config):
+    """First steps of a training, whose batches have another form."""
+
+    num_steps: int = Field(ge=1)
+    """Optimiser steps of the phase."""
+    batch_size: int = Field(ge=1)
+    """Episodes (or clips) per step."""
+    clip_len: int = Field(ge=0)
+    """Frames of a clip of each episode (0: whole episodes)."""
+
+
 class TrainConfig(Config):
     """Training settings."""
 
@@ -33,6 +44,9 @@ class TrainConfig(Config):
     clips: Literal["contiguous", "segments"] = "contiguous"
     """Frames of a clip: `contiguous` ones from a random start, or one random frame of each of `clip_len` equal
     `segments`."""
+    phases: tuple[PhaseConfig, ...] = ()
+    """Phases with which the training begins, one after another, before the batches are as above. Many short clips often
+    leave the first plateau sooner (empty: off)."""
     learning_rate: float = Field(1e-3, gt=0)
     """Peak learning rate of AdamW."""
     part_learning_rates: dict[str, PositiveFloat] = Field({})
@@ -89,11 +103,12 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.batch_size % self.accumulation_steps:
-            raise ValueError(
-                f"accumulation_steps {self.accumulation_steps} does not divide batch_size {self.batch_size}"
-            )
-        if self.clips == "segments" and not self.clip_len:
+        for batch_size in (self.batch_size, *(phase.batch_size for phase in self.phases)):
+            if batch_size % self.accumulation_steps:
+                raise ValueError(
+                    f"accumulation_steps {self.accumulation_steps} does not divide batch_size {batch_size}"
+                )
+        if self.clips == "segments" and not all(self.clip_lens):
             raise ValueError("clips 'segments' needs clip_len, which is the number of segments")
         if self.clips == "segments" and self.clip_stride > 1:
             raise ValueError("clip_stride is for contiguous clips; with clips 'segments' it must be 1")
@@ -104,6 +119,11 @@ class TrainConfig(Config):
         if both := set(self.frozen_parts) & set(self.part_learning_rates):
             raise ValueError(f"part_learning_rates names {', '.join(sorted(both))}, which frozen_parts freezes")
         return self
+
+    @property
+    def clip_lens(self) -> tuple[int, ...]:
+        """Frames of a clip in each phase; 0 stands for whole episodes."""
+        return *(phase.clip_len for phase in self.phases), self.clip_len
 
 
 class RunConfig(Config):

@@ -115,6 +115,21 @@ class Clips:
         return np.arange(first, first + self.span, self.stride)
 
 
+@dataclass(frozen=True)
+class Phase:
+    """Steps whose batches have the same form.
+
+    Attributes:
+        batch_size: episodes per batch, over all processes.
+        clips: how frames are selected from an episode.
+        num_steps: number of steps; None goes on for ever.
+    """
+
+    batch_size: int
+    clips: Clips
+    num_steps: int | None = None
+
+
 def segment_edges(num_frames: int, num_segments: int) -> np.ndarray:
     """Divide `num_frames` frames into segments whose lengths differ by at most one.
 

@@ -7,6 +7,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slotssm.data.clips import Clips, episode_order
+from slotssm.data.clips import Phase, episode_order
 from slotssm.data.reader import CACHE_BYTES, Reader
 from slotssm.errors import InputError
 
@@ -45,8 +46,7 @@ class Loader:
         split: which split.
         fields: datasets to read. Fields with a time axis are limited to the frames of the clip, others are read whole.
             Types are those of the file, except that uint16 becomes int32 and uint32 becomes int64.
-        batch_size: episodes per batch, over all processes.
-        clips: how frames are selected from an episode.
+        phases: size and clips of the batches, one phase after another; the last phase goes on for ever.
         seed: seed of permutations and clips.
         rank: index of this process, from 0.
         num_processes: number of processes that divide every batch.
@@ -59,7 +59,6 @@ class Loader:
     Attributes:
         num_episodes: episodes per epoch.
         num_frames: frames of an episode in the file.
-        clip_len: frames of a clip.
         workers: number of prefetching threads.
         depth: number of prefetched batches.
 
@@ -74,8 +73,7 @@ class Loader:
         split: str,
         fields: Sequence[str],
         *,
-        batch_size: int,
-        clips: Clips,
+        phases: Sequence[Phase],
         seed: int,
         rank: int = 0,
         num_processes: int = 1,
@@ -88,27 +86,24 @@ class Loader:
         self._reader = Reader(path, split, fields, cache_bytes=cache_bytes)
         self.num_frames = self._reader.num_frames
         self.num_episodes = _count_episodes(self._reader.num_episodes, num_episodes, f"{path}: split {split!r}")
-        clips.check(self.num_frames, path)
-        self.clip_len = clips.length(self.num_frames)
-        if batch_size < 1 or batch_size % num_processes:
-            raise InputError(
-                f"a batch of {batch_size} episodes cannot be divided equally among {num_processes} processes"
-            )
+        self._phases = _started(phases)
+        for phase in self._phases:
+            phase.clips.check(self.num_frames, path)
+            if phase.batch_size < 1 or phase.batch_size % num_processes:
+                raise InputError(
+                    f"a batch of {phase.batch_size} episodes cannot be divided equally among {num_processes} processes"
+                )
         if not 0 <= rank < num_processes:
             raise InputError(f"rank {rank} is not one of {num_processes} processes")
         if workers != "auto" and workers < 0:
             raise InputError(f"`workers` is {workers}, but must be at least 0")
-        self._batch_size, self._clips, self._seed = batch_size, clips, seed
-        self._num_rows = batch_size // num_processes
-        self._first_row = rank * self._num_rows
+        self._seed, self._rank, self._num_processes = seed, rank, num_processes
         self.workers = _choose_workers(num_processes) if workers == "auto" else workers
-        shapes = {
-            name: (self._num_rows, *field.part_shape(self.clip_len)) for name, field in self._reader.fields.items()
+        self._dtypes = {
+            name: torch.from_numpy(np.empty(0, field.dtype)).dtype for name, field in self._reader.fields.items()
         }
-        dtypes = {name: torch.from_numpy(np.empty(0, field.dtype)).dtype for name, field in self._reader.fields.items()}
-        self._layout = {name: (shape, dtypes[name]) for name, shape in shapes.items()}
-        batch_bytes = sum(math.prod(shape) * dtype.itemsize for shape, dtype in self._layout.values())
-        self.depth = max(1, min(prefetch, PREFETCH_BYTES // max(1, batch_bytes)))
+        largest = max(self._batch_bytes(phase) for phase in self._phases)
+        self.depth = max(1, min(prefetch, PREFETCH_BYTES // max(1, largest)))
         self._pin = pin and torch.cuda.is_available()
         if pin and not self._pin:
             logging.getLogger("slotssm").warning("batches are not page-locked: torch does not find a CUDA GPU")
@@ -116,8 +111,8 @@ class Loader:
 
     def batch(self, step: int) -> Batch:
         """Read the batch of an optimiser step, counted from 0."""
-        batch = self._empty()
-        self._fill(batch, step, range(self._num_rows))
+        batch = self._empty(step)
+        self._fill(batch, step, range(self._num_rows(self._phase(step))))
         return batch
 
     def batches(self, first_step: int = 0) -> Iterator[tuple[int, Batch]]:
@@ -133,18 +128,36 @@ class Loader:
 
     def picks(self, step: int) -> list[tuple[int, np.ndarray]]:
         """Index of the episode and of its frames for every row of a batch."""
-        return [self._pick(step, row) for row in range(self._num_rows)]
+        return [self._pick(step, row) for row in range(self._num_rows(self._phase(step)))]
 
     def _pick(self, step: int, row: int) -> tuple[int, np.ndarray]:
-        draw = step * self._batch_size + self._first_row + row
-        epoch, position = divmod(draw, self.num_episodes)
+        phase = self._phase(step)
+        draw = phase.first_draw + (step - phase.first_step) * phase.batch_size
+        epoch, position = divmod(draw + self._rank * self._num_rows(phase) + row, self.num_episodes)
         episode = int(episode_order(self._seed, epoch, self.num_episodes)[position])
-        return episode, self._clips.frames(self.num_frames, self._seed, epoch, position)
+        return episode, phase.clips.frames(self.num_frames, self._seed, epoch, position)
 
-    def _empty(self) -> Batch:
+    def _phase(self, step: int) -> "_StartedPhase":
+        return next(phase for phase in reversed(self._phases) if step >= phase.first_step)
+
+    def _num_rows(self, phase: Phase) -> int:
+        """Episodes that this process has of every batch."""
+        return phase.batch_size // self._num_processes
+
+    def _shapes(self, phase: Phase) -> dict[str, tuple[int, ...]]:
+        clip_len = phase.clips.length(self.num_frames)
+        return {
+            name: (self._num_rows(phase), *field.part_shape(clip_len)) for name, field in self._reader.fields.items()
+        }
+
+    def _batch_bytes(self, phase: Phase) -> int:
+        return sum(math.prod(shape) * self._dtypes[name].itemsize for name, shape in self._shapes(phase).items())
+
+    def _empty(self, step: int) -> Batch:
         """Allocate a batch."""
         return {
-            name: torch.empty(shape, dtype=dtype, pin_memory=self._pin) for name, (shape, dtype) in self._layout.items()
+            name: torch.empty(shape, dtype=self._dtypes[name], pin_memory=self._pin)
+            for name, shape in self._shapes(self._phase(step)).items()
         }
 
     def _fill(self, batch: Batch, step: int, rows: range) -> None:
@@ -176,6 +189,25 @@ class Loader:
         self._iterators = weakref.WeakSet()
 
 
+@dataclass(frozen=True)
+class _StartedPhase(Phase):
+    """A phase with its first step, and the number of episodes that were drawn before it."""
+
+    first_step: int = 0
+    first_draw: int = 0
+
+
+def _started(phases: Sequence[Phase]) -> list[_StartedPhase]:
+    started: list[_StartedPhase] = []
+    step = draw = 0
+    for phase in phases:
+        started.append(_StartedPhase(phase.batch_size, phase.clips, phase.num_steps, step, draw))
+        if phase.num_steps is None:
+            break
+        step, draw = step + phase.num_steps, draw + phase.num_steps * phase.batch_size
+    return started
+
+
 class _Prefetcher(Iterator[tuple[int, Batch]]):
     """Iterator over the batches from a step on, of which `loader.depth` are prefetched by threads.
 
@@ -189,8 +221,6 @@ class _Prefetcher(Iterator[tuple[int, Batch]]):
         self._stop: weakref.finalize | None = None
         self._process = -1
         self._closed = False
-        # rows per thread task
-        self._stride = max(1, math.ceil(loader._num_rows / (4 * loader.workers)))
 
     def __next__(self) -> tuple[int, Batch]:
         if self._closed:
@@ -226,9 +256,10 @@ class _Prefetcher(Iterator[tuple[int, Batch]]):
 
     def _submit(self, step: int) -> None:
         assert self._pool is not None
-        loader, batch = self._loader, self._loader._empty()
-        num_rows = loader._num_rows
-        parts = [range(row, min(row + self._stride, num_rows)) for row in range(0, num_rows, self._stride)]
+        loader, batch = self._loader, self._loader._empty(step)
+        num_rows = loader._num_rows(loader._phase(step))
+        rows_per_task = max(1, math.ceil(num_rows / (4 * loader.workers)))
+        parts = [range(row, min(row + rows_per_task, num_rows)) for row in range(0, num_rows, rows_per_task)]
         self._pending.append((batch, [self._pool.submit(loader._fill, batch, step, rows) for rows in parts]))
 
     def close(self) -> None:

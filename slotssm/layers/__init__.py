@@ -1,7 +1,7 @@
 """Layers with plain keyword arguments: time mixers, attention, slot encoder, slot mixer, encoders, decoders."""
 
 from slotssm.layers.attention import Attention, InvertedAttention, MLPBlock, QueryBlock
-from slotssm.layers.canvases import ColorCanvas, ImageCanvas
+from slotssm.layers.canvases import Canvas, ColorCanvas, ImageCanvas
 from slotssm.layers.decoders import (
     PieceDecoder,
     SpatialBroadcastDecoder,
@@ -30,6 +30,7 @@ __all__ = [
     "S5",
     "Attention",
     "CNNEncoder",
+    "Canvas",
     "CausalSlotAttention",
     "ClassHead",
     "ColorCanvas",

@@ -14,8 +14,16 @@ CANVAS_LOGIT = 0.0
 """Alpha logit of the canvas in every pixel; a slot must exceed it to own the pixel."""
 
 
-class ColorCanvas(nn.Module):
-    """One learned colour for all frames, initially black.
+class Canvas(nn.Module):
+    """A background image for each frame; initially black."""
+
+    def start_from(self, color: Float[Tensor, "3"]) -> None:
+        """Be of one colour in [0, 1] everywhere, before training."""
+        raise NotImplementedError
+
+
+class ColorCanvas(Canvas):
+    """One learned colour for all frames.
 
     Args:
         height: H of the frame in pixels.
@@ -27,13 +35,18 @@ class ColorCanvas(nn.Module):
         self.height, self.width = height, width
         self.color = nn.Parameter(torch.zeros(3))
 
+    @torch.no_grad()
+    def start_from(self, color: Float[Tensor, "3"]) -> None:
+        """Be of one colour in [0, 1] everywhere, before training."""
+        self.color.copy_(color)
+
     def forward(self, tokens: Float[Tensor, "B T M D"]) -> Float[Tensor, "BT 3 H W"]:
         """The canvas of every frame; of the tokens, only their number of frames matters."""
         num_frames = tokens.shape[0] * tokens.shape[1]
         return self.color[None, :, None, None].expand(num_frames, 3, self.height, self.width)
 
 
-class ImageCanvas(nn.Module):
+class ImageCanvas(Canvas):
     """A smooth image for each frame: an MLP on the mean of its tokens gives a small grid, which is interpolated.
 
     Such an image can be a gradient or have the tint of the light, but it cannot show objects smaller than its cells.
@@ -48,7 +61,15 @@ class ImageCanvas(nn.Module):
     def __init__(self, height: int, width: int, dim: int, cells: int) -> None:
         super().__init__()
         self.height, self.width, self.dim, self.cells = height, width, dim, cells
-        self.mlp = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, 3 * cells**2))
+        self.mlp = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU())
+        self.head = nn.Linear(dim, 3 * cells**2)
+        self.start_from(torch.zeros(3))
+
+    @torch.no_grad()
+    def start_from(self, color: Float[Tensor, "3"]) -> None:
+        """Be of one colour in [0, 1] everywhere, before training."""
+        self.head.weight.zero_()
+        self.head.bias.copy_(color.repeat_interleave(self.cells**2))
 
     def forward(self, tokens: Float[Tensor, "B T M D"]) -> Float[Tensor, "BT 3 H W"]:
         """The canvas of every frame.
@@ -57,5 +78,5 @@ class ImageCanvas(nn.Module):
             InputError: tokens with the wrong shape, width or dtype.
         """
         check_input(self, tokens, "B, T, M", self.dim)
-        grid = self.mlp(tokens.mean(dim=2)).view(-1, 3, self.cells, self.cells)
+        grid = self.head(self.mlp(tokens.mean(dim=2))).view(-1, 3, self.cells, self.cells)
         return F.interpolate(grid, (self.height, self.width), mode="bilinear", align_corners=True)

@@ -98,7 +98,9 @@ class SpatialBroadcastDecoder(nn.Module):
 
     A slot is broadcast to every cell of a small grid and a position embedding is added; `painter` maps the grid to
     the P channels of a picture at full resolution (red, green and blue, or depth alone) and the alpha logit. A canvas,
-    if there is one, is blended like a further slot, with the same logit everywhere.
+    if there is one, is blended like a further slot, with the same logit everywhere, and the painter then gives the
+    difference of a slot's image from it: slots that have learned nothing yet look like the canvas and do no harm.
+    Otherwise they would first learn to yield every pixel to the canvas, and no longer be trained.
 
     Args:
         height: H of the frame in pixels.
@@ -149,7 +151,7 @@ class SpatialBroadcastDecoder(nn.Module):
         channels = rearrange(painted, "(b k) c h w -> b k c h w", b=batch)
         images, logits = channels[:, :, :-1], channels[:, :, -1]
         if canvas is not None:
-            images = torch.cat([images, canvas[:, None]], dim=1)
+            images = torch.cat([images + canvas[:, None].detach(), canvas[:, None]], dim=1)
             logits = torch.cat([logits, torch.full_like(logits[:, :1], CANVAS_LOGIT)], dim=1)
         masks = torch.softmax(logits, dim=1)
         # a product and a sum: torch would compute an einsum as many tiny matrix products
@@ -171,14 +173,14 @@ def convolution_painter(dim: int, channels: tuple[int, ...], num_channels: int =
 
 
 def subpixel_painter(dim: int, channels: tuple[int, ...], num_channels: int = 3) -> nn.Module:
-    """Strided transposed convolutions as in `convolution_painter`, then a 3 x 3 convolution that doubles the side.
+    """Convolutions that double the side by computing 2 x 2 values together (Shi et al., CVPR 2016, 1609.05158).
 
-    It computes the values of 2 x 2 pixels together at half the resolution (Shi et al., CVPR 2016, 1609.05158), so that
-    no layer has few channels at full resolution, which are slow on a CPU.
+    All are 1 x 1 but the last, which is 3 x 3. They work at the resolution before the doubling, so that no layer has
+    few channels at full resolution, which is slow on a CPU.
     """
     layers: list[nn.Module] = []
     for before, after in pairwise((dim, *channels)):
-        layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.ReLU()]
+        layers += [nn.Conv2d(before, 4 * after, 1), nn.PixelShuffle(2), nn.ReLU()]
     return nn.Sequential(*layers, nn.Conv2d(channels[-1], 4 * (num_channels + 1), 3, padding=1), nn.PixelShuffle(2))
 
 

@@ -30,12 +30,13 @@ def check_run(run: RunConfig, data: DataSpec) -> None:
         InputError: names the key, the problem and the remedy.
     """
     train = run.train
-    taken = train.clip_len if train.clips == "segments" else (train.clip_len - 1) * train.clip_stride + 1
-    if train.clip_len and taken > data.num_frames:
-        stride = f" at train.clip_stride {train.clip_stride}" if train.clip_stride > 1 else ""
-        raise InputError(
-            f"train.clip_len {train.clip_len}{stride} exceeds the {data.num_frames} frames of an episode; reduce it"
-        )
+    for clip_len in train.clip_lens:
+        taken = clip_len if train.clips == "segments" else (clip_len - 1) * train.clip_stride + 1
+        if clip_len and taken > data.num_frames:
+            stride = f" at train.clip_stride {train.clip_stride}" if train.clip_stride > 1 else ""
+            raise InputError(
+                f"train.clip_len {clip_len}{stride} exceeds the {data.num_frames} frames of an episode; reduce it"
+            )
     TASKS[run.task.kind].code.check(run, data)
 
 

@@ -39,12 +39,11 @@ class BroadcastDecoderConfig(TaskConfig):
     """Configuration fields of tasks with a spatial broadcast decoder."""
 
     decoder: Literal["convolutions", "subpixel", "pieces"] = "convolutions"
-    """Decoder of the broadcast slots: strided transposed convolutions; the same with the last doubling made by a
-    convolution at half the resolution (faster on a CPU); or an MLP that outputs a square piece for each
-    grid cell."""
+    """Decoder of the broadcast slots: strided transposed convolutions; convolutions at the resolution before each
+    doubling (sub-pixels; faster on a CPU); or an MLP that outputs a square piece for each grid cell."""
     decoder_channels: tuple[PositiveInt, ...] = Field((32, 32), min_length=1)
-    """Channels of the transposed convolutions (4 x 4, each doubling the side), or hidden widths of the MLP. With
-    `subpixel`, a further doubling follows."""
+    """Channels of the convolutions, each of which doubles the side, or hidden widths of the MLP. With `subpixel`, a
+    further doubling follows."""
     decoder_piece_px: int = Field(4, ge=1)
     """Side in pixels of the piece of each grid cell with `decoder = "pieces"`."""
 

@@ -108,7 +108,7 @@ class Recall(Task):
             raise InputError(
                 f"task.curriculum takes {taken} steps and leaves none of train.num_steps {run.train.num_steps}"
             )
-        if run.train.clip_len:
+        if any(run.train.clip_lens):
             raise InputError("task 'recall' reads whole episodes: train.clip_len must be 0")
 
     def stages(self, num_steps: int) -> list[tuple[int, int]]:

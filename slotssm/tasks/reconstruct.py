@@ -2,17 +2,20 @@
 
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, UInt8
 from pydantic import Field, PositiveFloat
-from torch import Tensor, nn
+from torch import Tensor
 
 from slotssm.config import ModelConfig, RunConfig
+from slotssm.data.clips import spread
+from slotssm.data.episodes import EpisodeFile
 from slotssm.data.spec import DataSpec
 from slotssm.errors import InputError
-from slotssm.layers import ColorCanvas, ImageCanvas
+from slotssm.layers import Canvas, ColorCanvas, ImageCanvas
 from slotssm.models import ModelState, SlotModel
 from slotssm.registry import register_task
 from slotssm.tasks.outputs import Outputs
@@ -25,6 +28,9 @@ from slotssm.tasks.parts import (
 )
 from slotssm.tasks.task import Batch, Task, as_pixels, check_scaling
 
+MEDIAN_EPISODES = 256
+"""Episodes from whose middle frames the first colour of a canvas is taken."""
+
 
 class ReconstructConfig(BroadcastDecoderConfig, FrameEncoderConfig):
     """Reconstruct every frame from its slots: CNN tokens, spatial broadcast decoder, mean squared error."""
@@ -32,7 +38,8 @@ class ReconstructConfig(BroadcastDecoderConfig, FrameEncoderConfig):
     kind: Literal["reconstruct"] = "reconstruct"
     canvas: Literal["none", "color", "image"] = "none"
     """Background that the slots paint over, not in the paper: none, one learned colour, or a smooth image for each
-    frame, made from its tokens. With a canvas, masks have K + 1 channels, of which it is the last."""
+    frame, made from its tokens. Both start from the median colour of the training data. With a canvas, masks have K + 1
+    channels, of which it is the last."""
     canvas_cells: int = Field(4, ge=1)
     """Rows and columns of the grid that `canvas = "image"` interpolates."""
     foreground_weight: float = Field(1.0, ge=1)
@@ -66,7 +73,7 @@ class Reconstruct(Task):
         self.encoder = frame_encoder(config, model_config, data)
         self.model = model
         self.decoder = broadcast_decoder(config, dim, data)
-        self.canvas: nn.Module | None = None
+        self.canvas: Canvas | None = None
         if config.canvas == "color":
             self.canvas = ColorCanvas(data.height, data.width)
         elif config.canvas == "image":
@@ -81,11 +88,19 @@ class Reconstruct(Task):
         """Refuse additions that lack what they need, and frames whose sides the scale factors do not divide."""
         task = run.task
         assert isinstance(task, ReconstructConfig)
-        if task.slot_contrast and run.train.clip_len == 1:
+        if task.slot_contrast and set(run.train.clip_lens) == {1}:
             raise InputError("task.slot_contrast compares neighbouring frames; set train.clip_len to at least 2")
         if task.foreground_weight > 1 and task.canvas == "none":
             raise InputError("task.foreground_weight needs a canvas, from whose colour pixels differ; set task.canvas")
         check_scaling(data, task.encoder_channels, task.encoder_downsample, task.decoder_upsampling)
+
+    def fit_statistics(self, episodes: EpisodeFile, split: str, num_episodes: int) -> None:
+        """Let a canvas start from the median colour of the training split."""
+        if self.canvas is not None:
+            chosen = spread(num_episodes, MEDIAN_EPISODES)
+            frames = [episodes.read(split, "frames", index) for index in chosen]
+            colors = np.concatenate([each[len(each) // 2].reshape(-1, 3) for each in frames])
+            self.canvas.start_from(torch.from_numpy(np.median(colors, axis=0) / 255))
 
     def begin_step(self, step: int) -> None:
         """Switch the foreground weight on when its step has come."""

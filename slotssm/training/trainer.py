@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from slotssm.config import RunConfig
-from slotssm.data.clips import Clips
 from slotssm.data.episodes import EpisodeFile
 from slotssm.data.loader import Loader
 from slotssm.data.spec import DataSpec
@@ -26,6 +25,7 @@ from slotssm.layers.checkpointing import switch_checkpointing
 from slotssm.layers.compiled_steps import switch_compiled_steps
 from slotssm.tasks import Batch, build_task
 from slotssm.training import checkpoint
+from slotssm.training.batches import phases_of
 from slotssm.training.device import keep_freed_memory, mixed_precision, numerics, resolve_device
 from slotssm.training.optimization import build_optimizer, clip_gradients, schedule
 from slotssm.training.processes import ALONE, Processes, refuse_several_processes
@@ -99,19 +99,20 @@ class Trainer:
             data,
             "train",
             self.task.fields,
-            batch_size=train.batch_size,
-            clips=Clips(train.clips, train.clip_len, train.clip_stride) if train.clip_len else Clips(),
+            phases=phases_of(train),
             seed=config.seed,
             rank=processes.rank,
             num_processes=processes.size,
             num_episodes=self._num_episodes("train") or None,
             pin=self.device == "cuda",
         )
-        if train.batch_size // processes.size % train.accumulation_steps:
-            raise InputError(
-                f"train.accumulation_steps {train.accumulation_steps} does not divide the "
-                f"{train.batch_size // processes.size} episodes that each of {processes.size} processes has of a batch"
-            )
+        for phase in phases_of(train):
+            if phase.batch_size // processes.size % train.accumulation_steps:
+                raise InputError(
+                    f"train.accumulation_steps {train.accumulation_steps} does not divide the "
+                    f"{phase.batch_size // processes.size} episodes that each of {processes.size} processes has of a "
+                    "batch"
+                )
         self.loss: Callable[[Batch], tuple[Tensor, dict[str, Tensor]]] = self.task
         if train.compile:
             self.loss = torch.compile(self.task)

@@ -23,7 +23,7 @@ from generators.bouncing_recipe import BouncingRecipe
 from generators.writer import generate
 from slotssm.config import RecipeData
 from slotssm.data import loader as loader_module
-from slotssm.data.clips import Clips
+from slotssm.data.clips import Clips, Phase
 from slotssm.data.loader import Loader
 from slotssm.errors import InputError
 
@@ -62,7 +62,8 @@ def threads() -> list[threading.Thread]:
 
 
 def make(data, **changes) -> Loader:
-    options = {"batch_size": 4, "clips": Clips.whole(), "seed": 0, "workers": 2}
+    phase = Phase(changes.pop("batch_size", 4), changes.pop("clips", Clips.whole()))
+    options = {"phases": [*changes.pop("first", ()), phase], "seed": 0, "workers": 2}
     fields = changes.pop("fields", ("frames", "masks"))
     return Loader(data, "train", fields, **{**options, **changes})
 
@@ -77,8 +78,13 @@ def take(iterator, count: int) -> list:
 
 def read_as_specified(truth, step: int, batch_size: int, clip_len: int, seed: int) -> dict[str, np.ndarray]:
     """What the loader does for contiguous clips, restated with plain arrays."""
+    return read_draws(truth, range(step * batch_size, (step + 1) * batch_size), clip_len, seed)
+
+
+def read_draws(truth, draws: range, clip_len: int, seed: int) -> dict[str, np.ndarray]:
+    """Contiguous clips of the episodes with these numbers, counted over all epochs."""
     rows = []
-    for draw in range(step * batch_size, (step + 1) * batch_size):
+    for draw in draws:
         epoch, position = divmod(draw, E)
         order = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, epoch))).permutation(E)
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, epoch, position)))
@@ -106,6 +112,32 @@ def test_batches_are_as_specified(data, truth, batch_size, clip_len, cache_bytes
                 assert np.array_equal(batch[name].numpy(), values)
     assert batch["frames"].dtype == torch.uint8
     assert batch["objects/visible"].dtype == torch.int32
+
+
+def test_phases_have_batches_of_their_own_and_share_the_epochs(data, truth):
+    first = [Phase(7, Clips.contiguous(2), num_steps=3), Phase(5, Clips.contiguous(4), num_steps=2)]
+    forms = [(7, 2)] * 3 + [(5, 4)] * 2 + [(4, 3)] * 4
+    with make(data, fields=FIELDS, first=first, clips=Clips.contiguous(3), seed=3) as source:
+        draw = 0
+        for (step, batch), (batch_size, clip_len) in zip(take(source.batches(), 9), forms, strict=True):
+            draws = range(draw, draw := draw + batch_size)
+            for name, values in read_draws(truth, draws, clip_len, 3).items():
+                assert np.array_equal(batch[name].numpy(), values)
+            assert same(source.batch(step), batch)
+        # a resumed training starts within any phase
+        for step in range(9):
+            assert same(next(source.batches(step))[1], source.batch(step))
+
+
+def test_the_ranks_share_out_every_phase(data):
+    first = [Phase(8, Clips.contiguous(2), num_steps=2)]
+    with make(data, first=first) as whole:
+        parts = [make(data, first=first, rank=rank, num_processes=2) for rank in range(2)]
+        for step in range(4):
+            joined = [part.batch(step)["frames"] for part in parts]
+            assert torch.equal(torch.cat(joined), whole.batch(step)["frames"])
+        for part in parts:
+            part.close()
 
 
 @settings(deadline=None, max_examples=30)
@@ -171,7 +203,7 @@ def test_episodes_of_one_frame(tmp_path):
         file.create_dataset("train/frames", data=frames, chunks=(1, *frames.shape[1:]), compression="gzip")
         file["train/frames"].attrs["dims"] = VIDEO
     for clips in (Clips.whole(), Clips.contiguous(1), Clips.segments(1), Clips.every(1)):
-        with Loader(path, "train", ("frames",), batch_size=2, clips=clips, seed=0) as source:
+        with Loader(path, "train", ("frames",), phases=[Phase(2, clips)], seed=0) as source:
             for step, batch in take(source.batches(), 3):
                 assert batch["frames"].shape == (2, 1, 4, 4, 3)
                 assert np.array_equal(batch["frames"], frames[[episode for episode, _ in source.picks(step)]])
@@ -223,11 +255,11 @@ def test_no_more_is_read_than_may_be_held(data):
     with make(data, prefetch=2) as source:
         made = []
         empty = source._empty
-        source._empty = lambda: made.append(1) or empty()
+        source._empty = lambda step: made.append(step) or empty(step)
         iterator = source.batches()
         for taken in range(1, 6):
             next(iterator)
-            assert len(made) == taken + 2
+            assert made == list(range(taken + 2))
 
 
 def test_page_locked_memory_is_only_for_gpus(data, caplog):
@@ -320,10 +352,10 @@ def test_a_spawned_child_reads_by_itself(data):
 
 LEFT_OPEN = """
     import sys
-    from slotssm.data.clips import Clips
+    from slotssm.data.clips import Clips, Phase
     from slotssm.data.loader import Loader
 
-    source = Loader(sys.argv[1], "train", ("frames",), batch_size=4, clips=Clips.whole(), seed=0, workers=2)
+    source = Loader(sys.argv[1], "train", ("frames",), phases=[Phase(4, Clips.whole())], seed=0, workers=2)
     for step, batch in source.batches():
         print(step, flush=True)
         if len(sys.argv) > 2 and step == 3:

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from slotssm.data.clips import Clips
+from slotssm.data.clips import Clips, Phase
 from slotssm.data.loader import Loader
 
 FRAMES, CHUNK_FRAMES, SIZE, SEGMENTS, BATCH = 300, 150, 64, 50, 4
@@ -36,7 +36,7 @@ def peak_bytes(path, workers: int) -> int:
     """The most memory that is held while two batches are made, without what the import of modules takes."""
     tracemalloc.start()
     try:
-        options = {"batch_size": BATCH, "clips": Clips.segments(SEGMENTS), "seed": 0, "workers": workers}
+        options = {"phases": [Phase(BATCH, Clips.segments(SEGMENTS))], "seed": 0, "workers": workers}
         with Loader(path, "train", ("frames", "snitch_cell"), cache_bytes=1 << 20, prefetch=1, **options) as loader:
             batches = loader.batches()
             for _ in range(2):

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from slotssm.config import PhaseConfig
 from slotssm.experiments.datasets import own_data_path, spec_of
 from slotssm.experiments.measurement import cost
 from slotssm.experiments.presets import preset
@@ -40,6 +41,27 @@ def test_memory_does_not_depend_on_the_size_of_the_trial_batch(workplace, monkey
     single = cost.cost_of_run(config, spec, path)
     assert cost.sample_size(config.train, spec) == 1
     assert single.memory_bytes == pytest.approx(whole.memory_bytes, rel=0.1)
+
+
+def test_phases_cost_what_their_batches_cost(workplace, monkeypatch):
+    """Half of the frames in half of the steps save a quarter of the time; the largest batch needs the memory."""
+    config = preset("tiny-oc")
+    spec, path = spec_of(config.data), own_data_path(config)
+    monkeypatch.setattr(cost, "_step", lambda task, loader: (1.0, 1 << 20))
+    train = config.train.replace(num_steps=10, batch_size=8, clip_len=4)
+    shorter = PhaseConfig(num_steps=5, batch_size=8, clip_len=2)
+    plain, phased, swapped = (
+        cost.cost_of_run(config.replace(train=each), spec, path)
+        for each in (
+            train,
+            train.replace(phases=(shorter,)),
+            train.replace(phases=(shorter.replace(clip_len=4),), clip_len=2),
+        )
+    )
+    assert phased.seconds == pytest.approx(0.75 * plain.seconds)
+    assert phased.memory_bytes == plain.memory_bytes
+    # here the sample has 2 frames of each video, so a frame of it takes twice as long
+    assert swapped.seconds == pytest.approx(1.5 * plain.seconds)
 
 
 def test_a_long_trial_step_is_taken_once(workplace, monkeypatch):

@@ -23,8 +23,20 @@ def test_a_canvas_is_blended_as_a_slot_whose_logit_is_zero(decoder):
     weights = weights / weights.sum(1, keepdim=True)
     torch.testing.assert_close(masks.double(), weights, rtol=1e-5, atol=1e-6)
     assert torch.equal(images[:, 3], canvas)
-    torch.testing.assert_close(images[:, :3].double(), painted[:, :, :3], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(images[:, :3].double(), painted[:, :, :3] + canvas[:, None], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(blended, (images * masks[:, :, None]).sum(1), rtol=1e-5, atol=1e-6)
+
+
+def test_slots_without_a_picture_leave_the_canvas_and_do_not_train_it(decoder):
+    """Whatever they bid; only the pixels of the canvas itself have a gradient for it."""
+    with torch.no_grad():
+        decoder.painter[-1].weight[:3] = 0
+        decoder.painter[-1].bias[:3] = 0
+    canvas = torch.rand(2, 3, HEIGHT, WIDTH, requires_grad=True)
+    blended, _, masks = decoder(torch.randn(2, 3, DIM), canvas)
+    torch.testing.assert_close(blended, canvas)
+    blended.sum().backward()
+    torch.testing.assert_close(canvas.grad, masks[:, 3:].expand_as(canvas))
 
 
 @torch.no_grad()
@@ -54,9 +66,10 @@ def test_a_colour_canvas_is_black_at_first_and_the_same_everywhere():
 @pytest.mark.parametrize("cells", [1, 2, 4])
 def test_an_image_canvas_interpolates_a_grid_of_its_own_frame(cells):
     canvas = ImageCanvas(HEIGHT, WIDTH, DIM, cells)
+    canvas.head.weight.normal_()
     tokens = torch.randn(2, 3, 7, DIM)
     images = canvas(tokens)
-    grid = canvas.mlp(tokens.mean(2)).reshape(6, 3, cells, cells)
+    grid = canvas.head(canvas.mlp(tokens.mean(2))).reshape(6, 3, cells, cells)
     assert images.shape == (6, 3, HEIGHT, WIDTH)
     torch.testing.assert_close(images[:, :, 0, 0], grid[:, :, 0, 0])
     torch.testing.assert_close(images[:, :, -1, -1], grid[:, :, -1, -1])
@@ -70,6 +83,15 @@ def test_an_image_canvas_interpolates_a_grid_of_its_own_frame(cells):
     changed[1, 2] += 1 + torch.rand(7, DIM)
     differs = (canvas(changed) != images).flatten(1).any(1)
     assert differs.tolist() == [False] * 5 + [True]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("canvas", [ColorCanvas(HEIGHT, WIDTH), ImageCanvas(HEIGHT, WIDTH, DIM, 2)])
+def test_a_canvas_starts_from_one_colour(canvas):
+    tokens, color = torch.randn(2, 5, 7, DIM), torch.tensor([0.1, 0.2, 0.3])
+    assert not canvas(tokens).any()
+    canvas.start_from(color)
+    torch.testing.assert_close(canvas(tokens), color[None, :, None, None].expand(10, 3, HEIGHT, WIDTH))
 
 
 def test_an_image_canvas_refuses_tokens_of_another_width():

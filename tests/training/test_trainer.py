@@ -44,6 +44,10 @@ def trainer_of(config, data, run, device="cpu", on_step=lambda report: None) -> 
     return Trainer(config, spec_of(config.data), data, run, device, on_step)
 
 
+PHASES = """train.phases=[
+    {"num_steps": 3, "batch_size": 6, "clip_len": 2},
+    {"num_steps": 3, "batch_size": 2, "clip_len": 1}
+]"""
 SMALL = ("model.num_slots=3", "model.slot_dim=16", "model.num_heads=2", "model.num_encoder_layers=1")
 
 
@@ -58,6 +62,8 @@ SMALL = ("model.num_slots=3", "model.slot_dim=16", "model.num_heads=2", "model.n
         ("tiny-bcb", ("model.kind=slot-transformer", *SMALL)),
         ("tiny-bcb", ("model.kind=slot-rnn", *SMALL)),
         ("tiny-bcb", ("model.kind=rim", "model.num_active=2", *SMALL)),
+        # the first phase ends after step 3, the second after step 6
+        ("tiny-oc", (PHASES,)),
         # stages end at the steps 3 and 6: one within the first part, one within the second
         ("tiny-bcb", ("task.targets=prefix", "task.curriculum=[[1, 3], [4, 3]]")),
     ],

@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
-from multiprocessing import get_context, parent_process
+from multiprocessing import current_process, get_context, parent_process
 
 from slotssm.data.sharding.parts import ShardWriter
 from slotssm.data.sharding.work import Shard
@@ -24,12 +24,21 @@ POLL_S = 0.2
 GRACE_S = 0.2
 """Time to wait for a signal after a worker has died, since one to the process group may end a worker first."""
 
+_GUARD = "the guard (if __name__ == '__main__':) that worker processes need"
+
 _writer: ShardWriter | None = None
 """The writer of a worker process."""
 
 
 def open_pool(writer: ShardWriter, workers: int) -> ProcessPoolExecutor | None:
-    """A process pool, whose processes start when they are needed; None, with a warning, if that is not possible."""
+    """A process pool, whose processes start when they are needed; None, with a warning, if that is not possible.
+
+    Raises:
+        SlotSSMError: this is a worker process, in which the calling script runs again for lack of its guard.
+    """
+    if getattr(current_process(), "_inheriting", False):
+        # starting a process here fails, and shutting the pool down would then wait for ever
+        raise SlotSSMError(f"the calling script lacks {_GUARD}")
     if sys.platform == "win32":
         workers = min(workers, MOST_ON_WINDOWS)
     try:
@@ -96,9 +105,8 @@ def _death(num_done: int) -> str:
             "least memory"
         )
     return (
-        "a worker process died before any shard was written: memory ran out, or the calling script lacks the guard "
-        "(if __name__ == '__main__':) that worker processes need; `resume` continues, and `workers` 1 starts no "
-        "worker process"
+        "a worker process died before any shard was written: memory ran out, or the calling script lacks "
+        f"{_GUARD}; `resume` continues, and `workers` 1 starts no worker process"
     )
 
 

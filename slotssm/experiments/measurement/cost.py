@@ -11,11 +11,12 @@ from torch import Tensor
 
 from generators.writer import generate
 from slotssm.config import FileData, RunConfig, TrainConfig
-from slotssm.data.clips import Clips
+from slotssm.data.clips import Phase
 from slotssm.data.loader import Loader
 from slotssm.data.spec import DataSpec
 from slotssm.layers.checkpointing import switch_checkpointing
 from slotssm.tasks import Task, build_task
+from slotssm.training.batches import phases_of
 
 SAMPLE_EPISODES = 4
 """Episodes of the trial data set, and the largest number in the trial batch."""
@@ -93,19 +94,35 @@ def _measured(config: RunConfig, spec: DataSpec, path: Path, data_bytes: int) ->
     task = build_task(config, spec).train()
     switch_checkpointing(task, train.checkpoint_activations)
     parameters = sum(parameter.numel() for parameter in task.parameters())
-    clips = Clips(train.clips, train.clip_len, train.clip_stride) if train.clip_len else Clips()
-    seconds, activations = 0.0, 0
-    batch_size = sample_size(train, spec)
-    with Loader(path, "train", task.fields, batch_size=batch_size, clips=clips, seed=0) as loader:
+    phases = phases_of(train)
+    sample = Phase(sample_size(train, spec), phases[-1].clips)
+    # of one frame of the sample
+    seconds, activations = 0.0, 0.0
+    with Loader(path, "train", task.fields, phases=[sample], seed=0) as loader:
         for first, last in task.stages(train.num_steps):
             task.begin_step(first)
             step_s, step_bytes = _step(task, loader)
-            seconds += (last - first) * step_s * train.batch_size / batch_size
-            activations = max(activations, step_bytes)
-    micro_batch = train.batch_size // train.accumulation_steps
+            num_frames = _batch_frames(sample, spec)
+            seconds += step_s / num_frames * _frames_between(phases, spec, first, last)
+            activations = max(activations, step_bytes / num_frames)
+    largest = max(_batch_frames(phase, spec) for phase in phases) // train.accumulation_steps
     # weights, gradients, two moments, and the moving average
-    memory = 4 * parameters * (5 if train.ema_decay else 4) + activations * micro_batch // batch_size
+    memory = 4 * parameters * (5 if train.ema_decay else 4) + round(activations * largest)
     return RunCost(parameters, seconds, memory, data_bytes, checkpoint_bytes(train, parameters))
+
+
+def _batch_frames(phase: Phase, spec: DataSpec) -> int:
+    return phase.batch_size * phase.clips.length(spec.num_frames)
+
+
+def _frames_between(phases: list[Phase], spec: DataSpec, first: int, last: int) -> int:
+    """Frames of all batches from one step up to, but not including, another."""
+    total = begin = 0
+    for phase in phases:
+        end = last if phase.num_steps is None else begin + phase.num_steps
+        total += max(0, min(end, last) - max(begin, first)) * _batch_frames(phase, spec)
+        begin = end
+    return total
 
 
 def _step(task: Task, loader: Loader) -> tuple[float, int]:

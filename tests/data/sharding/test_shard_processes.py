@@ -135,6 +135,23 @@ def test_without_the_means_for_processes_one_does_the_work(
     ]
 
 
+def test_a_script_without_the_guard_is_told_so(tmp_path: Path) -> None:
+    """Its worker processes run it again; that must end, and name the reason."""
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        f"import sys; sys.path.append({str(PROGRAM.parent)!r})\n"
+        "from small_work import small_work\n"
+        "from pathlib import Path\n"
+        "from slotssm.data.sharding import write_episodes\n"
+        "write_episodes(small_work(workers=2), Path('d.h5'))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd=tmp_path
+    )
+    assert result.returncode == 1
+    assert "lacks the guard (if __name__ == '__main__':)" in result.stderr.splitlines()[-1]
+
+
 def test_windows_gets_no_more_workers_than_it_can_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     monkeypatch.setattr(workers, "ProcessPoolExecutor", lambda number, *_, **__: asked.append(number))
