@@ -17,6 +17,7 @@ import numpy as np
 
 from generators.catalog import make_episode
 from slotssm.config import Recipe, RecipeData
+from slotssm.data.clips import spread
 from slotssm.data.episodes import Episode, EpisodeFile
 from slotssm.data.generator import generator_of
 from slotssm.data.sharding import (
@@ -247,9 +248,7 @@ def verify(
         layout = generator_of(recipe).layout()
         counts = {split: episodes.num_episodes(split) for split in episodes.splits}
         chosen = [
-            (split, int(index))
-            for split, count in counts.items()
-            for index in np.unique(np.linspace(0, count - 1, count if check_all else min(16, count)).round())
+            (split, index) for split, count in counts.items() for index in spread(count, count if check_all else 16)
         ]
         mismatches = []
         for done, (split, index) in enumerate(chosen):

@@ -31,7 +31,7 @@ MAX_COVERAGE = 0.4
 DENSITY, FRICTION, RESTITUTION = np.array([1.1, 2.7]), np.array([0.8, 0.4]), np.array([0.8, 0.6])
 """By material, rubber and metal; densities and friction as in Kubric's MOVi-A."""
 DISTANCE = 9.2
-"""Distance of the camera from the middle of the table, at which all of it is in the frame."""
+"""Distance of the camera from the middle of the table, at which the whole table is in the frame."""
 RESTING = 0.25
 """Probability that an object starts at rest."""
 Shape = Literal["cube", "sphere", "cylinder", "cone"]
@@ -51,6 +51,8 @@ class TabletopRecipe(SceneRecipe):
     """Lowest initial speed of an object that does not start at rest, in world units per frame."""
     max_speed: float = Setting(0.32, ge=0, le=1)
     """Highest initial speed."""
+    camera_distance: float = Setting(DISTANCE, ge=4, le=20)
+    """Distance of the camera from the middle of the table, in world units; at 9.2 the whole table is in the frame."""
     gravity: float = Setting(0.014, ge=0, le=1)
     """Gravity in world units per frame²; times the coefficient (0.8 rubber, 0.4 metal) it is the friction's brake."""
 
@@ -128,7 +130,7 @@ def make_episode(recipe: TabletopRecipe, rng: np.random.Generator) -> Episode:
     velocity[..., :2] = motion.velocity
     scene = stage.Scene(
         stage.stored_solids(stage.Solids(shape, radius, material, rgb.reshape(num, 3), position, quaternion)),
-        draw_view(streams["camera"], recipe, DISTANCE),
+        draw_view(streams["camera"], recipe, recipe.camera_distance),
         draw_ground(streams["ground"], recipe),
         draw_lights(streams["light"], recipe),
         recipe.samples_per_side,

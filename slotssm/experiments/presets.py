@@ -84,15 +84,20 @@ def demo() -> RunConfig:
         "decoder_channels": (32,),
         "canvas": "color",
         "slot_contrast": 0.003,
-        "foreground_weight": 2.0,
-        "foreground_weight_from": 2600,
+        "foreground_weight": 4.0,
+        "foreground_weight_from": 2000,
     }
     changes = {
         "name": "demo",
         "data": {"recipe": recipe},
         "task": task,
         "model": {"num_slots": 4, "null_slot": True},
-        "train": {"num_steps": 4000, "eval_every_steps": 500, "num_eval_episodes": 50},
+        "train": {
+            "num_steps": 3000,
+            "phases": [{"num_steps": 1500, "batch_size": 24, "clip_len": 2}],
+            "eval_every_steps": 500,
+            "num_eval_episodes": 50,
+        },
     }
     return override(base, changes, "demo")
 

@@ -7,6 +7,7 @@ import imageio.v3 as iio
 import numpy as np
 from PIL import Image
 
+from slotssm.data.clips import spread
 from slotssm.errors import InputError
 from slotssm.files import atomic, write_bytes
 from slotssm.plotting.backend import new_figure, save_figure
@@ -48,8 +49,7 @@ def write_animation(
     elif path.suffix.lower() == ".gif":
         write_bytes(path, _gif(frames, frames_per_s, exact_colors))
     else:
-        chosen = np.unique(np.linspace(0, len(frames) - 1, min(PNG_FRAMES, len(frames))).round().astype(int))
-        column = np.concatenate(list(frames[chosen]))
+        column = np.concatenate([frames[index] for index in spread(len(frames), PNG_FRAMES)])
         if path.suffix.lower() in FOR_PAPERS:
             _write_page(column, path)
         else:

@@ -161,7 +161,7 @@ def data_video(truth: EpisodeFile, split: str, index: int, plan: Plan) -> Video:
         f"{split} episode {index}",
         ", ".join(labelled),
         {},
-        chosen.tolist(),
+        chosen,
         tracks,
         regions,
         labels,
@@ -174,7 +174,7 @@ def _is_label(truth: EpisodeFile, split: str, name: str) -> bool:
     return truth.dims(split, name) == ("episode",)
 
 
-def _properties(truth: EpisodeFile, split: str, index: int, ids: list[int], chosen: np.ndarray) -> Any:
+def _properties(truth: EpisodeFile, split: str, index: int, ids: list[int], chosen: list[int]) -> Any:
     """Headings, and a row for each object in the masks (for every object without masks); None without properties."""
     names = [name for name in truth.fields(split) if name.startswith(_OBJECTS) and truth.axis(split, name, "object")]
     if not names:
@@ -191,7 +191,7 @@ def _properties(truth: EpisodeFile, split: str, index: int, ids: list[int], chos
     return columns, rows
 
 
-def _property(truth: EpisodeFile, split: str, name: str, values: np.ndarray, place: int, chosen: np.ndarray) -> Any:
+def _property(truth: EpisodeFile, split: str, name: str, values: np.ndarray, place: int, chosen: list[int]) -> Any:
     """A property of one object as text, or one text for each shown frame."""
     dims = truth.dims(split, name)[1:]
     if place >= values.shape[dims.index("object")]:

@@ -140,7 +140,7 @@ def run_video(task: Task, truth: EpisodeFile, split: str, index: int, why: str, 
         tracks.append(Track("predicted masks", labels, colors))
     tracks += [Track(title, small(shown[chosen])) for title, shown in _predicted(outputs, frames)]
     scores = {name: values.get(index) for name, values in ranking.scores.items()}
-    return Video(f"{split} episode {index}", why, scores, chosen.tolist(), tracks, regions, labels)
+    return Video(f"{split} episode {index}", why, scores, chosen, tracks, regions, labels)
 
 
 def _soft_masks(outputs: Outputs, num_frames: int) -> np.ndarray | None:
@@ -156,7 +156,7 @@ def _regions(
     outputs: Outputs,
     soft: np.ndarray,
     num_slots: int,
-    chosen: np.ndarray,
+    chosen: list[int],
     small: Callable[[np.ndarray], np.ndarray],
     plan: Plan,
 ) -> list[Region]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from slotssm.data.clips import spread
 from slotssm.report import Video, VideoDocument, embed
 
 LARGEST_SIDE_PX = 192
@@ -25,9 +26,9 @@ class Plan:
     pictures: bool = True
     side_px: int = LARGEST_SIDE_PX
 
-    def frames(self, total: int) -> np.ndarray:
+    def frames(self, total: int) -> list[int]:
         """Numbers of the frames to show."""
-        return np.unique(np.linspace(0, total - 1, min(self.num_frames, total)).round().astype(int))
+        return spread(total, self.num_frames)
 
     def stride(self, size: tuple[int, int]) -> int:
         """Distance of the rows and columns that are kept of frames of this height and width."""
