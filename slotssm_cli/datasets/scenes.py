@@ -37,6 +37,14 @@ Viewpoints = Annotated[
     str | None,
     typer.Option(help="First place of the camera: fixed, or on any side.", show_default="the preset's"),
 ]
+CameraDistance = Annotated[
+    float | None,
+    typer.Option(
+        "--distance",
+        help="Distance of the camera from the middle of the table in world units.",
+        show_default="sees the whole table",
+    ),
+]
 Antialias = Annotated[
     int, typer.Option("--antialias", help="Rays for each side of a pixel where colours change; 1 is off.")
 ]
@@ -60,6 +68,7 @@ def tabletop(
     lights: NumLights = None,
     cameras: Cameras = None,
     viewpoints: Viewpoints = None,
+    distance: CameraDistance = None,
     speed: Annotated[
         str | None,
         typer.Option(help="Range of initial speeds in world units per frame.", show_default="0.08-0.32"),
@@ -87,7 +96,7 @@ def tabletop(
 
     recipe = preset_fields(TABLETOP_PRESETS, preset)
     recipe |= {"num_frames": frames, "size_px": size, "samples_per_side": antialias}
-    recipe |= _chosen(objects, _looks(sizes, colors, materials, grounds, ground_colors, lights, cameras, viewpoints))
+    recipe |= _chosen(objects, _looks(sizes, colors, materials, grounds, ground_colors, lights, cameras, viewpoints, distance))
     if shapes is not None:
         recipe["shapes"] = options.words(shapes)
     if speed is not None:
@@ -117,6 +126,7 @@ def snitch(
     lights: NumLights = None,
     cameras: Cameras = None,
     viewpoints: Viewpoints = None,
+    distance: CameraDistance = None,
     max_moving: Annotated[
         int | None, typer.Option(help="Largest number of objects that act at once.", show_default="4")
     ] = None,
@@ -166,7 +176,7 @@ def snitch(
 
     recipe = preset_fields(SNITCH_PRESETS, preset)
     recipe |= {"num_frames": frames, "size_px": size, "samples_per_side": antialias}
-    recipe |= _chosen(objects, _looks(sizes, colors, materials, grounds, ground_colors, lights, cameras, viewpoints))
+    recipe |= _chosen(objects, _looks(sizes, colors, materials, grounds, ground_colors, lights, cameras, viewpoints, distance))
     if cones is not None:
         recipe["min_cones"], recipe["max_cones"] = options.whole_range(cones, "--cones")
     if ending is not None:
@@ -188,11 +198,13 @@ def _looks(
     lights: int | None,
     cameras: str | None,
     viewpoints: str | None,
+    distance: float | None,
 ) -> dict[str, Any]:
     """Fields that both data sets share, None for options that were not given."""
     lists = {"sizes": sizes, "colors": colors, "materials": materials, "grounds": grounds, "cameras": cameras}
     fields: dict[str, Any] = {name: None if text is None else options.words(text) for name, text in lists.items()}
-    return fields | {"ground_colors": ground_colors, "num_lights": lights, "viewpoints": viewpoints}
+    fields |= {"ground_colors": ground_colors, "num_lights": lights, "viewpoints": viewpoints}
+    return fields | {"camera_distance": distance}
 
 
 def _chosen(objects: str | None, looks: dict[str, Any]) -> dict[str, Any]:

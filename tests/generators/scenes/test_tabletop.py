@@ -104,6 +104,7 @@ def test_everything_is_drawn() -> None:
         {"num_lights": 2},
         {"samples_per_side": 2},
         {"size_px": 32},
+        {"camera_distance": 6.5},
     ],
 )
 def test_a_switch_of_looks_leaves_the_motion_as_it_was(change: dict[str, object]) -> None:
@@ -113,7 +114,7 @@ def test_a_switch_of_looks_leaves_the_motion_as_it_was(change: dict[str, object]
         for name in ("objects/world_position", "objects/quaternion", "objects/color", "objects/shape", "objects/size"):
             assert np.array_equal(before[name], after[name])
         assert before["frames"].shape != after["frames"].shape or not np.array_equal(before["frames"], after["frames"])
-        if "cameras" not in change and "size_px" not in change:
+        if not {"cameras", "size_px", "camera_distance"} & set(change):
             assert np.array_equal(before["masks"], after["masks"])
             assert np.array_equal(before["depth"], after["depth"])
 
@@ -126,6 +127,14 @@ def test_a_still_camera_stands_still_and_the_others_move() -> None:
         turned = np.einsum("tij,tik->tjk", episode["camera/rotation"], episode["camera/rotation"])
         assert turned == pytest.approx(np.tile(np.eye(3), (24, 1, 1)), abs=1e-6)
         assert (episode["camera/position"][:, 2] > 1).all()
+
+
+def test_a_nearer_camera_sees_objects_nearer_and_larger() -> None:
+    far, near = stored(recipe_of("a"), 0), stored(recipe_of("a", camera_distance=6.5), 0)
+    assert np.allclose(np.linalg.norm(near["camera/position"] - far["camera/position"], axis=-1), 9.2 - 6.5)
+    assert (near["masks"] > 0).mean() > 1.5 * (far["masks"] > 0).mean()
+    middle = far["depth"].shape[1] // 2
+    assert (far["depth"] - near["depth"])[:, middle, middle].max() == pytest.approx(9.2 - 6.5, abs=0.5)
 
 
 @pytest.mark.parametrize(
