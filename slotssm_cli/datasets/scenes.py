@@ -96,7 +96,9 @@ def tabletop(
 
     recipe = preset_fields(TABLETOP_PRESETS, preset)
     recipe |= {"num_frames": frames, "size_px": size, "samples_per_side": antialias}
-    recipe |= _chosen(objects, _looks(sizes, colors, materials, grounds, ground_colors, lights, cameras, viewpoints, distance))
+    recipe |= _chosen(
+        objects, _looks(sizes, colors, materials, grounds, ground_colors, lights, cameras, viewpoints, distance)
+    )
     if shapes is not None:
         recipe["shapes"] = options.words(shapes)
     if speed is not None:
@@ -176,7 +178,9 @@ def snitch(
 
     recipe = preset_fields(SNITCH_PRESETS, preset)
     recipe |= {"num_frames": frames, "size_px": size, "samples_per_side": antialias}
-    recipe |= _chosen(objects, _looks(sizes, colors, materials, grounds, ground_colors, lights, cameras, viewpoints, distance))
+    recipe |= _chosen(
+        objects, _looks(sizes, colors, materials, grounds, ground_colors, lights, cameras, viewpoints, distance)
+    )
     if cones is not None:
         recipe["min_cones"], recipe["max_cones"] = options.whole_range(cones, "--cones")
     if ending is not None:
