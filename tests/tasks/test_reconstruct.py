@@ -1,3 +1,6 @@
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 from own_task import own_task
@@ -242,8 +245,27 @@ def test_foreground_weight_needs_a_canvas():
 def test_a_canvas_learns_from_the_pixels_that_it_shows():
     for canvas in ("color", "image"):
         task = canvas_task(canvas)
+        if canvas == "image":
+            # it starts from one colour, whatever the tokens are
+            torch.nn.init.normal_(task.canvas.head.weight)
         task({"frames": random_frames()})[0].backward()
         assert all(parameter.grad.abs().max() > 0 for parameter in task.canvas.parameters())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("canvas", ["color", "image"])
+def test_a_canvas_starts_from_the_median_colour_of_the_training_data(canvas):
+    rng, color = np.random.default_rng(0), (200, 100, 50)
+    frames = np.empty((3, 5, 16, 16, 3), np.uint8)
+    frames[:] = color
+    # less than half of the pixels show something else
+    frames[:, :, :7] = rng.integers(0, 256, (3, 5, 7, 16, 3))
+    episodes = SimpleNamespace(read=lambda split, name, index: {"train": {"frames": frames}}[split][name][index])
+    task = canvas_task(canvas)
+    task.fit_statistics(episodes, "train", 3)
+    found = task.canvas(torch.randn(1, 2, 64, 16))
+    expected = torch.tensor(color)[None, :, None, None].expand(2, 3, 16, 16) / 255
+    torch.testing.assert_close(found, expected)
 
 
 def test_slot_contrast_needs_neighbouring_frames():
