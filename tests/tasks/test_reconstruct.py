@@ -1,10 +1,12 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 from own_task import own_task
 
+from generators.scenes.tabletop import TabletopRecipe
+from generators.writer import generate
+from slotssm.config import RecipeData
+from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
 from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.matched import with_model
@@ -254,18 +256,18 @@ def test_a_canvas_learns_from_the_pixels_that_it_shows():
 
 @torch.no_grad()
 @pytest.mark.parametrize("canvas", ["color", "image"])
-def test_a_canvas_starts_from_the_median_colour_of_the_training_data(canvas):
-    rng, color = np.random.default_rng(0), (200, 100, 50)
-    frames = np.empty((3, 5, 16, 16, 3), np.uint8)
-    frames[:] = color
-    # less than half of the pixels show something else
-    frames[:, :, :7] = rng.integers(0, 256, (3, 5, 7, 16, 3))
-    episodes = SimpleNamespace(read=lambda split, name, index: {"train": {"frames": frames}}[split][name][index])
+def test_a_canvas_starts_from_the_median_colour_of_the_training_data(canvas, workplace):
+    recipe = TabletopRecipe(num_frames=5, size_px=16)
+    path = workplace / "d.h5"
+    generate(RecipeData(recipe=recipe, num_train=4, num_val=1, num_test=0), path)
     task = canvas_task(canvas)
-    task.fit_statistics(episodes, "train", 3)
+    with EpisodeFile(path) as episodes:
+        task.fit_statistics(episodes, "train", 3)
+        seen = np.stack([episodes.read("train", "frames", index) for index in range(3)])
+    color = torch.from_numpy(np.median(seen[:, recipe.num_frames // 2].reshape(-1, 3), axis=0) / 255).float()
+    assert color.any()
     found = task.canvas(torch.randn(1, 2, 64, 16))
-    expected = torch.tensor(color)[None, :, None, None].expand(2, 3, 16, 16) / 255
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found, color[None, :, None, None].expand(2, 3, 16, 16))
 
 
 def test_slot_contrast_needs_neighbouring_frames():
