@@ -188,7 +188,15 @@ def _toml_lines(document: Mapping[str, Any], prefix: str) -> Iterator[str]:
         if isinstance(value, Mapping) and value:
             yield from _toml_lines(value, f"{prefix}{key}.")
         elif value is not None:
-            yield f"{prefix}{key} = {json.dumps(value)}"
+            yield f"{prefix}{key} = {_toml_value(value)}"
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_toml_value(each)}" for key, each in value.items()) + " }" if value else "{}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml_value, value)) + "]"
+    return json.dumps(value)
 
 
 def _described_lines(config: Config, prefix: str) -> Iterator[str]:

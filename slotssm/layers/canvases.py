@@ -10,9 +10,6 @@ from torch import Tensor, nn
 
 from slotssm.layers.inputs import check_input
 
-CANVAS_LOGIT = 0.0
-"""Alpha logit of the canvas in every pixel; a slot must exceed it to own the pixel."""
-
 
 class Canvas(nn.Module):
     """A background image for each frame; initially black."""

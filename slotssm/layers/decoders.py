@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slotssm.layers.attention import QueryBlock
-from slotssm.layers.canvases import CANVAS_LOGIT
 from slotssm.layers.checkpointing import checkpointed
 from slotssm.layers.inputs import check_input
 from slotssm.layers.positions import grid_size, sincos_grid
@@ -129,13 +128,17 @@ class SpatialBroadcastDecoder(nn.Module):
         self.painter = painter
 
     def forward(
-        self, slots: Float[Tensor, "B K D"], canvas: Float[Tensor, "B P H W"] | None = None
+        self,
+        slots: Float[Tensor, "B K D"],
+        canvas: Float[Tensor, "B P H W"] | None = None,
+        canvas_logit: float = 0.0,
     ) -> tuple[Float[Tensor, "B P H W"], Float[Tensor, "B C P H W"], Float[Tensor, "B C H W"]]:
         """Decode every slot and blend the images.
 
         Args:
             slots: K slots of every frame.
             canvas: background image of every frame; see `slotssm.layers.ColorCanvas` and `ImageCanvas`.
+            canvas_logit: its alpha logit in every pixel; a slot must exceed it to own the pixel.
 
         Returns:
             The blended image, C images and C masks, which sum to 1 over C. C is K, or K + 1 with a canvas, which is
@@ -152,7 +155,7 @@ class SpatialBroadcastDecoder(nn.Module):
         images, logits = channels[:, :, :-1], channels[:, :, -1]
         if canvas is not None:
             images = torch.cat([images + canvas[:, None].detach(), canvas[:, None]], dim=1)
-            logits = torch.cat([logits, torch.full_like(logits[:, :1], CANVAS_LOGIT)], dim=1)
+            logits = torch.cat([logits, torch.full_like(logits[:, :1], canvas_logit)], dim=1)
         masks = torch.softmax(logits, dim=1)
         # a product and a sum: torch would compute an einsum as many tiny matrix products
         return (images * masks[:, :, None]).sum(1), images, masks

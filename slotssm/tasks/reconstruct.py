@@ -40,6 +40,9 @@ class ReconstructConfig(BroadcastDecoderConfig, FrameEncoderConfig):
     """Background that the slots paint over, not in the paper: none, one learned colour, or a smooth image for each
     frame, made from its tokens. Both start from the median colour of the training data. With a canvas, masks have K + 1
     channels, of which it is the last."""
+    canvas_logit: float = 0.0
+    """Alpha logit of the canvas; those of the slots start near 0. The higher it is, the more a slot must bid for a
+    pixel, so that what no slot has to paint is left to the canvas."""
     canvas_cells: int = Field(4, ge=1)
     """Rows and columns of the grid that `canvas = "image"` interpolates."""
     foreground_weight: float = Field(1.0, ge=1)
@@ -142,7 +145,8 @@ class Reconstruct(Task):
     def _decode(self, slots: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Blended image, images and masks of every frame, with the frames of all episodes in one axis."""
         canvas = None if self.canvas is None else self.canvas(tokens)
-        decoded: tuple[Tensor, Tensor, Tensor] = self.decoder(rearrange(slots, "b t k d -> (b t) k d"), canvas)
+        slots = rearrange(slots, "b t k d -> (b t) k d")
+        decoded: tuple[Tensor, Tensor, Tensor] = self.decoder(slots, canvas, self.config.canvas_logit)
         return decoded
 
 

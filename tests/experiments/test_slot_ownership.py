@@ -24,6 +24,9 @@ def record(cell, fg_ari: float, validation: list[float]) -> dict:
     }
 
 
+CANVAS = ("canvas", "canvas_cells", "canvas_logit")
+
+
 @pytest.mark.parametrize("scale", ["cpu", "tiny"])
 def test_variants_differ_in_the_additions_alone(scale):
     cells = EXPERIMENT.cells(Choice(scale))
@@ -34,12 +37,13 @@ def test_variants_differ_in_the_additions_alone(scale):
     assert len(groups) == (3 * 2 * 3 if scale == "cpu" else 2)
     for variants in groups.values():
         assert tuple(variants) == VARIANTS
-        canvas = variants["canvas"].task.canvas
-        assert canvas != "none"
+        plain, canvas = ({name: getattr(variants[each].task, name) for name in CANVAS} for each in ("none", "canvas"))
+        assert plain["canvas"] == "none" != canvas["canvas"]
         for name, config in variants.items():
-            assert config.task.canvas == (canvas if name in ("canvas", "both") else "none")
-            assert config.task.slot_contrast == (CONTRAST if name in ("contrast", "both") else 0)
-            task = config.task.replace(canvas="none", slot_contrast=0)
+            with_canvas, with_contrast = name in ("canvas", "both"), name in ("contrast", "both")
+            assert {each: getattr(config.task, each) for each in CANVAS} == (canvas if with_canvas else plain)
+            assert config.task.slot_contrast == (CONTRAST if with_contrast else 0)
+            task = config.task.replace(slot_contrast=0, **plain)
             assert config.replace(task=task) == variants["none"]
 
 

@@ -13,13 +13,14 @@ def decoder() -> SpatialBroadcastDecoder:
 
 
 @torch.no_grad()
-def test_a_canvas_is_blended_as_a_slot_whose_logit_is_zero(decoder):
+@pytest.mark.parametrize("logit", [0.0, 1.5])
+def test_a_canvas_is_blended_as_a_slot_whose_logit_is_the_same_everywhere(decoder, logit):
     slots, canvas = torch.randn(2, 3, DIM), torch.rand(2, 3, HEIGHT, WIDTH)
-    blended, images, masks = decoder(slots, canvas)
+    blended, images, masks = decoder(slots, canvas, logit)
     cells = slots.reshape(6, 1, DIM) + decoder.positions
     painted = decoder.painter(cells.reshape(6, HEIGHT // 2, WIDTH // 2, DIM).permute(0, 3, 1, 2))
     painted = painted.reshape(2, 3, 4, HEIGHT, WIDTH).double()
-    weights = torch.cat([painted[:, :, 3].exp(), torch.ones(2, 1, HEIGHT, WIDTH)], dim=1)
+    weights = torch.cat([painted[:, :, 3].exp(), torch.full((2, 1, HEIGHT, WIDTH), logit).exp()], dim=1)
     weights = weights / weights.sum(1, keepdim=True)
     torch.testing.assert_close(masks.double(), weights, rtol=1e-5, atol=1e-6)
     assert torch.equal(images[:, 3], canvas)

@@ -31,14 +31,18 @@ SHOWN: Mapping[str, str] = MappingProxyType(
 """Results that the table shows, with their column headings."""
 CONTRAST = 0.003
 """Weight of the slot contrast, as in the demo."""
-DATA: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
+Changes = Mapping[str, Any]
+COLOR: Changes = MappingProxyType({"canvas": "color"})
+IMAGE: Changes = MappingProxyType({"canvas": "image", "canvas_cells": 2, "canvas_logit": 1.0})
+"""Canvases: one colour; or an image of 2 x 2 colours for each frame, which cannot show objects."""
+DATA: Mapping[str, Mapping[str, tuple[str, Changes]]] = MappingProxyType(
     {
         "cpu": {
-            "easy": ("cpu-oc-easy", "color"),
-            "medium": ("cpu-oc-medium", "image"),
-            "hard": ("cpu-oc-hard", "image"),
+            "easy": ("cpu-oc-easy", COLOR),
+            "medium": ("cpu-oc-medium", IMAGE),
+            "hard": ("cpu-oc-hard", IMAGE),
         },
-        "tiny": {"tiny": ("tiny-oc", "color")},
+        "tiny": {"tiny": ("tiny-oc", COLOR)},
     }
 )
 """Data sets of each scale, with the preset that is trained on each, and the canvas that suits its backgrounds."""
@@ -120,16 +124,11 @@ class SlotOwnership(Experiment):
         return drawn
 
 
-def _variants(name: str, canvas: str) -> dict[str, RunConfig]:
+def _variants(name: str, canvas: Changes) -> dict[str, RunConfig]:
     """Runs by name of the variant: the preset as it is, and with one or both additions."""
-    base, with_canvas, with_contrast = preset(name), {"canvas": canvas}, {"slot_contrast": CONTRAST}
-    additions: dict[str, dict[str, Any]] = {
-        "none": {},
-        "canvas": with_canvas,
-        "contrast": with_contrast,
-        "both": with_canvas | with_contrast,
-    }
-    return {variant: override(base, {"task": changes}, name) for variant, changes in additions.items()}
+    base, contrast = preset(name), {"slot_contrast": CONTRAST}
+    additions: dict[str, Changes] = {"none": {}, "canvas": canvas, "contrast": contrast, "both": {**canvas, **contrast}}
+    return {variant: override(base, {"task": dict(changes)}, name) for variant, changes in additions.items()}
 
 
 def _decline(row: Row) -> str:
@@ -144,9 +143,9 @@ def _decline(row: Row) -> str:
 _NOTES = (
     "Masks: argmax of the decoder's alphas over whole test videos; mean ± standard deviation over seeds (ddof = 1), or "
     "with one seed the 95 % bootstrap interval over episodes.",
-    "canvas: a background that the slots paint over, one learned colour on easy and a smooth image for each frame on "
-    f"medium and hard; contrast: slots of neighbouring frames are told apart, with weight {CONTRAST}. Neither is in "
-    "the paper. All variants have the same steps and the same number of slots.",
+    "canvas: a background that the slots paint over, one learned colour on easy and an image of 2 x 2 colours for each "
+    f"frame on medium and hard; contrast: slots of neighbouring frames are told apart, with weight {CONTRAST}. Neither "
+    "is in the paper. All variants have the same steps and the same number of slots.",
     "mask entropy: 0 if one slot or the canvas owns a pixel, 1 if all masks, of which a canvas is one, share it "
     "equally; switches: how often objects change slots in a video, of which the canvas is none.",
 )
