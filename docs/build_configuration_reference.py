@@ -9,7 +9,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from slotssm.config import FileData, InitialConfig, ModelConfig, RecipeData, RunConfig, TrainConfig
+from slotssm.config import FileData, InitialConfig, ModelConfig, PhaseConfig, RecipeData, RunConfig, TrainConfig
 from slotssm.documents import Config, summary
 from slotssm.registry import GENERATORS, MODELS, TASKS, TIME_MIXERS, Registry
 
@@ -68,6 +68,8 @@ def described(field: FieldInfo) -> tuple[str, str, str]:
 
 def has_part(field: FieldInfo) -> bool:
     """Whether the value of a field is a configuration, which has a section of its own."""
+    if typing.get_origin(field.annotation) is tuple:
+        return False
     annotations = (field.annotation, *typing.get_args(field.annotation))
     return any(isinstance(each, type) and issubclass(each, Config) for each in annotations)
 
@@ -97,6 +99,8 @@ def shown_type(annotation: Any, is_several: bool = False) -> str:
         return f"list{'s' * is_several} of {count}{shown_type(inside[0], is_several=True)}"
     if origin is dict:
         return f"table of {shown_type(inside[1], is_several=True)}"
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return "tables" if is_several else "table"
     return WORDS[annotation][is_several]
 
 
@@ -134,6 +138,7 @@ def reference() -> str:
         f"## Time mixers: `model.time_mixer`\n\n{mixers}\n",
         *entries(TIME_MIXERS, "model.time_mixer."),
         f"## Training: `train`\n\n[Training](training.md) explains many of them.\n\n{table(TrainConfig, 'train.')}",
+        f"### Phases: `train.phases`\n\n{table(PhaseConfig, 'train.phases[].')}",
         f"### Initial weights: `train.initial`\n\n{table(InitialConfig, 'train.initial.')}",
     ]
     return "\n".join(sections)

@@ -150,6 +150,9 @@ def _class_at(config_class: type[Config], document: Any, path: Sequence[str]) ->
     """The class of the part of a document at a path; None if that part is not a configuration."""
     found: type[Config] | None = config_class
     for name in path:
+        if name.isdecimal() and isinstance(document, list | tuple):
+            document = document[int(name)]
+            continue
         field = found.model_fields.get(name) if found is not None else None
         document = document.get(name) if isinstance(document, Mapping) else getattr(document, name, None)
         found = _class_of(field, document) if field is not None else None

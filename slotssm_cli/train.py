@@ -182,16 +182,15 @@ def _known_plan(run: Any, data: Path | None, further_steps: int) -> tuple[dict[s
     known, path = run.description(), data_of(run, data)
     facts = resolve.plan(known.config, known.spec, path)
     total = facts["num_steps"] + further_steps
-    left = max(0, total - state_of(run).step)
-    cost = _cost(known.config, known.spec, path).for_steps(left / facts["num_steps"])
-    return {**facts, "num_steps": total}, cost
+    config = known.config.replace(train=known.config.train.replace(num_steps=total))
+    return {**facts, "num_steps": total}, _cost(config, known.spec, path, state_of(run).step)
 
 
-def _cost(config: Any, spec: Any, data: Path) -> Any:
+def _cost(config: Any, spec: Any, data: Path, first_step: int = 0) -> Any:
     from slotssm.experiments.measurement.cost import cost_of_run
 
     note("timing a few steps on this machine")
-    return cost_of_run(config, spec, data)
+    return cost_of_run(config, spec, data, first_step)
 
 
 def _report_plan(facts: dict[str, Any], cost: Any, run: Path, json: bool) -> None:

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from slotssm.config import FileData, RunConfig, TrainConfig
-from slotssm.documents import load, nearest, override
+from slotssm.documents import as_described_toml, as_toml, load, nearest, override, read_toml
 from slotssm.errors import InputError
 from slotssm.experiments.presets import preset
 from slotssm.layers import MambaConfig, S5Config
@@ -65,6 +65,19 @@ def test_hints_are_of_the_kind_that_the_document_names():
 def test_an_unknown_key_inside_of_an_optional_part():
     message = refusal("train", "initial", {"run": "runs/a", "part": ["model"]})
     assert message == "unknown key train.initial.part; did you mean parts?"
+
+
+def test_an_unknown_key_inside_of_a_list():
+    message = refusal("train", "phases", [{"num_step": 3, "batch_size": 4, "clip_len": 2}])
+    assert message == "unknown key train.phases.0.num_step; did you mean num_steps?"
+
+
+def test_a_list_of_tables_is_written_as_it_is_read(tmp_path):
+    phases = ({"num_steps": 3, "batch_size": 4, "clip_len": 2}, {"num_steps": 1, "batch_size": 2, "clip_len": 0})
+    run = preset("tiny-oc").replace(train=TrainConfig(phases=phases, part_learning_rates={"model": 1e-3}))
+    for text in (as_toml(run), as_described_toml(run)):
+        (tmp_path / "run.toml").write_text(text)
+        assert load(RunConfig, read_toml(tmp_path / "run.toml"), "test") == run
 
 
 def test_a_file_has_keys_of_its_own():
@@ -139,6 +152,9 @@ def test_changes_keep_what_they_do_not_name_unless_the_kind_is_another():
 # --- replace ----------------------------------------------------------------------------------------------
 
 
+PHASE = {"num_steps": 2, "batch_size": 6, "clip_len": 0}
+
+
 def test_replaced_fields_are_validated():
     train = TrainConfig(batch_size=8)
     assert train.replace(batch_size=4, accumulation_steps=2).batch_size == 4
@@ -146,6 +162,8 @@ def test_replaced_fields_are_validated():
         ({"batch_size": 0}, "greater than or equal to 1"),
         ({"batch_sise": 4}, "Extra inputs are not permitted"),
         ({"accumulation_steps": 3}, "accumulation_steps 3 does not divide batch_size 8"),
+        ({"phases": [PHASE], "accumulation_steps": 4}, r"4 does not divide phases\[0\].batch_size 6"),
+        ({"phases": [PHASE], "clips": "segments", "clip_len": 2}, r"'segments' needs phases\[0\].clip_len"),
         ({"num_steps": "many"}, "valid integer"),
     ):
         with pytest.raises(ValidationError, match=said):

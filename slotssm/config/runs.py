@@ -20,7 +20,7 @@ class InitialConfig(Config):
 
 
 class PhaseConfig(Config):
-    """First steps of a training, whose batches have another form."""
+    """Steps at the start of a training with batches of another size, or of clips of another length."""
 
     num_steps: int = Field(ge=1)
     """Optimiser steps of the phase."""
@@ -45,8 +45,8 @@ class TrainConfig(Config):
     """Frames of a clip: `contiguous` ones from a random start, or one random frame of each of `clip_len` equal
     `segments`."""
     phases: tuple[PhaseConfig, ...] = ()
-    """Phases with which the training begins, one after another, before the batches are as above. Many short clips often
-    leave the first plateau sooner (empty: off)."""
+    """Phases with which the training begins, one after another, before `batch_size` and `clip_len` apply. Many short
+    clips often leave the first plateau sooner (empty: off)."""
     learning_rate: float = Field(1e-3, gt=0)
     """Peak learning rate of AdamW."""
     part_learning_rates: dict[str, PositiveFloat] = Field({})
@@ -103,13 +103,12 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for batch_size in (self.batch_size, *(phase.batch_size for phase in self.phases)):
+        for key, batch_size in self.batch_sizes.items():
             if batch_size % self.accumulation_steps:
-                raise ValueError(
-                    f"accumulation_steps {self.accumulation_steps} does not divide batch_size {batch_size}"
-                )
-        if self.clips == "segments" and not all(self.clip_lens):
-            raise ValueError("clips 'segments' needs clip_len, which is the number of segments")
+                raise ValueError(f"accumulation_steps {self.accumulation_steps} does not divide {key} {batch_size}")
+        for key, clip_len in self.clip_lens.items():
+            if self.clips == "segments" and not clip_len:
+                raise ValueError(f"clips 'segments' needs {key}, which is the number of segments")
         if self.clips == "segments" and self.clip_stride > 1:
             raise ValueError("clip_stride is for contiguous clips; with clips 'segments' it must be 1")
         if self.keep_best and not self.eval_every_steps:
@@ -121,9 +120,18 @@ class TrainConfig(Config):
         return self
 
     @property
-    def clip_lens(self) -> tuple[int, ...]:
-        """Frames of a clip in each phase; 0 stands for whole episodes."""
-        return *(phase.clip_len for phase in self.phases), self.clip_len
+    def batch_sizes(self) -> dict[str, int]:
+        """Episodes per step in each phase, by the key that sets it."""
+        return {f"phases[{i}].batch_size": phase.batch_size for i, phase in enumerate(self.phases)} | {
+            "batch_size": self.batch_size
+        }
+
+    @property
+    def clip_lens(self) -> dict[str, int]:
+        """Frames of a clip in each phase, by the key that sets it; 0 stands for whole episodes."""
+        return {f"phases[{i}].clip_len": phase.clip_len for i, phase in enumerate(self.phases)} | {
+            "clip_len": self.clip_len
+        }
 
 
 class RunConfig(Config):

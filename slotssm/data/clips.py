@@ -149,6 +149,6 @@ def episode_order(seed: int, epoch: int, num_episodes: int) -> np.ndarray:
 
 
 def spread(total: int, most: int) -> list[int]:
-    """Indices of at most `most` of `total` episodes, evenly spaced from the first to the last; all if they are few."""
+    """Indices of at most `most` of `total` items, evenly spaced from the first to the last; all if they are few."""
     indices: list[int] = np.unique(np.linspace(0, total - 1, min(total, most)).round().astype(int)).tolist()
     return indices

@@ -130,8 +130,8 @@ def cpu_oc_tabletop_b() -> RunConfig:
 def _on_a_table(name: str, data: str, num_slots: int) -> RunConfig:
     """As many slots as there are objects at most: the canvas, which is not in the paper, takes the table.
 
-    At this size of frames, models without a canvas stay at the mean image for most of the training, and with it those
-    that weigh all pixels alike (chosen on validation data).
+    At this frame size, models without a canvas predict the mean image for most of the training, and so do models with
+    one whose loss weighs all pixels alike (chosen on validation data).
     """
     base = _objects(name, _tabletop(data, size_px=32, camera_distance=6.5), num_slots)
     changes = {
@@ -228,7 +228,7 @@ def tiny_depth() -> RunConfig:
 def cpu_depth() -> RunConfig:
     """OC-SlotSSM predicts the depth of tabletop scenes at 48 px, seen by a moving camera, on a CPU.
 
-    The model and its training are those of cpu-oc-tabletop-b; an extra slot, for the table.
+    The model and its training are those of cpu-oc-medium, with a slot for each object and one for the table.
     """
     base = _objects("cpu-depth", _tabletop("moving"), num_slots=9)
     task = DepthConfig(encoder_channels=(32, 32, 32), decoder="pieces", decoder_channels=(256, 256))

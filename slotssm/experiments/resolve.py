@@ -1,11 +1,11 @@
 """Complete configuration of a requested run: preset, overridden by a TOML file, overridden by assignments."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slotssm.config import FileData, RunConfig
+from slotssm.config import FileData, PhaseConfig, RunConfig
 from slotssm.data.spec import DataSpec
 from slotssm.documents import load, merged, parse_assignments, read_toml
 from slotssm.errors import InputError
@@ -123,4 +123,12 @@ def plan(config: RunConfig, spec: DataSpec, data: Path | None = None) -> dict[st
         "parameters": {**parameters, "total": sum(parameters.values())},
         "num_steps": config.train.num_steps,
         "batch_size": config.train.batch_size,
-    }
+    } | ({"phases": _words_of(config.train.phases)} if config.train.phases else {})
+
+
+def _words_of(phases: Sequence[PhaseConfig]) -> str:
+    """For example `1500 steps of 24 clips of 2 frames`."""
+    clips = [f"clips of {phase.clip_len} frames" if phase.clip_len else "whole episodes" for phase in phases]
+    return ", ".join(
+        f"{phase.num_steps} steps of {phase.batch_size} {each}" for phase, each in zip(phases, clips, strict=True)
+    )

@@ -12,10 +12,10 @@ from slotssm.layers.inputs import check_input
 
 
 class Canvas(nn.Module):
-    """A background image for each frame; initially black."""
+    """A background image for each frame, made from its tokens [B, T, M, D]: [BT, 3, H, W]; initially black."""
 
     def start_from(self, color: Float[Tensor, "3"]) -> None:
-        """Be of one colour in [0, 1] everywhere, before training."""
+        """Have this colour in [0, 1] everywhere; called before training."""
         raise NotImplementedError
 
 
@@ -34,7 +34,7 @@ class ColorCanvas(Canvas):
 
     @torch.no_grad()
     def start_from(self, color: Float[Tensor, "3"]) -> None:
-        """Be of one colour in [0, 1] everywhere, before training."""
+        """Have this colour in [0, 1] everywhere; called before training."""
         self.color.copy_(color)
 
     def forward(self, tokens: Float[Tensor, "B T M D"]) -> Float[Tensor, "BT 3 H W"]:
@@ -64,7 +64,7 @@ class ImageCanvas(Canvas):
 
     @torch.no_grad()
     def start_from(self, color: Float[Tensor, "3"]) -> None:
-        """Be of one colour in [0, 1] everywhere, before training."""
+        """Have this colour in [0, 1] everywhere; called before training."""
         self.head.weight.zero_()
         self.head.bias.copy_(color.repeat_interleave(self.cells**2))
 

@@ -30,12 +30,18 @@ def check_run(run: RunConfig, data: DataSpec) -> None:
         InputError: names the key, the problem and the remedy.
     """
     train = run.train
-    for clip_len in train.clip_lens:
+    in_phases = sum(phase.num_steps for phase in train.phases)
+    if in_phases >= train.num_steps:
+        raise InputError(
+            f"train.phases take {in_phases} steps and leave none of train.num_steps {train.num_steps}; shorten "
+            "them, or leave them out (train.phases=[])"
+        )
+    for key, clip_len in train.clip_lens.items():
         taken = clip_len if train.clips == "segments" else (clip_len - 1) * train.clip_stride + 1
         if clip_len and taken > data.num_frames:
             stride = f" at train.clip_stride {train.clip_stride}" if train.clip_stride > 1 else ""
             raise InputError(
-                f"train.clip_len {clip_len}{stride} exceeds the {data.num_frames} frames of an episode; reduce it"
+                f"train.{key} {clip_len}{stride} exceeds the {data.num_frames} frames of an episode; reduce it"
             )
     TASKS[run.task.kind].code.check(run, data)
 

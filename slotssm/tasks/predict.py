@@ -98,8 +98,9 @@ class Predict(Task):
             raise InputError(
                 f"task.num_context {task.num_context} leaves nothing to predict of {data.num_frames} frames; reduce it"
             )
-        if min(clip_len or data.num_frames for clip_len in run.train.clip_lens) < 2:
-            raise InputError("task 'predict' needs clips of at least 2 frames: train.clip_len is too small")
+        for key, clip_len in run.train.clip_lens.items():
+            if (clip_len or data.num_frames) < 2:
+                raise InputError(f"task 'predict' needs clips of at least 2 frames: train.{key} is too small")
         if task.loss == "ce" and not data.palette:
             raise InputError("task.loss 'ce' needs data with a palette, which these do not have; use 'mse'")
         if task.loss == "bce" and data.palette and data.palette != BLACK_AND_WHITE:

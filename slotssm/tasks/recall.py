@@ -108,8 +108,9 @@ class Recall(Task):
             raise InputError(
                 f"task.curriculum takes {taken} steps and leaves none of train.num_steps {run.train.num_steps}"
             )
-        if any(run.train.clip_lens):
-            raise InputError("task 'recall' reads whole episodes: train.clip_len must be 0")
+        for key, clip_len in run.train.clip_lens.items():
+            if clip_len:
+                raise InputError(f"task 'recall' reads whole episodes: train.{key} must be 0")
 
     def stages(self, num_steps: int) -> list[tuple[int, int]]:
         """The stages of the curriculum, and the remaining steps."""

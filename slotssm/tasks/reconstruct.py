@@ -38,7 +38,7 @@ class ReconstructConfig(BroadcastDecoderConfig, FrameEncoderConfig):
     kind: Literal["reconstruct"] = "reconstruct"
     canvas: Literal["none", "color", "image"] = "none"
     """Background that the slots paint over, not in the paper: none, one learned colour, or a smooth image for each
-    frame, made from its tokens. Both start from the median colour of the training data. With a canvas, masks have K + 1
+    frame, made from its tokens. Both start from the median colour of training frames. With a canvas, masks have K + 1
     channels, of which it is the last."""
     canvas_logit: float = 0.0
     """Alpha logit of the canvas; those of the slots start near 0. The higher it is, the more a slot must bid for a
@@ -91,19 +91,19 @@ class Reconstruct(Task):
         """Refuse additions that lack what they need, and frames whose sides the scale factors do not divide."""
         task = run.task
         assert isinstance(task, ReconstructConfig)
-        if task.slot_contrast and set(run.train.clip_lens) == {1}:
+        if task.slot_contrast and set(run.train.clip_lens.values()) == {1}:
             raise InputError("task.slot_contrast compares neighbouring frames; set train.clip_len to at least 2")
         if task.foreground_weight > 1 and task.canvas == "none":
             raise InputError("task.foreground_weight needs a canvas, from whose colour pixels differ; set task.canvas")
         check_scaling(data, task.encoder_channels, task.encoder_downsample, task.decoder_upsampling)
 
     def fit_statistics(self, episodes: EpisodeFile, split: str, num_episodes: int) -> None:
-        """Let a canvas start from the median colour of the training split."""
+        """Let a canvas start from the median colour, channel by channel, of middle frames of the training split."""
         if self.canvas is not None:
+            middle = episodes.dataset(split, "frames").shape[1] // 2
             chosen = spread(num_episodes, MEDIAN_EPISODES)
-            frames = [episodes.read(split, "frames", index) for index in chosen]
-            colors = np.concatenate([each[len(each) // 2].reshape(-1, 3) for each in frames])
-            self.canvas.start_from(torch.from_numpy(np.median(colors, axis=0) / 255))
+            frames = np.stack([episodes.read(split, "frames", (index, middle)) for index in chosen])
+            self.canvas.start_from(torch.from_numpy(np.median(frames, axis=(0, 1, 2)) / 255))
 
     def begin_step(self, step: int) -> None:
         """Switch the foreground weight on when its step has come."""

@@ -68,7 +68,7 @@ class Task(nn.Module, ABC):
     def fit_statistics(self, episodes: EpisodeFile, split: str, num_episodes: int) -> None:
         """Called once before the training of a new run, for tasks that depend on statistics of the training data.
 
-        They are to be kept in buffers, which are saved with the weights, as parts of the task.
+        They are to be kept in buffers, which are saved with the weights, or parameters start from them.
 
         Args:
             episodes: the data.

@@ -106,12 +106,12 @@ class Trainer:
             num_episodes=self._num_episodes("train") or None,
             pin=self.device == "cuda",
         )
-        for phase in phases_of(train):
-            if phase.batch_size // processes.size % train.accumulation_steps:
+        for key, batch_size in train.batch_sizes.items():
+            if batch_size // processes.size % train.accumulation_steps:
                 raise InputError(
                     f"train.accumulation_steps {train.accumulation_steps} does not divide the "
-                    f"{phase.batch_size // processes.size} episodes that each of {processes.size} processes has of a "
-                    "batch"
+                    f"{batch_size // processes.size} episodes that each of {processes.size} processes has of "
+                    f"train.{key} {batch_size}"
                 )
         self.loss: Callable[[Batch], tuple[Tensor, dict[str, Tensor]]] = self.task
         if train.compile:
@@ -157,13 +157,11 @@ class Trainer:
         with EpisodeFile(self.data) as episodes:
             self.task.fit_statistics(episodes, "train", self._num_episodes("train"))
         initial = self.config.train.initial
-        if initial is None:
-            return
-        message = checkpoint.load_parts(self.task, checkpoint.folder_of(Path(initial.run)), initial.parts)
-        for name, parameter in self.task.named_parameters():
-            if name in self.average:
-                self.average[name].copy_(parameter.detach())
-        self.on_step(StepReport(self.step, self.config.train.num_steps, {}, message))
+        if initial is not None:
+            message = checkpoint.load_parts(self.task, checkpoint.folder_of(Path(initial.run)), initial.parts)
+            self.on_step(StepReport(self.step, self.config.train.num_steps, {}, message))
+        for name, average in self.average.items():
+            average.copy_(self.task.get_parameter(name).detach())
 
     def resume(self) -> bool:
         """Continue from the last checkpoint; False if the run has none yet, and therefore starts from step 0."""

@@ -37,14 +37,6 @@ Viewpoints = Annotated[
     str | None,
     typer.Option(help="First place of the camera: fixed, or on any side.", show_default="the preset's"),
 ]
-CameraDistance = Annotated[
-    float | None,
-    typer.Option(
-        "--distance",
-        help="Distance of the camera from the middle of the table in world units.",
-        show_default="sees the whole table",
-    ),
-]
 Antialias = Annotated[
     int, typer.Option("--antialias", help="Rays for each side of a pixel where colours change; 1 is off.")
 ]
@@ -68,7 +60,10 @@ def tabletop(
     lights: NumLights = None,
     cameras: Cameras = None,
     viewpoints: Viewpoints = None,
-    distance: CameraDistance = None,
+    distance: Annotated[
+        float | None,
+        typer.Option(help="Distance of the camera from the middle of the table in world units.", show_default="9.2"),
+    ] = None,
     speed: Annotated[
         str | None,
         typer.Option(help="Range of initial speeds in world units per frame.", show_default="0.08-0.32"),
@@ -128,7 +123,10 @@ def snitch(
     lights: NumLights = None,
     cameras: Cameras = None,
     viewpoints: Viewpoints = None,
-    distance: CameraDistance = None,
+    distance: Annotated[
+        float | None,
+        typer.Option(help="Distance of the camera from the middle of the table in world units.", show_default="11.4"),
+    ] = None,
     max_moving: Annotated[
         int | None, typer.Option(help="Largest number of objects that act at once.", show_default="4")
     ] = None,

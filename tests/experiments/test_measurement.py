@@ -64,6 +64,17 @@ def test_phases_cost_what_their_batches_cost(workplace, monkeypatch):
     assert swapped.seconds == pytest.approx(1.5 * plain.seconds)
 
 
+def test_only_the_steps_that_are_left_cost_time(workplace, monkeypatch):
+    config = preset("tiny-oc")
+    spec, path = spec_of(config.data), own_data_path(config)
+    monkeypatch.setattr(cost, "_step", lambda task, loader: (1.0, 1 << 20))
+    shorter = PhaseConfig(num_steps=6, batch_size=8, clip_len=2)
+    config = config.replace(train=config.train.replace(num_steps=10, batch_size=8, clip_len=4, phases=(shorter,)))
+    seconds = [cost.cost_of_run(config, spec, path, first).seconds for first in (0, 2, 6, 8, 10)]
+    # six steps of half the frames, then four
+    assert seconds == pytest.approx([share * seconds[2] / 4 for share in (7, 6, 4, 2, 0)])
+
+
 def test_a_long_trial_step_is_taken_once(workplace, monkeypatch):
     config = preset("tiny-oc")
     taken, batch = [], cost.Loader.batch

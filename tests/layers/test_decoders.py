@@ -120,6 +120,15 @@ def test_the_last_doubling_of_subpixels_is_a_transposed_convolution():
     torch.testing.assert_close(shuffle(last(hidden)), same(hidden), rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+def test_the_other_doublings_compute_four_cells_from_the_one_at_their_place():
+    first = subpixel_painter(8, (6,))[:2]
+    cells = torch.randn(2, 8, 5, 7)
+    kernels = first[0].weight.view(6, 2, 2, 8).double()
+    doubled = torch.einsum("cyxd,ndhw->nchywx", kernels, cells.double()) + first[0].bias.view(6, 1, 2, 1, 2)
+    torch.testing.assert_close(first(cells).double(), doubled.reshape(2, 6, 10, 14), rtol=1e-5, atol=1e-6)
+
+
 @pytest.fixture(params=list(PAINTERS))
 def broadcast(request) -> SpatialBroadcastDecoder:
     return SpatialBroadcastDecoder(16, 16, 8, painter_of(request.param), upsampling=4)

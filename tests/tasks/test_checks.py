@@ -28,6 +28,9 @@ def refused(run: RunConfig, spec: DataSpec) -> str:
     return message
 
 
+PHASE = 'train.phases=[{"num_steps": 2, "batch_size": 6, "clip_len": %d}]'
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "spec", "message"),
     [
@@ -42,6 +45,15 @@ def refused(run: RunConfig, spec: DataSpec) -> str:
             {},
             "train.clip_len 3 at train.clip_stride 3 exceeds the 6 frames",
         ),
+        ("tiny-oc", [PHASE % 9], {}, "train.phases[0].clip_len 9 exceeds the 6 frames of an episode; reduce it"),
+        (
+            "tiny-oc",
+            [PHASE % 2, "train.num_steps=2"],
+            {},
+            "train.phases take 2 steps and leave none of train.num_steps 2",
+        ),
+        ("tiny-balls", [PHASE % 1], {}, "needs clips of at least 2 frames: train.phases[0].clip_len is too small"),
+        ("tiny-bcb", [PHASE % 3], {}, "reads whole episodes: train.phases[0].clip_len must be 0"),
         ("tiny-balls", [], {"width": 18}, "task.piece_px 4 does not divide the frame of 18 x 16 px; use a divisor"),
         ("tiny-balls", ["task.num_context=8"], {}, "task.num_context 8 leaves nothing to predict of 8 frames"),
         ("tiny-balls", ["train.clip_len=1"], {}, "needs clips of at least 2 frames: train.clip_len is too small"),

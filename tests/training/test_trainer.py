@@ -411,6 +411,17 @@ def test_trainers_with_other_settings_follow_one_another_in_one_process(tiny_run
     assert torch.get_float32_matmul_precision() == "highest"
 
 
+def test_the_moving_average_starts_from_the_first_weights(tiny_run):
+    """Also if they depend on statistics of the data."""
+    config, data, run = tiny_run("tiny-oc", "train.ema_decay=0.9", "task.canvas=color")
+    trainer = trainer_of(config, data, run)
+    with torch.no_grad():
+        # otherwise the canvas starts from black, the median colour of these data
+        trainer.task.canvas.color += 0.5
+    trainer.initialize()
+    assert same(trainer.average, dict(trainer.task.named_parameters()))
+
+
 def test_the_moving_average_is_what_is_saved_and_the_weights_go_on(tiny_run):
     plain = trained(tiny_run, folder="plain")
     averaged = trained(tiny_run, "train.ema_decay=0.5", folder="averaged")

@@ -1,7 +1,7 @@
 """Expected cost of a training run: a few small steps are timed on this machine and extrapolated."""
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -32,7 +32,7 @@ class RunCost:
 
     Attributes:
         parameters: number of parameters of the task.
-        seconds: training time on this machine when it is otherwise idle.
+        seconds: time of the steps that are left, on this machine when it is otherwise idle.
         memory_bytes: memory for weights, gradients, optimiser state, and the activations of one (micro-)batch.
         data_bytes: size of the data set if it has yet to be generated.
         checkpoint_bytes: size of the checkpoints that exist at a time.
@@ -49,22 +49,19 @@ class RunCost:
         """Size of data and checkpoints that have yet to be written."""
         return self.data_bytes + self.checkpoint_bytes
 
-    def for_steps(self, share: float) -> "RunCost":
-        """The cost if only this share of the steps is taken."""
-        return replace(self, seconds=self.seconds * share)
-
     def document(self) -> dict[str, Any]:
         """As JSON."""
         return {**asdict(self), "disk_bytes": self.disk_bytes}
 
 
-def cost_of_run(config: RunConfig, spec: DataSpec, data: Path) -> RunCost:
+def cost_of_run(config: RunConfig, spec: DataSpec, data: Path, first_step: int = 0) -> RunCost:
     """Time a small batch and extrapolate; nothing stays behind.
 
     Args:
         config: configuration of the run.
         spec: specification of its data.
         data: its episode file; if it does not exist, a few episodes are generated in a temporary folder.
+        first_step: steps before it have been taken.
     """
     with TemporaryDirectory() as place:
         data_bytes, path = 0, data
@@ -73,7 +70,7 @@ def cost_of_run(config: RunConfig, spec: DataSpec, data: Path) -> RunCost:
             trial = config.data.replace(num_train=SAMPLE_EPISODES, num_val=0, num_test=0)
             generate(trial, path, force=True)
             data_bytes = path.stat().st_size * sum(config.data.num_episodes.values()) // SAMPLE_EPISODES
-        return _measured(config, spec, path, data_bytes)
+        return _measured(config, spec, path, data_bytes, first_step)
 
 
 def checkpoint_bytes(train: TrainConfig, parameters: int) -> int:
@@ -89,7 +86,7 @@ def sample_size(train: TrainConfig, spec: DataSpec) -> int:
     return max(1, min(SAMPLE_EPISODES, SAMPLE_PIXELS // num_pixels))
 
 
-def _measured(config: RunConfig, spec: DataSpec, path: Path, data_bytes: int) -> RunCost:
+def _measured(config: RunConfig, spec: DataSpec, path: Path, data_bytes: int, first_step: int) -> RunCost:
     train = config.train
     task = build_task(config, spec).train()
     switch_checkpointing(task, train.checkpoint_activations)
@@ -103,7 +100,7 @@ def _measured(config: RunConfig, spec: DataSpec, path: Path, data_bytes: int) ->
             task.begin_step(first)
             step_s, step_bytes = _step(task, loader)
             num_frames = _batch_frames(sample, spec)
-            seconds += step_s / num_frames * _frames_between(phases, spec, first, last)
+            seconds += step_s / num_frames * _frames_between(phases, spec, max(first, first_step), last)
             activations = max(activations, step_bytes / num_frames)
     largest = max(_batch_frames(phase, spec) for phase in phases) // train.accumulation_steps
     # weights, gradients, two moments, and the moving average

@@ -134,6 +134,8 @@ _NOTES = (
     "with one seed the 95 % bootstrap interval over episodes.",
     "Probes: linear, on frozen slots matched to objects by mask IoU, fitted and scored in folds of whole test videos; "
     "their baselines and coverage are in the cells' records.",
+    "tabletop: both models have a canvas, which counts as one of the masks, and a foreground weight; neither is in the "
+    "paper.",
     "slots used: slots that own at least one pixel per frame, mean over videos; mask entropy: 0 if one slot owns a "
     "pixel, 1 if all share it equally; switches: how often objects change slots in a video.",
     _paper_note(),
