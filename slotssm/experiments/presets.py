@@ -80,12 +80,12 @@ def demo() -> RunConfig:
     }
     task = {
         "encoder_channels": (16, 32),
-        "decoder": "subpixel",
-        "decoder_channels": (32,),
+        "decoder": "pieces",
+        "decoder_channels": (96, 96),
         "canvas": "color",
         "slot_contrast": 0.003,
-        "foreground_weight": 4.0,
-        "foreground_weight_from": 2000,
+        "foreground_weight": 3.0,
+        "foreground_weight_from": 1500,
     }
     changes = {
         "name": "demo",
@@ -93,9 +93,9 @@ def demo() -> RunConfig:
         "task": task,
         "model": {"num_slots": 4, "null_slot": True},
         "train": {
-            "num_steps": 3000,
-            "phases": [{"num_steps": 1500, "batch_size": 24, "clip_len": 2}],
-            "eval_every_steps": 500,
+            "num_steps": 2200,
+            "phases": [{"num_steps": 1000, "batch_size": 24, "clip_len": 2}],
+            "eval_every_steps": 550,
             "num_eval_episodes": 50,
         },
     }
