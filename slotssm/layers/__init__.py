@@ -7,7 +7,6 @@ from slotssm.layers.decoders import (
     SpatialBroadcastDecoder,
     convolution_painter,
     piece_painter,
-    subpixel_painter,
 )
 from slotssm.layers.encoders import CNNEncoder, PieceTokenizer, ResidualBlock, ResidualEncoder
 from slotssm.layers.heads import ClassHead
@@ -70,5 +69,4 @@ __all__ = [
     "count_unused_parameters",
     "decayed_parameters",
     "piece_painter",
-    "subpixel_painter",
 ]

@@ -105,8 +105,7 @@ class SpatialBroadcastDecoder(nn.Module):
         height: H of the frame in pixels.
         width: W of the frame in pixels.
         dim: width D of the slots.
-        painter: maps [B, D, h, w] to [B, P + 1, H, W]; see `convolution_painter`, `subpixel_painter` and
-            `piece_painter`.
+        painter: maps [B, D, h, w] to [B, P + 1, H, W]; see `convolution_painter` and `piece_painter`.
         upsampling: H / h = W / w.
 
     Raises:
@@ -173,18 +172,6 @@ def convolution_painter(dim: int, channels: tuple[int, ...], num_channels: int =
     for before, after in pairwise((dim, *channels)):
         layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.ReLU()]
     return nn.Sequential(*layers, nn.Conv2d(channels[-1], num_channels + 1, 3, padding=1))
-
-
-def subpixel_painter(dim: int, channels: tuple[int, ...], num_channels: int = 3) -> nn.Module:
-    """Convolutions that double the side by computing 2 x 2 values together (Shi et al., CVPR 2016, 1609.05158).
-
-    All are 1 x 1 but the last, which is 3 x 3. They work at the resolution before the doubling, so that no layer has
-    few channels at full resolution, which is slow on a CPU.
-    """
-    layers: list[nn.Module] = []
-    for before, after in pairwise((dim, *channels)):
-        layers += [nn.Conv2d(before, 4 * after, 1), nn.PixelShuffle(2), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Conv2d(channels[-1], 4 * (num_channels + 1), 3, padding=1), nn.PixelShuffle(2))
 
 
 def piece_painter(dim: int, widths: tuple[int, ...], piece_px: int, num_channels: int = 3) -> nn.Module:

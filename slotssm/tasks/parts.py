@@ -16,7 +16,6 @@ from slotssm.layers import (
     SpatialBroadcastDecoder,
     convolution_painter,
     piece_painter,
-    subpixel_painter,
 )
 
 
@@ -38,12 +37,11 @@ class FrameEncoderConfig(TaskConfig):
 class BroadcastDecoderConfig(TaskConfig):
     """Configuration fields of tasks with a spatial broadcast decoder."""
 
-    decoder: Literal["convolutions", "subpixel", "pieces"] = "convolutions"
-    """Decoder of the broadcast slots: strided transposed convolutions; convolutions at the resolution before each
-    doubling (sub-pixels; faster on a CPU); or an MLP that outputs a square piece for each grid cell."""
+    decoder: Literal["convolutions", "pieces"] = "convolutions"
+    """Decoder of the broadcast slots: strided transposed convolutions, or an MLP that outputs a square piece for each
+    grid cell, which is faster on a CPU."""
     decoder_channels: tuple[PositiveInt, ...] = Field((32, 32), min_length=1)
-    """Channels of the convolutions, each of which doubles the side, or hidden widths of the MLP. With `subpixel`, a
-    further doubling follows."""
+    """Channels of the transposed convolutions (4 x 4, each doubling the side), or hidden widths of the MLP."""
     decoder_piece_px: int = Field(4, ge=1)
     """Side in pixels of the piece of each grid cell with `decoder = "pieces"`."""
 
@@ -52,7 +50,7 @@ class BroadcastDecoderConfig(TaskConfig):
         """Factor between the grid of the broadcast slots and pixels per side."""
         if self.decoder == "pieces":
             return self.decoder_piece_px
-        return 2 ** (len(self.decoder_channels) + (self.decoder == "subpixel"))
+        return 2 ** len(self.decoder_channels)
 
 
 def frame_encoder(
@@ -86,8 +84,6 @@ def broadcast_decoder(
     """
     if config.decoder == "convolutions":
         painter = convolution_painter(dim, config.decoder_channels, num_channels)
-    elif config.decoder == "subpixel":
-        painter = subpixel_painter(dim, config.decoder_channels, num_channels)
     else:
         painter = piece_painter(dim, config.decoder_channels, config.decoder_piece_px, num_channels)
     return SpatialBroadcastDecoder(data.height, data.width, dim, painter, config.decoder_upsampling)

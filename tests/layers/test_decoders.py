@@ -1,5 +1,3 @@
-import itertools
-
 import pytest
 import torch
 from torch import nn
@@ -11,7 +9,6 @@ from slotssm.layers import (
     SpatialBroadcastDecoder,
     convolution_painter,
     piece_painter,
-    subpixel_painter,
 )
 from slotssm.layers.positions import sincos_grid
 
@@ -97,36 +94,12 @@ def test_batch_elements_are_decoded_alone():
 
 PAINTERS = {
     "convolutions": lambda: convolution_painter(8, (6, 4)),
-    "subpixel": lambda: subpixel_painter(8, (6,)),
     "pieces": lambda: piece_painter(8, (6, 5), 4),
 }
 
 
 def painter_of(kind: str) -> nn.Module:
     return PAINTERS[kind]()
-
-
-def test_the_last_doubling_of_subpixels_is_a_transposed_convolution():
-    painter = subpixel_painter(8, (6,))
-    hidden = torch.randn(2, 6, 5, 7)
-    last, shuffle = painter[-2:]
-    same = nn.ConvTranspose2d(6, 4, 6, stride=2, padding=2)
-    with torch.no_grad():
-        kernels = last.weight.view(4, 2, 2, 6, 3, 3)
-        for down, right, y, x in itertools.product(range(2), range(2), range(3), range(3)):
-            same.weight[:, :, down - 2 * y + 4, right - 2 * x + 4] = kernels[:, down, right, :, y, x].T
-        last.bias.copy_(torch.arange(4.0).repeat_interleave(4))
-        same.bias.copy_(torch.arange(4.0))
-    torch.testing.assert_close(shuffle(last(hidden)), same(hidden), rtol=1e-4, atol=1e-5)
-
-
-@torch.no_grad()
-def test_the_other_doublings_compute_four_cells_from_the_one_at_their_place():
-    first = subpixel_painter(8, (6,))[:2]
-    cells = torch.randn(2, 8, 5, 7)
-    kernels = first[0].weight.view(6, 2, 2, 8).double()
-    doubled = torch.einsum("cyxd,ndhw->nchywx", kernels, cells.double()) + first[0].bias.view(6, 1, 2, 1, 2)
-    torch.testing.assert_close(first(cells).double(), doubled.reshape(2, 6, 10, 14), rtol=1e-5, atol=1e-6)
 
 
 @pytest.fixture(params=list(PAINTERS))
