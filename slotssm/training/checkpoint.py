@@ -177,9 +177,9 @@ def _publish(target: Path, write: Callable[[Path], None]) -> None:
 
 
 def _write_model(folder: Path, description: Description, weights: Mapping[str, Tensor]) -> None:
-    _write_tensors(folder / MODEL, weights)
     document = json.dumps(description.document(), indent=2, allow_nan=False)
     (folder / CONFIG).write_text(document + "\n", encoding="utf-8")
+    _write_tensors(folder / MODEL, weights)
 
 
 def _write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -187,6 +187,8 @@ def _write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
         save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, file)
     except SafetensorError as error:
         raise OSError(str(error)) from None
+    # safetensors writes for the owner alone, whatever the umask says
+    shutil.copymode(file.with_name(CONFIG), file)
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:

@@ -1,5 +1,7 @@
 """Checkpoints are complete or absent, strict, and hold no code."""
 
+import os
+
 import pytest
 import torch
 from own_task import own_task
@@ -54,6 +56,21 @@ def test_old_ones_go_and_the_newest_stay(saved, tmp_path):
         save(folder.parent, config, task, at_step(step))
     assert sorted(path.name for path in folder.parent.glob("step-*")) == ["step-00000005", "step-00000006"]
     assert checkpoint.latest(folder.parent).name == "step-00000006"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of other systems")
+@pytest.mark.parametrize("mask", [0o022, 0o002, 0o077])
+def test_who_may_read_weights_is_what_the_umask_says(saved, mask):
+    """A group shares checkpoints on a cluster."""
+    folder, config, task = saved
+    before = os.umask(mask)
+    try:
+        save(folder.parent, config, task, at_step(4))
+    finally:
+        os.umask(before)
+    files = list(checkpoint.latest(folder.parent).iterdir())
+    assert len(files) == 4
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o666 & ~mask}
 
 
 def test_a_failed_save_keeps_the_last_good_one(saved, monkeypatch):
