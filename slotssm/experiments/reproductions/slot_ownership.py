@@ -9,7 +9,7 @@ from typing import Any
 from slotssm.config import RunConfig
 from slotssm.documents import override
 from slotssm.experiments.datasets import spec_of
-from slotssm.experiments.presets import preset
+from slotssm.experiments.presets import preset, quick
 from slotssm.experiments.reproductions.cells import Cell, Record, TrainingCell
 from slotssm.experiments.reproductions.comparison import Row, Table, compare, validation_curve, validations
 from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale
@@ -74,7 +74,7 @@ class SlotOwnership(Experiment):
             )
             for seed in dict.fromkeys(seed for found in seeds.values() for seed in found)
             for data, sets in DATA[choice.scale].items()
-            for variant, base in _variants(*sets).items()
+            for variant, base in _variants(choice.scale, *sets).items()
             for model in models
             if seed in seeds[model]
         ]
@@ -124,9 +124,11 @@ class SlotOwnership(Experiment):
         return drawn
 
 
-def _variants(name: str, canvas: Changes) -> dict[str, RunConfig]:
+def _variants(scale: str, name: str, canvas: Changes) -> dict[str, RunConfig]:
     """Runs by name of the variant: the preset as it is, and with one or both additions."""
     base, contrast = preset(name), {"slot_contrast": CONTRAST}
+    if scale == "cpu":
+        base = quick(base)
     additions: dict[str, Changes] = {"none": {}, "canvas": canvas, "contrast": contrast, "both": {**canvas, **contrast}}
     return {variant: override(base, {"task": dict(changes)}, name) for variant, changes in additions.items()}
 
