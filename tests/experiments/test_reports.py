@@ -85,7 +85,7 @@ def test_worst_and_best_episodes_come_first(made):
 
 def small_video(index, plan):
     frames = np.random.default_rng(index).integers(0, 255, (len(plan.frames(60)), 8, 8, 3), np.uint8)
-    return Video(str(index), "", {}, plan.frames(60).tolist(), [Track("input", frames)])
+    return Video(str(index), "", {}, plan.frames(60), [Track("input", frames)])
 
 
 @pytest.mark.parametrize("episodes", [0.9, 1.5, 3.2, 6])
@@ -97,8 +97,8 @@ def test_what_does_not_fit_is_left_out_from_the_middle(episodes):
 
 
 def test_long_and_large_videos_are_thinned_out():
-    assert Plan(5).frames(60).tolist() == [0, 15, 30, 44, 59]
-    assert Plan(48).frames(6).tolist() == list(range(6))
+    assert Plan(5).frames(60) == [0, 15, 30, 44, 59]
+    assert Plan(48).frames(6) == list(range(6))
     labels = np.arange(400 * 300).reshape(1, 400, 300)
     assert Plan(side_px=100).reducer((400, 300))(labels).shape == (1, 100, 75)
 
