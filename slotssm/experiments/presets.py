@@ -130,8 +130,7 @@ def cpu_oc_tabletop_b() -> RunConfig:
 def _on_a_table(name: str, data: str, num_slots: int) -> RunConfig:
     """As many slots as there are objects at most: the canvas, which is not in the paper, takes the table.
 
-    At this frame size, models without a canvas predict the mean image for most of the training, and so do models with
-    one whose loss weighs all pixels alike (chosen on validation data).
+    Distance of the camera, canvas and foreground weight were chosen on validation data.
     """
     base = quick(_objects(name, _tabletop(data, size_px=32, camera_distance=6.5), num_slots))
     changes = {
@@ -147,10 +146,7 @@ def _tabletop(data: str, num_frames: int = 12, size_px: int = 48, **changes: flo
 
 
 def quick(run: RunConfig) -> RunConfig:
-    """A run of object-centric learning with a smaller model, and half of its steps on many short clips.
-
-    It takes less than half of the time, and its slots change their objects more often.
-    """
+    """A run of object-centric learning with a smaller model, half of whose steps see many short clips, to save time."""
     changes = {
         "task": {"encoder_channels": (16, 32), "decoder_channels": (96, 96)},
         "model": {"num_layers": 2},

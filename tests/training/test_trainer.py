@@ -415,10 +415,10 @@ def test_the_moving_average_starts_from_the_first_weights(tiny_run):
     """Also if they depend on statistics of the data."""
     config, data, run = tiny_run("tiny-oc", "train.ema_decay=0.9", "task.canvas=color")
     trainer = trainer_of(config, data, run)
-    with torch.no_grad():
-        # otherwise the canvas starts from black, the median colour of these data
-        trainer.task.canvas.color += 0.5
+    # the median colour of these data is black, as the canvas is at first
+    trainer.task.fit_statistics = lambda *_: trainer.task.canvas.start_from(torch.tensor([0.1, 0.2, 0.3]))
     trainer.initialize()
+    assert trainer.task.canvas.color.tolist() == pytest.approx([0.1, 0.2, 0.3])
     assert same(trainer.average, dict(trainer.task.named_parameters()))
 
 

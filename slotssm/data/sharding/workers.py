@@ -30,15 +30,20 @@ _writer: ShardWriter | None = None
 """The writer of a worker process."""
 
 
-def open_pool(writer: ShardWriter, workers: int) -> ProcessPoolExecutor | None:
-    """A process pool, whose processes start when they are needed; None, with a warning, if that is not possible.
+def refuse_unguarded() -> None:
+    """Refuse to write in a worker process in which the calling script runs again for lack of its guard.
+
+    Such a script may wait until the file is free, which its parent holds while it waits for this worker.
 
     Raises:
-        SlotSSMError: this is a worker process, in which the calling script runs again for lack of its guard.
+        SlotSSMError: this is such a process.
     """
     if getattr(current_process(), "_inheriting", False):
-        # starting a process here fails, and shutting the pool down would then wait for ever
         raise SlotSSMError(f"the calling script lacks {_GUARD}")
+
+
+def open_pool(writer: ShardWriter, workers: int) -> ProcessPoolExecutor | None:
+    """A process pool, whose processes start when they are needed; None, with a warning, if that is not possible."""
     if sys.platform == "win32":
         workers = min(workers, MOST_ON_WINDOWS)
     try:

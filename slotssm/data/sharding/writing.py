@@ -21,7 +21,7 @@ from slotssm.data.sharding.parts import (
     read_left_out,
 )
 from slotssm.data.sharding.work import Contents, DamagedSourceError, ProgressCallback, Shard, Work
-from slotssm.data.sharding.workers import open_pool, write_in_pool
+from slotssm.data.sharding.workers import open_pool, refuse_unguarded, write_in_pool
 from slotssm.errors import InputError, Interrupted
 from slotssm.files import explained, make_folder, refuse_existing, sync
 from slotssm.interrupts import StopRequest, stop_requests
@@ -80,6 +80,7 @@ def write_episodes(
         raise InputError(f"{out} is a folder; choose a file for `out`")
     if _is_finished(work, out, resume, force) and not parts_folder(out).exists():
         return False
+    refuse_unguarded()
     make_folder(out.parent)
     with ExitStack() as stack:
         parts = stack.enter_context(hold(out))
