@@ -3,10 +3,10 @@
 from slotssm.layers.attention import Attention, InvertedAttention, MLPBlock, QueryBlock
 from slotssm.layers.canvases import Canvas, ColorCanvas, ImageCanvas
 from slotssm.layers.decoders import (
+    ConvolutionPainter,
     PieceDecoder,
+    PiecePainter,
     SpatialBroadcastDecoder,
-    convolution_painter,
-    piece_painter,
 )
 from slotssm.layers.encoders import CNNEncoder, PieceTokenizer, ResidualBlock, ResidualEncoder
 from slotssm.layers.heads import ClassHead
@@ -33,6 +33,7 @@ __all__ = [
     "CausalSlotAttention",
     "ClassHead",
     "ColorCanvas",
+    "ConvolutionPainter",
     "ImageCanvas",
     "InvertedAttention",
     "JoiningEncoder",
@@ -46,6 +47,7 @@ __all__ = [
     "MambaConfig",
     "MambaState",
     "PieceDecoder",
+    "PiecePainter",
     "PieceTokenizer",
     "QueryBlock",
     "RIMState",
@@ -65,8 +67,6 @@ __all__ = [
     "SpatialBroadcastDecoder",
     "TimeMixer",
     "TimeMixerState",
-    "convolution_painter",
     "count_unused_parameters",
     "decayed_parameters",
-    "piece_painter",
 ]

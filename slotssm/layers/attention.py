@@ -178,8 +178,8 @@ class InvertedAttention(nn.Module):
             raise InputError("inverted attention updates slots: in a first layer, it needs learned queries")
         check_input(self, slots, "B, K", self.query.in_features)
         check_input(self, tokens, "B, M", self.query.in_features)
-        keys, values = self.key_value(self.token_norm(tokens)).chunk(2, dim=-1)
-        updates, attention = slot_competition(self.query(self.norm(slots)), keys, values, self.eps, self.null_slot)
+        queries, normed = self.query(self.norm(slots)), self.token_norm(tokens)
+        updates, attention = slot_competition(queries, normed, self.key_value.weight, self.eps, self.null_slot)
         return slots + self.out(updates), attention
 
     def count_unused_parameters(self, num_slots: int) -> int:
@@ -189,17 +189,20 @@ class InvertedAttention(nn.Module):
 
 def slot_competition(
     queries: Float[Tensor, "B K D"],
-    keys: Float[Tensor, "B M D"],
-    values: Float[Tensor, "B M D"],
+    tokens: Float[Tensor, "B M D"],
+    key_value: Float[Tensor, "D2 D"],
     eps: float,
     null_slot: bool = False,
 ) -> tuple[Float[Tensor, "B K D"], Float[Tensor, "B K M"]]:
     """Attention with a softmax over the slots, and for each slot the mean of the values weighted by its attention.
 
+    Keys and values are linear in the tokens, of which there are many more than slots: the map of keys is applied to the
+    queries, and that of values to the slots' means of the tokens.
+
     Args:
         queries: one for each slot.
-        keys: one for each token.
-        values: one for each token.
+        tokens: what the slots compete for.
+        key_value: weights of the maps from a token to its key and to its value, one above the other (D2 = 2 D).
         eps: added to the sums over the tokens.
         null_slot: whether a further logit, 0 for every token, takes part in the softmax, so that tokens such as those
             of the background need not belong to any slot and do not dilute the slots' means.
@@ -207,11 +210,13 @@ def slot_competition(
     Returns:
         The weighted means, and the attention, which sums to 1 over the slots, or to less with a null slot.
     """
-    logits = queries @ keys.transpose(1, 2) * queries.shape[-1] ** -0.5
+    key, value = key_value.chunk(2)
+    logits = queries @ key @ tokens.transpose(1, 2) * queries.shape[-1] ** -0.5
     if null_slot:
         logits = torch.cat([logits, torch.zeros_like(logits[:, :1])], dim=1)
     attention = torch.softmax(logits, dim=1)[:, : queries.shape[1]]
-    return attention / (attention.sum(dim=-1, keepdim=True) + eps) @ values, attention
+    means = attention / (attention.sum(dim=-1, keepdim=True) + eps) @ tokens
+    return F.linear(means, value), attention
 
 
 def count_unused_by_competition(dim: int, num_slots: int, null_slot: bool) -> int:

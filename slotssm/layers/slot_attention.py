@@ -11,8 +11,7 @@ from slotssm.layers.inputs import check_input
 class SlotAttention(nn.Module):
     """Updates slots with the tokens of one step, in `num_iterations` iterations with shared weights.
 
-    Each iteration is slots = MLPBlock(GRU(the slot's weighted mean of the values, slots)), or without the MLP. Tokens
-    are mapped to keys and values once for all iterations; `map_tokens` does this for all steps of a video at once.
+    Each iteration is slots = MLPBlock(GRU(the slot's weighted mean of the values, slots)), or without the MLP.
 
     Args:
         dim: width D of slots and tokens.
@@ -47,18 +46,14 @@ class SlotAttention(nn.Module):
         self.gru = nn.GRUCell(dim, dim)
         self.mlp: nn.Module = nn.Identity() if mlp_ratio is None else MLPBlock(dim, mlp_ratio, dropout)
 
-    def map_tokens(self, tokens: Float[Tensor, "*batch M D"]) -> Float[Tensor, "*batch M D2"]:
-        """Keys and values of tokens, concatenated along the last axis (D2 = 2 D)."""
-        return self.key_value(self.token_norm(tokens))
-
     def forward(
-        self, slots: Float[Tensor, "B K D"], keys_values: Float[Tensor, "B M D2"]
+        self, slots: Float[Tensor, "B K D"], tokens: Float[Tensor, "B M D"]
     ) -> tuple[Float[Tensor, "B K D"], Float[Tensor, "B K M"]]:
         """Update the slots with the tokens of one step.
 
         Args:
             slots: initial slots of the step.
-            keys_values: keys and values of the tokens, from `map_tokens`.
+            tokens: normalised tokens of the step: `token_norm` of the tokens, for all steps of a video at once.
 
         Returns:
             The slots, and the attention of the last iteration before renormalisation, which sums to 1 over the slots,
@@ -68,11 +63,10 @@ class SlotAttention(nn.Module):
             InputError: slots with the wrong shape, width or dtype.
         """
         check_input(self, slots, "B, K", self.query.in_features)
-        keys, values = keys_values.chunk(2, dim=-1)
         attention = None
         for _ in range(self.num_iterations):
             queries = self.query(self.norm(slots))
-            updates, attention = slot_competition(queries, keys, values, self.eps, self.null_slot)
+            updates, attention = slot_competition(queries, tokens, self.key_value.weight, self.eps, self.null_slot)
             slots = self.mlp(self.gru(updates.flatten(0, 1), slots.flatten(0, 1)).view_as(slots))
         assert attention is not None
         return slots, attention

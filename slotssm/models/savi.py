@@ -109,8 +109,8 @@ class SAVi(SlotModel):
             state = self.initial_state(tokens.shape[0])
         predicted, slots, attention = state.layers[0][0], [], []
         advance = step_of(self, self._advance)
-        for keys_values in self.corrector.map_tokens(tokens).unbind(1):
-            corrected, shares, predicted = checkpointed(self, advance, predicted, keys_values)
+        for normed in self.corrector.token_norm(tokens).unbind(1):
+            corrected, shares, predicted = checkpointed(self, advance, predicted, normed)
             slots.append(corrected)
             attention.append(shares)
         return ModelOutput(
@@ -128,9 +128,9 @@ class SAVi(SlotModel):
         """The initial state: the learned initial slots."""
         return ModelState((SAViState(self.queries.expand(batch_size, -1, -1)),), 0)
 
-    def _advance(self, predicted: Tensor, keys_values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _advance(self, predicted: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The corrected slots, their attention to the tokens, and the slots predicted for the next step."""
-        corrected, shares = self.corrector(predicted, keys_values)
+        corrected, shares = self.corrector(predicted, tokens)
         return corrected, shares, self.predictor(corrected)
 
 

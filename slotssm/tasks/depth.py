@@ -95,7 +95,9 @@ class Depth(Task):
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean squared error of normalised depth over the measured pixels of the batch; 0 if there are none."""
         slots = self.model(self.encoder(as_pixels(batch["frames"]))).slots
-        values, _ = self._decode(slots)
+        values = rearrange(
+            self.decoder(rearrange(slots, "b t k d -> (b t) k d")), "(b t) 1 h w -> b t h w", b=len(slots)
+        )
         target, known = self.scale.normalized(batch[DEPTH])
         errors = (values - target).square()
         return torch.where(known, errors, 0).sum() / known.sum().clamp(min=1), {}
@@ -111,7 +113,7 @@ class Depth(Task):
 
     def _decode(self, slots: Float[Tensor, "B T K D"]) -> tuple[Float[Tensor, "B T H W"], Float[Tensor, "B T K H W"]]:
         """Normalised depth, blended from that of the slots, and the weights of the slots."""
-        values, _, masks = self.decoder(rearrange(slots, "b t k d -> (b t) k d"))
+        values, _, masks = self.decoder.decompose(rearrange(slots, "b t k d -> (b t) k d"))
         steps = slots.shape[1]
         return rearrange(values, "(b t) 1 h w -> b t h w", t=steps), rearrange(
             masks, "(b t) k h w -> b t k h w", t=steps

@@ -12,10 +12,10 @@ from slotssm.config import ModelConfig, TaskConfig
 from slotssm.data.spec import DataSpec
 from slotssm.layers import (
     CNNEncoder,
+    ConvolutionPainter,
+    PiecePainter,
     ResidualEncoder,
     SpatialBroadcastDecoder,
-    convolution_painter,
-    piece_painter,
 )
 
 
@@ -82,11 +82,10 @@ def broadcast_decoder(
         data: size of the frames.
         num_channels: channels of a picture: 3 for colour, 1 for depth.
     """
+    sizes = data.height, data.width, dim, config.decoder_channels
     if config.decoder == "convolutions":
-        painter = convolution_painter(dim, config.decoder_channels, num_channels)
-    else:
-        painter = piece_painter(dim, config.decoder_channels, config.decoder_piece_px, num_channels)
-    return SpatialBroadcastDecoder(data.height, data.width, dim, painter, config.decoder_upsampling)
+        return SpatialBroadcastDecoder(dim, ConvolutionPainter(*sizes, num_channels))
+    return SpatialBroadcastDecoder(dim, PiecePainter(*sizes, config.decoder_piece_px, num_channels))
 
 
 def attention_maps(

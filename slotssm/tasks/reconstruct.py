@@ -114,12 +114,14 @@ class Reconstruct(Task):
         pixels = as_pixels(batch["frames"])
         tokens = self.encoder(pixels)
         slots = self.model(tokens).slots
-        blended, images, _ = self._decode(slots, tokens)
+        canvas = None if self.canvas is None else self.canvas(tokens)
+        blended = self.decoder(slots.flatten(0, 1), canvas, self.config.canvas_logit)
         target = rearrange(pixels, "b t c h w -> (b t) c h w")
         error = F.mse_loss(blended, target)
         loss, logged = error, {}
         if self.config.foreground_weight > 1:
-            loss = weighted_error(blended, target, images[:, -1].detach(), self.foreground_weight)
+            assert canvas is not None, "the task's check asks for a canvas"
+            loss = weighted_error(blended, target, canvas.detach(), self.foreground_weight)
             logged["mse"] = error
         if self.config.slot_contrast and slots.shape[1] > 1:
             contrast = slot_contrast(slots, self.config.slot_contrast_temperature)
@@ -131,7 +133,9 @@ class Reconstruct(Task):
         """Reconstructions and masks, for episodes or streams."""
         tokens = self.encoder(as_pixels(frames))
         output = self.model(tokens, state)
-        blended, images, masks = self._decode(output.slots, tokens)
+        canvas = None if self.canvas is None else self.canvas(tokens)
+        slots = output.slots.flatten(0, 1)
+        blended, images, masks = self.decoder.decompose(slots, canvas, self.config.canvas_logit)
         steps = frames.shape[1]
         return Outputs(
             output.state,
@@ -141,13 +145,6 @@ class Reconstruct(Task):
             frames=rearrange(blended, "(b t) c h w -> b t c h w", t=steps),
             slot_frames=rearrange(images, "(b t) k c h w -> b t k c h w", t=steps),
         )
-
-    def _decode(self, slots: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Blended image, images and masks of every frame, with the frames of all episodes in one axis."""
-        canvas = None if self.canvas is None else self.canvas(tokens)
-        slots = rearrange(slots, "b t k d -> (b t) k d")
-        decoded: tuple[Tensor, Tensor, Tensor] = self.decoder(slots, canvas, self.config.canvas_logit)
-        return decoded
 
 
 def weighted_error(

@@ -1,24 +1,26 @@
 import pytest
 import torch
+from torch import nn
 
 from slotssm.errors import InputError
-from slotssm.layers import ColorCanvas, ImageCanvas, SpatialBroadcastDecoder, convolution_painter
+from slotssm.layers import ColorCanvas, ConvolutionPainter, ImageCanvas, SpatialBroadcastDecoder
 
 HEIGHT, WIDTH, DIM = 8, 12, 8
 
 
 @pytest.fixture
 def decoder() -> SpatialBroadcastDecoder:
-    return SpatialBroadcastDecoder(HEIGHT, WIDTH, DIM, convolution_painter(DIM, (4,)), 2)
+    return SpatialBroadcastDecoder(DIM, ConvolutionPainter(HEIGHT, WIDTH, DIM, (4,)))
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("logit", [0.0, 1.5])
 def test_a_canvas_is_blended_as_a_slot_whose_logit_is_the_same_everywhere(decoder, logit):
     slots, canvas = torch.randn(2, 3, DIM), torch.rand(2, 3, HEIGHT, WIDTH)
-    blended, images, masks = decoder(slots, canvas, logit)
+    blended, images, masks = decoder.decompose(slots, canvas, logit)
+    torch.testing.assert_close(decoder(slots, canvas, logit), blended, rtol=1e-5, atol=1e-6)
     cells = slots.reshape(6, 1, DIM) + decoder.positions
-    painted = decoder.painter(cells.reshape(6, HEIGHT // 2, WIDTH // 2, DIM).permute(0, 3, 1, 2))
+    painted = nn.Sequential(*decoder.painter)(cells.reshape(6, HEIGHT // 2, WIDTH // 2, DIM).permute(0, 3, 1, 2))
     painted = painted.reshape(2, 3, 4, HEIGHT, WIDTH).double()
     weights = torch.cat([painted[:, :, 3].exp(), torch.full((2, 1, HEIGHT, WIDTH), logit).exp()], dim=1)
     weights = weights / weights.sum(1, keepdim=True)
@@ -34,7 +36,8 @@ def test_slots_without_a_picture_leave_the_canvas_and_do_not_train_it(decoder):
         decoder.painter[-1].weight[:3] = 0
         decoder.painter[-1].bias[:3] = 0
     canvas = torch.rand(2, 3, HEIGHT, WIDTH, requires_grad=True)
-    blended, _, masks = decoder(torch.randn(2, 3, DIM), canvas)
+    slots = torch.randn(2, 3, DIM)
+    blended, masks = decoder(slots, canvas), decoder.decompose(slots, canvas)[2]
     torch.testing.assert_close(blended, canvas)
     blended.sum().backward()
     torch.testing.assert_close(canvas.grad, masks[:, 3:].expand_as(canvas))
@@ -43,8 +46,8 @@ def test_slots_without_a_picture_leave_the_canvas_and_do_not_train_it(decoder):
 @torch.no_grad()
 def test_the_canvas_owns_the_pixels_for_which_no_slot_bids(decoder):
     decoder.painter[-1].bias[3] = -0.02
-    _, _, masks = decoder(torch.randn(2, 3, DIM), torch.rand(2, 3, HEIGHT, WIDTH))
-    _, _, without = decoder(torch.randn(2, 3, DIM))
+    _, _, masks = decoder.decompose(torch.randn(2, 3, DIM), torch.rand(2, 3, HEIGHT, WIDTH))
+    _, _, without = decoder.decompose(torch.randn(2, 3, DIM))
     assert without.shape[1] == 3
     owned = masks.argmax(1) == 3
     assert owned.any()

@@ -16,13 +16,13 @@ from slotssm.layers import (
     Mamba,
     Mamba2,
     PieceDecoder,
+    PiecePainter,
     PieceTokenizer,
     SlotAttention,
     SlotEncoder,
     SlotGRU,
     SlotMixer,
     SpatialBroadcastDecoder,
-    piece_painter,
 )
 from slotssm.models import ModelState
 from slotssm.registry import MODELS
@@ -42,7 +42,7 @@ JOINT = {
 INVERTED, ENCODER = InvertedAttention(DIM), SlotEncoder(SLOTS, DIM, 1, 2, 2.0)
 CORRECTOR, MIXER = SlotAttention(DIM, 1, 2.0), SlotMixer(DIM, 2, 2.0)
 PIECES = PieceDecoder(4, 4, 2, 1, DIM, 1, 2, 2.0)
-BROADCAST = SpatialBroadcastDecoder(4, 4, DIM, piece_painter(DIM, (4,), 2), upsampling=2)
+BROADCAST = SpatialBroadcastDecoder(DIM, PiecePainter(4, 4, DIM, (4,), 2))
 SLOTS_OF_STEPS = torch.zeros(2, SLOTS, DIM)
 
 CALLS = {f"{name}.forward": (mixer, "[B, L, 8]", (2, 5, DIM)) for name, mixer in TIME_MIXERS.items()}
@@ -66,7 +66,7 @@ CALLS |= {
     "SlotEncoder": (lambda tokens: ENCODER(None, tokens), "[B, M, 8]", (2, 4, DIM)),
     "InvertedAttention, tokens": (lambda tokens: INVERTED(SLOTS_OF_STEPS, tokens), "[B, M, 8]", (2, 4, DIM)),
     "InvertedAttention, slots": (lambda slots: INVERTED(slots, torch.zeros(2, 4, DIM)), "[B, K, 8]", (2, SLOTS, DIM)),
-    "SlotAttention": (lambda slots: CORRECTOR(slots, torch.zeros(2, 4, 2 * DIM)), "[B, K, 8]", (2, SLOTS, DIM)),
+    "SlotAttention": (lambda slots: CORRECTOR(slots, torch.zeros(2, 4, DIM)), "[B, K, 8]", (2, SLOTS, DIM)),
     "SlotMixer": (MIXER, "[B, K, 8]", (2, SLOTS, DIM)),
     "PieceDecoder": (PIECES, "[B, K, 8]", (2, SLOTS, DIM)),
     "SpatialBroadcastDecoder": (BROADCAST, "[B, K, 8]", (2, SLOTS, DIM)),
