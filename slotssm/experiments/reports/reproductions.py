@@ -83,6 +83,9 @@ def _page(folder: Path, result: dict[str, Any], spell: Speller) -> tuple[Page, d
     absent = _absent(missing, failed, result)
     if absent:
         sections.insert(0, Section("Missing and failed", absent))
+    if missing:
+        # below what there is, since there may be many
+        sections.append(Section("Missing cells", [Table(("cell",), [[Cell(name)] for name in missing])]))
     sections.append(Section("Provenance", [_provenance(result.get("provenance") or {})]))
     if "experiment" in result:
         again = Command("reproduce", (experiment,), {"scale": scale, "out": str(folder)}, "measures what is missing")
@@ -101,8 +104,8 @@ def _absent(missing: Sequence[str], failed: Mapping[str, Mapping[str, str]], res
             Note("The reproduction is not compiled yet; cells that are still to be measured are unknown.", True)
         )
     if missing:
-        blocks.append(Note(f"{len(missing)} cells are not measured yet:", important=True))
-        blocks.append(Table(("cell",), [[Cell(name)] for name in missing]))
+        are = "cell is" if len(missing) == 1 else "cells are"
+        blocks.append(Note(f"{len(missing)} {are} not measured yet; their names are below the figures.", important=True))
     if failed:
         rows = [
             [Cell(name), Cell(str(seed)), Cell(str(why))] for name, by in failed.items() for seed, why in by.items()
