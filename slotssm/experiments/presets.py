@@ -237,12 +237,12 @@ def tiny_depth() -> RunConfig:
 
 
 def cpu_depth() -> RunConfig:
-    """OC-SlotSSM predicts the depth of tabletop scenes at 48 px, seen by a moving camera, on a CPU.
+    """OC-SlotSSM predicts the depth of tabletop scenes at 32 px, seen from near by a moving camera, on a CPU.
 
-    The model and its training are those of cpu-oc-medium, with a slot for each object and one for the table.
+    There is a slot for each object and one for the table.
     """
-    base = _objects("cpu-depth", _tabletop("moving"), num_slots=9)
-    task = DepthConfig(encoder_channels=(32, 32, 32), decoder="pieces", decoder_channels=(256, 256))
+    base = quick(_objects("cpu-depth", _tabletop("moving", size_px=32, camera_distance=6.5), num_slots=9))
+    task = DepthConfig(encoder_channels=(16, 32), decoder="pieces", decoder_channels=(96, 96))
     return base.replace(task=task)
 
 

@@ -105,7 +105,9 @@ def _absent(missing: Sequence[str], failed: Mapping[str, Mapping[str, str]], res
         )
     if missing:
         are = "cell is" if len(missing) == 1 else "cells are"
-        blocks.append(Note(f"{len(missing)} {are} not measured yet; their names are below the figures.", important=True))
+        blocks.append(
+            Note(f"{len(missing)} {are} not measured yet; their names are below the figures.", important=True)
+        )
     if failed:
         rows = [
             [Cell(name), Cell(str(seed)), Cell(str(why))] for name, by in failed.items() for seed, why in by.items()

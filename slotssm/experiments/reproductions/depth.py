@@ -56,7 +56,7 @@ class _Size:
 
 SIZES: Mapping[str, _Size] = MappingProxyType(
     {
-        "cpu": _Size("cpu-depth", {"encoder": "residual", "encoder_downsample": 4, "encoder_layers": 3}),
+        "cpu": _Size("cpu-depth", {"encoder": "residual", "encoder_downsample": 4, "encoder_layers": 2}),
         "paper": _Size(
             "paper-depth",
             {
