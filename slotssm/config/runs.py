@@ -66,6 +66,10 @@ class TrainConfig(Config):
     """Largest gradient norm; larger gradients are scaled down to it (0: off)."""
     accumulation_steps: int = Field(1, ge=1)
     """Number of micro-batches that a batch is split into; gradients are accumulated over them, which saves memory."""
+    initialization: Literal["torch", "scaled"] = "torch"
+    """First weights: those of torch, or `scaled` such that frames that differ give slots that differ, which often
+    leaves the first plateau much sooner: the weights between pixels and slots keep variance, and pixels count relative
+    to mean and standard deviation of the training frames."""
     initial: InitialConfig | None = None
     """Weights of another run to start from; None starts from a random initialisation."""
     precision: Literal["no", "bf16"] = "no"

@@ -147,6 +147,7 @@ class InvertedAttention(nn.Module):
             `slot_competition`.
     """
 
+    scales_weights = True
     gives_attention = True
 
     def __init__(self, dim: int, eps: float = 1e-6, null_slot: bool = False) -> None:

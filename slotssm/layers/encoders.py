@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from slotssm.errors import InputError
 from slotssm.layers.attention import Attention, MLPBlock
+from slotssm.layers.initialization import fold_normalization
 from slotssm.layers.positions import grid_size, sincos, sincos_grid
 
 
@@ -33,6 +34,7 @@ class PieceTokenizer(nn.Module):
     """
 
     positions: Tensor
+    scales_weights = True
 
     def __init__(self, height: int, width: int, patches_per_side: int, piece_px: int, dim: int) -> None:
         super().__init__()
@@ -67,6 +69,10 @@ class PieceTokenizer(nn.Module):
             rearrange(tokens, "b t (p i q j) d -> b (t p q) (i j) d", p=patches, i=rows, q=patches, j=columns)
         )
 
+    def normalize_pixels(self, mean: Float[Tensor, "3"], std: Float[Tensor, "3"]) -> None:
+        """Give for pixels from now on what was given for (pixels - mean) / std."""
+        fold_normalization(self.embed, mean, std)
+
     def _grid_of_patch(self, patches_per_side: int) -> tuple[int, int]:
         """Rows and columns of pieces of one patch."""
         rows, columns = self.grid
@@ -98,6 +104,7 @@ class CNNEncoder(nn.Module):
     """
 
     positions: Tensor
+    scales_weights = True
 
     def __init__(
         self, height: int, width: int, channels: tuple[int, ...], downsample: int, dim: int, num_blocks: int = 0
@@ -133,6 +140,15 @@ class CNNEncoder(nn.Module):
         features = self.cnn(rearrange(frames, "b t c h w -> (b t) c h w"))
         tokens = self.project(rearrange(features, "n c h w -> n (h w) c")) + self.positions
         return rearrange(self.mlp(tokens), "(b t) m d -> b t m d", b=batch)
+
+    def normalize_pixels(self, mean: Float[Tensor, "3"], std: Float[Tensor, "3"]) -> None:
+        """Give for pixels from now on what was given for (pixels - mean) / std, but for the padding at the edges.
+
+        Residual blocks have norms, which do this for every frame.
+        """
+        first = self.cnn[0]
+        if isinstance(first, nn.Conv2d):
+            fold_normalization(first, mean, std)
 
 
 class ResidualBlock(nn.Module):

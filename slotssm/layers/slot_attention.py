@@ -26,6 +26,8 @@ class SlotAttention(nn.Module):
         InputError: `num_iterations` is less than 1.
     """
 
+    scales_weights = True
+
     def __init__(
         self,
         dim: int,

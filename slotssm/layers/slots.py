@@ -23,6 +23,7 @@ class SlotEncoder(nn.Module):
         dropout: in every block; 0 is off.
     """
 
+    scales_weights = True
     gives_attention = False
 
     def __init__(
@@ -87,6 +88,7 @@ class JoiningEncoder(nn.Module):
         dim: width D of the slots and of the joined vector.
     """
 
+    scales_weights = True
     gives_attention = False
 
     def __init__(self, encoder: SlotEncoder, num_slots: int, dim: int) -> None:

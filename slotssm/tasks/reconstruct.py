@@ -11,7 +11,6 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from slotssm.config import ModelConfig, RunConfig
-from slotssm.data.clips import spread
 from slotssm.data.episodes import EpisodeFile
 from slotssm.data.spec import DataSpec
 from slotssm.errors import InputError
@@ -26,10 +25,7 @@ from slotssm.tasks.parts import (
     broadcast_decoder,
     frame_encoder,
 )
-from slotssm.tasks.task import Batch, Task, as_pixels, check_scaling
-
-MEDIAN_EPISODES = 256
-"""Episodes from whose middle frames the first colour of a canvas is taken."""
+from slotssm.tasks.task import Batch, Task, as_pixels, check_scaling, sample_frames
 
 
 class ReconstructConfig(BroadcastDecoderConfig, FrameEncoderConfig):
@@ -100,9 +96,7 @@ class Reconstruct(Task):
     def fit_statistics(self, episodes: EpisodeFile, split: str, num_episodes: int) -> None:
         """Let a canvas start from the median colour, channel by channel, of middle frames of the training split."""
         if self.canvas is not None:
-            middle = episodes.dataset(split, "frames").shape[1] // 2
-            chosen = spread(num_episodes, MEDIAN_EPISODES)
-            frames = np.stack([episodes.read(split, "frames", (index, middle)) for index in chosen])
+            frames = sample_frames(episodes, split, num_episodes)
             self.canvas.start_from(torch.from_numpy(np.median(frames, axis=(0, 1, 2)) / 255))
 
     def begin_step(self, step: int) -> None:

@@ -6,18 +6,23 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
+import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from slotssm.config import RunConfig
+from slotssm.data.clips import spread
 from slotssm.data.episodes import EpisodeFile
 from slotssm.data.spec import DataSpec
 from slotssm.errors import InputError
+from slotssm.layers.initialization import scale_weights
 from slotssm.models import ModelState
 from slotssm.tasks.outputs import Outputs
 
+SAMPLED_EPISODES = 256
+"""Episodes from whose middle frames the colours of the data are estimated."""
 Batch = dict[str, Tensor]
 """Field names of the episode file to tensors with a leading batch axis."""
 
@@ -76,6 +81,12 @@ class Task(nn.Module, ABC):
             num_episodes: number of its episodes that are used, from the first on.
         """
 
+    def scale_weights(self, episodes: EpisodeFile, split: str, num_episodes: int) -> None:
+        """Called once before the training of a new run with `train.initialization` "scaled"; arguments as above."""
+        pixels = sample_frames(episodes, split, num_episodes).reshape(-1, 3) / 255
+        mean, std = (torch.from_numpy(each).to(torch.get_default_dtype()) for each in (pixels.mean(0), pixels.std(0)))
+        scale_weights(self, mean, std)
+
     def begin_step(self, step: int) -> None:
         """Called before every optimiser step, for tasks that change during training.
 
@@ -105,6 +116,13 @@ class Task(nn.Module, ABC):
     def frames_read(self, num_frames: int) -> Int[Tensor, " T2"]:
         """Indices of the frames of an episode that `predict_episode` reads, ascending; usually all of them."""
         return torch.arange(num_frames)
+
+
+def sample_frames(episodes: EpisodeFile, split: str, num_episodes: int) -> UInt8[np.ndarray, "N H W 3"]:
+    """Middle frames of `SAMPLED_EPISODES` episodes spread over those that are used."""
+    middle = episodes.dataset(split, "frames").shape[1] // 2
+    chosen = spread(num_episodes, SAMPLED_EPISODES)
+    return np.stack([episodes.read(split, "frames", (index, middle)) for index in chosen])
 
 
 def check_pieces(piece_px: int, data: DataSpec) -> None:

@@ -155,7 +155,10 @@ class Trainer:
         What was loaded is reported. Without `parts`, the statistics are those of the other run, as its weights are.
         """
         with EpisodeFile(self.data) as episodes:
-            self.task.fit_statistics(episodes, "train", self._num_episodes("train"))
+            used = episodes, "train", self._num_episodes("train")
+            if self.config.train.initialization == "scaled":
+                self.task.scale_weights(*used)
+            self.task.fit_statistics(*used)
         initial = self.config.train.initial
         if initial is not None:
             message = checkpoint.load_parts(self.task, checkpoint.folder_of(Path(initial.run)), initial.parts)
