@@ -63,7 +63,7 @@ SMALL = ("model.num_slots=3", "model.slot_dim=16", "model.num_heads=2", "model.n
         ("tiny-bcb", ("model.kind=slot-rnn", *SMALL)),
         ("tiny-bcb", ("model.kind=rim", "model.num_active=2", *SMALL)),
         # the first phase ends after step 3, the second after step 6
-        ("tiny-oc", (PHASES,)),
+        ("tiny-oc", (PHASES, "train.initialization=scaled")),
         # stages end at the steps 3 and 6: one within the first part, one within the second
         ("tiny-bcb", ("task.targets=prefix", "task.curriculum=[[1, 3], [4, 3]]")),
     ],
@@ -86,6 +86,28 @@ def test_resumed_training_is_bitwise_the_uninterrupted_one(tiny_run, name, chang
     again.train()
     assert same(weights(whole), weights(parted))
     assert whole.metrics.read_text() == parted.metrics.read_text()
+
+
+def test_scaled_weights_are_those_of_torch_scaled_and_see_normal_pixels(tiny_run):
+    runs = {
+        kind: tiny_run("tiny-oc", *FAST, f"train.initialization={kind}", folder=kind) for kind in ("torch", "scaled")
+    }
+    found = {}
+    for kind, (config, data, run) in runs.items():
+        trainer = trainer_of(config, data, run, "cpu")
+        trainer.initialize()
+        found[kind] = trainer.task
+    changed = {
+        name
+        for (name, ours), theirs in zip(found["scaled"].named_parameters(), found["torch"].parameters(), strict=True)
+        if not torch.equal(ours, theirs)
+    }
+    assert {name.split(".")[0] for name in changed} == {"encoder", "model"}
+    assert all("reader" in name for name in changed if name.startswith("model"))
+    gain = found["scaled"].encoder.cnn[0].weight / found["torch"].encoder.cnn[0].weight
+    # the same factor for every weight of a colour channel, the larger the less that channel varies
+    torch.testing.assert_close(gain, gain[:1, :, :1, :1].expand_as(gain))
+    assert (gain > 6**0.5).all()
 
 
 def test_a_curriculum_trains_on_the_patches_of_its_stages(tiny_run):
