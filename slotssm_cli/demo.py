@@ -21,7 +21,7 @@ def demo(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Generate bouncing shapes, train OC-SlotSSM, score it and draw its slots; about five minutes on two cores."""
+    """Generate bouncing shapes, train OC-SlotSSM, score it and draw its slots; about four minutes on two cores."""
     from slotssm.experiments.demo import run_demo
 
     if pretrained:
