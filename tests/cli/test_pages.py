@@ -60,8 +60,8 @@ def in_small(words: list[str]) -> list[str]:
         return ["0-1" if word == "0-99" else word for word in words]
     if words[0] == "train" and {"--preset", "--config"} & set(words):
         settings = [f"train.{each}" for each in FEW_STEPS]
-        # a curriculum takes more steps
-        settings += ["task.curriculum=[]"] if "cpu-bcb" in words else []
+        # curricula and phases take more steps
+        settings += ["train.phases=[]"] + (["task.curriculum=[]"] if "cpu-bcb" in words else [])
         if "--data" not in words:
             settings += [f"data.num_{option[2:]}={count}" for option, count in FEW_EPISODES.items()]
         return [*words, *(part for each in settings for part in ("--set", each))]
