@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 setup: $(STAMP)  ## make the virtual environment and install what is missing
 
-demo: setup  ## generate, train, score and draw, about five minutes on two cores
+demo: setup  ## generate, train, score and draw, about four minutes on two cores
 	$(BIN)/slotssm demo
 
 test: setup  ## the test suite without the slow tests, a few minutes

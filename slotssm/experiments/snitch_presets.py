@@ -38,7 +38,7 @@ def cpu_snitch() -> RunConfig:
 
     Objects stay in the 4 x 4 cells in the middle of the table, and the camera is near. An episode has three short
     rounds of actions, so that a snitch can be covered in one and carried away in the next. Scaled first weights and
-    many short clips let the model see the snitch; without them it stays at chance.
+    many short clips let the model see the snitch.
     """
     recipe = SnitchRecipe(
         num_frames=16,

@@ -2,8 +2,9 @@
 
 torch draws the weights of linear maps and convolutions with a variance of 1/(3 · fan-in). Each keeps a third of the
 variance of what it gets, and a sixth with a ReLU, so that after a few layers almost nothing but biases and position
-embeddings is left: in a frame encoder of three convolutions and two linear maps, slots of different scenes differ by
-0.05 % of their size. Training then stays at the mean image, or at chance, until the weights have grown.
+embeddings is left: behind a frame encoder of three convolutions and two linear maps, slots of different scenes differ
+by 0.03 % of their size (`benchmarks/first_weights.py`). Training then stays at the mean image, or at chance, until the
+weights have grown.
 """
 
 import math

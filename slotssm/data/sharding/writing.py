@@ -127,6 +127,7 @@ def write_part(
     if not 1 <= number <= count:
         raise InputError(f"`part` {number}/{count}: the parts are 1/{count} to {count}/{count}")
     refuse_existing(out, force=False)
+    refuse_unguarded()
     make_folder(out.parent)
     with hold_part(out, part) as parts:
         contents = _contents(work, parts.found_by(work))
