@@ -34,3 +34,18 @@ def environment() -> dict[str, str]:
     """Environment of subprocesses: one thread, plain output, tracebacks off."""
     settings = {"OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "160"}
     return {**{k: v for k, v in os.environ.items() if k != "SLOTSSM_DEBUG"}, **settings}
+
+
+@pytest.fixture
+def axes(monkeypatch):
+    """The axes of every figure that is written."""
+    from matplotlib.figure import Figure
+
+    kept, save = [], Figure.savefig
+
+    def keep(figure, *arguments, **options):
+        kept.extend(axis for axis in figure.axes if axis not in kept)
+        return save(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return kept

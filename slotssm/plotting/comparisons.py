@@ -1,7 +1,7 @@
 """Figures that compare models: grouped bars, and curves."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,6 +148,40 @@ def write_lines(
     """
     figure = new_figure(6.4, 4.2)
     axis = figure.subplots()
+    _draw_curves(axis, curves, x_label, y_label)
+    if log_x:
+        axis.set_xscale("log", base=2)
+        ticks = sorted({x for curve in curves for x in curve.x})
+        axis.set_xticks(ticks, [f"{x:g}" for x in ticks])
+        axis.minorticks_off()
+    if log_y:
+        axis.set_yscale("log")
+    axis.set_title(title)
+    _legend_once(figure, axis)
+    save_figure(figure, path)
+    save_figure(figure, path.with_suffix(".pdf"))
+
+
+def write_line_panels(panels: Mapping[str, Sequence[Curve]], path: Path, title: str, x_label: str) -> None:
+    """Curves of several quantities side by side, with error bands; a series has one colour in all panels.
+
+    Args:
+        panels: curves by label of the vertical axis.
+        path: picture to write; a PDF of the same name is written beside it.
+        title: title of the figure.
+        x_label: label of the horizontal axes.
+    """
+    figure = new_figure(4.2 * len(panels) + 1.6, 3.6)
+    figure.suptitle(title)
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (y_label, curves) in zip(axes, panels.items(), strict=True):
+        _draw_curves(axis, curves, x_label, y_label)
+    _legend_once(figure, *axes)
+    save_figure(figure, path)
+    save_figure(figure, path.with_suffix(".pdf"))
+
+
+def _draw_curves(axis: Axes, curves: Sequence[Curve], x_label: str, y_label: str) -> None:
     # baselines share a colour and are told apart by line style
     styles = itertools.cycle(("dashed", "dotted", "dashdot"))
     colors = series_colors(list(dict.fromkeys(curve.series for curve in curves if not curve.dashed)))
@@ -169,25 +203,14 @@ def write_lines(
             low = [y - e for y, e in zip(curve.y, curve.error, strict=True)]
             high = [y + e for y, e in zip(curve.y, curve.error, strict=True)]
             axis.fill_between(curve.x, low, high, color=color, alpha=0.18, linewidth=0)
-    if log_x:
-        axis.set_xscale("log", base=2)
-        ticks = sorted({x for curve in curves for x in curve.x})
-        axis.set_xticks(ticks, [f"{x:g}" for x in ticks])
-        axis.minorticks_off()
-    elif all(float(x).is_integer() for curve in curves for x in curve.x):
+    if all(float(x).is_integer() for curve in curves for x in curve.x):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if log_y:
-        axis.set_yscale("log")
     axis.set_xlabel(x_label)
     axis.set_ylabel(y_label)
-    axis.set_title(title)
     axis.grid(alpha=0.3)
-    _legend_once(figure, axis)
-    save_figure(figure, path)
-    save_figure(figure, path.with_suffix(".pdf"))
 
 
-def _legend_once(figure: Figure, axis: Axes) -> None:
-    handles, labels = axis.get_legend_handles_labels()
-    known = {label: handle for handle, label in zip(handles, labels, strict=True) if label}
+def _legend_once(figure: Figure, *axes: Axes) -> None:
+    found = [axis.get_legend_handles_labels() for axis in axes]
+    known = {label: handle for handles, labels in found for handle, label in zip(handles, labels, strict=True) if label}
     figure.legend(known.values(), known.keys(), fontsize=8, loc="outside right upper")

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from own_task import own_task
 
@@ -12,7 +13,7 @@ from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.cells import ProgressCallbacks, run_cell
 from slotssm.experiments.reproductions.experiment import Choice
 from slotssm.experiments.reproductions.matched import count_parameters
-from slotssm.experiments.reproductions.object_centric import DATA, SCORED, SHOWN, ObjectCentric
+from slotssm.experiments.reproductions.object_centric import DATA, LONGER, SCORED, SHOWN, ObjectCentric
 from slotssm.experiments.reproductions.reproduce import EXPERIMENTS
 from slotssm.models import OCSlotSSMConfig, SAViConfig
 
@@ -35,13 +36,17 @@ def record(data: str, model: str, seed: int, failed: str | None = None, **values
 def test_both_models_meet_the_same_data_and_training(scale):
     cells = ObjectCentric().cells(Choice(scale))
     seeds = 1 if scale == "tiny" else 3
-    assert len({cell.name for cell in cells}) == len(cells) == 2 * seeds * len(DATA[scale])
+    num_settings = len(DATA[scale]) + len(LONGER.get(scale, {}))
+    assert len({cell.name for cell in cells}) == len(cells) == 2 * seeds * num_settings
     for data, name in DATA[scale].items():
         base = preset(name)
         for cell in (cell for cell in cells if cell.setting["data"] == data):
             assert cell.setting["size_px"] == base.data.recipe.size_px
-            changed = cell.config.model_dump(exclude={"model", "seed"})
-            assert changed == base.model_dump(exclude={"model", "seed"})
+            times = LONGER[scale][data] if "training" in cell.setting else 1
+            assert cell.config.train.num_steps == times * base.train.num_steps
+            longer = {"num_steps", "eval_every_steps"} if times > 1 else set()
+            exclude = {"model": True, "seed": True, "train": longer}
+            assert cell.config.model_dump(exclude=exclude) == base.model_dump(exclude=exclude)
             assert cell.seed == int(cell.name[-1])
             assert type(cell.config.model) is {"oc-slotssm": OCSlotSSMConfig, "savi": SAViConfig}[cell.model]
             assert count_parameters(cell.config.model) == pytest.approx(count_parameters(base.model), rel=0.05)
@@ -56,7 +61,7 @@ def test_presets_have_a_slot_for_every_object(name):
 
 def test_a_choice_of_models_and_seeds_leaves_the_others_out():
     cells = ObjectCentric().cells(Choice("cpu", models=("savi",), seeds=(4,)))
-    names = ["easy-savi-s4", "medium-savi-s4", "tabletop-a-savi-s4", "tabletop-b-savi-s4"]
+    names = ["easy-savi-s4", "medium-savi-s4", "tabletop-a-savi-s4", "tabletop-a-x4-savi-s4", "tabletop-b-savi-s4"]
     assert [cell.name for cell in cells] == names
 
 
@@ -97,6 +102,36 @@ def test_figures_show_both_models(tmp_path):
     drawn = experiment.draw(experiment.rows(records), tmp_path)
     assert [path.name for path in drawn] == ["fg-ari.png", "miou.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
+
+
+def test_a_longer_training_is_a_row_of_its_own_with_its_course(tmp_path, axes):
+    records = [record("tabletop a", model, 0, **{"fg-ari": 0.9, "miou": 0.5}) for model in ("oc-slotssm", "savi")]
+    longer = [{**done, "setting": {**done["setting"], "training": "4 times as long"}} for done in records]
+    for done in longer:
+        done["validation"] = [{"step": step, "fg-ari": step / 10, "miou": step / 20} for step in (1, 2, 3)]
+    experiment = ObjectCentric()
+    rows = experiment.rows([*records, *longer])
+    assert experiment.table(rows, Choice("cpu")).columns[3] == "tabletop a, 4 times as long: oc-slotssm"
+    drawn = experiment.draw(rows, tmp_path)
+    assert [path.name for path in drawn] == ["fg-ari.png", "miou.png", "tabletop-a-4-times-as-long.png"]
+    *_, fg_ari, miou = axes
+    for axis, divisor in ((fg_ari, 10), (miou, 20)):
+        assert len(axis.lines) == 2
+        np.testing.assert_allclose(axis.lines[0].get_xydata(), [(step, step / divisor) for step in (1, 2, 3)])
+
+
+def test_networks_probe_the_chosen_properties_under_a_name_of_their_own(tmp_path):
+    (cell,) = ObjectCentric().cells(Choice("tiny", models=("oc-slotssm",)))
+    few = cell.config.replace(train=cell.config.train.replace(num_steps=2))
+    record = run_cell(replace(cell, config=few, metrics=("probe",)), tmp_path, "cpu", ProgressCallbacks())
+    assert {"probe/position", "probe/position@mlp", "probe/color"} <= set(record["values"])
+    assert "probe/color@mlp" not in record["values"]
+    asked = [done["options"]["probe"] for done in record["results"] if done.get("property") == "position"]
+    assert asked == ["linear", "mlp"]
+    (row,) = ObjectCentric().rows([record])
+    intervals = [row.metrics[name].interval for name in ("probe/position", "probe/position@mlp")]
+    assert None not in intervals
+    assert intervals[0] != intervals[1]
 
 
 def test_what_is_shown_are_scores_that_are_computed():

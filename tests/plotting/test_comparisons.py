@@ -5,11 +5,19 @@ import numpy as np
 import pytest
 from matplotlib.collections import PathCollection
 from matplotlib.container import ErrorbarContainer
-from matplotlib.figure import Figure
 from PIL import Image
 
 from slotssm.errors import InputError
-from slotssm.plotting import Bar, Curve, label_rows, read_picture, write_animation, write_bars, write_lines
+from slotssm.plotting import (
+    Bar,
+    Curve,
+    label_rows,
+    read_picture,
+    write_animation,
+    write_bars,
+    write_line_panels,
+    write_lines,
+)
 from slotssm.plotting.comparisons import series_color
 from slotssm.plotting.panels import GAP_PX, LABEL_PX, PAGE_COLOR
 
@@ -19,19 +27,6 @@ BARS = [
     Bar("320", "slotssm", 0.125),
     Bar("320", "rim", None, missing="OOM"),
 ]
-
-
-@pytest.fixture
-def axes(monkeypatch):
-    """The axes of every figure that is written."""
-    kept, save = [], Figure.savefig
-
-    def keep(figure, *arguments, **options):
-        kept.extend(axis for axis in figure.axes if axis not in kept)
-        return save(figure, *arguments, **options)
-
-    monkeypatch.setattr(Figure, "savefig", keep)
-    return kept
 
 
 def drawn_bars(axis):
@@ -186,6 +181,19 @@ def test_one_axis_alone_can_be_logarithmic(tmp_path, axes):
     write_lines([curve], tmp_path / "x.png", "title", "L", "ms", log_x=True)
     write_lines([curve], tmp_path / "y.png", "title", "L", "ms", log_y=True)
     assert [(axis.get_xscale(), axis.get_yscale()) for axis in axes] == [("log", "linear"), ("linear", "log")]
+
+
+def test_panels_have_an_axis_each_and_one_legend(tmp_path, axes):
+    panels = {
+        name: [Curve(model, (1.0, 2.0), (y, y)) for model in ("oc-slotssm", "savi")]
+        for name, y in (("FG-ARI", 1.0), ("mIoU", 2.0))
+    }
+    write_line_panels(panels, tmp_path / "panels.png", "title", "step")
+    assert [axis.get_ylabel() for axis in axes] == ["FG-ARI", "mIoU"]
+    for axis, y in zip(axes, (1, 2), strict=True):
+        assert [set(line.get_ydata()) for line in axis.lines] == [{y}, {y}]
+        assert [line.get_color() for line in axis.lines] == [series_color("oc-slotssm"), series_color("savi")]
+    assert legend_of(axes[0]) == ["oc-slotssm", "savi"]
 
 
 def test_models_have_colors_of_their_own_that_do_not_depend_on_the_figure():

@@ -7,7 +7,7 @@ then trained first.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from slotssm.config import FileData, InitialConfig, RunConfig
 from slotssm.data.episodes import EpisodeFile
 from slotssm.documents import load
 from slotssm.errors import InputError, Interrupted, SlotSSMError
-from slotssm.evaluation import ScoringOptions
+from slotssm.evaluation import Report, ScoringOptions
 from slotssm.evaluation.pictures.examples import draw_example_picture
 from slotssm.experiments.datasets import ensure_own_data, spec_of
 from slotssm.experiments.measurement.provenance import free_memory, machine
@@ -94,6 +94,7 @@ class TrainingCell:
         start: cell whose final weights training starts from; None for random weights.
         start_parts: parts of the task whose weights are taken from `start`; empty takes all.
         split: split that is scored, for data without a test split.
+        network_probes: properties that are also probed by networks with a hidden layer, as `probe/position@mlp`.
     """
 
     name: str
@@ -104,6 +105,7 @@ class TrainingCell:
     start: "TrainingCell | None" = None
     start_parts: tuple[str, ...] = ()
     split: str = "test"
+    network_probes: tuple[str, ...] = ()
 
     @property
     def seed(self) -> int:
@@ -158,7 +160,7 @@ class TrainingCell:
         """Train to the last step and score the test split, or `split`."""
         device = resolve_device(device)
         run, data = self.train(folder, device, callbacks)
-        report = evaluate_run(run, data, self.split, self.metrics, ScoringOptions(), device, callbacks.on_evaluate)
+        report = self._score(run, data, device, callbacks)
         self._draw(run, data, folder, device)
         made = run.read()
         return {
@@ -174,6 +176,15 @@ class TrainingCell:
             "git_commit": made["git_commit"],
             "device": made["device"],
         }
+
+    def _score(self, run: RunDirectory, data: Path, device: str, callbacks: ProgressCallbacks) -> Report:
+        report = evaluate_run(run, data, self.split, self.metrics, ScoringOptions(), device, callbacks.on_evaluate)
+        if not self.network_probes:
+            return report
+        options = ScoringOptions(probe="mlp", properties=self.network_probes)
+        further = evaluate_run(run, data, self.split, ("probe",), options, device, callbacks.on_evaluate)
+        named = [replace(result, convention="mlp") for result in further.results]
+        return replace(report, results=[*report.results, *named])
 
     def _draw(self, run: RunDirectory, data: Path, folder: Path, device: str) -> None:
         with EpisodeFile(data) as truth:

@@ -154,8 +154,9 @@ def _row(group: list[Record], metrics: Sequence[str], paper: Callable[[Setting, 
 
 
 def _name(result: dict[str, Any]) -> str:
-    """Name of a result: its metric, and for probes the property."""
-    return f"{result['metric']}/{result['property']}" if "property" in result else str(result["metric"])
+    """Name of a result: its metric, for probes the property, and its convention if it has a name."""
+    name = f"{result['metric']}/{result['property']}" if "property" in result else str(result["metric"])
+    return f"{name}@{result['convention']}" if "convention" in result else name
 
 
 def _summary(group: list[Record], metric: str) -> Summary:
