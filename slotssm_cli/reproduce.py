@@ -88,7 +88,8 @@ def reproduce(
     experiment: Annotated[
         str,
         typer.Argument(
-            help="long-context, video-prediction, object-centric, slot-ownership, snitch, depth or efficiency."
+            help="long-context, video-prediction, object-centric, slot-ownership, snitch, depth, modularity or "
+            "efficiency."
         ),
     ],
     scale: Annotated[
@@ -124,6 +125,7 @@ def reproduce(
     """Reproduce an experiment of the paper: data, training, scores, tables and figures; repeat to continue."""
     from slotssm.experiments.reproductions import reproduce as reproductions
     from slotssm.experiments.reproductions.experiment import Choice
+    from slotssm.experiments.reproductions.studies.catalog import experiment_of
 
     choice = Choice(
         scale,
@@ -132,7 +134,7 @@ def reproduce(
         tuple(options.whole_numbers(lengths, "--lengths")) if lengths else (),
         tuple(data or ()),
     )
-    chosen = reproductions.experiment_of(experiment, choice)
+    chosen = experiment_of(experiment, choice)
     folder = out or reproductions.default_folder(experiment, choice)
     words = _words(
         *("reproduce", experiment),

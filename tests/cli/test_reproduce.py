@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from slotssm.experiments.reproductions.reproduce import EXPERIMENTS
+from slotssm.experiments.reproductions.studies.catalog import EXPERIMENTS
 from slotssm.training.checkpoint import latest
 from slotssm.training.run import RunDirectory
 

@@ -11,8 +11,8 @@ from slotssm.errors import InputError
 from slotssm.experiments.datasets import file_data
 from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.cells import ProgressCallbacks, run_cell
-from slotssm.experiments.reproductions.depth import DEPTH, SEGMENTATION, SIZES, DepthPrediction
 from slotssm.experiments.reproductions.experiment import Choice
+from slotssm.experiments.reproductions.studies.depth import DEPTH, SEGMENTATION, SIZES, DepthPrediction
 from slotssm.models import OCSlotSSMConfig, SAViPlusPlusConfig
 from slotssm.tasks import DepthConfig, ReconstructConfig
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from slotssm.errors import Interrupted, SlotSSMError
 from slotssm.experiments.measurement import efficiency as measurement
-from slotssm.experiments.reproductions import efficiency
 from slotssm.experiments.reproductions.cells import ProgressCallbacks, read_record, run_cell
-from slotssm.experiments.reproductions.efficiency import QUANTITIES, Efficiency, EfficiencyCell, exponent
 from slotssm.experiments.reproductions.experiment import Choice
 from slotssm.experiments.reproductions.matched import SEQUENCE_MODELS, count_parameters, matched
+from slotssm.experiments.reproductions.studies import efficiency
+from slotssm.experiments.reproductions.studies.efficiency import QUANTITIES, Efficiency, EfficiencyCell, exponent
 from slotssm.models import SlotSSMConfig, build_model
 
 NOBODY = ProgressCallbacks()

@@ -9,10 +9,10 @@ from slotssm.documents import override
 from slotssm.experiments import presets
 from slotssm.experiments.datasets import spec_of
 from slotssm.experiments.overview.forecast import forecast
-from slotssm.experiments.reproductions import long_context
 from slotssm.experiments.reproductions.cells import ProgressCallbacks, record_path, run_cell
 from slotssm.experiments.reproductions.experiment import Choice
-from slotssm.experiments.reproductions.reproduce import EXPERIMENTS
+from slotssm.experiments.reproductions.studies import long_context
+from slotssm.experiments.reproductions.studies.catalog import EXPERIMENTS
 from slotssm.tasks import build_task
 
 

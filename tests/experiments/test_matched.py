@@ -9,7 +9,7 @@ from slotssm.experiments.datasets import spec_of
 from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.experiment import Choice
 from slotssm.experiments.reproductions.matched import SEQUENCE_MODELS, count_parameters, matched, with_model
-from slotssm.experiments.reproductions.reproduce import EXPERIMENTS
+from slotssm.experiments.reproductions.studies.catalog import EXPERIMENTS
 from slotssm.layers import Mamba2Config, S5Config
 from slotssm.models import RIMConfig, SlotSSMConfig, build_model
 from slotssm.registry import MODELS

@@ -13,8 +13,8 @@ from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.cells import ProgressCallbacks, run_cell
 from slotssm.experiments.reproductions.experiment import Choice
 from slotssm.experiments.reproductions.matched import count_parameters
-from slotssm.experiments.reproductions.object_centric import DATA, LONGER, SCORED, SHOWN, ObjectCentric
-from slotssm.experiments.reproductions.reproduce import EXPERIMENTS
+from slotssm.experiments.reproductions.studies.catalog import EXPERIMENTS
+from slotssm.experiments.reproductions.studies.object_centric import DATA, LONGER, SCORED, SHOWN, ObjectCentric
 from slotssm.models import OCSlotSSMConfig, SAViConfig
 
 

@@ -15,18 +15,18 @@ from slotssm.documents import override
 from slotssm.errors import InputError
 from slotssm.experiments import paper_numbers, presets
 from slotssm.experiments.datasets import own_data_path
-from slotssm.experiments.reproductions import long_context, matched
+from slotssm.experiments.reproductions import matched
 from slotssm.experiments.reproductions.cells import TrainingCell
-from slotssm.experiments.reproductions.efficiency import EfficiencyCell
 from slotssm.experiments.reproductions.experiment import Choice
 from slotssm.experiments.reproductions.matched import DEPTH_MODELS, OBJECT_MODELS, SEQUENCE_MODELS, SNITCH_MODELS
 from slotssm.experiments.reproductions.reproduce import (
-    EXPERIMENTS,
     chosen_cells,
     default_folder,
-    experiment_of,
     reproduce,
 )
+from slotssm.experiments.reproductions.studies import long_context
+from slotssm.experiments.reproductions.studies.catalog import EXPERIMENTS, experiment_of
+from slotssm.experiments.reproductions.studies.efficiency import EfficiencyCell
 from slotssm.plotting import read_picture
 
 SCALES = [(name, scale) for name, experiment in EXPERIMENTS.items() for scale in experiment.scales]

@@ -3,7 +3,7 @@
 import pytest
 
 from slotssm.experiments.reproductions.experiment import Choice
-from slotssm.experiments.reproductions.slot_ownership import CONTRAST, SHOWN, SlotOwnership
+from slotssm.experiments.reproductions.studies.slot_ownership import CONTRAST, SHOWN, SlotOwnership
 from slotssm.plotting import read_picture
 
 EXPERIMENT = SlotOwnership()

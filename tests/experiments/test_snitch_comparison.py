@@ -15,7 +15,7 @@ from slotssm.experiments.reproductions.cells import TrainingCell
 from slotssm.experiments.reproductions.experiment import Choice
 from slotssm.experiments.reproductions.matched import TOLERANCE, count_parameters
 from slotssm.experiments.reproductions.reproduce import reproduce
-from slotssm.experiments.reproductions.snitch import BASELINES, QUESTIONS, SHOWN, TAKEN, Snitch
+from slotssm.experiments.reproductions.studies.snitch import BASELINES, QUESTIONS, SHOWN, TAKEN, Snitch
 from slotssm.grid import ENDINGS
 from slotssm.plotting import read_picture
 from slotssm.training.checkpoint import latest

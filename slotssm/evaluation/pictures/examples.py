@@ -6,9 +6,9 @@ from slotssm.data.episodes import EpisodeFile
 from slotssm.evaluation.pictures.beliefs import Belief, belief_of
 from slotssm.evaluation.pictures.storyboards import as_bytes, count_slots
 from slotssm.evaluation.sources import TaskSource
-from slotssm.metrics import hard_masks, match
+from slotssm.metrics import hard_masks, match, resize_labels
 from slotssm.plotting import colorize, depth_columns, paint_belief, paint_masks
-from slotssm.plotting.colors import mask_colors, object_colors
+from slotssm.plotting.colors import mask_colors, object_colors, slot_colors
 from slotssm.tasks import Outputs, Task
 
 NUM_EPISODES = 8
@@ -21,7 +21,7 @@ BORDER = 110
 """Grey level of the line between two frames, so that frames with a black background can be told apart."""
 
 
-def draw_example_picture(task: Task, truth: EpisodeFile, split: str) -> np.ndarray:
+def draw_example_picture(task: Task, truth: EpisodeFile, split: str, with_slots_read: bool = False) -> np.ndarray:
     """The truth above the prediction: the predicted frame of several episodes, or the frames of one episode.
 
     Roll-outs and reconstructions show every other frame. Reconstructions also show masks in the colours of the slots;
@@ -32,6 +32,8 @@ def draw_example_picture(task: Task, truth: EpisodeFile, split: str) -> np.ndarr
         task: trained task.
         truth: episode file.
         split: split to draw from.
+        with_slots_read: below a single predicted frame, show the slot that each of its pieces reads most, and above it,
+            below the true frame, the true masks.
 
     Returns:
         uint8 [R H, n (W + 1), 3] with R rows of n frames: 2 rows for predicted frames, 4 for depth, up to 4 for tasks
@@ -52,9 +54,15 @@ def draw_example_picture(task: Task, truth: EpisodeFile, split: str) -> np.ndarr
         true = truth.read(split, "frames", 0)[-len(frames) :]
         return np.concatenate([_row(part[EVERY_STEPS - 1 :: EVERY_STEPS]) for part in (true, as_bytes(frames))])
     num_episodes = min(NUM_EPISODES, truth.num_episodes(split))
-    frames = _pixels(TaskSource(task).run(truth, split, 0, num_episodes))[:, 0]
-    true = truth.read(split, "frames", slice(0, num_episodes))[:, -1]
-    return np.concatenate([_row(true), _row(as_bytes(frames))])
+    outputs = TaskSource(task).run(truth, split, 0, num_episodes, ("slots_read",) if with_slots_read else ())
+    true, predicted = truth.read(split, "frames", slice(0, num_episodes))[:, -1], as_bytes(_pixels(outputs)[:, 0])
+    shown = [true, predicted]
+    if with_slots_read:
+        masks, read = truth.read(split, "masks", slice(0, num_episodes))[:, -1], outputs["slots_read"]
+        labels = resize_labels(hard_masks(read)[:, 0], masks.shape[1:])
+        painted = colorize(masks, object_colors(np.unique(masks), {}, 0))
+        shown = [true, painted, predicted, colorize(labels, slot_colors(read.shape[2]))]
+    return np.concatenate([_row(part) for part in shown])
 
 
 def _pixels(outputs: Outputs) -> np.ndarray:

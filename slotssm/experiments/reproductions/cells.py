@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from slotssm.config import FileData, InitialConfig, RunConfig
@@ -160,8 +161,8 @@ class TrainingCell:
         """Train to the last step and score the test split, or `split`."""
         device = resolve_device(device)
         run, data = self.train(folder, device, callbacks)
-        report = self._score(run, data, device, callbacks)
-        self._draw(run, data, folder, device)
+        report = self.score(run, data, device, callbacks)
+        write_animation(self.draw(run, data, device)[None], picture_path(self, folder))
         made = run.read()
         return {
             "values": report.values(),
@@ -177,7 +178,8 @@ class TrainingCell:
             "device": made["device"],
         }
 
-    def _score(self, run: RunDirectory, data: Path, device: str, callbacks: ProgressCallbacks) -> Report:
+    def score(self, run: RunDirectory, data: Path, device: str, callbacks: ProgressCallbacks) -> Report:
+        """Scores of a complete run; the names of its results are unique."""
         report = evaluate_run(run, data, self.split, self.metrics, ScoringOptions(), device, callbacks.on_evaluate)
         if not self.network_probes:
             return report
@@ -186,10 +188,10 @@ class TrainingCell:
         named = [replace(result, convention="mlp") for result in further.results]
         return replace(report, results=[*report.results, *named])
 
-    def _draw(self, run: RunDirectory, data: Path, folder: Path, device: str) -> None:
+    def draw(self, run: RunDirectory, data: Path, device: str) -> np.ndarray:
+        """The example picture, uint8 [H, W, 3]: truth in the upper half, prediction in the lower half."""
         with EpisodeFile(data) as truth:
-            picture = draw_example_picture(load_run(run, device)[0], truth, self.split)
-        write_animation(picture[None], picture_path(self, folder))
+            return draw_example_picture(load_run(run, device)[0], truth, self.split)
 
 
 def record_path(cell: Cell, folder: Path) -> Path:

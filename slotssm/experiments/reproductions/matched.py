@@ -35,6 +35,8 @@ SNITCH_MODELS = ("slotssm", "slot-transformer", "single-state-ssm", "oc-slotssm"
 """Models that are compared in the paper's localisation of the snitch, where slots may or may not compete."""
 DEPTH_MODELS = ("oc-slotssm", "savi++")
 """Models that are compared in the paper's depth experiment."""
+MODULAR_MODELS = ("slotssm", "slot-transformer", "split-ssm", "slot-rnn", "rim")
+"""Models with several slots that do not compete for tokens, in which the paper looks for emergent modularity."""
 TOLERANCE = 0.1
 """Largest relative difference in size between models that are compared."""
 _UNIT = 8

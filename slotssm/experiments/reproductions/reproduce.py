@@ -23,31 +23,10 @@ from slotssm.experiments.reproductions.cells import (
     write_plan,
 )
 from slotssm.experiments.reproductions.comparison import Row, Table, rows_csv
-from slotssm.experiments.reproductions.depth import DepthPrediction
-from slotssm.experiments.reproductions.efficiency import Efficiency
 from slotssm.experiments.reproductions.experiment import Choice, Experiment
-from slotssm.experiments.reproductions.long_context import LongContext
-from slotssm.experiments.reproductions.object_centric import ObjectCentric
-from slotssm.experiments.reproductions.slot_ownership import SlotOwnership
-from slotssm.experiments.reproductions.snitch import Snitch
-from slotssm.experiments.reproductions.video_prediction import VideoPrediction
 from slotssm.files import exclusive, make_folder, write_json, write_text
 from slotssm.interrupts import stop_requests
 from slotssm.plotting import label_rows, read_picture, write_animation
-
-EXPERIMENTS: dict[str, Experiment] = {
-    experiment.name: experiment
-    for experiment in (
-        LongContext(),
-        VideoPrediction(),
-        ObjectCentric(),
-        SlotOwnership(),
-        Snitch(),
-        DepthPrediction(),
-        Efficiency(),
-    )
-}
-"""Experiments by name."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +59,6 @@ class Reproduction:
             "rows": [row.document() for row in self.rows],
             "files": [str(file) for file in self.files],
         }
-
-
-def experiment_of(name: str, choice: Choice) -> Experiment:
-    """The experiment of that name, after checking the selection."""
-    if name not in EXPERIMENTS:
-        raise InputError(f"experiment {name} is unknown; there are {', '.join(EXPERIMENTS)}")
-    EXPERIMENTS[name].check(choice)
-    return EXPERIMENTS[name]
 
 
 def default_folder(name: str, choice: Choice) -> Path:

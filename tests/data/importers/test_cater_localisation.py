@@ -12,7 +12,7 @@ from slotssm.experiments import presets
 from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.experiment import Choice
 from slotssm.experiments.reproductions.reproduce import reproduce
-from slotssm.experiments.reproductions.snitch import Snitch
+from slotssm.experiments.reproductions.studies.snitch import Snitch
 from slotssm.experiments.runs import load_run
 from slotssm.training.run import RunDirectory
 
