@@ -247,7 +247,7 @@ def cpu_depth() -> RunConfig:
         "model": {"num_layers": 2},
         "train": {
             "num_steps": 4000,
-            "phases": [{"num_steps": 2500, "batch_size": 32, "clip_len": 2}],
+            "phases": [{"num_steps": 1500, "batch_size": 32, "clip_len": 2}],
             "batch_size": 16,
             "learning_rate": 2e-3,
         },

@@ -306,9 +306,10 @@ def evaluate_run(
     options: ScoringOptions,
     device: str,
     on_progress: Callable[[int, int], None],
+    checkpoint: str = "last",
 ) -> Report:
-    """Score the last checkpoint of a run and keep the scores with it; see `score_run` and `Evaluation.save`."""
-    scored = score_run(run, data, split, names, options, device, on_progress)
+    """Score a checkpoint of a run and keep the scores with it; see `score_run` and `Evaluation.save`."""
+    scored = score_run(run, data, split, names, options, device, on_progress, checkpoint)
     scored.save()
     return scored.report
 

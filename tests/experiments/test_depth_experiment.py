@@ -8,13 +8,16 @@ from own_task import own_task
 
 from generators.writer import generate
 from slotssm.errors import InputError
+from slotssm.evaluation import ScoringOptions
 from slotssm.experiments.datasets import file_data
 from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.cells import ProgressCallbacks, run_cell
 from slotssm.experiments.reproductions.experiment import Choice
 from slotssm.experiments.reproductions.studies.depth import DEPTH, SEGMENTATION, SIZES, DepthPrediction
+from slotssm.experiments.runs import evaluate_run
 from slotssm.models import OCSlotSSMConfig, SAViPlusPlusConfig
 from slotssm.tasks import DepthConfig, ReconstructConfig
+from slotssm.training.run import RunDirectory
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +94,26 @@ def test_data_with_neither_depth_nor_stable_masks_are_refused(tabletop, tmp_path
     for path in (bare, loose):
         with pytest.raises(InputError, match="neither depth nor masks whose ids are stable"):
             DepthPrediction().cells(Choice("tiny", data=(path,)))
+
+
+def test_what_is_learned_by_heart_is_scored_before(tabletop, tmp_path):
+    """On a file with a validation split, the best checkpoint is scored; without one, and on own data, the last."""
+    path = tmp_path / "with-val.h5"
+    generate(preset("tiny-depth").data.replace(num_train=4, num_val=2, num_test=2), path, workers=1)
+    cells = DepthPrediction().cells(Choice("tiny", models=("oc-slotssm",), data=(path,)))
+    assert [cell.config.train.keep_best for cell in cells] == ["log-depth-mse", "mse"]
+    assert {cell.checkpoint for cell in cells} == {"best"}
+    for choice in (Choice("tiny"), Choice("tiny", data=(tabletop,))):
+        assert {cell.checkpoint for cell in DepthPrediction().cells(choice)} == {"last"}
+    cell = cells[0]
+    # a learning rate that ruins the weights after the first validation
+    train = cell.config.train.replace(num_steps=4, batch_size=2, eval_every_steps=1, learning_rate=0.05, warmup_steps=0)
+    record = run_cell(replace(cell, config=cell.config.replace(train=train)), tmp_path, "cpu", ProgressCallbacks())
+    errors = {line["step"]: line["log-depth-mse"] for line in record["validation"] if "log-depth-mse" in line}
+    assert record["checkpoint_step"] == min(errors, key=errors.get)
+    run = RunDirectory(tmp_path / "runs" / cell.name)
+    best = evaluate_run(run, path, "test", DEPTH, ScoringOptions(), "cpu", lambda *_: None, "best")
+    assert record["values"]["log-depth-mse"] == best.values()["log-depth-mse"]
 
 
 def test_cells_are_measured_and_compared(tabletop, tmp_path):

@@ -25,6 +25,7 @@ from slotssm.experiments.measurement.provenance import free_memory, machine
 from slotssm.experiments.runs import evaluate_run, load_run, resume_run, start_run
 from slotssm.files import exclusive, make_folder, read_json, write_json
 from slotssm.plotting import write_animation
+from slotssm.training.checkpoint import BEST, chosen_checkpoint, step_of
 from slotssm.training.device import resolve_device
 from slotssm.training.run import RunDirectory, read_lines
 from slotssm.training.trainer import StepReport
@@ -84,7 +85,7 @@ class Cell(Protocol):
 
 @dataclass(frozen=True)
 class TrainingCell:
-    """A cell that trains a run and scores it.
+    """A cell that trains a run and scores its last checkpoint, or its best one if the run keeps that.
 
     Attributes:
         name: name of the cell.
@@ -112,6 +113,11 @@ class TrainingCell:
     def seed(self) -> int:
         """Seed of weights and batches."""
         return self.config.seed
+
+    @property
+    def checkpoint(self) -> str:
+        """The checkpoint that is scored: `last` or `best`."""
+        return BEST if self.config.train.keep_best else "last"
 
     def fingerprint(self) -> Any:
         """The configuration, and that of the cell that it starts from with the parts that it takes."""
@@ -168,6 +174,7 @@ class TrainingCell:
             "values": report.values(),
             "results": report.document(None)["results"],
             "num_episodes": report.num_episodes,
+            "checkpoint_step": step_of(chosen_checkpoint(run.checkpoints, self.checkpoint)),
             "starts_from": self.start.name if self.start else None,
             "parameters": sum(p.numel() for p in load_run(run)[0].parameters()),
             "validation": [line for line in read_lines(run.metrics) if line["split"] == "val"],
@@ -180,18 +187,21 @@ class TrainingCell:
 
     def score(self, run: RunDirectory, data: Path, device: str, callbacks: ProgressCallbacks) -> Report:
         """Scores of a complete run; the names of its results are unique."""
-        report = evaluate_run(run, data, self.split, self.metrics, ScoringOptions(), device, callbacks.on_evaluate)
+
+        def scored(names: Sequence[str], options: ScoringOptions) -> Report:
+            return evaluate_run(run, data, self.split, names, options, device, callbacks.on_evaluate, self.checkpoint)
+
+        report = scored(self.metrics, ScoringOptions())
         if not self.network_probes:
             return report
-        options = ScoringOptions(probe="mlp", properties=self.network_probes)
-        further = evaluate_run(run, data, self.split, ("probe",), options, device, callbacks.on_evaluate)
+        further = scored(("probe",), ScoringOptions(probe="mlp", properties=self.network_probes))
         named = [replace(result, convention="mlp") for result in further.results]
         return replace(report, results=[*report.results, *named])
 
     def draw(self, run: RunDirectory, data: Path, device: str) -> np.ndarray:
         """The example picture, uint8 [H, W, 3]: truth in the upper half, prediction in the lower half."""
         with EpisodeFile(data) as truth:
-            return draw_example_picture(load_run(run, device)[0], truth, self.split)
+            return draw_example_picture(load_run(run, device, self.checkpoint)[0], truth, self.split)
 
 
 def record_path(cell: Cell, folder: Path) -> Path:

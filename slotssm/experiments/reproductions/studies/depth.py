@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -39,6 +39,10 @@ SHOWN: Mapping[str, str] = MappingProxyType(
 DRAWN = ("log-depth-mse", "fg-ari", "miou")
 MAIN = "log-depth-mse"
 """Score in the space of the presets' loss."""
+
+
+CANVAS: Mapping[str, Any] = MappingProxyType({"canvas": "image", "canvas_cells": 2})
+"""A canvas too coarse to show objects, for data with masks and without depth."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,11 @@ class DepthPrediction(Experiment):
     )
 
     def cells(self, choice: Choice) -> list[Cell]:
-        """One cell for every seed, data set, target of the training and model; the first seeds come first."""
+        """One cell for every seed, data set, target of the training and model; the first seeds come first.
+
+        On files, which may be small and soon learned by heart, the checkpoint that is best on validation data is
+        scored.
+        """
         size = SIZES[choice.scale]
         sets = {data: _targets(base) for data, base in _bases(choice).items()}
         return [
@@ -136,10 +144,17 @@ class DepthPrediction(Experiment):
         drawn = []
         for name in DRAWN:
             known = [row for row in rows if row.metrics[name].mean is not None]
-            bars = [row.bar(name, f"{row.setting['data']}\n{row.setting['trained by']}") for row in known]
+            bars = [
+                replace(
+                    row.bar(name, f"{row.setting['data']}\n{row.setting['trained by']}"),
+                    baseline=_mean_depth(row, name),
+                )
+                for row in known
+            ]
             if bars:
                 drawn.append(folder / f"{name}.png")
-                write_bars(bars, drawn[-1], "depth and what slots find", "data and target", SHOWN[name])
+                title = "depth and what slots find"
+                write_bars(bars, drawn[-1], title, "data and target", SHOWN[name], "mean-depth image")
         return drawn
 
 
@@ -162,10 +177,21 @@ def _targets(base: RunConfig) -> dict[str, tuple[RunConfig, tuple[str, ...]]]:
         run = base.replace(task=task)
         found["reconstruction"] = run, ("mse", *masks)
         if spec.depth is None:
-            found["reconstruction, canvas"] = override(run, {"task": {"canvas": "image"}}, "canvas"), ("mse", *masks)
+            found["reconstruction, canvas"] = override(run, {"task": dict(CANVAS)}, "canvas"), ("mse", *masks)
+    if isinstance(base.data, FileData) and _has_validation(base.data):
+        found = {name: (_keeping_best(run, scores[0]), scores) for name, (run, scores) in found.items()}
     if not found:
         raise InputError(f"{base.name}: the data have neither depth nor masks whose ids are stable over time")
     return found
+
+
+def _has_validation(data: FileData) -> bool:
+    with EpisodeFile(Path(data.path)) as episodes:
+        return "val" in episodes.splits
+
+
+def _keeping_best(run: RunConfig, metric: str) -> RunConfig:
+    return override(run, {"train": {"keep_best": metric, "eval_every_steps": 250}}, run.name)
 
 
 def _have_stable_ids(run: RunConfig) -> bool:
@@ -176,15 +202,20 @@ def _have_stable_ids(run: RunConfig) -> bool:
         return not any(has_per_frame_ids(truth, split) for split in truth.splits)
 
 
-def _baseline(row: Row, metric: str) -> str:
-    """Score of the mean-depth image, which does not depend on the seed."""
+def _mean_depth(row: Row, metric: str) -> float | None:
+    """Score of the mean-depth image, which does not depend on the seed; None if the metric has none."""
     found = [
         result["mean_depth"]
         for record in row.records
         for result in record.get("results", ())
         if result["metric"] == metric and "mean_depth" in result
     ]
-    return f"{statistics.fmean(found):.4f}" if found else "–"
+    return statistics.fmean(found) if found else None
+
+
+def _baseline(row: Row, metric: str) -> str:
+    value = _mean_depth(row, metric)
+    return "–" if value is None else f"{value:.4f}"
 
 
 _NOTES = (
@@ -193,6 +224,8 @@ _NOTES = (
     "training split.",
     "Masks: argmax of the decoder's alphas over whole test videos; no model sees a true mask in training. Results by "
     "region (objects, ground, far) are in the records of the cells.",
+    "On files with a validation split, the checkpoint with the lowest error on it is scored: small files are soon "
+    "learned by heart.",
     "SAVi++ has the residual encoder with a Transformer, OC-SlotSSM the CNN; encoder and model together have the same "
     "size. Everything else is the same.",
     "paper: the depth error of OC-SlotSSM is below that of SAVi++ on UT Egocentric, Waymo and TikTok; its numbers are "
