@@ -171,8 +171,9 @@ class Meter:
         self._bar = _bar(unit) if sys.stderr is not None and sys.stderr.isatty() else None
         if self._bar is not None:
             self._task = self._bar.add_task(self._label, total=None, values="")
-        self._began = self._last_printed = time.monotonic()
-        self._first: int | None = None
+        self._last_printed = time.monotonic()
+        self._counted: list[tuple[float, int]] = []
+        """Time and units done at the first update and at the end of the first unit, which may include compilation."""
 
     def update(self, done: int, total: int, values: str = "") -> None:
         """Show that `done` of `total` units are done."""
@@ -183,12 +184,13 @@ class Meter:
             else:
                 self._bar.stop()
             return
-        self._first = done if self._first is None else self._first
         now = time.monotonic()
+        if len(self._counted) < 2 and (not self._counted or done > self._counted[0][1]):
+            self._counted.append((now, done))
         if now - self._last_printed >= PLAIN_LINE_EVERY_S:
             self._last_printed = now
-            gained = done - self._first
-            left = (total - done) * (now - self._began) / gained if gained else math.nan
+            began, first = self._counted[-1]
+            left = (total - done) * (now - began) / (done - first) if done > first else math.nan
             eta = f", {human_seconds(left)} left" if math.isfinite(left) else ""
             note(f"{self._label}: {done}/{total} {self._unit}{eta}" + (f"  {values}" if values else ""))
 

@@ -371,3 +371,25 @@ def test_completion_is_shown_and_installed(shell, tmp_path):
     assert "_SLOTSSM_COMPLETE=complete_bash" in shell("slotssm --show-completion").stdout
     assert shell("slotssm --install-completion", HOME=str(tmp_path)).returncode == 0
     assert list(tmp_path.rglob("slotssm.sh"))
+
+
+def test_the_remaining_time_counts_neither_what_came_before_nor_the_first_unit(monkeypatch, capsys):
+    """A meter may exist long before its work begins, and the first unit may include compilation."""
+    now = [0.0]
+    monkeypatch.setattr("slotssm_cli.terminal.console.time.monotonic", lambda: now[0])
+    meter = Meter("train", "steps")
+    for done, at in ((1, 100.0), (2, 102.0), (6, 110.0)):
+        now[0] = at
+        meter.update(done, 16)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["train: 1/16 steps", "train: 6/16 steps, 20.0 s left"]
+    # counted from 0, as by generation: the first unit alone says nothing
+    now[0] = 200.0
+    meter = Meter("generate", "episodes")
+    for done, at in ((0, 200.0), (1, 300.0), (11, 320.0)):
+        now[0] = at
+        meter.update(done, 21)
+    assert capsys.readouterr().err.splitlines() == [
+        "generate: 1/21 episodes",
+        "generate: 11/21 episodes, 20.0 s left",
+    ]
