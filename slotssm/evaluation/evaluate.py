@@ -91,7 +91,7 @@ class Result:
     details: dict[str, Any]
     """Further values, such as the error of the all-white baseline or of every roll-out step."""
     convention: str | None = None
-    """Name of the convention, if conventions were requested by name."""
+    """Name of the convention, if several were requested by name, or of what else tells results of one metric apart."""
     episodes: EpisodeValues | None = None
     """The value of every episode; None for probes, which are scored over all rows together."""
 

@@ -61,7 +61,7 @@ class Source(ABC):
     provides: frozenset[str]
     """Names of the outputs that the source provides."""
     mask_source: str
-    """Origin of the masks: `decoder`, `attention`, `cross-attention` or `file`."""
+    """Origin of the masks: `decoder`, `attention`, `cross-attention` or `file`; `mean` or `truth` for baselines."""
 
     @abstractmethod
     def predict(

@@ -159,7 +159,8 @@ def human_seconds(seconds: float) -> str:
 class Meter:
     """Progress on stderr: a bar with remaining time on a terminal, otherwise a plain line every few seconds.
 
-    The bar appears with the first update and ends with the last, so that several meters can follow one another.
+    The bar appears with the first update and ends with the last, so that several meters can follow one another. Work
+    that is counted from the beginning again is new work.
 
     Args:
         label: description of the work.
@@ -171,12 +172,17 @@ class Meter:
         self._bar = _bar(unit) if sys.stderr is not None and sys.stderr.isatty() else None
         if self._bar is not None:
             self._task = self._bar.add_task(self._label, total=None, values="")
-        self._last_printed = time.monotonic()
+        self._last_printed, self._done = time.monotonic(), 0
         self._counted: list[tuple[float, int]] = []
         """Time and units done at the first update and at the end of the first unit, which may include compilation."""
 
     def update(self, done: int, total: int, values: str = "") -> None:
         """Show that `done` of `total` units are done."""
+        if done < self._done:
+            self._counted = []
+            if self._bar is not None:
+                self._bar.reset(self._task)
+        self._done = done
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=total, values=visible(values))
             if done < total:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 from own_task import own_task
@@ -132,6 +133,18 @@ def test_networks_probe_the_chosen_properties_under_a_name_of_their_own(tmp_path
     intervals = [row.metrics[name].interval for name in ("probe/position", "probe/position@mlp")]
     assert None not in intervals
     assert intervals[0] != intervals[1]
+
+
+def test_networks_probe_only_what_a_file_has(tmp_path):
+    path = tmp_path / "bare.h5"
+    generate(preset("tiny-oc").data.replace(num_train=4, num_val=0, num_test=2), path, workers=1)
+    (cell,) = ObjectCentric().cells(Choice("tiny", models=("savi",), data=(path,)))
+    assert cell.network_probes == ("position",)
+    with h5py.File(path, "r+") as file:
+        for split in ("train", "test"):
+            del file[f"{split}/objects/position"]
+    (cell,) = ObjectCentric().cells(Choice("tiny", models=("savi",), data=(path,)))
+    assert cell.network_probes == ()
 
 
 def test_what_is_shown_are_scores_that_are_computed():

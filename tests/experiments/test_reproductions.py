@@ -18,7 +18,13 @@ from slotssm.experiments.datasets import own_data_path
 from slotssm.experiments.reproductions import matched
 from slotssm.experiments.reproductions.cells import TrainingCell
 from slotssm.experiments.reproductions.experiment import Choice
-from slotssm.experiments.reproductions.matched import DEPTH_MODELS, OBJECT_MODELS, SEQUENCE_MODELS, SNITCH_MODELS
+from slotssm.experiments.reproductions.matched import (
+    DEPTH_MODELS,
+    MODULAR_MODELS,
+    OBJECT_MODELS,
+    SEQUENCE_MODELS,
+    SNITCH_MODELS,
+)
 from slotssm.experiments.reproductions.reproduce import (
     chosen_cells,
     default_folder,
@@ -35,12 +41,14 @@ PAIRS = {
     "long-context": Choice("tiny", ("slotssm", "single-state-ssm")),
     "video-prediction": Choice("tiny", ("slotssm", "rim"), seeds=(0, 1)),
     "efficiency": Choice("tiny", ("slotssm", "slot-transformer"), lengths=(10,)),
+    "modularity": Choice("tiny", ("slotssm", "rim")),
 }
 FIGURES = {
     "long-context": {
         *("earliest-T6-b2-over-length.png", "earliest-L20-over-balls.png"),
         *("earliest-5-6-2-examples.png", "earliest-20-6-2-examples.png", "earliest-20-6-1-examples.png"),
     },
+    "modularity": {"fg-ari.png", "tiny-bcb-16-examples.png"},
     "video-prediction": {"error-over-steps.png", "16-4-8-examples.png"},
     "efficiency": {f"{name}.png" for name in ("latency", "streamed_step", "training_step", "inference", "training")},
 }
@@ -67,6 +75,8 @@ def models_of(name):
         return set(SNITCH_MODELS)
     if name == "depth":
         return set(DEPTH_MODELS)
+    if name == "modularity":
+        return set(MODULAR_MODELS)
     return set(OBJECT_MODELS if name in OBJECT_CENTRIC else SEQUENCE_MODELS)
 
 
@@ -91,7 +101,7 @@ def test_every_configuration_is_valid_and_is_what_the_setting_says(name, scale):
         if name == "long-context":
             assert (recipe.num_frames - 1) * cell.config.task.patches_per_side**2 == setting["length"]
             found = {"rule": recipe.rule, "num_frames": recipe.num_frames, "balls": recipe.num_balls}
-        elif name in OBJECT_CENTRIC:
+        elif name in (*OBJECT_CENTRIC, "modularity"):
             found = {"size_px": recipe.size_px}
         elif name == "snitch":
             found = {"size_px": recipe.size_px, "frames": recipe.num_frames}

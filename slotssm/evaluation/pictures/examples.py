@@ -32,12 +32,12 @@ def draw_example_picture(task: Task, truth: EpisodeFile, split: str, with_slots_
         task: trained task.
         truth: episode file.
         split: split to draw from.
-        with_slots_read: below a single predicted frame, show the slot that each of its pieces reads most, and above it,
-            below the true frame, the true masks.
+        with_slots_read: for a task that predicts a single frame by a Transformer decoder, on data with masks: show the
+            slot that each piece reads most below that frame, and the true masks below the true frame.
 
     Returns:
-        uint8 [R H, n (W + 1), 3] with R rows of n frames: 2 rows for predicted frames, 4 for depth, up to 4 for tasks
-        with masks, 1 (the truth) for tasks that predict neither.
+        uint8 [R H, n (W + 1), 3] with R rows of n frames: 2 rows for predicted frames, 4 with the slots read, 4 for
+        depth, up to 4 for tasks with masks, 1 (the truth) for tasks that predict neither.
     """
     first = TaskSource(task).run(truth, split, 0, 1)
     if "depth" in first and truth.has(split, "depth"):

@@ -25,7 +25,7 @@ from slotssm.experiments.measurement.provenance import free_memory, machine
 from slotssm.experiments.runs import evaluate_run, load_run, resume_run, start_run
 from slotssm.files import exclusive, make_folder, read_json, write_json
 from slotssm.plotting import write_animation
-from slotssm.training.checkpoint import BEST, chosen_checkpoint, step_of
+from slotssm.training.checkpoint import chosen_checkpoint, step_of
 from slotssm.training.device import resolve_device
 from slotssm.training.run import RunDirectory, read_lines
 from slotssm.training.trainer import StepReport
@@ -85,7 +85,7 @@ class Cell(Protocol):
 
 @dataclass(frozen=True)
 class TrainingCell:
-    """A cell that trains a run and scores its last checkpoint, or its best one if the run keeps that.
+    """A cell that trains a run and scores it.
 
     Attributes:
         name: name of the cell.
@@ -97,6 +97,7 @@ class TrainingCell:
         start_parts: parts of the task whose weights are taken from `start`; empty takes all.
         split: split that is scored, for data without a test split.
         network_probes: properties that are also probed by networks with a hidden layer, as `probe/position@mlp`.
+        checkpoint: checkpoint that is scored: `last`, or `best` if the run keeps that.
     """
 
     name: str
@@ -108,16 +109,12 @@ class TrainingCell:
     start_parts: tuple[str, ...] = ()
     split: str = "test"
     network_probes: tuple[str, ...] = ()
+    checkpoint: str = "last"
 
     @property
     def seed(self) -> int:
         """Seed of weights and batches."""
         return self.config.seed
-
-    @property
-    def checkpoint(self) -> str:
-        """The checkpoint that is scored: `last` or `best`."""
-        return BEST if self.config.train.keep_best else "last"
 
     def fingerprint(self) -> Any:
         """The configuration, and that of the cell that it starts from with the parts that it takes."""

@@ -1,4 +1,4 @@
-"""The experiments by name."""
+"""All experiments of the paper, and the choice of one."""
 
 from slotssm.errors import InputError
 from slotssm.experiments.reproductions.experiment import Choice, Experiment

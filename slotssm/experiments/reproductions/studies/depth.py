@@ -20,6 +20,7 @@ from slotssm.experiments.reproductions.experiment import Choice, Experiment, Sca
 from slotssm.experiments.reproductions.matched import DEPTH_MODELS, with_encoder
 from slotssm.plotting import write_bars
 from slotssm.tasks import ReconstructConfig
+from slotssm.training.checkpoint import BEST
 
 DEPTH = ("log-depth-mse", "depth-mse", "abs-rel", "delta-1")
 SEGMENTATION = ("fg-ari", "miou", "mbo")
@@ -41,6 +42,8 @@ MAIN = "log-depth-mse"
 """Score in the space of the presets' loss."""
 
 
+NUM_VALIDATIONS = 16
+"""Validations of a training on a file, whose best checkpoint is scored."""
 CANVAS: Mapping[str, Any] = MappingProxyType({"canvas": "image", "canvas_cells": 2})
 """A canvas too coarse to show objects, for data with masks and without depth."""
 
@@ -105,6 +108,7 @@ class DepthPrediction(Experiment):
                 {"data": data, "trained by": target, "size_px": spec_of(run.data).width},
                 (run if model == run.model.kind else with_encoder(run, model, size.encoder)).replace(seed=seed),
                 scores,
+                checkpoint=BEST if run.train.keep_best else "last",
             )
             for seed in choice.seeds or self.scales[choice.scale].seeds
             for data, targets in sets.items()
@@ -191,7 +195,8 @@ def _has_validation(data: FileData) -> bool:
 
 
 def _keeping_best(run: RunConfig, metric: str) -> RunConfig:
-    return override(run, {"train": {"keep_best": metric, "eval_every_steps": 250}}, run.name)
+    often = {"keep_best": metric, "eval_every_steps": max(1, run.train.num_steps // NUM_VALIDATIONS)}
+    return override(run, {"train": often}, run.name)
 
 
 def _have_stable_ids(run: RunConfig) -> bool:

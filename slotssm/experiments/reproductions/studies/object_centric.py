@@ -77,7 +77,7 @@ class ObjectCentric(Experiment):
                 setting,
                 with_model(base, model).replace(seed=seed),
                 SCORED,
-                network_probes=NETWORK_PROBES,
+                network_probes=tuple(name for name in NETWORK_PROBES if f"objects/{name}" in spec_of(base.data).fields),
             )
             for name, (setting, base) in _settings(choice).items()
             for model in choice.models or self.models

@@ -9,7 +9,8 @@ from typing import Any
 from slotssm.config import RunConfig
 from slotssm.documents import override
 from slotssm.experiments.datasets import spec_of
-from slotssm.experiments.presets import preset, quick
+from slotssm.experiments.object_presets import quick
+from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.cells import Cell, Record, TrainingCell
 from slotssm.experiments.reproductions.comparison import Row, Table, compare, validation_curve, validations
 from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale
