@@ -108,7 +108,7 @@ class Modularity(Experiment):
 
     def rows(self, records: Sequence[Record]) -> list[Row]:
         """One row for every model; the paper shows pictures only."""
-        return compare(records, tuple(SHOWN))
+        return compare(records, (*SHOWN, "mse"))
 
     def table(self, rows: Sequence[Row], choice: Choice) -> Table:
         """Accuracy of the task, and scores of the map beside those of the two other divisions."""
