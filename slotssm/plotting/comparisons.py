@@ -204,7 +204,7 @@ def _draw_curves(axis: Axes, curves: Sequence[Curve], x_label: str, y_label: str
             high = [y + e for y, e in zip(curve.y, curve.error, strict=True)]
             axis.fill_between(curve.x, low, high, color=color, alpha=0.18, linewidth=0)
     if all(float(x).is_integer() for curve in curves for x in curve.x):
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axis.set_xlabel(x_label)
     axis.set_ylabel(y_label)
     axis.grid(alpha=0.3)
