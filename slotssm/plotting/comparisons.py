@@ -101,7 +101,8 @@ def write_bars(
     """
     groups, series = list(dict.fromkeys(b.group for b in bars)), list(dict.fromkeys(b.series for b in bars))
     width, colors = 0.82 / max(1, len(series)), series_colors(series)
-    figure = new_figure(max(6.0, 2.5 + 0.34 * len(groups) * len(series)), 3.8)
+    longest = max((len(line) for group in groups for line in group.splitlines()), default=0)
+    figure = new_figure(max(6.0, 2.5 + max(0.34 * len(series), 0.09 * longest) * len(groups)), 3.8)
     axis = figure.subplots()
     for bar in bars:
         x = groups.index(bar.group) + (series.index(bar.series) - (len(series) - 1) / 2) * width

@@ -106,7 +106,7 @@ class ObjectCentric(Experiment):
         """FG-ARI and mIoU of both models on every data set, and over the training where that is longer."""
         drawn = []
         for name, label in DRAWN.items():
-            bars = [row.bar(name, _title(row)) for row in rows]
+            bars = [row.bar(name, _title(row).replace(", ", "\n")) for row in rows]
             drawn.append(folder / f"{name}.png")
             write_bars(bars, drawn[-1], "object-centric learning", "data", label)
         for title in dict.fromkeys(_title(row) for row in rows if "training" in row.setting):
