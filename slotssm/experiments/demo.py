@@ -8,6 +8,7 @@ from slotssm.config import RecipeData
 from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
 from slotssm.evaluation import Report, ScoringOptions, TaskSource, evaluate
+from slotssm.evaluation.evaluate import possible_metrics
 from slotssm.evaluation.pictures import draw_predictions
 from slotssm.experiments.datasets import ensure_own_data, spec_of
 from slotssm.experiments.drawing import draw_run, flat_colors_of
@@ -24,8 +25,8 @@ FRESH_SEED = 1_000_000
 """Added to the seed of the videos that a trained model is shown, which differ from those that it was trained on."""
 NUM_FRESH = 20
 """Number of these videos."""
-METRICS = ("fg-ari", "miou", "mse")
-"""Scores of a trained model on them."""
+METRICS = ("fg-ari", "miou", "mse", "log-depth-mse")
+"""Scores of a trained model on them, as far as its task has them."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,9 @@ def show_pretrained(folder: Path, seed: int, name: str = PRESET) -> PretrainedRe
     fresh = config.data.replace(seed=config.data.seed + FRESH_SEED + seed, num_train=0, num_val=0, num_test=NUM_FRESH)
     data = ensure_own_data(config.replace(data=fresh), folder / "data")
     with EpisodeFile(data) as truth:
-        report = evaluate(TaskSource(task), truth, "test", METRICS, ScoringOptions())
+        source = TaskSource(task)
+        possible = possible_metrics(source, truth, "test")
+        report = evaluate(source, truth, "test", [name for name in METRICS if name in possible], ScoringOptions())
         pictures, exact = draw_predictions(task, truth, "test", EPISODES), flat_colors_of(truth, "test", EPISODES)
     animation = folder / f"pretrained-{name}-seed{seed}.gif"
     write_animation(pictures, animation, exact_colors=exact)

@@ -25,9 +25,24 @@ def test_every_checkpoint_loads_and_is_in_the_table(name):
     model = slotssm.load(slotssm_zoo.checkpoint(name))
     assert model.config == preset(name).replace(seed=model.config.seed)
     video = np.zeros((3, *model.size, 3), np.uint8)
-    assert model(video)["frames"].shape == video.shape
+    outputs = model(video)
+    assert (outputs["depth"].shape if "depth" in outputs else outputs["frames"].shape[:-1]) == video.shape[:-1]
     size = sum(path.stat().st_size for path in slotssm_zoo.checkpoint(name).iterdir())
     assert size < 1.5e6
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [
+        ("cpu-oc-easy", {"fg-ari": 0.8, "miou": 0.1}, {"mse": 0.02}),
+        ("cpu-oc-tabletop-a", {"fg-ari": 0.35, "miou": 0.35}, {"mse": 0.012}),
+        ("cpu-depth", {"fg-ari": 0.2}, {"log-depth-mse": 0.05}),
+    ],
+)
+def test_further_checkpoints_score_on_fresh_videos_as_the_table_says(name, low, high, tmp_path):
+    values = show_pretrained(tmp_path, 0, name).report.values()
+    assert {metric for metric, least in low.items() if values[metric] > least} == set(low), values
+    assert {metric for metric, most in high.items() if values[metric] < most} == set(high), values
 
 
 def test_a_trained_model_scores_on_fresh_videos_as_the_table_says(tmp_path):
