@@ -22,6 +22,7 @@ _MODEL_ORDER = (
     "rim",
     "oc-slotssm",
     "savi",
+    "savi++",
 )
 """Models in the order of their colours; each has the same colour in every figure."""
 
