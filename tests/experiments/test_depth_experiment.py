@@ -13,6 +13,7 @@ from slotssm.experiments.datasets import file_data
 from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.cells import ProgressCallbacks, run_cell
 from slotssm.experiments.reproductions.experiment import Choice
+from slotssm.experiments.reproductions.studies import depth
 from slotssm.experiments.reproductions.studies.depth import DEPTH, SEGMENTATION, SIZES, DepthPrediction
 from slotssm.experiments.runs import evaluate_run
 from slotssm.models import OCSlotSSMConfig, SAViPlusPlusConfig
@@ -95,6 +96,20 @@ def test_data_with_neither_depth_nor_stable_masks_are_refused(tabletop, tmp_path
     for path in (bare, loose):
         with pytest.raises(InputError, match="neither depth nor masks whose ids are stable"):
             DepthPrediction().cells(Choice("tiny", data=(path,)))
+
+
+@pytest.mark.parametrize(("passes", "num_steps"), [(150, 300), (4000, 1000), (100_000, 4000)])
+def test_trainings_on_small_files_are_short_and_gentle(tabletop, monkeypatch, passes, num_steps):
+    """The file has four episodes, and the preset batches of 16 and 4,000 steps."""
+    monkeypatch.setattr(depth, "MOST_PASSES", passes)
+    base = preset("cpu-depth").train
+    assert (base.batch_size, base.num_steps) == (16, 4000)
+    for cell in DepthPrediction().cells(Choice("cpu", models=("oc-slotssm",), seeds=(0,), data=(tabletop,))):
+        train = cell.config.train
+        assert train.num_steps == num_steps
+        assert (train.phases, train.learning_rate) == (
+            (base.phases, base.learning_rate) if num_steps == 4000 else ((), base.learning_rate / 4)
+        )
 
 
 def test_what_is_learned_by_heart_is_scored_before(tabletop, tmp_path):

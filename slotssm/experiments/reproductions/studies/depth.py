@@ -44,6 +44,10 @@ MAIN = "log-depth-mse"
 
 NUM_VALIDATIONS = 16
 """Validations of a training on a file, whose best checkpoint is scored."""
+MOST_PASSES, FEWEST_STEPS = 150, 300
+"""How often a training on a file sees each of its episodes at most, unless it has fewer steps than this."""
+GENTLER = 0.25
+"""Factor of the learning rate of a training that is shortened for that reason."""
 CANVAS: Mapping[str, Any] = MappingProxyType({"canvas": "image", "canvas_cells": 2})
 """A canvas too coarse to show objects, for data with masks and without depth."""
 
@@ -96,8 +100,8 @@ class DepthPrediction(Experiment):
     def cells(self, choice: Choice) -> list[Cell]:
         """One cell for every seed, data set, target of the training and model; the first seeds come first.
 
-        On files, which may be small and soon learned by heart, the checkpoint that is best on validation data is
-        scored.
+        Files may be small and soon learned by heart: the training is shorter and gentler the fewer episodes they have,
+        and the checkpoint that is best on validation data is scored.
         """
         size = SIZES[choice.scale]
         sets = {data: _targets(base) for data, base in _bases(choice).items()}
@@ -167,7 +171,21 @@ def _bases(choice: Choice) -> dict[str, RunConfig]:
     base = preset(SIZES[choice.scale].preset)
     if not choice.data:
         return {"tabletop moving": base}
-    return {path.stem: base.replace(name=run_name(path.stem), data=file_data(path)) for path in choice.data}
+    return {
+        path.stem: _shortened(base.replace(name=run_name(path.stem), data=file_data(path)), path)
+        for path in choice.data
+    }
+
+
+def _shortened(run: RunConfig, path: Path) -> RunConfig:
+    """A run on a file, shorter and gentler if it would see each episode too often."""
+    with EpisodeFile(path) as episodes:
+        num_episodes = episodes.num_episodes("train")
+    num_steps = max(FEWEST_STEPS, MOST_PASSES * num_episodes // run.train.batch_size)
+    if num_steps >= run.train.num_steps:
+        return run
+    train = {"num_steps": num_steps, "phases": [], "learning_rate": GENTLER * run.train.learning_rate}
+    return override(run, {"train": train}, run.name)
 
 
 def _targets(base: RunConfig) -> dict[str, tuple[RunConfig, tuple[str, ...]]]:
@@ -229,8 +247,9 @@ _NOTES = (
     "training split.",
     "Masks: argmax of the decoder's alphas over whole test videos; no model sees a true mask in training. Results by "
     "region (objects, ground, far) are in the records of the cells.",
-    "On files with a validation split, the checkpoint with the lowest error on it is scored: small files are soon "
-    "learned by heart.",
+    f"Small files are soon learned by heart: a training on a file sees each episode {MOST_PASSES} times at most (in at "
+    f"least {FEWEST_STEPS} steps), and where there is a validation split, the checkpoint with the lowest error on it is "
+    "scored.",
     "SAVi++ has the residual encoder with a Transformer, OC-SlotSSM the CNN; encoder and model together have the same "
     "size. Everything else is the same.",
     "paper: the depth error of OC-SlotSSM is below that of SAVi++ on UT Egocentric, Waymo and TikTok; its numbers are "
