@@ -248,8 +248,8 @@ _NOTES = (
     "Masks: argmax of the decoder's alphas over whole test videos; no model sees a true mask in training. Results by "
     "region (objects, ground, far) are in the records of the cells.",
     f"Small files are soon learned by heart: a training on a file sees each episode {MOST_PASSES} times at most (in at "
-    f"least {FEWEST_STEPS} steps), and where there is a validation split, the checkpoint with the lowest error on it is "
-    "scored.",
+    f"least {FEWEST_STEPS} steps), and where there is a validation split, the checkpoint with the lowest error on it "
+    "is scored.",
     "SAVi++ has the residual encoder with a Transformer, OC-SlotSSM the CNN; encoder and model together have the same "
     "size. Everything else is the same.",
     "paper: the depth error of OC-SlotSSM is below that of SAVi++ on UT Egocentric, Waymo and TikTok; its numbers are "
