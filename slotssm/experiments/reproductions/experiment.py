@@ -51,8 +51,8 @@ class Scale:
 
 
 def run_name(text: str) -> str:
-    """A valid name of a run or a file; characters that are not allowed become dashes."""
-    return re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip("._-") or "data"
+    """A valid name of a run or a file; characters that are not allowed become a dash, several of them one."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip("._-") or "data"
 
 
 def check_seeds(seeds: Sequence[int]) -> None:

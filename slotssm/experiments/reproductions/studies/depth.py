@@ -107,7 +107,7 @@ class DepthPrediction(Experiment):
         sets = {data: _targets(base) for data, base in _bases(choice).items()}
         return [
             TrainingCell(
-                f"{run_name(data)}-{run_name(target.replace(',', ''))}-{model}-s{seed}",
+                f"{run_name(data)}-{run_name(target)}-{model}-s{seed}",
                 model,
                 {"data": data, "trained by": target, "size_px": spec_of(run.data).width},
                 (run if model == run.model.kind else with_encoder(run, model, size.encoder)).replace(seed=seed),

@@ -112,7 +112,7 @@ class ObjectCentric(Experiment):
         for title in dict.fromkeys(_title(row) for row in rows if "training" in row.setting):
             shown = [row for row in rows if _title(row) == title]
             panels = {label: [validation_curve(row, name, row.model) for row in shown] for name, label in DRAWN.items()}
-            drawn.append(folder / f"{run_name(title.replace(',', ''))}.png")
+            drawn.append(folder / f"{run_name(title)}.png")
             write_line_panels(panels, drawn[-1], f"{title}: validation during training", "optimiser step")
         return drawn
 
