@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -73,6 +74,15 @@ def test_only_the_steps_that_are_left_cost_time(workplace, monkeypatch):
     seconds = [cost.cost_of_run(config, spec, path, first).seconds for first in (0, 2, 6, 8, 10)]
     # six steps of half the frames, then four
     assert seconds == pytest.approx([share * seconds[2] / 4 for share in (7, 6, 4, 2, 0)])
+
+
+def test_compiling_in_the_first_trial_step_costs_nothing(workplace, monkeypatch):
+    config = preset("tiny-oc")
+    # the first step takes 30 s, the second one 1 s
+    monkeypatch.setattr(cost, "time", SimpleNamespace(perf_counter=iter((0.0, 30.0, 30.0, 31.0)).__next__))
+    found = cost.cost_of_run(config, spec_of(config.data), own_data_path(config))
+    train, num_frames = config.train, 4 * (config.train.clip_len or 0)
+    assert found.seconds == pytest.approx(train.num_steps * train.batch_size * train.clip_len / num_frames)
 
 
 def test_a_long_trial_step_is_taken_once(workplace, monkeypatch):

@@ -22,8 +22,8 @@ SAMPLE_EPISODES = 4
 """Episodes of the trial data set, and the largest number in the trial batch."""
 SAMPLE_PIXELS = 500_000
 """Largest number of pixels of the trial batch, over all frames; a batch of one episode may have more."""
-LONG_STEP_S = 3.0
-"""A trial step that takes longer is not repeated: warming up makes little difference to it."""
+LONG_STEP_S = 60.0
+"""A trial step that takes longer is not repeated. The first one may compile kernels, which takes less than that."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def _step(task: Task, loader: Loader) -> tuple[float, int]:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         task(loader.batch(0))[0].backward()
     seconds = time.perf_counter() - began
-    if seconds < LONG_STEP_S:  # the first was a warm-up
+    if seconds < LONG_STEP_S:
         began = time.perf_counter()
         task(loader.batch(1))[0].backward()
         seconds = time.perf_counter() - began
