@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-all test-cluster test-triton smoke lint bench gpu-check docs golden
+.PHONY: help setup demo test test-all test-wheel test-cluster test-triton smoke lint bench gpu-check docs golden
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -27,6 +27,9 @@ test: setup  ## the test suite without the slow tests, a few minutes
 
 test-all: setup  ## the whole test suite
 	$(PYTEST)
+
+test-wheel: setup  ## build and install the wheel in an environment of its own, and run the quick start there
+	$(BIN)/python -m pytest -n 0 -q tests/test_package.py
 
 test-cluster: setup  ## cells in a real Slurm cluster on this machine (root, slurm-wlm and munge); skipped elsewhere
 	$(BIN)/python -m pytest -n 0 -q tests/cluster

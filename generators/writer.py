@@ -32,7 +32,7 @@ from slotssm.data.sharding import (
 )
 from slotssm.documents import load
 from slotssm.errors import InputError
-from slotssm.plugins import load_plugin, loaded_plugins
+from slotssm.plugins import load_installed_plugins, load_plugin, loaded_plugins
 from slotssm.registry import GENERATORS
 
 __all__ = ["ProgressCallback", "default_path", "estimate", "generate", "recipe_of", "verify"]
@@ -196,6 +196,8 @@ def make_shard(recipe: dict[str, Any], seed: int, plugins: list[Path], shard: Sh
     """Make the episodes of a shard, one by one; the recipe is a JSON document, so that it can be sent to workers."""
     for plugin in plugins:
         load_plugin(plugin)
+    if recipe["kind"] not in GENERATORS.entries():
+        load_installed_plugins()
     typed = _typed(recipe, "recipe")
     for index in range(shard.first, shard.first + shard.count):
         yield make_episode(typed, seed, shard.split, index)

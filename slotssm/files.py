@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -83,24 +84,43 @@ def atomic(path: Path) -> Iterator[Path]:
         InputError: the file cannot be written.
     """
     _remove_left_over(path)
-    temporary = path.with_name(_temporary_name(path))
-    _temporaries.add(temporary.name)
-    try:
-        try:
-            yield temporary
-        except OSError as error:
-            # h5py names the file in the text of the error only
-            if not (error.errno in _ONLY_WRITE_ERRORS or _names(error, temporary) or temporary.name in str(error)):
-                raise
-            raise _refusal(path, error) from None
+    with _temporary(path) as temporary:
+        yield temporary
         with explained(path):
             sync(temporary)
             os.replace(temporary, path)
             sync(path.parent)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        _temporaries.discard(temporary.name)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; on success flush it to disk and move it into place.
+
+    An existing folder at `path` is replaced, and left unchanged on any error. Errors are passed on, and what a killed
+    process has left behind is removed, as by `atomic`.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    restore_moved_aside(path)
+    _remove_left_over(path)
+    with _temporary(path) as temporary:
+        with explained(path):
+            temporary.mkdir()
+        yield temporary
+        with explained(path):
+            for place in [*temporary.rglob("*"), temporary]:
+                sync(place)
+            _replace_folder(temporary, path)
+            sync(path.parent)
+
+
+def restore_moved_aside(path: Path) -> None:
+    """Move a folder back to `path` that a process was killed while replacing; errors are ignored."""
+    with suppress(OSError):
+        aside = [place for place, kind in _left_over(path) if kind == "old"]
+        if aside and not path.exists():
+            os.rename(aside[0], path)
 
 
 @contextmanager
@@ -237,7 +257,7 @@ def _reason(error: OSError) -> str:
     # not `strerror`, into which h5py writes HDF5's report of several lines
     if error.errno:
         return os.strerror(error.errno)
-    return (str(error) or type(error).__name__).splitlines()[0]
+    return (error.strerror or str(error) or type(error).__name__).splitlines()[0]
 
 
 def _remedy(error: OSError) -> str:
@@ -277,8 +297,41 @@ def _stands_for(place: Path, target: Path) -> bool:
 # --- temporary files --------------------------------------------------------------------------------------
 
 
-def _temporary_name(path: Path) -> str:
-    return f"{_temporary_start(path)}{os.getpid()}-{next(_numbers)}.partial{path.suffix}"
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A temporary path for `path`, which does not outlive the context; errors of writing there name `path`."""
+    temporary = path.with_name(_temporary_name(path, "partial"))
+    _temporaries.add(temporary.name)
+    try:
+        yield temporary
+    except OSError as error:
+        # h5py names the file in the text of the error only
+        if not (error.errno in _ONLY_WRITE_ERRORS or _names(error, temporary) or temporary.name in str(error)):
+            raise
+        raise _refusal(path, error) from None
+    finally:
+        with suppress(OSError):
+            _remove(temporary)
+        _temporaries.discard(temporary.name)
+
+
+def _replace_folder(folder: Path, path: Path) -> None:
+    """Move a folder to `path`, from where an earlier one is first moved aside, so that one of them always exists."""
+    if not path.exists():
+        os.rename(folder, path)
+        return
+    aside = path.with_name(_temporary_name(path, "old"))
+    os.rename(path, aside)
+    try:
+        os.rename(folder, path)
+    except OSError:
+        os.rename(aside, path)
+        raise
+    shutil.rmtree(aside)
+
+
+def _temporary_name(path: Path, kind: str) -> str:
+    return f"{_temporary_start(path)}{os.getpid()}-{next(_numbers)}.{kind}{path.suffix}"
 
 
 def _temporary_start(path: Path) -> str:
@@ -299,14 +352,29 @@ def _machine() -> str:
 
 
 def _remove_left_over(path: Path) -> None:
-    """Remove temporary files of the same target whose process on this machine has ended; errors are ignored."""
-    start, end = _temporary_start(path), f".partial{path.suffix}"
-    pattern = re.compile(re.escape(start) + r"(\d+)-\d+" + re.escape(end))
+    """Remove temporary files and folders of the same target whose process has ended; errors are ignored."""
     with suppress(OSError):
-        for entry in list(os.scandir(path.parent)):
-            found = pattern.fullmatch(entry.name)
-            if found and entry.name not in _temporaries and not _is_alive(int(found[1])):
-                os.unlink(entry.path)
+        for place, _ in _left_over(path):
+            _remove(place)
+
+
+def _left_over(path: Path) -> list[tuple[Path, str]]:
+    """Temporary files and folders of the same target whose process on this machine has ended, each with its kind."""
+    pattern = re.compile(re.escape(_temporary_start(path)) + r"(\d+)-\d+\.(partial|old)" + re.escape(path.suffix))
+    found = [(entry.name, pattern.fullmatch(entry.name)) for entry in os.scandir(path.parent)]
+    return [
+        (path.with_name(name), match[2])
+        for name, match in found
+        if match and name not in _temporaries and not _is_alive(int(match[1]))
+    ]
+
+
+def _remove(place: Path) -> None:
+    """Remove a file or a folder that may be absent."""
+    if place.is_dir():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
 
 
 def _is_alive(process: int) -> bool:

@@ -88,11 +88,12 @@ def refuse_missing(plugins: Any, source: Path) -> None:
         source: the file, for messages.
 
     Raises:
-        InputError: names the plugin.
+        InputError: names the plugin, or `plugins` is not what was written.
     """
     there = {f"{registry.noun} {name}" for registry in REGISTRIES for name in registry.known()}
     for each in plugins if isinstance(plugins, list) else []:
-        if isinstance(each, dict) and each.get("registers") not in there:
-            raise InputError(
-                f"{source} needs the plugin {each.get('plugin')} ({each.get('registers')}); load it with `plugin`"
-            )
+        registers = each.get("registers") if isinstance(each, dict) else None
+        if not isinstance(registers, str):
+            raise InputError(f"{source} is damaged: plugins has the wrong type")
+        if registers not in there:
+            raise InputError(f"{source} needs the plugin {each.get('plugin')} ({registers}); load it with `plugin`")

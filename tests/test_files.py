@@ -21,11 +21,13 @@ from hypothesis import strategies as st
 from slotssm.errors import BusyError, InputError
 from slotssm.files import (
     atomic,
+    atomic_folder,
     exclusive,
     explained,
     make_folder,
     read_json,
     refuse_existing,
+    restore_moved_aside,
     sync,
     write_bytes,
     write_json,
@@ -348,6 +350,68 @@ def test_long_names_have_temporary_files_too(tmp_path: Path) -> None:
     for letter in "ab":
         write_text(tmp_path / ("é" * 120 + letter), letter)
     assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["a", "b"]
+
+
+# --- folders ----------------------------------------------------------------------------------------------
+
+
+def write_folder(path: Path, content: str) -> None:
+    with atomic_folder(path) as temporary:
+        (temporary / "inner").mkdir()
+        (temporary / "inner" / "a.txt").write_text(content)
+
+
+def test_a_written_folder_replaces_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "out.zarr"
+    for content in ("old", "new"):
+        write_folder(path, content)
+        assert (path / "inner" / "a.txt").read_text() == content
+    assert names(tmp_path) == ["out.zarr"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt(), OSError(errno.EIO, "of the source")])
+def test_a_failure_leaves_the_old_folder_and_is_passed_on(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "out"
+    write_folder(path, "old")
+
+    def fail_half_way() -> None:
+        with atomic_folder(path) as temporary:
+            (temporary / "half").write_text("half")
+            raise error
+
+    with pytest.raises(type(error)) as raised:
+        fail_half_way()
+    assert raised.value is error
+    assert (path / "inner" / "a.txt").read_text() == "old"
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "")])
+def test_a_full_disk_below_a_folder_is_a_refusal(tmp_path: Path, error: OSError) -> None:
+    with pytest.raises(InputError, match=f"cannot write {tmp_path}/out: No space"), atomic_folder(tmp_path / "out"):
+        raise error
+
+
+@pytest.mark.parametrize("moves", [0, 1, 2])
+def test_a_folder_killed_while_it_is_replaced_is_there_again(tmp_path: Path, moves: int) -> None:
+    path = tmp_path / "out"
+    write_folder(path, "old")
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom slotssm import files\n"
+        "moves, rename = int(sys.argv[2]), os.rename\n"
+        "def counted(*places):\n    global moves\n"
+        "    if moves == 0:\n        os.kill(os.getpid(), signal.SIGKILL)\n    moves -= 1\n    rename(*places)\n"
+        "os.rename = counted\nfiles.shutil.rmtree = lambda place: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "with files.atomic_folder(Path(sys.argv[1])) as folder:\n    (folder / 'new').touch()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path), str(moves)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(names(tmp_path)) == 2
+    assert path.exists() == (moves != 1)
+    restore_moved_aside(path)
+    assert names(path) == (["new"] if moves == 2 else ["inner"])
+    write_folder(path, "newer")
+    assert names(tmp_path) == ["out"]
 
 
 # --- locks ------------------------------------------------------------------------------------------------

@@ -11,6 +11,8 @@ import imageio.v2 as iio
 import numpy as np
 from imageio_ffmpeg import count_frames_and_secs
 
+from slotssm.ffmpeg import executable
+
 FULL_BELOW_BYTES = 2**16
 """Free disk space below which a failed encoding is attributed to a full disk."""
 SMALLEST_SIDE_PX = 240
@@ -25,10 +27,12 @@ class VideoWriter:
         frames_per_s: frame rate.
 
     Raises:
+        FFmpegError: there is no encoder.
         OSError: the file could not be written, at the latest when the writer is closed.
     """
 
     def __init__(self, path: Path, frames_per_s: float) -> None:
+        executable()
         self._path, self._num_frames, self._failed = path, 0, False
         self._writer = iio.get_writer(
             path, format="FFMPEG", fps=frames_per_s, codec="libx264", macro_block_size=2, ffmpeg_log_level="quiet"

@@ -1,11 +1,9 @@
 """Checkpoints: folders of safetensors and JSON, complete or absent; loading one never runs code from it."""
 
 import json
-import os
 import re
 import shutil
-import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from slotssm.config import RunConfig
 from slotssm.data.spec import DataSpec
 from slotssm.documents import load
 from slotssm.errors import InputError
-from slotssm.files import explained, make_folder, read_json, sync, write_text
+from slotssm.files import atomic_folder, make_folder, read_json, write_text
 from slotssm.plugins import needed_plugins, refuse_missing
 from slotssm.tasks import Task, build_task
 
@@ -27,6 +25,7 @@ MODEL, CONFIG = "model.safetensors", "config.json"
 TRAINER, TRAINER_STATE = "trainer.safetensors", "trainer.json"
 BEST, BEST_RECORD = "best", "best.json"
 """Folder of the best checkpoint, beside those of steps, and the file in it that says why it is the best."""
+_ADAM = {"step", "exp_avg", "exp_avg_sq"}
 _RAW = "weights."
 """Prefix of the weights under training if the saved model is their moving average."""
 
@@ -113,14 +112,12 @@ def save(
     """
     make_folder(folder)
     target = folder / f"step-{state.step:08d}"
-
-    def write(place: Path) -> None:
+    _remove_left_over(folder, "step-*")
+    with atomic_folder(target) as place:
         _write_model(place, description, {**task.state_dict(), **average})
         trainer = state.optimizer | {_RAW + name: value for name, value in state.weights.items()}
         _write_tensors(place / TRAINER, trainer)
         (place / TRAINER_STATE).write_text(json.dumps({"step": state.step}) + "\n", encoding="utf-8")
-
-    _publish(target, write)
     write_text(folder / "last", target.name + "\n")
     for old in complete_checkpoints(folder)[:-keep]:
         if old != target:
@@ -141,39 +138,16 @@ def save_best(
         reason: step, metric and value, for best.json.
     """
     make_folder(folder)
-
-    def write(place: Path) -> None:
+    _remove_left_over(folder, BEST)
+    with atomic_folder(folder / BEST) as place:
         _write_model(place, description, {**task.state_dict(), **average})
         (place / BEST_RECORD).write_text(json.dumps(reason, allow_nan=False) + "\n", encoding="utf-8")
 
-    _publish(folder / BEST, write)
 
-
-def _publish(target: Path, write: Callable[[Path], None]) -> None:
-    """Write a folder under a temporary name, flush it, and move it into place; an earlier one is replaced."""
-    folder = target.parent
-    temporary = folder / f".{target.name}.{socket.gethostname()}.{os.getpid()}.partial"
-    # left by processes that were killed while saving; the caller holds the lock of the run
-    for left in folder.glob(f".{target.name.partition('-')[0]}*"):
+def _remove_left_over(folder: Path, names: str) -> None:
+    """Remove what processes killed while saving left, on any machine; the caller holds the lock of the run."""
+    for left in folder.glob(f".{names}.*"):
         shutil.rmtree(left, ignore_errors=True)
-    with explained(target):
-        temporary.mkdir()
-        try:
-            write(temporary)
-            for file in temporary.iterdir():
-                sync(file)
-            sync(temporary)
-            if target.exists():
-                # moved aside first, so that a complete checkpoint of this step exists at all times
-                aside = temporary.with_suffix(".old")
-                os.rename(target, aside)
-                os.rename(temporary, target)
-                shutil.rmtree(aside)
-            else:
-                os.rename(temporary, target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        sync(folder)
 
 
 def _write_model(folder: Path, description: Description, weights: Mapping[str, Tensor]) -> None:
@@ -186,7 +160,7 @@ def _write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
     try:
         save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, file)
     except SafetensorError as error:
-        raise OSError(str(error)) from None
+        raise OSError(None, str(error), str(file)) from None
     # safetensors writes for the owner alone, whatever the umask says
     shutil.copymode(file.with_name(CONFIG), file)
 
@@ -269,9 +243,20 @@ def folder_of(path: Path) -> Path:
 def load_task(folder: Path, device: str = "cpu") -> tuple[Task, Description]:
     """Rebuild the task of a checkpoint with its weights, in eval mode."""
     description = Description.read(read_json(folder / CONFIG), folder / CONFIG)
+    _refuse_unlike(description, folder)
     task = build_task(description.config, description.spec)
     load_weights(task, folder)
     return task.to(device).eval(), description
+
+
+def _refuse_unlike(description: Description, folder: Path) -> None:
+    """Refuse weights of another architecture before that of the description takes memory."""
+    try:
+        with torch.device("meta"):
+            expected = build_task(description.config, description.spec).state_dict()
+    except (RuntimeError, NotImplementedError):  # a model of a plugin that needs values; compared when it is there
+        return
+    _refuse_differences(expected, _read(folder / MODEL), folder)
 
 
 def load_weights(task: nn.Module, folder: Path) -> None:
@@ -348,8 +333,8 @@ def load_trainer(folder: Path) -> TrainerState:
     """
     document = read_json(folder / TRAINER_STATE)
     step = document.get("step") if isinstance(document, dict) else None
-    if not isinstance(step, int) or step < 0:
-        raise InputError(f"{folder / TRAINER_STATE} is damaged: step is missing")
+    if type(step) is not int or step != _step_of(folder):
+        raise InputError(f"{folder / TRAINER_STATE} is damaged: step is not that of the folder's name")
     tensors = _read(folder / TRAINER)
     weights = {name.removeprefix(_RAW): value for name, value in tensors.items() if name.startswith(_RAW)}
     return TrainerState(step, {name: v for name, v in tensors.items() if not name.startswith(_RAW)}, weights)
@@ -400,11 +385,26 @@ def restore(
         _refuse_differences({name: parameters[name] for name in average}, state.weights, folder)
         for name, value in state.weights.items():
             parameters[name].copy_(value)
+    for name, entries in _optimizer_entries(state, parameters, folder / TRAINER).items():
+        parameter = parameters[name]
+        optimizer.state[parameter] = {key: value.to(parameter.device, copy=True) for key, value in entries.items()}
+
+
+def _optimizer_entries(
+    state: TrainerState, parameters: Mapping[str, Tensor], file: Path
+) -> dict[str, dict[str, Tensor]]:
+    """The optimiser state of each parameter that has any: a step and two moments."""
+    found: dict[str, dict[str, Tensor]] = {}
     for full_name, value in state.optimizer.items():
         key, _, name = full_name.partition(".")
         if name not in parameters:
-            raise InputError(f"{folder / TRAINER} is damaged: it has optimiser state for an unknown parameter {name!r}")
-        if key != "step" and value.shape != parameters[name].shape:
-            raise InputError(f"{folder / TRAINER} is damaged: {full_name} has shape {tuple(value.shape)}")
-        entries: dict[str, Any] = optimizer.state[parameters[name]]
-        entries[key] = value.to(parameters[name].device, copy=True)
+            raise InputError(f"{file} is damaged: it has optimiser state for an unknown parameter {name!r}")
+        found.setdefault(name, {})[key] = value
+    for name, entries in found.items():
+        if set(entries) != _ADAM:
+            raise InputError(f"{file} is damaged: the optimiser state of {name} is incomplete")
+        for key, value in entries.items():
+            shape = torch.Size() if key == "step" else parameters[name].shape
+            if value.shape != shape or value.dtype != parameters[name].dtype:
+                raise InputError(f"{file} is damaged: {key}.{name} is {value.dtype} of shape {tuple(value.shape)}")
+    return found

@@ -139,6 +139,8 @@ class RunDirectory:
         for name, kind in (("created", (int, float)), ("data", str), ("data_sha256", str), ("config", dict)):
             if not isinstance(document.get(name), kind):
                 raise InputError(f"{self.record} is damaged: {name} is missing or has the wrong type")
+        if not isinstance(document.get("extended", []), list):
+            raise InputError(f"{self.record} is damaged: extended has the wrong type")
         return document
 
     def description(self) -> Description:
@@ -232,9 +234,19 @@ def _complete_lines(file: Path) -> Iterator[dict[str, Any]]:
             json.dumps(found, allow_nan=False)
         except (ValueError, RecursionError):
             found = None
-        if not isinstance(found, dict) or not isinstance(found.get("step"), int):
+        if not _is_log_line(found, file.name):
             raise InputError(f"{file} is damaged at line {number}; remove that line")
         yield found
+
+
+def _is_log_line(found: Any, name: str) -> bool:
+    """Whether a document is a line of metrics.jsonl or timing.jsonl: a step, and numbers beside the name of a split."""
+    if not isinstance(found, dict) or type(found.get("step")) is not int:
+        return False
+    others = {key: value for key, value in found.items() if key != "split"}
+    if any(type(value) not in (int, float) for value in others.values()):
+        return False
+    return isinstance(found.get("split"), str) if name == "metrics.jsonl" else "seconds" in found
 
 
 def next_run(name: str, parent: Path = RUNS) -> RunDirectory:

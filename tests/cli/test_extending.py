@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from generators.writer import generate
 from slotssm import plugins
+from slotssm.config import RecipeData
+from slotssm.data.episodes import EpisodeFile
+from slotssm.documents import load
 from slotssm.registry import REGISTRIES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -122,6 +126,23 @@ def test_an_unknown_data_set_is_named_with_the_nearest(workplace, slotssm):
         2,
         ["slotssm: generator 'bouncin' is unknown; did you mean bouncing?"],
     )
+
+
+def test_workers_load_generators_of_installed_packages(workplace, monkeypatch):
+    _, code, _ = EXAMPLES[3]
+    described = workplace / "site" / "lab_drops-1.0.dist-info"
+    described.mkdir(parents=True)
+    (workplace / "site" / "lab_drops.py").write_text(code)
+    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: lab-drops\nVersion: 1.0\n")
+    (described / "entry_points.txt").write_text("[slotssm.plugins]\nlab_drops = lab_drops\n")
+    monkeypatch.syspath_prepend(workplace / "site")
+    plugins.load_installed_plugins()
+    recipe = {"recipe": {"kind": "drops"}, "num_train": 4, "num_val": 0, "num_test": 0}
+    made = [Path(f"{workers}.h5") for workers in (1, 2)]
+    for workers, path in enumerate(made, 1):
+        generate(load(RecipeData, recipe, "test"), path, workers=workers)
+    with EpisodeFile(made[0]) as one, EpisodeFile(made[1]) as two:
+        assert (one.read("train", "frames") == two.read("train", "frames")).all()
 
 
 def test_installed_packages_announce_plugins(workplace, slotssm, monkeypatch):

@@ -160,10 +160,10 @@ def test_a_missing_ffmpeg_is_said_once_and_no_video_is_left_out(slotssm, workpla
         foreign.write_video(
             workplace / "clips" / f"{index}.mp4", foreign.smooth_video(np.random.default_rng(0), 3, 32, 32)
         )
-    monkeypatch.setattr("slotssm.data.importers.readers.videos.get_ffmpeg_exe", lambda: str(workplace / "none"))
+    monkeypatch.setattr("slotssm.ffmpeg.get_ffmpeg_exe", lambda: str(workplace / "none"))
     done = slotssm("import", "folder", "clips", "--out", "d.h5", "--skip-damaged")
     assert done.code == 2
-    assert "none cannot be run, which decodes videos" in done.error_lines[0]
+    assert "none cannot be run, which decodes and encodes videos" in done.error_lines[0]
     assert "damaged" not in done.error_lines[0]
     assert sorted(path.name for path in workplace.iterdir()) == ["clips"]
 

@@ -263,7 +263,7 @@ def test_mp4_is_nearly_the_video_and_says_that_it_is_lossy(tmp_path, monkeypatch
     smooth_data(tmp_path / "odd.h5", 31)
     with pytest.raises(InputError, match="`frames_as` mp4 needs even sides, and frames are 31×31 px"):
         export(tmp_path / "odd.h5", "folder", tmp_path / "none", frames_as="mp4")
-    monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", lambda: "false")
+    monkeypatch.setattr("slotssm.ffmpeg.get_ffmpeg_exe", lambda: "false")
     with pytest.raises(InputError, match=r"cannot write .*the video encoder says: exit code 1"):
         export(tmp_path / "d.h5", "folder", tmp_path / "none", frames_as="mp4")
     assert not (tmp_path / "none").exists()
@@ -487,6 +487,25 @@ def test_a_stopped_export_leaves_what_was_there(data, tmp_path, form, act, error
     with pytest.raises(error, match=message):
         export(data, form, tmp_path / "out", force=True, on_progress=failing_at(sum(COUNTS.values()), act))
     assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_errors_of_something_else_are_not_blamed_on_the_target(data, tmp_path, form):
+    with pytest.raises(OSError, match="of the source"):
+        export(data, form, tmp_path / "out", on_progress=failing_at(2, raising(OSError(errno.EIO, "of the source"))))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_export_left_goes_with_the_next_one(data, tmp_path):
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom slotssm.data.exporters import export\n"
+        "stop = lambda done, total: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "export(Path(sys.argv[1]), 'numpy', Path(sys.argv[2]), on_progress=stop)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(data), str(tmp_path / "out")], check=False)
+    assert len(list(tmp_path.iterdir())) == 1
+    export(data, "numpy", tmp_path / "out", limit=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_full_disk_is_one_line(data, tmp_path):

@@ -16,7 +16,7 @@ from slotssm.errors import InputError
 from slotssm.experiments import paper_numbers, presets
 from slotssm.experiments.datasets import own_data_path
 from slotssm.experiments.reproductions import matched
-from slotssm.experiments.reproductions.cells import TrainingCell
+from slotssm.experiments.reproductions.cells import TrainingCell, read_record, record_path
 from slotssm.experiments.reproductions.experiment import Choice
 from slotssm.experiments.reproductions.matched import (
     DEPTH_MODELS,
@@ -370,6 +370,16 @@ def test_a_part_of_what_is_done_is_compared_alone(made, monkeypatch):
     assert {row.model for row in part.rows} == {"slotssm"} | ({"rim"} if not part.missing else set())
     # what was there is written again, for the tests that follow
     reproduce(made.experiment, made.choice, made.folder, [], "cpu")
+
+
+@pytest.mark.parametrize("content", ["[1]", "{}", '{"config": 3}', "null", '{"config": {}, "values": 1}', "torn"])
+def test_a_damaged_record_is_named_with_the_remedy(tmp_path, content):
+    cell = cells_of("video-prediction", "tiny")[0]
+    path = record_path(cell, tmp_path)
+    path.parent.mkdir()
+    path.write_text(content)
+    with pytest.raises(InputError, match=rf"{cell.name}\.json (is damaged; remove it|cannot be read)"):
+        read_record(cell, tmp_path)
 
 
 def test_one_cell_alone_is_run_and_the_others_are_missing(few_steps, tmp_path):

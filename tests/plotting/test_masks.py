@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from slotssm import ffmpeg
 from slotssm.data.importers.readers.videos import iterate_video, video_rate
 from slotssm.plotting import VideoWriter, enlarged, paint_masks, slot_colors
 from slotssm.plotting.masks import OPACITY
@@ -74,3 +75,15 @@ def test_videos_are_written_frame_by_frame_at_their_rate(tmp_path, size):
 def test_a_video_that_cannot_be_written_raises(tmp_path):
     with pytest.raises(FileNotFoundError), VideoWriter(tmp_path / "absent" / "v.mp4", 25) as writer:
         writer.write(np.zeros((9, 16, 16, 3), np.uint8))
+
+
+@pytest.mark.parametrize(("program", "reason"), [("/nowhere/ffmpeg", "cannot be run"), (None, "no ffmpeg was found")])
+def test_a_missing_encoder_is_named_and_no_file_is_blamed(tmp_path, monkeypatch, program, reason):
+    def found():
+        if program is None:
+            raise RuntimeError("No ffmpeg exe could be found")
+        return program
+
+    monkeypatch.setattr(ffmpeg, "get_ffmpeg_exe", found)
+    with pytest.raises(ffmpeg.FFmpegError, match=f"{reason}.*; install the package imageio-ffmpeg"):
+        VideoWriter(tmp_path / "v.mp4", 25)

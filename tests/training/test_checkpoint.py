@@ -1,5 +1,6 @@
 """Checkpoints are complete or absent, strict, and hold no code."""
 
+import json
 import os
 
 import pytest
@@ -203,6 +204,54 @@ def test_a_damaged_description_is_refused(saved, content):
     (folder / checkpoint.CONFIG).write_text(content)
     with pytest.raises(InputError, match=r"config\.json"):
         checkpoint.load_task(folder)
+
+
+@pytest.mark.parametrize("step", [2, 99, True])
+def test_a_step_other_than_the_folder_s_is_refused(saved, step):
+    folder, _, _ = saved
+    (folder / checkpoint.TRAINER_STATE).write_text(json.dumps({"step": step}))
+    with pytest.raises(InputError, match=r"trainer\.json is damaged: step is not that of the folder's name"):
+        checkpoint.load_trainer(folder)
+
+
+def test_a_description_of_a_far_larger_model_takes_no_memory(saved):
+    folder, _, _ = saved
+    document = json.loads((folder / checkpoint.CONFIG).read_text())
+    document["config"]["model"]["num_slots"] = 10**12
+    (folder / checkpoint.CONFIG).write_text(json.dumps(document))
+    with pytest.raises(InputError, match=r"another architecture: .* has shape .*, expected \(1000000000000, "):
+        checkpoint.load_task(folder)
+
+
+def _drop(start):
+    return lambda state, name: {key: value for key, value in state.items() if not key.startswith(start)}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda state, name: {key: value for key, value in state.items() if key != f"exp_avg_sq.{name}"},
+        _drop("step."),
+        _drop("exp_avg."),
+        lambda state, name: {key.replace("exp_avg_sq", "moment"): value for key, value in state.items()},
+        lambda state, name: state | {f"other.{name}": state[f"exp_avg.{name}"]},
+        lambda state, name: state | {f"exp_avg.{name}": state[f"exp_avg.{name}"].int()},
+        lambda state, name: state | {f"exp_avg.{name}": state[f"exp_avg.{name}"][None]},
+        lambda state, name: state | {f"step.{name}": torch.zeros(3)},
+    ],
+)
+def test_a_damaged_state_of_the_optimiser_is_refused(saved, damage):
+    folder, _, task = saved
+    optimizer = torch.optim.AdamW(task.parameters(), fused=True)
+    for parameter in task.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    whole = checkpoint.trainer_state(3, task, optimizer, {})
+    checkpoint.restore(task, torch.optim.AdamW(task.parameters(), fused=True), {}, whole, folder)
+    name = next(name for name, _ in task.named_parameters())
+    state = checkpoint.TrainerState(3, damage(whole.optimizer, name), {})
+    with pytest.raises(InputError, match=r"trainer\.safetensors is damaged: "):
+        checkpoint.restore(task, torch.optim.AdamW(task.parameters(), fused=True), {}, state, folder)
 
 
 @pytest.mark.parametrize("name", ["exp_avg.nothing", "nonsense", "exp_avg."])

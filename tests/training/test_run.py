@@ -10,6 +10,7 @@ import pytest
 from slotssm.errors import InputError
 from slotssm.experiments import runs
 from slotssm.experiments.datasets import spec_of
+from slotssm.files import write_json
 from slotssm.training import run as run_module
 from slotssm.training.run import RunDirectory, newest_run, read_lines
 
@@ -133,14 +134,35 @@ def test_a_damaged_run_is_passed_over_when_the_newest_is_asked_for(tiny_run, tmp
         newest_run(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("line", ["nonsense", "[]", "{}", '{"step": "4"}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("nonsense", "[]", "{}", '{"step": "4"}', "[" * 100_000, '{"step": 4}', '{"step": true, "split": "val"}'),
+        *(
+            '{"step": 4, "split": "val", "mse": "x"}',
+            '{"step": 4, "split": "val", "mse": [1]}',
+            '{"step": 4, "split": 3}',
+        ),
+    ],
+)
 def test_a_damaged_line_of_the_log_is_named(tmp_path, line):
     file = tmp_path / "metrics.jsonl"
-    file.write_text(json.dumps({"step": 1}) + "\n" + line + "\n")
+    first = {"step": 1, "split": "val", "mse": 0.5}
+    file.write_text(json.dumps(first) + "\n" + line + "\n")
     with pytest.raises(InputError, match=r"metrics\.jsonl is damaged at line 2"):
         read_lines(file)
-    file.write_text(json.dumps({"step": 1}) + "\n" + line)
-    assert read_lines(file) == [{"step": 1}]
+    file.write_text(json.dumps(first) + "\n" + line)
+    assert read_lines(file) == [first]
+
+
+@pytest.mark.parametrize("value", [{"extended": 5}, {"plugins": [1]}, {"plugins": [{"registers": [1]}]}])
+def test_a_record_with_something_of_another_type_is_refused(tiny_run, tmp_path, value):
+    _, _, run = tiny_run("tiny-oc")
+    copy = RunDirectory(tmp_path / "copy")
+    copy.path.mkdir()
+    write_json(copy.record, run.read() | value)
+    with pytest.raises(InputError, match=rf"run\.json is damaged: {next(iter(value))} has the wrong type"):
+        copy.config()
 
 
 def test_the_record_names_processor_threads_and_instructions(tiny_run):

@@ -1,11 +1,8 @@
 """Write an export, completely or not at all, and estimate its cost."""
 
-import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +14,7 @@ from slotssm.data.exporters.selection import Selection, is_export, select
 from slotssm.data.exporters.shards import Shards
 from slotssm.data.exporters.zarr_store import ZarrStore
 from slotssm.errors import InputError, Interrupted
-from slotssm.files import explained, make_folder, refuse_existing, sync
+from slotssm.files import atomic_folder, make_folder, refuse_existing, restore_moved_aside
 from slotssm.interrupts import stop_requests
 
 FORMS: dict[str, type[Form]] = {"webdataset": Shards, "folder": Folders, "numpy": Arrays, "zarr": ZarrStore}
@@ -84,16 +81,20 @@ def export(
     chosen, options = _form(form), FormOptions(frames_as, shard_bytes)
     with EpisodeFile(Path(data), needs_frames=False) as episodes:
         selection = select(episodes, splits, numbers, limit, fields)
+        restore_moved_aside(Path(out))
         _check_target(Path(out), Path(data), force)
+        make_folder(Path(out).parent)
         with stop_requests() as stop:
             try:
-                with _building(Path(out), force) as folder:
+                with atomic_folder(Path(out)) as folder:
                     for done, _ in enumerate(_write(chosen(selection, folder, options), selection), 1):
                         on_progress(done, selection.num_episodes)
                         if stop:
                             break
                     if stop:
                         raise Interrupted("")
+                    # again: another process may just have finished it
+                    refuse_existing(Path(out), force)
             except (InputError, OSError, Interrupted):
                 # Ctrl-C reaches the video encoder too, which then fails
                 if not stop:
@@ -120,9 +121,8 @@ def estimate(
         selection = select(episodes, splits, numbers, limit, fields)
         sample = selection.first(SAMPLED_EPISODES)
         started = time.perf_counter()
-        with explained(Path(place)):
-            for _ in _write(chosen(sample, Path(place), options), sample):
-                pass
+        for _ in _write(chosen(sample, Path(place), options), sample):
+            pass
         share = selection.num_bytes / max(1, sample.num_bytes)
         seconds = (time.perf_counter() - started) * share
         counts = {split: len(numbers) for split, numbers in selection.numbers.items()}
@@ -157,44 +157,6 @@ def _check_target(out: Path, data: Path, force: bool) -> None:
         raise InputError(f"{out} is not an export, and `force` replaces nothing else; choose another `out`")
     if data.resolve().is_relative_to(out.resolve()):
         raise InputError(f"{out} contains {data}, which would be deleted; choose another `out`")
-
-
-@contextmanager
-def _building(out: Path, force: bool) -> Iterator[Path]:
-    """Yield a folder beside `out`; on success flush it to disk and move it into place, otherwise remove it."""
-    make_folder(out.parent)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    with explained(out):
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        try:
-            yield temporary
-            _flush(temporary)
-            refuse_existing(out, force)  # again: another process may just have finished it
-            _move(temporary, out)
-            sync(out.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _move(temporary: Path, out: Path) -> None:
-    if not out.exists():
-        os.rename(temporary, out)
-        return
-    aside = temporary.with_suffix(".old")
-    os.rename(out, aside)
-    try:
-        os.rename(temporary, out)
-    except OSError:
-        os.rename(aside, out)
-        raise
-    shutil.rmtree(aside)
-
-
-def _flush(folder: Path) -> None:
-    """Flush a folder to stable storage, without flushing files of other programs."""
-    for path in [folder, *folder.rglob("*")]:
-        sync(path)
 
 
 def _measure(folder: Path) -> tuple[int, int]:

@@ -4,9 +4,10 @@ import io
 import subprocess
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 from PIL import Image
+
+from slotssm.ffmpeg import executable
 
 FRAMES_PER_S = 10
 """Frame rate of MP4 files; episodes do not define one."""
@@ -30,17 +31,18 @@ def write_video(frames: np.ndarray, path: Path) -> None:
     """Write frames, uint8 [T, H, W, 3] of even height and width, as H.264 (lossy, colours at half resolution).
 
     Raises:
+        FFmpegError: there is no encoder.
         OSError: the encoder failed, for example because the disk is full.
     """
     _, height, width, _ = frames.shape
     pixels = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(FRAMES_PER_S), "-i", "-"]
     video = ["-c:v", "libx264", "-crf", str(QUALITY_CRF), "-pix_fmt", "yuv420p"]
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *pixels, *video, str(path)]
+    command = [executable(), "-v", "error", *pixels, *video, str(path)]
     # not through imageio, which does not notice when the encoder fails
     done = subprocess.run(command, input=frames.tobytes(), capture_output=True, check=False)
     if done.returncode:
         reason = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
-        raise OSError(f"the video encoder says: {reason[0]}")
+        raise OSError(None, f"the video encoder says: {reason[0]}", str(path))
 
 
 def _png(picture: Image.Image) -> bytes:

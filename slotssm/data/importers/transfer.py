@@ -18,7 +18,6 @@ import numpy as np
 from slotssm.data.episodes import Episode, EpisodeFile, Layout
 from slotssm.data.importers.catalog import open_source
 from slotssm.data.importers.readers.options import ImportOptions
-from slotssm.data.importers.readers.videos import DecoderError
 from slotssm.data.importers.sources.source import Source, Survey
 from slotssm.data.sharding import (
     Contents,
@@ -32,6 +31,7 @@ from slotssm.data.sharding import (
 )
 from slotssm.documents import load
 from slotssm.errors import InputError
+from slotssm.ffmpeg import FFmpegError
 
 SHARD_EPISODES = 64
 """Largest number of episodes of a shard; reading is slow, and an interruption loses the unfinished shard."""
@@ -229,7 +229,7 @@ def _reading(source: Source) -> Iterator[None]:
     """Distinguish a damaged source from one that is temporarily unreadable, whose import can be resumed."""
     try:
         yield
-    except DecoderError:
+    except FFmpegError:
         raise
     except InputError as error:
         raise DamagedSourceError(str(error)) from None

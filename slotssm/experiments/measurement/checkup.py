@@ -84,6 +84,9 @@ def _generator() -> str:
 
 
 def _video_encoder() -> str:
-    import imageio_ffmpeg
+    from imageio_ffmpeg import get_ffmpeg_version
 
-    return f"ffmpeg {imageio_ffmpeg.get_ffmpeg_version()}"
+    from slotssm.ffmpeg import executable
+
+    executable()
+    return f"ffmpeg {get_ffmpeg_version()}"

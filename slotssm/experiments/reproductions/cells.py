@@ -247,12 +247,15 @@ def read_record(cell: Cell, folder: Path) -> Record | None:
     """The record of a cell; None if it has not been measured yet.
 
     Raises:
-        InputError: the record belongs to a cell of the same name with another configuration.
+        InputError: the record is damaged, or belongs to a cell of the same name with another configuration.
     """
     path = record_path(cell, folder)
     if not path.exists():
         return None
     record: Record = read_json(path)
+    fields = (("config", dict), ("setting", dict), ("values", dict), ("model", str), ("seed", int))
+    if not isinstance(record, dict) or any(not isinstance(record.get(name), kind) for name, kind in fields):
+        raise InputError(f"{path} is damaged; remove it to measure the cell again")
     if not cell.agrees(record["config"]):
         raise InputError(
             f"{path} was made with another configuration than that of this version of the experiment; "

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from imageio_ffmpeg import get_ffmpeg_exe
 
+from slotssm import ffmpeg
 from slotssm.data.importers.readers.options import ImportOptions
 from slotssm.data.sharding import usable_processors
 from slotssm.errors import InputError
+from slotssm.ffmpeg import FFmpegError
 
 FORMATS = (
     *("mov", "matroska", "avi", "gif", "mpegts", "mpeg", "asf", "flv", "ogg", "ivf", "nut", "mxf", "yuv4mpegpipe"),
@@ -53,10 +54,6 @@ _OTHER_FAULT = re.compile(
 )
 """What ffmpeg says if it lacks something, which is no fault of the video."""
 _NO_VIDEO = "matches no streams"
-
-
-class DecoderError(InputError):
-    """Videos cannot be decoded here: ffmpeg is missing, too old or incomplete. It says nothing about any file."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +108,7 @@ class Decoder:
 
         Raises:
             InputError: a frame has transparent pixels.
-            DecoderError: ffmpeg cannot be run.
+            FFmpegError: ffmpeg cannot be run.
         """
         header = read_header(self.path)
         filters = []
@@ -171,9 +168,9 @@ class Decoder:
         lacking = next(filter(_OTHER_FAULT.search, self.complaints), None)
         # without a video stream, ffmpeg also complains of the option that asks for one
         if self.failed and lacking and not any(_NO_VIDEO in line for line in self.complaints):
-            raise DecoderError(
-                f"{_executable()} cannot decode videos here, since it is too old or incomplete ({lacking[:100]}); "
-                "install the package imageio-ffmpeg, or name another ffmpeg in the variable IMAGEIO_FFMPEG_EXE"
+            raise FFmpegError(
+                f"{ffmpeg.executable()} cannot decode videos here, since it is too old or incomplete "
+                f"({lacking[:100]}); {ffmpeg.REMEDY}"
             )
 
     @property
@@ -193,16 +190,6 @@ def _is_complaint(level: str, message: str) -> bool:
     return level in ("error", "fatal", "panic") or (level == "warning" and "corrupt" in message.lower())
 
 
-def _executable() -> str:
-    try:
-        return str(get_ffmpeg_exe())
-    except RuntimeError:
-        raise DecoderError(
-            "no ffmpeg was found, which decodes videos; install the package imageio-ffmpeg, or name one in the "
-            "variable IMAGEIO_FFMPEG_EXE"
-        ) from None
-
-
 def _command(path: Path, header: Header, output: Sequence[str]) -> list[str]:
     """The command that decodes the first video stream of a file, other than a cover picture."""
     # `file:`: names may contain colons
@@ -210,14 +197,14 @@ def _command(path: Path, header: Header, output: Sequence[str]) -> list[str]:
     source += ["-threads", str(min(MOST_THREADS, usable_processors()))]
     if header.codec in ("vp8", "vp9") and header.has_alpha:
         source += ["-c:v", "libvpx" if header.codec == "vp8" else "libvpx-vp9"]  # ffmpeg's own leave out transparency
-    command = [_executable(), "-nostdin", "-hide_banner", "-v", "level+verbose", *source, "-i", f"file:{path}"]
+    command = [ffmpeg.executable(), "-nostdin", "-hide_banner", "-v", "level+verbose", *source, "-i", f"file:{path}"]
     # `-fps_mode passthrough`: the frames as stored
     return [*command, "-map", "0:V:0", "-fps_mode", "passthrough", *output]
 
 
 def _conversion(header: Header) -> list[str]:
     """Filters that convert colours exactly, where they need it and ffmpeg has them."""
-    if not _CONVERTED.search(header.pixel_format) or not _has_zscale(_executable()):
+    if not _CONVERTED.search(header.pixel_format) or not _has_zscale(ffmpeg.executable()):
         return []
     if any(side % 2 for side in header.size) and not re.search("444|gray|gbr|rgb|bgr", header.pixel_format):
         return []  # zscale does not take halves of pixels
@@ -241,10 +228,7 @@ def _started(command: Sequence[str], messages: IO[str]) -> subprocess.Popen[byte
     try:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=messages)
     except OSError as error:
-        raise DecoderError(
-            f"{command[0]} cannot be run, which decodes videos: {error.strerror or error}; install the package "
-            "imageio-ffmpeg, or name another ffmpeg in the variable IMAGEIO_FFMPEG_EXE"
-        ) from None
+        raise ffmpeg.unusable(command[0], error.strerror or str(error)) from None
 
 
 def read_header(path: Path) -> Header:
@@ -252,7 +236,7 @@ def read_header(path: Path) -> Header:
     source = ["-protocol_whitelist", "file", "-format_whitelist", ",".join(FORMATS), "-i", f"file:{path}"]
     with tempfile.TemporaryFile("w+", errors="replace", encoding="utf-8") as messages:
         # without an output ffmpeg describes the input, and fails
-        with _started([_executable(), "-nostdin", "-hide_banner", *source], messages) as process:
+        with _started([ffmpeg.executable(), "-nostdin", "-hide_banner", *source], messages) as process:
             process.wait()
         messages.seek(0)
         text = messages.read(1 << 20)
@@ -284,7 +268,7 @@ def read_video(path: Path, options: ImportOptions, expected_frames: range | None
 
     Raises:
         InputError: the file is damaged or truncated, or too short for `num_frames`.
-        DecoderError: ffmpeg cannot be run.
+        FFmpegError: ffmpeg cannot be run.
     """
     decoder, kept = Decoder(path, step=options.stride), list[np.ndarray]()
     with closing(decoder.frames()) as frames:
@@ -386,7 +370,7 @@ def iterate_video(path: Path) -> Generator[np.ndarray, None, None]:
 
     Raises:
         InputError: the file gives no frames, or the decoder fails.
-        DecoderError: ffmpeg cannot be run.
+        FFmpegError: ffmpeg cannot be run.
     """
     decoder = Decoder(path)
     with closing(decoder.frames()) as frames:

@@ -11,8 +11,8 @@ import numpy as np
 
 from slotssm.data.episodes import Episode, Layout
 from slotssm.data.importers.readers.options import ImportOptions
-from slotssm.data.importers.readers.videos import DecoderError
 from slotssm.errors import InputError
+from slotssm.ffmpeg import FFmpegError
 
 LISTED_FILES = 64
 """Largest number of source files that are listed by name; a digest of the whole list is always stored."""
@@ -89,7 +89,7 @@ class Source(ABC):
 
     def leave_out(self, name: str, error: InputError) -> None:
         """Note a damaged episode; without the option to leave it out, raise the error."""
-        if isinstance(error, DecoderError):
+        if isinstance(error, FFmpegError):
             raise error
         if not self.options.skip_damaged:
             raise InputError(f"{error}; `skip_damaged` leaves such episodes out") from None

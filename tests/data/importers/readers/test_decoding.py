@@ -9,10 +9,12 @@ import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image
 
+from slotssm import ffmpeg
 from slotssm.data.importers.readers import videos
 from slotssm.data.importers.readers.options import ImportOptions
-from slotssm.data.importers.readers.videos import DecoderError, Reel, count_frames, first_frame, read_video
+from slotssm.data.importers.readers.videos import Reel, count_frames, first_frame, read_video
 from slotssm.errors import InputError
+from slotssm.ffmpeg import FFmpegError
 
 OPTIONS = ImportOptions(kind="folder")
 HEIGHT, WIDTH, FRAMES = 32, 48, 7
@@ -239,15 +241,15 @@ def test_a_missing_ffmpeg_is_named_and_no_video_is_blamed(tmp_path, rgb, monkeyp
     def absent():
         raise RuntimeError("No ffmpeg exe could be found")
 
-    monkeypatch.setattr(videos, "get_ffmpeg_exe", absent)
-    with pytest.raises(DecoderError, match=r"no ffmpeg was found.*imageio-ffmpeg"):
+    monkeypatch.setattr(ffmpeg, "get_ffmpeg_exe", absent)
+    with pytest.raises(FFmpegError, match=r"no ffmpeg was found.*imageio-ffmpeg"):
         read_video(path, OPTIONS)
-    monkeypatch.setattr(videos, "get_ffmpeg_exe", lambda: str(tmp_path / "nowhere"))
-    with pytest.raises(DecoderError, match=r"nowhere cannot be run.*No such file"):
+    monkeypatch.setattr(ffmpeg, "get_ffmpeg_exe", lambda: str(tmp_path / "nowhere"))
+    with pytest.raises(FFmpegError, match=r"nowhere cannot be run.*no such program"):
         read_video(path, OPTIONS)
     old = tmp_path / "old"
     old.write_text("#!/bin/sh\necho \"[fatal] Unrecognized option 'fps_mode'.\" >&2\nexit 1\n")
     old.chmod(0o755)
-    monkeypatch.setattr(videos, "get_ffmpeg_exe", lambda: str(old))
-    with pytest.raises(DecoderError, match=r"old cannot decode videos here, since it is too old.*fps_mode"):
+    monkeypatch.setattr(ffmpeg, "get_ffmpeg_exe", lambda: str(old))
+    with pytest.raises(FFmpegError, match=r"old cannot decode videos here, since it is too old.*fps_mode"):
         read_video(path, OPTIONS)
