@@ -24,6 +24,8 @@ SAMPLED_EPISODES, SAMPLED_BYTES = 64, 256 << 20
 """Limits of the sample that statistics are computed from, per split."""
 HASH_VERSION = 2
 """Version of the hash: changes when the same content gets another hash."""
+LARGE_BYTES = 2 << 30
+"""Size of a file above which a note says that it is read whole."""
 TICK_S, COARSE_TICK_S = 0.02, 2.0
 """Resolution of file times in seconds; the coarse one is for file systems that store whole seconds."""
 
@@ -117,6 +119,9 @@ def known_content_hash(path: Path, on_progress: ProgressCallback = lambda done, 
     for place in places:
         if place is not None and (found := _recorded(place, facts)):
             return found
+    if facts["size"] > LARGE_BYTES:
+        size = f"{facts['size'] / 2**30:.1f} GiB"
+        logging.getLogger("slotssm").warning(f"{path} ({size}) is read whole once, to know its content again by a hash")
     _wait_for_the_clock(facts)
     hashed_ns = time.time_ns()
     sha256 = content_hash(path, on_progress=on_progress)

@@ -110,9 +110,7 @@ def read_scores(path: Path) -> ScoreFile:
     """
     document = read_json(path)
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        is_older = isinstance(document, dict) and {"results", "checkpoint", "data"} <= document.keys()
-        remedy = "it is from an earlier version; score the run again" if is_older else "write one with `out`"
-        raise InputError(f"{path} is not a score file; {remedy}")
+        raise InputError(f"{path} is not a score file; write one with `out`")
     if document.get("format_version") != FORMAT_VERSION:
         raise InputError(
             f"{path} has format version {document.get('format_version')!r}; this program reads version "

@@ -17,7 +17,6 @@ from slotssm.evaluation.pairing import scores_document
 from slotssm.files import exclusive, make_folder, read_json, write_json
 from slotssm.tasks import Task, build_task, check_run
 from slotssm.training.checkpoint import (
-    BEST,
     Description,
     chosen_checkpoint,
     folder_of,
@@ -324,9 +323,6 @@ def _still_valid(kept: Path, document: dict[str, Any], data: Path) -> list[dict[
         # a damaged report is replaced, and must not prevent the new one
         return []
     facts = earlier if isinstance(earlier, dict) else {}
-    if document["checkpoint"] != BEST and facts:
-        # the name says the step, also in files of earlier versions
-        facts.setdefault("checkpoint_step", document["checkpoint_step"])
     same = ("format", "format_version", "data_sha256", "split", "num_episodes", "checkpoint", "checkpoint_step")
     if any(facts.get(name) != document[name] for name in same):
         return []

@@ -308,6 +308,17 @@ def test_where_nothing_can_be_written_one_note_says_so(
     assert len(computed) == 2
 
 
+def test_reading_a_large_file_whole_is_said_and_done_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(contents, "LARGE_BYTES", path.stat().st_size - 1)
+    with caplog.at_level(logging.WARNING, "slotssm"):
+        for _ in range(2):
+            known_content_hash(path)
+    (note,) = caplog.records
+    assert note.getMessage().startswith(f"{path} (0.0 GiB) is read whole once")
+
+
 def test_a_file_that_changes_meanwhile_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(path: Path, **options: object) -> str:
         os.utime(path, ns=(1, 1))

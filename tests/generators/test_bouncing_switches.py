@@ -197,7 +197,7 @@ def test_every_combination_is_consistent_and_masks_are_the_pixels_drawn(
     episode = make_episode(recipe, seed, "test", index)
     check(recipe, episode)
     # streams do not depend on the objects, so that this is the same scene without them
-    bare = recipe.model_copy(update={"min_objects": 0, "max_objects": 0})
+    bare = recipe.replace(min_objects=0, max_objects=0)
     behind = make_episode(bare, seed, "test", index)["frames"]
     assert np.array_equal((episode["frames"] != behind).any(-1), episode["masks"] > 0)
 
@@ -249,7 +249,7 @@ def test_velocity_is_that_of_the_image() -> None:
     for index in range(5):
         episode = make_episode(recipe, 3, "train", index)
         num = num_objects(episode)
-        still = make_episode(recipe.model_copy(update={"camera_px": 0.0}), 3, "train", index)
+        still = make_episode(recipe.replace(camera_px=0.0), 3, "train", index)
         # what the moving view takes off is the same for every object, and the rate at which it moves
         taken = (still["objects/velocity"] - episode["objects/velocity"])[:, :num]
         np.testing.assert_allclose(taken, taken[:, :1].repeat(num, 1), atol=1e-12)

@@ -63,7 +63,7 @@ def test_first_100_episodes_do_not_depend_on_how_many_follow(tmp_path: Path, sma
 
 @pytest.mark.parametrize("change", [{"seed": 0}, {"num_train": 41}])
 def test_content_hash_tells_data_sets_apart(tmp_path: Path, whole_hash: str, change: dict[str, int]) -> None:
-    generate(small_config().model_copy(update=change), tmp_path / "other.h5", workers=1)
+    generate(small_config().replace(**change), tmp_path / "other.h5", workers=1)
     assert content_hash(tmp_path / "other.h5") != whole_hash
 
 
@@ -147,7 +147,7 @@ def test_resume_refuses_a_complete_file_of_other_settings(
     generate(small_config(), out, workers=1)
     before = out.read_bytes()
     with pytest.raises(InputError, match=f"d.h5 exists already and {reason}"):
-        generate(small_config().model_copy(update=change), out, workers=1, resume=True)
+        generate(small_config().replace(**change), out, workers=1, resume=True)
     assert out.read_bytes() == before
 
 
@@ -193,7 +193,7 @@ def test_resume_with_other_settings_is_refused(tmp_path: Path, small_shards: Non
     with pytest.raises(
         InputError, match=r"d\.h5\.parts was started with other settings.* with `force` and without `resume`"
     ):
-        generate(small_config().model_copy(update=change), out, workers=1, resume=True)
+        generate(small_config().replace(**change), out, workers=1, resume=True)
     assert names(parts) == before
 
 

@@ -74,8 +74,7 @@ class Progress:
 def progress_of(folder: Path) -> Progress:
     """Progress of every cell in a folder.
 
-    Without a plan, as in folders of earlier versions, the cells are those that have begun and those that result.json
-    misses.
+    Without a plan, as in a copy of the records, the cells are those that have begun and those that result.json misses.
 
     Raises:
         InputError: the folder does not belong to a reproduction or a sweep.

@@ -382,7 +382,7 @@ def test_workers_give_the_same_file(many, out, tmp_path, monkeypatch):
     assert content_hash(out) == content_hash(tmp_path / "whole.h5")
     assert skipped(out) == skipped(tmp_path / "whole.h5")
     with pytest.raises(InputError, match="`skip_damaged` leaves such episodes out"):
-        import_data(many, out, SKIP.model_copy(update={"skip_damaged": False}), force=True, workers=2)
+        import_data(many, out, SKIP.replace(skip_damaged=False), force=True, workers=2)
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
 

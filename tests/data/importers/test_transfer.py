@@ -89,7 +89,7 @@ def test_an_unfinished_import_is_continued_or_dropped_but_never_mixed(source, ou
         import_data(source, out, OPTIONS, on_progress=interrupt_at(5))
     with pytest.raises(InputError, match="`resume` continues it, `force`"):
         import_data(source, out, OPTIONS)
-    other = OPTIONS.model_copy(update={"size": (8, 8)})
+    other = OPTIONS.replace(size=(8, 8))
     with pytest.raises(InputError, match="started with other settings"):
         import_data(source, out, other, resume=True)
     # another file in the source
@@ -114,7 +114,7 @@ def test_resume_of_a_complete_import_gives_the_usual_result(source, out, reads):
         assert getattr(again, name) == getattr(first, name)
     assert out.stat().st_mtime_ns == before
     assert not reads
-    for other in (OPTIONS.model_copy(update={"size": (8, 8)}), ImportOptions(kind="folder", val=2)):
+    for other in (OPTIONS.replace(size=(8, 8)), ImportOptions(kind="folder", val=2)):
         with pytest.raises(InputError, match="exists already and was made from other settings or another source"):
             import_data(source, out, other, resume=True)
     (source / "clip3" / "1.png").write_bytes((source / "clip3" / "1.png").read_bytes() + b"more")
