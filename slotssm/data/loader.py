@@ -289,6 +289,11 @@ def _count_episodes(stored: int, wanted: int | None, source: str) -> int:
 
 
 def _choose_workers(num_processes: int) -> int:
-    """One thread for every two cores of this process, at least 1 and at most `MAX_WORKERS`."""
+    """One thread for every two cores of this process, at least 1 and at most `MAX_WORKERS`.
+
+    The processes of a machine share its cores; torchrun says how many of all there are on each.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(MAX_WORKERS, cores // (2 * num_processes)))
+    there = os.environ.get("LOCAL_WORLD_SIZE", "")
+    sharing = min(num_processes, int(there)) if there.isdecimal() and int(there) else num_processes
+    return max(1, min(MAX_WORKERS, cores // (2 * sharing)))

@@ -76,4 +76,13 @@ class ImageCanvas(Canvas):
         """
         check_input(self, tokens, "B, T, M", self.dim)
         grid = self.head(self.mlp(tokens.mean(dim=2))).view(-1, 3, self.cells, self.cells)
+        if torch.are_deterministic_algorithms_enabled():
+            # torch has no deterministic gradient of `interpolate` on CUDA
+            rows, columns = (self._weights(size, grid) for size in (self.height, self.width))
+            return rows @ grid @ columns.T
         return F.interpolate(grid, (self.height, self.width), mode="bilinear", align_corners=True)
+
+    def _weights(self, size: int, grid: Tensor) -> Float[Tensor, "size cells"]:
+        """Weights of linear interpolation along a side, of the dtype and on the device of the grid."""
+        corners = torch.eye(self.cells, dtype=grid.dtype, device=grid.device)[None]
+        return F.interpolate(corners, size, mode="linear", align_corners=True)[0].T

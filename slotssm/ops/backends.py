@@ -108,7 +108,7 @@ def _fused_refusal(case: Case) -> str | None:
 
 
 def _triton_refusal(case: Case) -> str | None:
-    return triton_availability.refusal(case.device, case.dtype, reference.scan)
+    return triton_availability.refusal(case.device, case.dtype, _reference)
 
 
 def _mamba_ssm_refusal(case: Case) -> str | None:

@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from slotssm.ops import reference
 from slotssm.ops.cpu import convolution_operator
 from slotssm.ops.cpu.availability import compile_failure
+from slotssm.ops.operators.constants import constant_when_compiled
 from slotssm.ops.operators.dtypes import dtype_name
 from slotssm.ops.shapes import require_shapes
 from slotssm.ops.triton import availability as triton_availability
@@ -31,7 +31,7 @@ def causal_convolve(
         bias: added to every output.
 
     Returns:
-        The outputs, and the last W inputs up to the end of x.
+        The outputs in the dtype of x, and the last W inputs up to the end of x.
 
     Raises:
         InputError: shapes that do not match.
@@ -47,15 +47,25 @@ def causal_convolve(
     past = past.transpose(1, 2).to(x.dtype)
     # a copy: a view would keep all of x in memory, and change with it
     last = torch.cat([past, x[:, -width:]], dim=1)[:, -width:].transpose(1, 2).contiguous()
-    dtype = torch.promote_types(x.dtype, weight.dtype)
-    working = torch.float64 if dtype == torch.float64 else torch.float32
+    is_double = torch.float64 in (x.dtype, weight.dtype)
+    working = torch.float64 if is_double else torch.float32
     if x.device.type == "cpu" and not compile_failure(dtype_name(working)):
-        y = convolution_operator.convolve(*(tensor.to(working) for tensor in (x, past, weight, bias))).to(dtype)
-    elif x.device.type == "cuda" and not triton_availability.refusal("cuda", dtype_name(working), reference.scan):
-        y = triton_convolution_operator.convolve(x, past, weight.to(working), bias.to(working)).to(dtype)
+        y = convolution_operator.convolve(*(tensor.to(working) for tensor in (x, past, weight, bias)))
+    elif _triton_serves(x.device.type, dtype_name(working)):
+        y = triton_convolution_operator.convolve(x, past, weight.to(working), bias.to(working))
     else:
-        y = F.silu(_shifted_sum(torch.cat([past, x], dim=1), weight, bias))
-    return y, last
+        y = _in_plain_torch(x, past, weight, bias)
+    return y.to(x.dtype), last
+
+
+@constant_when_compiled
+def _triton_serves(device: str, dtype: str) -> bool:
+    """Whether Triton's kernel is taken: on CUDA, where a trial agrees with plain torch."""
+    return device == "cuda" and not triton_availability.convolution_refusal(device, dtype, _in_plain_torch)
+
+
+def _in_plain_torch(x: Tensor, past: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.silu(_shifted_sum(torch.cat([past, x], dim=1), weight, bias))
 
 
 def _shifted_sum(history: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

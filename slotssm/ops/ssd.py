@@ -107,7 +107,8 @@ def _scan(
     gains = B.transpose(-1, -2) @ (u * to_end).flatten(-2)
 
     # what the state before a chunk does to its outputs
-    since_start = torch.exp(log_decay.cumsum(-1))
+    # a matrix product, since torch's running sum is not deterministic on CUDA
+    since_start = torch.exp(log_decay @ _ones_up_to(log_decay))
     over_chunk = rearrange(since_start[..., -1], "b c g r -> c b g 1 r 1")
     start = rearrange(initial_state, "b (g r) p n -> b g n r p", g=groups)
     gains = rearrange(gains, "b c g n (r p) -> c b g n r p", p=x.shape[3])
@@ -124,8 +125,13 @@ def _decay_between(log_decay: Tensor) -> Tensor:
     Sums of each segment by itself, in one matrix product: differences of running sums would lose the small
     ones after a large one. All are sums of a <= 0, so that nothing overflows.
     """
-    upper = log_decay.new_ones(log_decay.shape[-1], log_decay.shape[-1]).triu()
+    upper = _ones_up_to(log_decay)
     return torch.exp((log_decay[..., None, :] * upper.triu(1)) @ upper)
+
+
+def _ones_up_to(log_decay: Tensor) -> Tensor:
+    """The matrix [s, t] that sums up to each t: 1 for s <= t."""
+    return log_decay.new_ones(log_decay.shape[-1], log_decay.shape[-1]).triu()
 
 
 def _check(

@@ -109,8 +109,11 @@ class Localise(Task):
         else:
             slots, targets = slots[:, -1:], batch[LABEL].long()[:, None]
         logits = self._classify(slots)
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        if not self.is_logged:
+            return loss, {}
         accuracy = (logits[:, -1].argmax(-1) == targets[:, -1]).to(logits.dtype).mean()
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten()), {"accuracy": accuracy}
+        return loss, {"accuracy": accuracy}
 
     def predict(self, frames: UInt8[Tensor, "B T H W 3"], state: ModelState | None = None) -> Outputs:
         """Logits after every frame, for episodes or streams."""

@@ -16,7 +16,7 @@ from slotssm.layers import PieceDecoder, PieceTokenizer
 from slotssm.models import ModelOutput, ModelState, SlotModel
 from slotssm.registry import register_task
 from slotssm.tasks.outputs import Outputs
-from slotssm.tasks.task import Batch, Task, as_pixels, check_pieces, nearest_classes
+from slotssm.tasks.task import Batch, Task, as_pixels, check_pieces, class_entropy, nearest_classes
 
 BLACK_AND_WHITE = ((0, 0, 0), (255, 255, 255))
 SHADED = frozenset({"background", "light", "objects/texture"})
@@ -125,6 +125,8 @@ class Predict(Task):
         slots = self.model(self.encoder(pixels[:, :-1], int(self._first_frame) if self.training else 0)).slots
         values = self.decoder(rearrange(slots, "b t k d -> (b t) k d"))
         loss = self._loss(values, rearrange(frames[:, 1:], "b t h w c -> (b t) h w c"))
+        if not self.is_logged:
+            return loss, {}
         with torch.no_grad():
             error = F.mse_loss(self._shown(values), rearrange(pixels[:, 1:], "b t c h w -> (b t) c h w"))
         return loss, {"one-step-mse": error}
@@ -189,7 +191,7 @@ class Predict(Task):
 
     def _loss(self, values: Float[Tensor, "N C H W"], target: UInt8[Tensor, "N H W 3"]) -> Tensor:
         if self.config.loss == "ce":
-            return F.cross_entropy(values, nearest_classes(target, self.palette))
+            return class_entropy(values, nearest_classes(target, self.palette))
         pixels = as_pixels(target[None])[0]
         if self.config.loss == "bce":
             return F.binary_cross_entropy_with_logits(values, pixels.mean(1, keepdim=True))

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
@@ -43,6 +44,8 @@ class Task(nn.Module, ABC):
     """Names of further outputs, which take time and are given only within `requesting`."""
     requested: frozenset[str] = frozenset()
     """Which of them are requested now."""
+    is_logged: bool = True
+    """Whether the scalars of `forward` besides the loss are logged; in other steps it may leave them out."""
     validated: ClassVar[tuple[str, ...]] = ("mse",)
     """Metrics logged during training, as far as data and outputs allow."""
     is_collapsed_at_mean_image: ClassVar[bool] = False
@@ -123,6 +126,16 @@ def sample_frames(episodes: EpisodeFile, split: str, num_episodes: int) -> UInt8
     middle = episodes.dataset(split, "frames").shape[1] // 2
     chosen = spread(num_episodes, SAMPLED_EPISODES)
     return np.stack([episodes.read(split, "frames", (index, middle)) for index in chosen])
+
+
+def class_entropy(logits: Float[Tensor, "N C H W"], classes: Int[Tensor, "N H W"]) -> Float[Tensor, ""]:
+    """Mean cross-entropy of the pixels.
+
+    Among deterministic algorithms, the pixels are rows of a matrix: torch has no such kernel for pictures on CUDA.
+    """
+    if torch.are_deterministic_algorithms_enabled():
+        return F.cross_entropy(rearrange(logits, "n c h w -> (n h w) c"), classes.flatten())
+    return F.cross_entropy(logits, classes)
 
 
 def check_pieces(piece_px: int, data: DataSpec) -> None:

@@ -211,8 +211,9 @@ class Trainer:
             self.processes.spread([*self.task.parameters(), *self.average.values()])
             batches = self.loader.batches(self.step)
             while self.step < train.num_steps:
+                self.task.is_logged = self._logs(self.step + 1)
                 scalars = self._take_step(next(batches)[1])
-                if self.step % train.log_every_steps == 0 or self.step == train.num_steps:
+                if self.task.is_logged:
                     values = self._log(scalars)
                     now = time.perf_counter()
                     self._log_timing(now - logged, self.step - logged_step)
@@ -223,6 +224,10 @@ class Trainer:
                     self.save()
                 self._maybe_stop(stop)
         return values
+
+    def _logs(self, step: int) -> bool:
+        """Whether the values of a step, counted from 1, are logged."""
+        return step % self.config.train.log_every_steps == 0 or step == self.config.train.num_steps
 
     def _take_step(self, batch: Batch) -> dict[str, Tensor]:
         """One optimiser step; the randomness of dropout depends on (seed, step) only.

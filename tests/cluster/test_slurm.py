@@ -140,6 +140,27 @@ def test_a_preempted_sweep_on_a_lost_node_is_the_local_one(cluster, place):
     assert (folder / "table.csv").read_text() == (local / "table.csv").read_text()
 
 
+def test_a_cancelled_sweep_stays_cancelled_until_it_is_submitted_again(cluster, place):
+    folder = place / "cancelled"
+    hold_at(place, 8)
+    options = ["--out", str(folder), "--executor", "slurm", "--slurm", "partition=usual", "--slurm", "cpus-per-task=1"]
+    done = cluster.run(*SWEEP, *options, "--json", cwd=place)
+    assert done.returncode == 0, done.stderr
+    jobs = json.loads(done.stdout)["jobs"]
+    wait_for(lambda: steps(folder) == [8, 8], "both cells are trained")
+    cluster.run("scancel", *jobs.values())
+    wait_for(lambda: not cluster.queue(), "both jobs end")
+    time.sleep(5)
+    assert not cluster.queue()
+    for name, job in jobs.items():
+        assert cluster.restarts(job) == 0
+        assert "SIGTERM: saved step 9" in (folder / "logs" / f"{name}.log").read_text()
+    hold_at(place, NUM_STEPS)
+    assert cluster.run(*SWEEP, *options, cwd=place).returncode == 0
+    wait_for(lambda: not cluster.queue(), "all jobs are done")
+    assert [cell["state"] for cell in cells(folder)] == ["done", "done"], list((folder / "logs").rglob("*"))
+
+
 def test_refused_settings_are_one_line(cluster, place):
     folder = place / "refused"
     options = ["--out", str(folder), "--executor", "slurm", "--slurm", "partition=nowhere"]

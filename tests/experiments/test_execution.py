@@ -122,6 +122,29 @@ def test_a_job_that_has_saved_asks_for_the_queue(tmp_path):
     assert received == [signal.SIGUSR2]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Slurm runs on POSIX systems")
+@pytest.mark.parametrize(
+    ("answer", "is_requeued"),
+    [("JobId=7 JobState=RUNNING", 1), ("JobId=7 JobState=CANCELLED", 0), ("JobState=COMPLETING x", 0), ("", 1)],
+)
+def test_a_cancelled_job_is_not_put_back_into_the_queue(tmp_path, monkeypatch, answer, is_requeued):
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\necho {answer}\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    received = []
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: received.append(number))
+    try:
+        with pytest.raises(SlotSSMError):
+            job(tmp_path, "a", "raise SystemExit(3)")()
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert received == [signal.SIGUSR2] * is_requeued
+    assert (tmp_path / "asked").read_text() == "show job --oneliner 7\n"
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("90", 90), ("90:00", 90), ("90:01", 91), ("1:30:00", 90), ("2-12", 3600), ("1-0:30", 1470), ("1-00:30:10", 1471)],

@@ -160,6 +160,9 @@ def test_the_paper_scale_keeps_the_papers_protocol():
         task, recipe = cell.config.task, cell.config.data.recipe
         assert (task.targets, task.curriculum, cell.start) == ("last", (), None)
         assert (recipe.size_px, recipe.num_balls, recipe.num_colors) == (64, 4, 5)
+        # of 128 episodes; longer sequences do not fit a GPU in one piece
+        expected = {1280: 2, 2560: 4}.get(cell.setting["length"], 1)
+        assert (cell.config.train.batch_size, cell.config.train.accumulation_steps) == (128, expected)
         settings.add((recipe.rule, recipe.num_frames, task.patches_per_side, cell.setting["length"]))
     assert settings == {
         *(("earliest", 6, 4, 80), ("earliest", 6, 8, 320), ("earliest", 6, 16, 1280)),

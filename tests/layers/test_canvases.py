@@ -101,3 +101,19 @@ def test_a_canvas_starts_from_one_colour(canvas):
 def test_an_image_canvas_refuses_tokens_of_another_width():
     with pytest.raises(InputError, match=r"ImageCanvas takes .* \[B, T, M, 8\]"):
         ImageCanvas(HEIGHT, WIDTH, DIM, 2)(torch.zeros(1, 2, 3, DIM + 1))
+
+
+@pytest.mark.parametrize("cells", [1, 2, 5])
+def test_an_image_canvas_is_the_same_among_deterministic_algorithms(cells):
+    canvas, tokens = ImageCanvas(HEIGHT, WIDTH, DIM, cells), torch.randn(2, 3, 5, DIM, requires_grad=True)
+
+    def found() -> list[torch.Tensor]:
+        pixels = canvas(tokens)
+        return [pixels, *torch.autograd.grad(pixels.square().sum(), [tokens, *canvas.parameters()])]
+
+    expected = found()
+    torch.use_deterministic_algorithms(True)
+    try:
+        torch.testing.assert_close(found(), expected, rtol=1e-5, atol=1e-5)
+    finally:
+        torch.use_deterministic_algorithms(False)

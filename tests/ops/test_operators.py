@@ -41,6 +41,9 @@ def _same_when_compiled(function, inputs, wanted):
         )
         for one, other in zip(ours, theirs, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+        # as in an evaluation
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(*arguments), function(*arguments), rtol=1e-12, atol=1e-12)
 
 
 def _compiled_scan(backend):

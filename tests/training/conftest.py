@@ -1,4 +1,6 @@
-"""A tiny data set and run, made once."""
+"""Tiny data sets and runs; the data are made once."""
+
+from pathlib import Path
 
 import pytest
 
@@ -12,12 +14,16 @@ from slotssm.training.run import RunDirectory
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory):
+    """The data of each preset, made when they are first asked for."""
     folder = tmp_path_factory.mktemp("data")
-    paths = {}
-    for name in ("tiny-oc", "tiny-bcb"):
-        paths[name] = folder / f"{name}.h5"
-        generate(preset(name).data, paths[name], workers=1)
-    return paths
+
+    class Made(dict[str, Path]):
+        def __missing__(self, name: str) -> Path:
+            self[name] = folder / f"{name}.h5"
+            generate(preset(name).data, self[name], workers=1)
+            return self[name]
+
+    return Made()
 
 
 @pytest.fixture

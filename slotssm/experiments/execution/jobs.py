@@ -4,6 +4,7 @@ A scheduler's job imports this module and starts the command: it loads nothing h
 """
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -18,6 +19,8 @@ from slotssm.files import make_folder
 POLL_S = 0.2
 BUSY_S = 30.0
 """Time after which a cell is tried again whose run, or the run that it starts from, another process trains."""
+SCONTROL_S = 60.0
+"""How long Slurm may take to tell the state of a job."""
 ENDED = "ended with exit code"
 _TAIL_BYTES = 8192
 
@@ -92,7 +95,7 @@ class CellJob:
         """Run the command as a job of Slurm, and again while another process works on the same runs.
 
         If it was stopped by a signal to all processes of the job, and has saved its state, the job is put back into
-        the queue, by the handler that submitit has for the signal of preemption.
+        the queue, by the handler that submitit has for the signal of preemption; not if the job was cancelled.
 
         Raises:
             SlotSSMError: the command failed.
@@ -104,7 +107,7 @@ class CellJob:
                 time.sleep(POLL_S)
             code = process.wait()
             self.close(code)
-            if code == Interrupted.exit_code and PREEMPTION is not None:
+            if code == Interrupted.exit_code and PREEMPTION is not None and not _is_cancelled():
                 os.kill(os.getpid(), PREEMPTION)
             if code:
                 raise SlotSSMError(f"{self.name} {ENDED} {code}; {self.log} has its output")
@@ -128,6 +131,18 @@ def _ignore_preemption() -> None:
     """Leave the signal of preemption to the job, which stops its command in the usual way."""
     assert PREEMPTION is not None
     signal.signal(PREEMPTION, signal.SIG_IGN)
+
+
+def _is_cancelled() -> bool:
+    """Whether Slurm ends this job for good, as after `scancel`; False where it does not say."""
+    command = ["scontrol", "show", "job", "--oneliner", os.environ.get("SLURM_JOB_ID", "")]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SCONTROL_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    state = re.search(r"\bJobState=(\w+)", done.stdout)
+    # a job that is preempted, or near its limit, is still running
+    return state is not None and state[1] in ("CANCELLED", "COMPLETING")
 
 
 def _has_ended(process: subprocess.Popen[bytes]) -> bool:

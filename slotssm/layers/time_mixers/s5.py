@@ -110,7 +110,8 @@ class S5(nn.Module):
     def _write(self, h: Tensor, u: Tensor) -> Tensor:
         """Outputs of the states, skip connection and the gated activation."""
         # 2 Re(C h) as one real product
-        C = self.C.to(h.real.dtype) * torch.tensor([2.0, -2.0], device=u.device)
+        real, imaginary = self.C.to(h.real.dtype).unbind(-1)
+        C = torch.stack([2 * real, -2 * imaginary], -1)
         y = F.linear(torch.view_as_real(h).flatten(-2), C.flatten(-2)).to(u.dtype)
         y = F.gelu(y + self.D * u)
         return y * torch.sigmoid(self.gate(y))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from slotssm.ops.operators import scan_interface
+from slotssm.ops.triton.availability import indexable, launching_on
 
 STEPS, CHANNELS = 32, 32
 """Steps and channels of a program."""
@@ -25,7 +26,8 @@ def _launch(
     if not all(grid):
         return
     dtype = tl.float64 if tensors[0].dtype == torch.float64 else tl.float32
-    kernel[grid](*tensors, *sizes, WIDTH=width, STEPS=STEPS, CHANNELS=CHANNELS, DTYPE=dtype)
+    with launching_on(tensors[0]):
+        kernel[grid](*tensors, *sizes, WIDTH=width, STEPS=STEPS, CHANNELS=CHANNELS, DTYPE=dtype)
 
 
 def _forward(x: Tensor, past: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -71,4 +73,4 @@ triton_convolution = scan_interface.convolution_operator(
 
 def convolve(x: Tensor, past: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """SiLU of the causal convolution of x, [B, L, E], after the past, [B, W, E]; x and the past have one dtype."""
-    return triton_convolution(x, past, weight, bias)
+    return triton_convolution(indexable(x), past, weight, bias)

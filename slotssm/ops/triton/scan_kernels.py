@@ -15,8 +15,11 @@ def _step_size(raw, SOFTPLUS: tl.constexpr):
     """Softplus as torch computes it: the identity above 20."""
     if SOFTPLUS:
         # the smaller of both, so that the branch that is not taken does not overflow
-        small = tl.minimum(raw, 20.0)
-        raw = tl.where(raw > 20.0, raw, tl.log(1.0 + tl.exp(small)))
+        power = tl.exp(tl.minimum(raw, 20.0))
+        # log(1 + power), where the rounding of the sum, which is all of a small power, is divided out
+        total = 1.0 + power
+        soft = tl.where(total == 1.0, power, tl.log(total) * (power / tl.where(total == 1.0, 1.0, total - 1.0)))
+        raw = tl.where(raw > 20.0, raw, soft)
     return raw
 
 

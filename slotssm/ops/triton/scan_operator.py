@@ -12,6 +12,7 @@ from torch import Tensor
 from slotssm.ops.operators import scan_interface
 from slotssm.ops.operators.dtypes import state_dtype
 from slotssm.ops.triton import tuning
+from slotssm.ops.triton.availability import indexable, launching_on
 from slotssm.ops.triton.tuning import Launch
 
 CHUNK_STEPS = 16
@@ -67,11 +68,12 @@ def _launch(
     dtype = tl.float64 if state_dtype(x) == torch.float64 else tl.float32
     arguments = (*tensors, *sizes, tuning.size_class(batch))
     options = {"STEPS": CHUNK_STEPS, "STATES": _tile(*A.shape)[1], "DTYPE": dtype, **flags}
-    if tuning.is_worthwhile(x):
-        tuning.tuned(kernel, launches)[grid](*arguments, **options)
-    else:
-        usual = launches[0]
-        kernel[grid](*arguments, **options, CHANNELS=usual.channels, num_warps=usual.num_warps)
+    with launching_on(x):
+        if tuning.is_worthwhile(x):
+            tuning.tuned(kernel, launches)[grid](*arguments, **options)
+        else:
+            usual = launches[0]
+            kernel[grid](*arguments, **options, CHANNELS=usual.channels, num_warps=usual.num_warps)
 
 
 def _strides(x: Tensor, dt: Tensor, B: Tensor, C: Tensor, z: Tensor | None) -> tuple[int, ...]:
@@ -213,5 +215,7 @@ def selective_scan(
     zeros = partial(torch.zeros, dtype=dtype, device=x.device)
     skip, bias = (zeros(x.shape[2]) if t is None else t.to(dtype).contiguous() for t in (D, delta_bias))
     start = zeros((x.shape[0], *A.shape)) if initial_state is None else initial_state.to(dtype).contiguous()
+    x, dt, B, C = (indexable(tensor) for tensor in (x, dt, B, C))
+    z = None if z is None else indexable(z)
     y, final, _ = triton_scan(x, dt, A.to(dtype).contiguous(), B, C, skip, z, bias, delta_softplus, start)
     return y, final

@@ -5,7 +5,7 @@ Triton keeps the result on disk, beside its compiled kernels, if its version can
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -61,7 +61,12 @@ def tuned(kernel: Any, launches: tuple[Launch, ...]) -> Any:
     configs = [triton.Config({"CHANNELS": each.channels}, num_warps=each.num_warps) for each in launches]
     on_disk = {"cache_results": True} if "cache_results" in inspect.signature(triton.autotune).parameters else {}
     key = ["size_class", "num_channels", "num_states"]
-    return triton.autotune(configs, key, do_bench=lambda run, quantiles: milliseconds(run), **on_disk)(kernel)
+
+    def times(run: Callable[[], Any], quantiles: Sequence[float]) -> list[float]:
+        # as many as Triton notes for a launch that fails
+        return [milliseconds(run)] * len(quantiles)
+
+    return triton.autotune(configs, key, do_bench=times, **on_disk)(kernel)
 
 
 def milliseconds(run: Callable[[], Any]) -> float:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from scan_cases import LAYOUTS, NAMES, covering, random_convolution, random_scan, relative_error
 
-from slotssm.ops import backends, reference, selective_scan
+from slotssm.ops import backends, convolution, selective_scan
 from slotssm.ops.triton import availability, convolution_operator, scan_operator
 
 pytestmark = pytest.mark.skipif(
@@ -142,9 +142,38 @@ def test_the_convolution_reads_any_layout(layout):
 
 
 def test_the_trial_does_not_depend_on_where_the_first_call_is():
-    availability._trial_failure.cache_clear()
+    for failure in (availability._scan_failure, availability._convolution_failure):
+        failure.cache_clear()
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        assert availability.refusal("cpu", "float32", reference.scan) is None
+        assert availability.refusal("cpu", "float32", backends._reference) is None
+        assert availability.convolution_refusal("cpu", "float32", convolution._in_plain_torch) is None
+
+
+@pytest.mark.parametrize("softness", [-20.0, -9.0, -5.0, 0.0])
+def test_small_step_sizes_keep_their_digits(softness):
+    """Mamba starts with steps of 0.001 to 0.1, where log(1 + x) loses most digits of float32."""
+    exact = {name: value.detach() for name, value in random_scan(17, channels=5).items()}
+    exact["dt"] = exact["dt"] / 4 + softness
+    exact = {name: value.requires_grad_() for name, value in exact.items()}
+    rounded = {name: value.detach().float().requires_grad_() for name, value in exact.items()}
+    expected = values_and_gradients(exact, "reference", True)
+    for name, found in values_and_gradients(rounded, "triton", True).items():
+        assert relative_error(found, expected[name]) < 2e-6, name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_convolution_computes_in_float32(dtype):
+    x, past, weight, bias = (tensor.detach().float() for tensor in random_convolution(37, 35))
+    exact = [x.to(dtype).double(), past.transpose(1, 2).to(dtype).double(), weight.double(), bias.double()]
+    rounded = [*(tensor.to(dtype) for tensor in (x, past.transpose(1, 2))), weight, bias]
+    exact, rounded = ([tensor.requires_grad_() for tensor in tensors] for tensors in (exact, rounded))
+    expected, found = convolution._in_plain_torch(*exact), convolution_operator.convolve(*rounded)
+    assert found.dtype == dtype
+    ours, theirs = (torch.autograd.grad(y.double().sum(), given) for y, given in ((found, rounded), (expected, exact)))
+    assert relative_error(found.double(), expected) < 4 * torch.finfo(dtype).eps
+    for gradient, wanted, given in zip(ours, theirs, rounded, strict=True):
+        assert gradient.dtype == given.dtype
+        assert relative_error(gradient.double(), wanted) < 4 * torch.finfo(gradient.dtype).eps
 
 
 def test_the_interpreter_is_never_the_automatic_choice(monkeypatch):

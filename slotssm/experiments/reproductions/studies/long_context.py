@@ -31,6 +31,7 @@ class Series:
         chain_steps: optimiser steps of each setting, where each starts from the weights of the previous one; empty
             trains every setting from random weights, with the steps of the preset.
         num_seeds: largest number of seeds of each model.
+        micro_batches: micro-batches of a batch in each setting; empty takes those of the preset.
     """
 
     rule: str
@@ -39,6 +40,7 @@ class Series:
     patches: tuple[int, ...]
     chain_steps: tuple[int, ...] = ()
     num_seeds: int = 3
+    micro_batches: tuple[int, ...] = ()
 
     def length(self, patches: int) -> int:
         """Sequence length L with this number of patches per side."""
@@ -48,9 +50,9 @@ class Series:
 SERIES = MappingProxyType(
     {
         "paper": (
-            Series("earliest", 6, 4, (4, 8, 16)),
-            Series("frequent", 6, 4, (4, 8, 16)),
-            Series("frequent", 11, 4, (4, 8, 16)),
+            Series("earliest", 6, 4, (4, 8, 16), micro_batches=(1, 1, 2)),
+            Series("frequent", 6, 4, (4, 8, 16), micro_batches=(1, 1, 2)),
+            Series("frequent", 11, 4, (4, 8, 16), micro_batches=(1, 1, 4)),
         ),
         "cpu": (
             Series("earliest", 6, 3, (1, 4, 8), chain_steps=(6000, 6000, 1500)),
@@ -60,8 +62,8 @@ SERIES = MappingProxyType(
         "tiny": (Series("earliest", 6, 2, (1, 2), chain_steps=(60, 30)), Series("earliest", 6, 1, (2,))),
     }
 )
-"""`paper`: the paper's nine settings. `cpu`: three lengths with three balls, and two and four balls up to L = 80, where
-L = 80 has half as many steps."""
+"""`paper`: the paper's nine settings, in micro-batches that fit a GPU with 80 GB. `cpu`: three lengths with three
+balls, and two and four balls up to L = 80, where L = 80 has half as many steps."""
 
 
 class LongContext(Experiment):
@@ -168,6 +170,8 @@ def _configured(base: RunConfig, series: Series, index: int, model: str, seed: i
         "data": {"recipe": {"rule": series.rule, "num_frames": series.num_frames, "num_balls": series.balls}},
         "task": {"patches_per_side": series.patches[index]},
     }
+    if series.micro_batches:
+        changes["train"] = {"accumulation_steps": series.micro_batches[index]}
     if series.chain_steps:
         # the chain of cells replaces the preset's curriculum
         changes["task"]["curriculum"] = ()
