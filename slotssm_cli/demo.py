@@ -17,7 +17,7 @@ def demo(
     seed: options.Seed = 0,
     pretrained: Annotated[
         bool,
-        typer.Option("--pretrained", help="Run a model that this command trained earlier on new videos."),
+        typer.Option("--pretrained", help="Show a model that comes with slotssm on new videos, without training."),
     ] = False,
     json: options.Json = False,
 ) -> None:
@@ -27,7 +27,8 @@ def demo(
     if pretrained:
         _show_pretrained(out, preset, seed, json)
         return
-    note("demo: bouncing shapes → OC-SlotSSM → FG-ARI → a GIF of the slots")
+    if preset == "demo":
+        note("demo: bouncing shapes → OC-SlotSSM → FG-ARI → a GIF of the slots")
     with Meter("generate", "episodes") as data, Meter("train", "steps") as steps, Meter("test", "episodes") as test:
         made = run_demo(out, seed, preset, data.update, step_callback(steps), test.update)
     if json:

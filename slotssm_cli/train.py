@@ -87,6 +87,8 @@ def train(
             return _extend(run, extend, device, data, dry_run, json, processes)
         if resume and run is not None and processes.from_first(run.record.exists):
             return _resume(request, run, device, dry_run, json, processes)
+        if resume and run is not None and preset is None and config is None:
+            raise processes.voiced(InputError(f"{run.path} holds no run to resume; --preset NAME starts one"))
         return _start(request, run, device, force, dry_run, json, processes)
 
 

@@ -137,7 +137,8 @@ def guarded(path: Path, what: str = "an episode file") -> Iterator[h5py.File]:
     if path.suffix.lower() in NUMPY_SUFFIXES:
         read = f"numpy.load({path.name!r})" + ("" if path.suffix.lower() == ".npy" else "['masks']")
         raise InputError(
-            f"{path} is a NumPy file, not HDF5; copy its arrays, for example masks, into one: "
+            f"{path} is a NumPy file, not HDF5; a data set is written by slotssm.data.writer.EpisodeWriter, and "
+            f"predictions, for example masks, are copied into one: "
             f"h5py.File({path.stem + '.h5'!r}, 'w')['test/masks'] = {read}"
         )
     try:

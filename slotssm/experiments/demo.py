@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from slotssm.config import RecipeData
 from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
@@ -15,6 +17,7 @@ from slotssm.experiments.drawing import draw_run, flat_colors_of
 from slotssm.experiments.presets import preset
 from slotssm.experiments.runs import evaluate_run, resume_run, start_run
 from slotssm.plotting import write_animation
+from slotssm.tasks import build_task
 from slotssm.training.checkpoint import load_task
 from slotssm.training.run import RunDirectory
 from slotssm.training.trainer import StepReport
@@ -56,16 +59,24 @@ def run_demo(
     on_step: Callable[[StepReport], None] = lambda report: None,
     on_evaluate: Callable[[int, int], None] = lambda done, total: None,
 ) -> DemoResult:
-    """Generate, train, evaluate and draw in `folder`; data and training that are complete are reused."""
+    """Generate, train, evaluate and draw in `folder`; data and training that are complete are reused.
+
+    Raises:
+        InputError: the preset's task has no masks to score and draw.
+    """
     config = preset(preset_name).replace(seed=seed)
+    with torch.device("meta"):
+        outputs = build_task(config, spec_of(config.data)).outputs
+    if "masks" not in outputs:
+        raise InputError(f"`preset` {preset_name} has no masks to show; choose one of an object-centric model")
     data = ensure_own_data(config, folder / "data", on_generate)
     run = RunDirectory(folder / "runs" / f"{config.name}-seed{seed}")
     if run.record.exists():
-        resume_run(run, "auto", on_step)
+        resume_run(run, "auto", on_step, data)
     else:
         start_run(config, spec_of(config.data), data, run, "auto", on_step)
-    report = evaluate_run(run, None, "test", (), ScoringOptions(), "cpu", on_evaluate)
-    animation, curves = draw_run(run, None, "test", EPISODES, run.figures / "slots.gif", force=True)
+    report = evaluate_run(run, data, "test", (), ScoringOptions(), "cpu", on_evaluate)
+    animation, curves = draw_run(run, data, "test", EPISODES, run.figures / "slots.gif", force=True)
     return DemoResult(run.path, data, report, animation, curves)
 
 

@@ -114,8 +114,8 @@ def predict_data(
     Raises:
         InputError: the data do not fit the model, or the target cannot be written.
     """
-    names = _check(model, target, data)
     with EpisodeFile(data) as truth:
+        names = _check(model, target, data)
         if split not in truth.splits:
             raise InputError(f"{data} has no split {split!r}; it has {', '.join(truth.splits)}")
         check_fits(model.config, model.spec, truth)
@@ -162,8 +162,8 @@ def predict_video(
     """
     if split not in SPLITS:
         raise InputError(f"`split` {split} must be one of {', '.join(SPLITS)}")
-    names = _check(model, target, video)
     footage = Footage(video)
+    names = _check(model, target, video)
     rows, columns = middle((footage.height, footage.width), model.size)
     if line := _fitting(footage, model.size):
         on_note(line)
@@ -214,17 +214,17 @@ def _check(model: TrainedModel, target: Target, source: Path) -> list[str]:
         raise InputError(f"`overlay` {target.overlay} must end in .mp4")
     if target.overlay and "masks" not in given:
         raise InputError(f"`overlay` needs masks, which this model does not give; it gives {', '.join(given)}")
-    for path in filter(None, (target.out, target.overlay)):
-        if path.resolve() == source.resolve():
-            raise InputError(f"{path} is what is to be predicted; write to another file")
-        refuse_existing(path, target.force)
-        make_folder(path.parent)
     for name in target.names:
         if name not in possible:
             raise InputError(f"`outputs` {name} is not an output of this model; it gives {', '.join(possible)}")
     names = list(dict.fromkeys(target.names)) or [name for name in WRITTEN if name in given] or given
     if target.hard and "masks" not in names:
         raise InputError(f"`hard_masks` needs masks among the outputs to write, which are {', '.join(names)}")
+    for path in filter(None, (target.out, target.overlay)):
+        if path.resolve() == source.resolve():
+            raise InputError(f"{path} is what is to be predicted; write to another file")
+        refuse_existing(path, target.force)
+        make_folder(path.parent)
     return names
 
 

@@ -227,14 +227,14 @@ def step_of(folder: Path) -> int | None:
 
 
 def folder_of(path: Path) -> Path:
-    """The checkpoint at a path: the path itself, or the newest checkpoint of a run directory.
+    """The checkpoint at a path: the path itself, what a file `last` names, or the newest checkpoint of a run directory.
 
     Raises:
         InputError: the path is neither.
     """
     if (path / MODEL).exists():
         return path
-    found = latest(path / "checkpoints")
+    found = latest(path.parent if path.name == "last" and path.is_file() else path / "checkpoints")
     if found is None:
         raise InputError(f"{path} is neither a checkpoint nor a run with one")
     return found

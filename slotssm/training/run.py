@@ -19,7 +19,7 @@ import torch
 from slotssm.config import RunConfig
 from slotssm.errors import InputError
 from slotssm.files import explained, make_folder, read_json, write_json, write_text
-from slotssm.training.checkpoint import Description, latest
+from slotssm.training.checkpoint import MODEL, Description, latest
 
 RUNS = Path("runs")
 
@@ -132,6 +132,8 @@ class RunDirectory:
             InputError: it is missing or damaged.
         """
         if not self.record.exists():
+            if (self.path / MODEL).exists():
+                raise InputError(f"{self.path} is a checkpoint, not a run; predict with it, and score that")
             raise InputError(f"{self.path} is not a run directory: it has no run.json")
         document = read_json(self.record)
         if not isinstance(document, dict):

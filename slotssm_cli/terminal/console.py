@@ -62,18 +62,34 @@ def result_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
 
     console = Console(width=_width(), soft_wrap=False, markup=False, emoji=False, highlight=False)
     columns, rows = [visible(column) for column in columns], [[visible(cell) for cell in row] for row in rows]
-    widths = [max(map(_longest_word, cells)) for cells in zip(columns, *rows, strict=True)]
-    if sum(widths) + COLUMN_GAP * (len(columns) - 1) > console.width:
+    widths = _column_widths(list(zip(columns, *rows, strict=True)), console.width)
+    if widths is None:
         _result_paragraphs(title, columns, rows)
         return
     table = Table(title=visible(title) or None, title_justify="left", show_edge=False, pad_edge=False)
-    for index, (column, width) in enumerate(zip(columns, widths, strict=True)):
-        # names are never wrapped
-        name_width = max(map(len, (column, *(row[index] for row in rows)))) if index == 0 else 0
-        table.add_column(column, min_width=name_width or width, overflow="fold")
+    for column, width in zip(columns, widths, strict=True):
+        table.add_column(column, width=width, overflow="fold")
     for row in rows:
         table.add_row(*row)
     console.print(table)
+
+
+def _column_widths(columns: Sequence[Sequence[str]], available: int) -> list[int] | None:
+    """Widths of columns that fit side by side and cut no word, nor the names in the first one; None if there are none.
+
+    What is left goes to the column that has to wrap its longest cell most often.
+    """
+    longest = [max(map(len, cells)) for cells in columns]
+    widths = [longest[0], *(max(1, *map(_longest_word, cells)) for cells in columns[1:])]
+    left = available - sum(widths) - COLUMN_GAP * (len(columns) - 1)
+    if left < 0:
+        return None
+    for _ in range(left):
+        index = max(range(len(widths)), key=lambda each: longest[each] / max(1, widths[each]))
+        if longest[index] <= widths[index]:
+            break
+        widths[index] += 1
+    return widths
 
 
 def _result_paragraphs(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -173,6 +189,8 @@ class Meter:
         if self._bar is not None:
             self._task = self._bar.add_task(self._label, total=None, values="")
         self._last_printed, self._done = time.monotonic(), 0
+        self._is_told = False
+        """Whether a plain line was printed, so that the end is told, too."""
         self._counted: list[tuple[float, int]] = []
         """Time and units done at the first update and at the end of the first unit, which may include compilation."""
 
@@ -191,10 +209,14 @@ class Meter:
                 self._bar.stop()
             return
         now = time.monotonic()
+        if done >= total and self._is_told:
+            self._is_told = False
+            note(f"{self._label}: {done}/{total} {self._unit}" + (f"  {values}" if values else ""))
+            return
         if len(self._counted) < 2 and (not self._counted or done > self._counted[0][1]):
             self._counted.append((now, done))
         if now - self._last_printed >= PLAIN_LINE_EVERY_S:
-            self._last_printed = now
+            self._last_printed, self._is_told = now, True
             began, first = self._counted[-1]
             left = (total - done) * (now - began) / (done - first) if done > first else math.nan
             eta = f", {human_seconds(left)} left" if math.isfinite(left) else ""

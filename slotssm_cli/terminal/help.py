@@ -107,9 +107,10 @@ class OrderedGroup(TyperGroup):
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Names of the commands, in the order of work."""
+        """Names of the commands, in the order of work; placeholders, in capitals, come last."""
+        places = {name: place for place, name in enumerate(WORK_ORDER)}
         names = super().list_commands(ctx)
-        return sorted(names, key=lambda name: WORK_ORDER.index(name) if name in WORK_ORDER else len(WORK_ORDER))
+        return sorted(names, key=lambda name: (name.isupper(), places.get(name, len(places))))
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the commands."""

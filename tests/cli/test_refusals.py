@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
+import slotssm_zoo
 from slotssm.files import exclusive
 
 
@@ -68,6 +69,10 @@ def test_damaged_files(slotssm, workplace, data, command):
         (("train", "--preset", "tiny-oc", "--device", "warp"), ("--device warp is not available",)),
         (("eval",), ("train one first",)),
         (("eval", "nowhere"), ("nowhere is not a run directory",)),
+        (("train", "--out", "nowhere", "--resume"), ("nowhere holds no run to resume; --preset NAME starts one",)),
+        (("predict", str(slotssm_zoo.checkpoint("demo")), "--video", "none.mp4"), ("none.mp4 does not exist",)),
+        (("eval", str(slotssm_zoo.checkpoint("demo"))), ("is a checkpoint, not a run",)),
+        (("report", "nothing", "--out", "report.html"), ("nothing",)),
         (("visualize", "nowhere"), ("nowhere does not exist",)),
         (("generate", "bcb", "--seed", 2**63), ("seed",)),
         (("train", "--preset", "tiny-oc", "--seed", 2**32), ("seed",)),

@@ -383,6 +383,9 @@ def test_the_remaining_time_counts_neither_what_came_before_nor_the_first_unit(m
         meter.update(done, 16)
     lines = capsys.readouterr().err.splitlines()
     assert lines == ["train: 1/16 steps", "train: 6/16 steps, 20.0 s left"]
+    now[0] = 111.0
+    meter.update(16, 16)
+    assert capsys.readouterr().err.splitlines() == ["train: 16/16 steps"]
     # another piece of work on the same meter
     for done, at in ((0, 190.0), (8, 191.0), (12, 196.0)):
         now[0] = at

@@ -8,6 +8,7 @@ import pytest
 import typer
 
 from slotssm_cli.commands import app
+from slotssm_cli.terminal import console
 from slotssm_cli.terminal.console import in_words, result_facts, result_table
 from slotssm_cli.terminal.examples import EXAMPLES
 from slotssm_cli.terminal.help import GROUPS, WORK_ORDER
@@ -104,6 +105,42 @@ def test_a_table_cuts_nothing_and_fits(width, capsys, num_columns):
         assert row[0] in shown
         assert all(word in shown for cell in row for word in cell.split())
     assert all(column in shown for column in columns)
+
+
+REAL = {
+    "eval": (
+        ("metric", "value", "95 % interval", "units", "convention and baselines"),
+        ("fg-ari", "0.01946", "0.006196 to 0.03636", "16 videos", "empty=skip mask_source=decoder"),
+        (
+            *("identity-switches", "0.09048", "0.07967 to 0.1013", "16 videos"),
+            "matching=hungarian average=unit absent=skip mask_source=decoder",
+        ),
+    ),
+    "runs": (
+        ("run", "state", "model", "data", "steps", "scores"),
+        (
+            *("runs/tiny-oc-001", "complete", "oc-slotssm", "tiny-oc-b42d4ff7", "60 / 60"),
+            "val mse 0.06158, fg-ari 0.01925, miou 0.09936  test fg-ari 0.01804",
+        ),
+    ),
+    "inspect": (
+        ("field", "shape", "dtype", "unit or categories", "stored", "min / mean / max, or shares"),
+        ("train/objects/color", "64×2", "uint8", "red, green, blue, yellow, cyan", "none, 128 B", "0 / 2.086 / 5"),
+        ("train/objects/velocity", "64×6×2×2", "float32", "px/frame", "none, 6.0 KiB", "-1.337 / -0.002195 / 1.337"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_no_word_of_a_real_table_is_cut_at_any_width(name, monkeypatch, capsys):
+    columns, *rows = REAL[name]
+    for available in range(40, 161):
+        monkeypatch.setattr(console, "_width", lambda available=available: available)
+        result_table("", columns, rows)
+        shown = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+        words = shown.split()
+        assert all(word in words for row in rows for cell in row for word in cell.split()), (available, shown)
+        assert available < 80 or max(map(len, shown.splitlines())) <= available
 
 
 def test_commands_with_tables_show_all_names(slotssm, home, width, tmp_path):

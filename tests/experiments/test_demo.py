@@ -9,7 +9,7 @@ import slotssm_zoo
 from slotssm.data.episodes import EpisodeFile
 from slotssm.errors import InputError
 from slotssm.experiments import demo
-from slotssm.experiments.demo import FRESH_SEED, NUM_FRESH, show_pretrained
+from slotssm.experiments.demo import FRESH_SEED, NUM_FRESH, run_demo, show_pretrained
 from slotssm.experiments.presets import preset
 
 TABLE = (slotssm_zoo.FOLDER / "README.md").read_text(encoding="utf-8")
@@ -64,3 +64,19 @@ def test_an_unknown_checkpoint_is_refused_with_the_known_ones(tmp_path):
         InputError, match=rf"`preset` cpu-bcb: there is no checkpoint 'cpu-bcb'; there are .*{demo.PRESET}"
     ):
         show_pretrained(tmp_path, 0, "cpu-bcb")
+
+
+def test_a_demo_that_has_moved_is_found_with_its_data(workplace):
+    made = run_demo(workplace / "first", 0, "tiny-oc")
+    (workplace / "first").rename(workplace / "moved")
+    steps = []
+    again = run_demo(workplace / "moved", 0, "tiny-oc", on_step=steps.append)
+    assert not steps
+    assert again.report.values() == made.report.values()
+    assert again.animation.exists()
+
+
+def test_a_preset_without_masks_is_refused(workplace):
+    with pytest.raises(InputError, match="`preset` tiny-bcb has no masks to show"):
+        run_demo(workplace / "demo", 0, "tiny-bcb")
+    assert not (workplace / "demo").exists()

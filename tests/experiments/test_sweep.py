@@ -10,9 +10,10 @@ from slotssm.documents import override, parse_assignments
 from slotssm.errors import InputError
 from slotssm.experiments.overview.progress import progress_of
 from slotssm.experiments.presets import preset
-from slotssm.experiments.reproductions.cells import record_path
+from slotssm.experiments.reproductions.cells import read_record, record_path
 from slotssm.experiments.reproductions.experiment import Choice
 from slotssm.experiments.reproductions.reproduce import reproduce
+from slotssm.experiments.reproductions.studies.catalog import EXPERIMENTS
 from slotssm.experiments.reproductions.sweep import Sweep, axes_of
 from slotssm.experiments.resolve import Request
 from slotssm.files import exclusive, write_json
@@ -166,4 +167,18 @@ def test_a_record_of_another_sweep_is_not_taken_for_this_one(swept):
     other = sweep("model.num_slots=2,3", "data.num_train=8", "data.num_test=4", "train.batch_size=4", seeds=(0,))
     assert record_path(other.cells(Choice())[0], folder).exists()
     with pytest.raises(InputError, match="another configuration"):
-        reproduce(other, Choice(), folder, other.cells(Choice()), "cpu")
+        read_record(other.cells(Choice())[0], folder)
+    before = {path: path.read_bytes() for path in folder.glob("*.*")}
+    same = ("data.num_train=8", "data.num_test=4")
+    others = [other, sweep("model.num_slots=2", *same, seeds=(0,)), sweep("train.batch_size=2,4", *same, seeds=(0,))]
+    for each in others:
+        with pytest.raises(InputError, match=r"holds another comparison .*num_slots.*choose another `out`"):
+            reproduce(each, Choice(), folder, each.cells(Choice()), "cpu")
+    assert {path: path.read_bytes() for path in folder.glob("*.*")} == before
+
+
+def test_further_values_and_seeds_of_a_sweep_are_of_the_same_folder(swept):
+    plan = json.loads((swept[0] / "plan.json").read_text())
+    more = sweep("model.num_slots=2,3,5", "data.num_train=8", "data.num_test=4", seeds=(0, 1, 2))
+    assert more.owns(plan, Choice())
+    assert not EXPERIMENTS["snitch"].owns(plan, Choice("tiny"))

@@ -51,6 +51,14 @@ def test_layout_and_nothing_pickled(saved):
     assert not any(file.read_bytes()[:2] == b"\x80\x04" for file in folder.iterdir())
 
 
+def test_the_pointer_of_a_run_stands_for_its_newest_checkpoint(saved):
+    folder, _, _ = saved
+    for path in (folder, folder.parent / "last", folder.parent.parent):
+        assert checkpoint.folder_of(path) == folder
+    with pytest.raises(InputError, match="neither a checkpoint nor a run with one"):
+        checkpoint.folder_of(folder.parent)
+
+
 def test_old_ones_go_and_the_newest_stay(saved, tmp_path):
     folder, config, task = saved
     for step in (4, 5, 6):

@@ -75,8 +75,8 @@ def write_report(
         raise InputError(f"`out` {out} must end in .html")
     if out.is_dir():
         raise InputError(f"`out` {out} is a folder; name an .html file in it")
-    refuse_existing(out, force)
     kind = kind_of(paths)
+    refuse_existing(out, force)
     made = {"runs": _of_runs, "reproduction": _of_reproduction, "data": _of_data}[kind]
     page, included, notes = made(paths, request, spell, on_progress, largest_bytes)
     text = render(page)

@@ -79,6 +79,10 @@ class Experiment(ABC):
         """What is compared, as JSON: the head of plan.json and result.json."""
         return {"experiment": self.name, "scale": choice.scale}
 
+    def owns(self, plan: Mapping[str, Any], choice: Choice) -> bool:
+        """Whether a plan, as `plan.json` has it, is of this comparison, so that its folder may be continued."""
+        return all(plan.get(name) == value for name, value in self.description(choice).items())
+
     @abstractmethod
     def lengths(self, scale: str) -> list[int]:
         """Sequence lengths of a scale; empty if the experiment does not vary them."""

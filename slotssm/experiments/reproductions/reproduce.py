@@ -1,5 +1,6 @@
 """Run a reproduction: measure missing cells, then write the table, the figures and their provenance."""
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -18,6 +19,7 @@ from slotssm.experiments.reproductions.cells import (
     Record,
     folder_lock,
     picture_path,
+    read_plan,
     read_record,
     run_cell,
     write_plan,
@@ -121,7 +123,15 @@ def reproduce(
 
 
 def lay_out(experiment: Experiment, choice: Choice, folder: Path) -> None:
-    """Make the folder of a reproduction, with the plan of its cells."""
+    """Make the folder of a reproduction, with the plan of its cells.
+
+    Raises:
+        InputError: the folder has the cells of another comparison.
+    """
+    plan = read_plan(folder)
+    if plan and not experiment.owns(plan, choice):
+        known = {name: value for name, value in plan.items() if name != "cells"}
+        raise InputError(f"{folder} holds another comparison ({json.dumps(known)}); choose another `out`")
     make_folder(folder)
     write_plan(folder, experiment.description(choice), [cell.name for cell in experiment.cells(choice)])
 

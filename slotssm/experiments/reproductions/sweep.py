@@ -1,5 +1,6 @@
 """Sweeps: the same run with several seeds and with several values of some of its settings, cell by cell."""
 
+import hashlib
 import itertools
 import json
 import re
@@ -83,13 +84,31 @@ class Sweep(Experiment):
         return list(self._cells)
 
     def description(self, choice: Choice) -> dict[str, Any]:
-        """Name of the run, settings that vary, and seeds."""
+        """Name of the run, a hash of the settings that do not vary, those that do, and seeds."""
         return {
             "experiment": self.name,
             "run": self.title,
+            "fixed": self._fixed(),
             "varied": {axis.key: list(axis.values) for axis in self.axes},
             "seeds": list(dict.fromkeys(cell.seed for cell in self._cells)),
         }
+
+    def _fixed(self) -> str:
+        document = self._cells[0].config.model_dump(mode="json", exclude={"seed"})
+        for axis in self.axes:
+            *path, last = axis.key.split(".")
+            part: Any = document
+            for name in path:
+                part = part.get(name) if isinstance(part, dict) else None
+            if isinstance(part, dict):
+                part.pop(last, None)
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
+
+    def owns(self, plan: Mapping[str, Any], choice: Choice) -> bool:
+        """Whether a plan varies the same settings of the same run; values and seeds may be others."""
+        own, varied = self.description(choice), plan.get("varied")
+        same = all(plan.get(name) == own[name] for name in ("experiment", "run", "fixed"))
+        return same and isinstance(varied, dict) and list(varied) == list(own["varied"])
 
     def lengths(self, scale: str) -> list[int]:
         """No sequence lengths."""
