@@ -15,7 +15,7 @@ class RecipeData(Config):
     recipe: AnyRecipe
     """Everything that determines the content of the episodes besides the seed."""
     seed: int = Field(0, ge=0, lt=2**63)
-    """Seed of the data; 0 is not special."""
+    """Seed of the data."""
     num_train: int = Field(1000, ge=0)
     """Number of episodes in the split `train`; 0 omits the split."""
     num_val: int = Field(100, ge=0)

@@ -39,7 +39,7 @@ def belief_columns(shares: np.ndarray, cells: np.ndarray, size: tuple[int, int])
 def paint_belief(shares: np.ndarray, cell: int, side_px: int) -> np.ndarray:
     """The table from above, x to the right and y up, with a frame around the true cell and a dot in the likeliest.
 
-    A cell is the brighter the more probable it is: the colour goes by the square root of the probability, from 0 to 1,
+    The more probable a cell is, the brighter it is: the colour goes by the square root of the probability, from 0 to 1,
     so that weak beliefs can be seen. The dot is green if the likeliest cell is the true one, red if not, and blue if
     the true one is unknown.
 

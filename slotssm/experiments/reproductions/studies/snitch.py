@@ -248,13 +248,15 @@ def _quoted(row: Row) -> tuple[str, str]:
 
 
 def _pretraining_notes(rows: Sequence[Row]) -> list[str]:
-    """What the pre-trainings reached."""
-    shown = []
+    """What the pre-trainings reached, and what they have beyond the paper."""
+    shown, added = [], False
     for row in (row for row in rows if row.setting["training"] == PRETRAINING):
         masks = row.metrics["fg-ari"]
+        added |= row.records[0]["config"]["task"]["canvas"] != "none"
         shown.append(f"{row.model} {row.metrics['mse']}" + (f" / {masks}" if masks.mean is not None else ""))
     about = "pre-training: mean squared error of the test videos / FG-ARI of its masks"
-    return [f"{about}: {', '.join(shown)}."] if shown else []
+    beyond = " With a canvas and a foreground weight, which are not in the paper." if added else ""
+    return [f"{about}: {', '.join(shown)}.{beyond}"] if shown else []
 
 
 _NOTES = (
