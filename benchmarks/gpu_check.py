@@ -53,13 +53,18 @@ from slotssm.training.trainer import Trainer
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 STEPS = 20
 TASKS = ("tiny-oc", "tiny-bcb", "tiny-balls", "tiny-depth", "tiny-snitch")
+SMALL = ("model.slot_dim=16", "model.num_heads=2")
 MODELS = {
     **{f"{mixer} mixer": ("tiny-bcb", f"model.time_mixer.kind={mixer}") for mixer in ("mamba", "mamba2", "s4d", "s5")},
     **{
-        kind: ("tiny-bcb", f"model.kind={kind}", "model.num_slots=3", "model.slot_dim=16", "model.num_heads=2")
-        for kind in ("slot-transformer", "transformer", "single-state-ssm", "split-ssm", "slot-rnn", "rim")
+        kind: ("tiny-bcb", f"model.kind={kind}", f"model.num_slots={num_slots}", *SMALL)
+        for num_slots, kinds in {
+            3: ("slot-transformer", "split-ssm", "slot-rnn", "rim"),
+            1: ("transformer", "single-state-ssm"),
+        }.items()
+        for kind in kinds
     },
-    "savi": ("tiny-oc", "model.kind=savi", "model.num_slots=3", "model.slot_dim=16", "model.num_heads=2"),
+    "savi": ("tiny-oc", "model.kind=savi", "model.num_slots=3", *SMALL),
     **{name: (name,) for name in TASKS},
 }
 """A preset with changes for every kind of time mixer, model and task."""
