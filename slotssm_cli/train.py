@@ -133,7 +133,13 @@ def _resume(request: Any, run: Any, device: str, dry_run: bool, json: bool, proc
 
 def _shorthands(init_from: Path | None, keep_best: str | None, track: list[str] | None) -> list[str]:
     """Options that stand for settings, as assignments."""
+    from slotssm.config import TRACKERS
+    from slotssm.documents import nearest
+
     trackers = [name for group in track or () for name in options.words(group)]
+    for name in trackers:
+        if name not in TRACKERS:
+            raise InputError(f"--track {name} is unknown; {nearest(name, TRACKERS)}")
     named = {"initial.run": str(init_from or ""), "keep_best": keep_best, "trackers": trackers}
     return [f"train.{key}={jsonlib.dumps(value)}" for key, value in named.items() if value]
 

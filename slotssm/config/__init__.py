@@ -16,9 +16,10 @@ from slotssm.config.entries import (
     TaskConfig,
     TimeMixerConfig,
 )
-from slotssm.config.runs import InitialConfig, PhaseConfig, RunConfig, TrainConfig
+from slotssm.config.runs import TRACKERS, InitialConfig, PhaseConfig, RunConfig, TrainConfig
 
 __all__ = [
+    "TRACKERS",
     "AnyData",
     "AnyModel",
     "AnyRecipe",

@@ -1,12 +1,16 @@
 """Configuration of training, and of a whole run."""
 
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from pydantic import Field, PositiveFloat, model_validator
 
 from slotssm.config.data import AnyData
 from slotssm.config.entries import AnyModel, AnyTask
 from slotssm.documents import Config
+
+Tracked = Literal["tensorboard", "wandb"]
+TRACKERS: tuple[str, ...] = get_args(Tracked)
+"""Names of the programs that a run can be tracked with."""
 
 
 class InitialConfig(Config):
@@ -102,7 +106,7 @@ class TrainConfig(Config):
     """Steps between validations on the split `val` (0: off)."""
     num_eval_episodes: int = Field(32, ge=1)
     """Number of episodes of `val` used for validation during training, at most."""
-    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    trackers: tuple[Tracked, ...] = ()
     """Programs that get a copy of every line of metrics.jsonl; each needs the extra of its name (empty: off)."""
 
     @model_validator(mode="after")

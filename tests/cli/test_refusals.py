@@ -67,6 +67,11 @@ def test_damaged_files(slotssm, workplace, data, command):
         (("train", "--preset", "tiny-oc", "--set", "model.num_heads=3"), ("num_heads 3 does not divide",)),
         (("train", "--preset", "tiny-oc", "--config", "absent.toml"), ("absent.toml does not exist",)),
         (("train", "--preset", "tiny-oc", "--device", "warp"), ("--device warp is not available",)),
+        (
+            ("train", "--preset", "tiny-oc", "--track", "tensorbord"),
+            ("--track tensorbord", "did you mean tensorboard?"),
+        ),
+        (("reproduce", "slotownership"), ("did you mean slot-ownership?",)),
         (("eval",), ("train one first",)),
         (("eval", "nowhere"), ("nowhere is not a run directory",)),
         (("train", "--out", "nowhere", "--resume"), ("nowhere holds no run to resume; --preset NAME starts one",)),

@@ -242,7 +242,7 @@ def test_named_cells_are_run_in_the_order_of_their_names():
 @pytest.mark.parametrize(
     ("name", "choice", "message"),
     [
-        ("longcontext", Choice(), "experiment longcontext is unknown; there are long-context, video-prediction, obj"),
+        ("longcontext", Choice(), "experiment longcontext is unknown; did you mean long-context[?]"),
         ("long-context", Choice("huge"), "`scale` huge is unknown; long-context has cpu, paper, tiny"),
         ("long-context", Choice(models=("slotsm",)), "`models` slotsm is unknown; long-context compares slotssm, "),
         ("video-prediction", Choice(models=("oc",)), "`models` oc is unknown; video-prediction compares slotssm, "),

@@ -1,5 +1,6 @@
 """All experiments of the paper, and the choice of one."""
 
+from slotssm.documents import nearest
 from slotssm.errors import InputError
 from slotssm.experiments.reproductions.experiment import Choice, Experiment
 from slotssm.experiments.reproductions.studies.depth import DepthPrediction
@@ -30,6 +31,6 @@ EXPERIMENTS: dict[str, Experiment] = {
 def experiment_of(name: str, choice: Choice) -> Experiment:
     """The experiment of that name, after checking the selection."""
     if name not in EXPERIMENTS:
-        raise InputError(f"experiment {name} is unknown; there are {', '.join(EXPERIMENTS)}")
+        raise InputError(f"experiment {name} is unknown; {nearest(name, EXPERIMENTS)}")
     EXPERIMENTS[name].check(choice)
     return EXPERIMENTS[name]
