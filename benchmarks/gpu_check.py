@@ -59,7 +59,7 @@ MODELS = {
     **{
         kind: ("tiny-bcb", f"model.kind={kind}", f"model.num_slots={num_slots}", *SMALL)
         for num_slots, kinds in {
-            3: ("slot-transformer", "split-ssm", "slot-rnn", "rim"),
+            6: ("slot-transformer", "split-ssm", "slot-rnn", "rim"),
             1: ("transformer", "single-state-ssm"),
         }.items()
         for kind in kinds

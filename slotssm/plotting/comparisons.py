@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,19 +13,22 @@ from matplotlib.ticker import MaxNLocator
 from slotssm.plotting.backend import new_figure, save_figure
 from slotssm.plotting.colors import slot_colors
 
-_MODEL_ORDER = (
-    "slotssm",
-    "slot-transformer",
-    "single-state-ssm",
-    "split-ssm",
-    "transformer",
-    "slot-rnn",
-    "rim",
-    "oc-slotssm",
-    "savi",
-    "savi++",
+MODEL_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "slotssm": "SlotSSM",
+        "slot-transformer": "SlotTransformer",
+        "single-state-ssm": "Single State SSM",
+        "split-ssm": "Split SSM",
+        "transformer": "Transformer",
+        "slot-rnn": "SlotRNN",
+        "rim": "RIM",
+        "oc-slotssm": "OC-SlotSSM",
+        "savi": "SAVi",
+        "savi++": "SAVi++",
+    }
 )
-"""Models in the order of their colours; each has the same colour in every figure."""
+"""Names of models in figures, by kind, in the order of their colours; each has the same colour in every figure."""
+ERROR_BARS = "error bars: standard deviation over seeds, or with one seed the 95 % interval over episodes"
 
 
 @dataclass(frozen=True)
@@ -69,17 +73,22 @@ class Curve:
     dashed: bool = False
 
 
+def model_name(kind: str) -> str:
+    """The name of a model in figures; other texts stay as they are."""
+    return MODEL_NAMES.get(kind, kind)
+
+
 def series_color(series: str) -> tuple[float, float, float]:
     """Colour of a model in every figure; other series are grey."""
-    if series not in _MODEL_ORDER:
+    if series not in MODEL_NAMES:
         return (0.45, 0.45, 0.45)
-    red, green, blue = slot_colors(len(_MODEL_ORDER))[_MODEL_ORDER.index(series)] / 255
+    red, green, blue = slot_colors(len(MODEL_NAMES))[list(MODEL_NAMES).index(series)] / 255
     return float(red), float(green), float(blue)
 
 
 def series_colors(series: Sequence[str]) -> dict[str, tuple[float, float, float]]:
     """Colours of the series of one figure; if none of several is a model, they are told apart by their order."""
-    if len(series) < 2 or any(name in _MODEL_ORDER for name in series):
+    if len(series) < 2 or any(name in MODEL_NAMES for name in series):
         return {name: series_color(name) for name in series}
     return {
         name: (float(red), float(green), float(blue))
@@ -118,11 +127,13 @@ def write_bars(
         baselines = [b.baseline for b in bars if b.group == group and b.baseline is not None]
         if baselines:
             axis.hlines(baselines[0], index - 0.46, index + 0.46, "black", "dashed", linewidth=1, label=baseline_label)
-    axis.set_xticks(range(len(groups)), groups)
+    axis.set_xticks(range(len(groups)), [model_name(group) for group in groups])
     axis.set_xlabel(group_label)
     axis.set_ylabel(value_label)
     axis.set_title(title)
     axis.grid(axis="y", alpha=0.3)
+    if any(any(bar.error) for bar in bars):
+        figure.supxlabel(ERROR_BARS, fontsize=7, color="0.35")
     _legend_once(figure, axis)
     save_figure(figure, path)
     save_figure(figure, path.with_suffix(".pdf"))
@@ -215,4 +226,4 @@ def _draw_curves(axis: Axes, curves: Sequence[Curve], x_label: str, y_label: str
 def _legend_once(figure: Figure, *axes: Axes) -> None:
     found = [axis.get_legend_handles_labels() for axis in axes]
     known = {label: handle for handles, labels in found for handle, label in zip(handles, labels, strict=True) if label}
-    figure.legend(known.values(), known.keys(), fontsize=8, loc="outside right upper")
+    figure.legend(known.values(), map(model_name, known), fontsize=8, loc="outside right upper")

@@ -70,7 +70,9 @@ def test_bars_stand_in_groups_in_the_color_of_their_series(tmp_path, axes):
     assert bars[0][1] + bars[1][1] == pytest.approx(0)
     assert [text.get_text() for text in axis.get_xticklabels()] == ["80", "320"]
     assert (axis.get_title(), axis.get_xlabel(), axis.get_ylabel()) == ("title", "length", "error")
-    assert sorted(legend_of(axis)) == ["floor", "rim", "slotssm"]
+    assert sorted(legend_of(axis)) == ["RIM", "SlotSSM", "floor"]
+    # what the whiskers are
+    assert axis.figure.get_supxlabel().startswith("error bars: standard deviation over seeds")
     assert has_color(tmp_path / "bars.png", "slotssm")
     assert has_color(tmp_path / "bars.png", "rim")
 
@@ -113,7 +115,8 @@ def test_one_bar_is_drawn_without_a_whisker_to_speak_of(tmp_path, axes):
     write_bars([Bar("80", "rim", 0.5, points=(0.5,))], tmp_path / "bars.png", "title", "length", "error")
     ((_, centre, height),) = drawn_bars(axes[0])
     assert (centre, height) == (pytest.approx(0), 0.5)
-    assert legend_of(axes[0]) == ["rim"]
+    assert legend_of(axes[0]) == ["RIM"]
+    assert not axes[0].figure.get_supxlabel()
     assert has_color(tmp_path / "bars.png", "rim")
     # one dot would say nothing
     assert not dots_of(axes[0])
@@ -148,7 +151,7 @@ def test_lines_pass_through_their_points_with_bands_of_their_errors(tmp_path, ax
     (band,) = axis.collections
     corners = {tuple(point) for point in band.get_paths()[0].vertices}
     assert {(1, 2.5), (1, 3.5), (2, 4), (2, 6)} <= corners
-    assert legend_of(axis) == ["slotssm", "mean frame"]
+    assert legend_of(axis) == ["SlotSSM", "mean frame"]
     assert (axis.get_xscale(), axis.get_yscale()) == ("linear", "linear")
     assert has_color(tmp_path / "lines.png", "slotssm")
 
@@ -193,7 +196,7 @@ def test_panels_have_an_axis_each_and_one_legend(tmp_path, axes):
     for axis, y in zip(axes, (1, 2), strict=True):
         assert [set(line.get_ydata()) for line in axis.lines] == [{y}, {y}]
         assert [line.get_color() for line in axis.lines] == [series_color("oc-slotssm"), series_color("savi")]
-    assert legend_of(axes[0]) == ["oc-slotssm", "savi"]
+    assert legend_of(axes[0]) == ["OC-SlotSSM", "SAVi"]
 
 
 def test_models_have_colors_of_their_own_that_do_not_depend_on_the_figure():

@@ -28,7 +28,7 @@ from slotssm.experiments.reproductions.comparison import Row, Table, rows_csv
 from slotssm.experiments.reproductions.experiment import Choice, Experiment
 from slotssm.files import exclusive, make_folder, write_json, write_text
 from slotssm.interrupts import stop_requests
-from slotssm.plotting import label_rows, read_picture, write_animation
+from slotssm.plotting import label_rows, model_name, read_picture, write_animation
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def _draw_example_pictures(cells: Sequence[Cell], folder: Path) -> list[Path]:
         if first:
             halves = {model: np.split(read_picture(path), 2) for model, path in first.items()}
             truth = next(iter(halves.values()))[0]
-            rows = [("truth", truth), *((model, prediction) for model, (_, prediction) in halves.items())]
+            rows = [("truth", truth), *((model_name(model), prediction) for model, (_, prediction) in halves.items())]
             drawn.append(folder / "figures" / _examples_name([value for _, value in setting]))
             write_animation(label_rows(rows)[None], drawn[-1])
     return drawn

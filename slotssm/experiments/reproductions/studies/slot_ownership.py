@@ -15,7 +15,7 @@ from slotssm.experiments.reproductions.cells import Cell, Record, TrainingCell
 from slotssm.experiments.reproductions.comparison import Row, Table, compare, validation_curve, validations
 from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale
 from slotssm.experiments.reproductions.matched import OBJECT_MODELS, with_model
-from slotssm.plotting import write_bars, write_lines
+from slotssm.plotting import model_name, write_bars, write_lines
 
 SCORED = ("fg-ari", "ari", "miou", "mse", "identity-switches", "slots-used", "mask-entropy")
 """Metrics that are computed on the test split."""
@@ -120,7 +120,7 @@ class SlotOwnership(Experiment):
             ]
             if any(curve.x for curve in curves):
                 drawn.append(folder / f"{data}-{model}-training.png")
-                title = f"{model} on {data}: validation during training"
+                title = f"{model_name(model)} on {data}: validation during training"
                 write_lines(curves, drawn[-1], title, "optimiser step", "FG-ARI of whole videos")
         return drawn
 
