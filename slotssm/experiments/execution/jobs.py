@@ -135,7 +135,10 @@ def _ignore_preemption() -> None:
 
 def _is_cancelled() -> bool:
     """Whether Slurm ends this job for good, as after `scancel`; False where it does not say."""
-    command = ["scontrol", "show", "job", "--oneliner", os.environ.get("SLURM_JOB_ID", "")]
+    job = os.environ.get("SLURM_JOB_ID")
+    if not job:
+        return False
+    command = ["scontrol", "show", "job", "--oneliner", job]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SCONTROL_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
