@@ -68,14 +68,14 @@ def test_what_a_run_keeps_can_be_compared(slotssm, runs, tmp_path):
     assert list(ours["left_out"]) == ["fg-ari@per_frame=True"]
 
 
-def test_scores_kept_by_an_earlier_version_are_refused_with_the_remedy(slotssm, runs):
+def test_scores_without_a_format_are_refused_with_the_remedy(slotssm, runs):
     assert slotssm("eval", *runs, "--metric", "mse").code == 0
     kept = [run / "eval" / "test.json" for run in runs]
-    older = {name: value for name, value in json.loads(kept[0].read_text()).items() if name != "format"}
-    kept[0].write_text(json.dumps(older))
+    found = {name: value for name, value in json.loads(kept[0].read_text()).items() if name != "format"}
+    kept[0].write_text(json.dumps(found))
     outcome = slotssm("eval", "--compare", *kept)
     assert outcome.code == 2
-    assert "score the run again" in outcome.error_lines[0]
+    assert "is not a score file; write one with --out" in outcome.error_lines[0]
 
 
 def test_an_earlier_checkpoint_is_scored_and_kept_beside_the_last(slotssm, runs):

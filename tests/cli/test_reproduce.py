@@ -62,7 +62,7 @@ def test_a_dry_run_lists_the_cells_and_does_nothing(slotssm, workplace, out):
     [
         (
             ("long-contxt",),
-            ("experiment long-contxt is unknown", ", ".join(EXPERIMENTS)),
+            ("experiment long-contxt is unknown", "did you mean long-context?"),
         ),
         (("efficiency", "--scale", "huge"), ("--scale huge is unknown", "paper, cpu, tiny")),
         (("long-context", "--models", "slotssm,mamba"), ("--models mamba is unknown", "slotssm, slot-transformer")),

@@ -142,7 +142,7 @@ def test_a_cancelled_job_is_not_put_back_into_the_queue(tmp_path, monkeypatch, a
     finally:
         signal.signal(signal.SIGUSR2, before)
     assert received == [signal.SIGUSR2] * is_requeued
-    assert (tmp_path / "asked").read_text() == "show job --oneliner 7\n"
+    assert (tmp_path / "asked").read_text() == "show job -o 7\n"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from slotssm.experiments.reproductions.experiment import Choice
 from slotssm.experiments.reproductions.matched import MODULAR_MODELS
 from slotssm.experiments.reproductions.studies.modularity import SHOWN, Modularity
 from slotssm.experiments.runs import load_run
-from slotssm.plotting import read_picture
+from slotssm.plotting import model_name, read_picture
 from slotssm.training.run import RunDirectory
 
 
@@ -69,7 +69,7 @@ def test_the_table_and_the_figure_have_every_model(measured, axes, tmp_path):
     assert shown["FG-ARI of the coarse truth"].startswith(f"{record['values']['fg-ari@coarse-truth']:.4f} [")
     (path,) = experiment.draw(rows, tmp_path)
     assert path.exists()
-    assert [text.get_text() for text in axes[0].get_xticklabels()] == [record["model"], "split-ssm"]
+    assert [text.get_text() for text in axes[0].get_xticklabels()] == [model_name(record["model"]), "Split SSM"]
 
 
 def test_the_picture_shows_truth_and_masks_above_prediction_and_slots(measured):

@@ -197,7 +197,7 @@ def test_every_combination_is_consistent_and_masks_are_the_pixels_drawn(
     episode = make_episode(recipe, seed, "test", index)
     check(recipe, episode)
     # streams do not depend on the objects, so that this is the same scene without them
-    bare = recipe.replace(min_objects=0, max_objects=0)
+    bare = recipe.model_copy(update={"min_objects": 0, "max_objects": 0})
     behind = make_episode(bare, seed, "test", index)["frames"]
     assert np.array_equal((episode["frames"] != behind).any(-1), episode["masks"] > 0)
 

@@ -138,7 +138,7 @@ def _is_cancelled() -> bool:
     job = os.environ.get("SLURM_JOB_ID")
     if not job:
         return False
-    command = ["scontrol", "show", "job", "--oneliner", job]
+    command = ["scontrol", "show", "job", "-o", job]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SCONTROL_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
