@@ -29,7 +29,7 @@ test-all: setup  ## the whole test suite
 	$(PYTEST)
 
 test-wheel: setup  ## build and install the wheel in an environment of its own, and run the quick start there
-	$(BIN)/python -m pytest -n 0 -q tests/test_package.py
+	$(BIN)/python -m pytest -n 0 -q -m slow tests/test_package.py
 
 test-cluster: setup  ## cells in a real Slurm cluster on this machine (root, slurm-wlm and munge); skipped elsewhere
 	$(BIN)/python -m pytest -n 0 -q tests/cluster

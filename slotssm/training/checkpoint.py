@@ -17,7 +17,7 @@ from slotssm.config import RunConfig
 from slotssm.data.spec import DataSpec
 from slotssm.documents import load
 from slotssm.errors import InputError
-from slotssm.files import atomic_folder, make_folder, read_json, write_text
+from slotssm.files import atomic_folder, make_folder, read_json, restore_moved_aside, write_text
 from slotssm.plugins import needed_plugins, refuse_missing
 from slotssm.tasks import Task, build_task
 
@@ -197,6 +197,7 @@ def chosen_checkpoint(folder: Path, which: str) -> Path:
     if which == "last":
         return steps[-1]
     if which == BEST:
+        restore_moved_aside(folder / BEST)
         if not (folder / BEST / MODEL).exists():
             raise InputError(f"{folder.parent} keeps no best checkpoint; train a run with train.keep_best")
         return folder / BEST
@@ -243,20 +244,21 @@ def folder_of(path: Path) -> Path:
 def load_task(folder: Path, device: str = "cpu") -> tuple[Task, Description]:
     """Rebuild the task of a checkpoint with its weights, in eval mode."""
     description = Description.read(read_json(folder / CONFIG), folder / CONFIG)
-    _refuse_unlike(description, folder)
+    weights = _read(folder / MODEL)
+    _refuse_unlike(description, weights, folder)
     task = build_task(description.config, description.spec)
-    load_weights(task, folder)
+    _load(task, weights, folder)
     return task.to(device).eval(), description
 
 
-def _refuse_unlike(description: Description, folder: Path) -> None:
+def _refuse_unlike(description: Description, weights: Mapping[str, Tensor], folder: Path) -> None:
     """Refuse weights of another architecture before that of the description takes memory."""
     try:
         with torch.device("meta"):
             expected = build_task(description.config, description.spec).state_dict()
     except (RuntimeError, NotImplementedError):  # a model of a plugin that needs values; compared when it is there
         return
-    _refuse_differences(expected, _read(folder / MODEL), folder)
+    _refuse_differences(expected, weights, folder)
 
 
 def load_weights(task: nn.Module, folder: Path) -> None:
@@ -265,7 +267,10 @@ def load_weights(task: nn.Module, folder: Path) -> None:
     Raises:
         InputError: the file is missing or damaged, or is from another architecture.
     """
-    weights = _read(folder / MODEL)
+    _load(task, _read(folder / MODEL), folder)
+
+
+def _load(task: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
     _refuse_differences(task.state_dict(), weights, folder)
     task.load_state_dict(weights, strict=True)
 
@@ -287,8 +292,7 @@ def load_parts(task: nn.Module, folder: Path, parts: Sequence[str]) -> str:
     own = [name for name, _ in task.named_children()]
     weights = _read(folder / MODEL)
     if not parts:
-        _refuse_differences(task.state_dict(), weights, folder)
-        task.load_state_dict(weights, strict=True)
+        _load(task, weights, folder)
         return f"loaded all weights from {folder}"
     there = list(dict.fromkeys(name.split(".", 1)[0] for name in weights))
     for part in parts:

@@ -133,7 +133,9 @@ class RunDirectory:
         """
         if not self.record.exists():
             if (self.path / MODEL).exists():
-                raise InputError(f"{self.path} is a checkpoint, not a run; predict with it, and score that")
+                raise InputError(
+                    f"{self.path} is a checkpoint, not a run directory; let it predict, and score the predictions"
+                )
             raise InputError(f"{self.path} is not a run directory: it has no run.json")
         document = read_json(self.record)
         if not isinstance(document, dict):

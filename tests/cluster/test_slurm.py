@@ -28,6 +28,7 @@ SETTINGS = {
 SWEEP = [*SLOTSSM, "sweep", "--preset", "tiny-oc", "--seeds", "0,1", "--device", "cpu"]
 SWEEP += ["--plugin", "held.py"]
 SWEEP += [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
+USUAL = ["--executor", "slurm", "--slurm", "partition=usual", "--slurm", "cpus-per-task=1"]
 PATIENCE_S = 1800
 """How long anything may take on a machine with other work."""
 HELD = """
@@ -98,13 +99,17 @@ def steps(folder: Path) -> list[int]:
     return [LOGGED * log.read_text().count('"train"') for log in logs]
 
 
+def submitted(cluster, place: Path, folder: Path) -> dict[str, str]:
+    """Submit the sweep; returns the job of each cell."""
+    done = cluster.run(*SWEEP, "--out", str(folder), *USUAL, "--json", cwd=place)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["jobs"]
+
+
 def test_a_preempted_sweep_on_a_lost_node_is_the_local_one(cluster, place):
     folder = place / "slurm"
     hold_at(place, 8)
-    options = ["--out", str(folder), "--executor", "slurm", "--slurm", "partition=usual", "--slurm", "cpus-per-task=1"]
-    done = cluster.run(*SWEEP, *options, "--json", cwd=place)
-    assert done.returncode == 0, done.stderr
-    jobs = json.loads(done.stdout)["jobs"]
+    jobs = submitted(cluster, place, folder)
     assert list(jobs) == ["s0", "s1"]
     array = jobs["s0"].partition("_")[0]
     assert list(jobs.values()) == [f"{array}_0", f"{array}_1"]
@@ -143,10 +148,7 @@ def test_a_preempted_sweep_on_a_lost_node_is_the_local_one(cluster, place):
 def test_a_cancelled_sweep_stays_cancelled_until_it_is_submitted_again(cluster, place):
     folder = place / "cancelled"
     hold_at(place, 8)
-    options = ["--out", str(folder), "--executor", "slurm", "--slurm", "partition=usual", "--slurm", "cpus-per-task=1"]
-    done = cluster.run(*SWEEP, *options, "--json", cwd=place)
-    assert done.returncode == 0, done.stderr
-    jobs = json.loads(done.stdout)["jobs"]
+    jobs = submitted(cluster, place, folder)
     wait_for(lambda: steps(folder) == [8, 8], "both cells are trained")
     cluster.run("scancel", *jobs.values())
     wait_for(lambda: not cluster.queue(), "both jobs end")
@@ -156,7 +158,7 @@ def test_a_cancelled_sweep_stays_cancelled_until_it_is_submitted_again(cluster, 
         assert cluster.restarts(job) == 0
         assert "SIGTERM: saved step 9" in (folder / "logs" / f"{name}.log").read_text()
     hold_at(place, NUM_STEPS)
-    assert cluster.run(*SWEEP, *options, cwd=place).returncode == 0
+    submitted(cluster, place, folder)
     wait_for(lambda: not cluster.queue(), "all jobs are done")
     assert [cell["state"] for cell in cells(folder)] == ["done", "done"], list((folder / "logs").rglob("*"))
 

@@ -78,11 +78,11 @@ def test_only_the_steps_that_are_left_cost_time(workplace, monkeypatch):
 
 def test_compiling_in_the_first_trial_step_costs_nothing(workplace, monkeypatch):
     config = preset("tiny-oc")
-    # the first step takes 30 s, the second one 1 s, after which there is no need of more
-    monkeypatch.setattr(cost, "time", SimpleNamespace(perf_counter=iter((0.0, 30.0, 30.0, 31.0)).__next__))
+    # the first step takes 30 s, the second one 4 s, after which there is no need of more
+    monkeypatch.setattr(cost, "time", SimpleNamespace(perf_counter=iter((0.0, 30.0, 30.0, 34.0)).__next__))
     found = cost.cost_of_run(config, spec_of(config.data), own_data_path(config))
     train, num_frames = config.train, 4 * (config.train.clip_len or 0)
-    assert found.seconds == pytest.approx(train.num_steps * train.batch_size * train.clip_len / num_frames)
+    assert found.seconds == pytest.approx(4 * train.num_steps * train.batch_size * train.clip_len / num_frames)
 
 
 def test_the_fastest_of_the_repeated_trial_steps_counts(workplace, monkeypatch):

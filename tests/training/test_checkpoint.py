@@ -7,6 +7,7 @@ import pytest
 import torch
 from own_task import own_task
 
+from slotssm import files
 from slotssm.documents import override, parse_assignments
 from slotssm.errors import InputError
 from slotssm.experiments.datasets import spec_of
@@ -212,6 +213,18 @@ def test_a_damaged_description_is_refused(saved, content):
     (folder / checkpoint.CONFIG).write_text(content)
     with pytest.raises(InputError, match=r"config\.json"):
         checkpoint.load_task(folder)
+
+
+def test_a_best_checkpoint_is_there_again_after_a_kill_while_it_was_replaced(saved):
+    folder, config, task = saved
+    description = checkpoint.Description(config, spec_of(config.data))
+    checkpoint.save_best(folder.parent, description, task, {}, {"step": 3})
+    best = folder.parent / checkpoint.BEST
+    # as a process leaves it that is killed between moving the old one aside and the new one into its place
+    aside = files._temporary_name(best, "old").replace(f".{os.getpid()}-", ".99999999-")
+    best.rename(best.with_name(aside))
+    assert checkpoint.chosen_checkpoint(folder.parent, "best") == best
+    assert checkpoint.step_of(best) == 3
 
 
 @pytest.mark.parametrize("step", [2, 99, True])

@@ -24,9 +24,8 @@ SAMPLE_PIXELS = 500_000
 """Largest number of pixels of the trial batch, over all frames; a batch of one episode may have more."""
 LONG_STEP_S = 60.0
 """A trial step that takes longer is not repeated. The first one may compile kernels, which takes less than that."""
-
-MOST_REPEATS, ENOUGH_S = 5, 5.0
-"""A trial step is repeated at most so often, and not once all have taken so many seconds."""
+MOST_REPEATS, ENOUGH_S = 5, 3.0
+"""A trial step is repeated at most so often, and no more once the repetitions have taken so many seconds."""
 
 
 @dataclass(frozen=True)
@@ -134,19 +133,18 @@ def _step(task: Task, loader: Loader) -> tuple[float, int]:
         kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    began = time.perf_counter()
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        task(loader.batch(0))[0].backward()
-    seconds = total = time.perf_counter() - began
-    step = 0
-    # the fastest of a few: others wait for other work of the machine
-    while total < LONG_STEP_S and step < MOST_REPEATS and (step == 0 or total < ENOUGH_S):
-        step += 1
+    def seconds_of(step: int) -> float:
         began = time.perf_counter()
         task(loader.batch(step))[0].backward()
-        taken = time.perf_counter() - began
-        seconds, total = taken if step == 1 else min(seconds, taken), total + taken
+        return time.perf_counter() - began
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        first = seconds_of(0)
+    repeated: list[float] = []
+    while first < LONG_STEP_S and len(repeated) < MOST_REPEATS and sum(repeated) < ENOUGH_S:
+        repeated.append(seconds_of(len(repeated) + 1))
     for parameter in task.parameters():
         kept.pop(parameter.untyped_storage().data_ptr(), None)
     task.zero_grad()
-    return seconds, sum(kept.values())
+    # the fastest: others waited for other work of the machine
+    return min(repeated, default=first), sum(kept.values())

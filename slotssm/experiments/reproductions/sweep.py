@@ -1,6 +1,5 @@
 """Sweeps: the same run with several seeds and with several values of some of its settings, cell by cell."""
 
-import hashlib
 import itertools
 import json
 import re
@@ -56,6 +55,9 @@ class Sweep(Experiment):
     def __init__(self, request: Request, seeds: Sequence[int] = ()) -> None:
         check_seeds(seeds)
         fixed, self.axes = axes_of(request.assignments)
+        files = {"config": request.file, "data": request.data}
+        named = {name: path and path.name for name, path in files.items()}
+        self._base = {"preset": request.preset, **named, "set": sorted(fixed)}
         num_cells = len(seeds) or 1
         for axis in self.axes:
             num_cells *= len(axis.values)
@@ -84,31 +86,20 @@ class Sweep(Experiment):
         return list(self._cells)
 
     def description(self, choice: Choice) -> dict[str, Any]:
-        """Name of the run, a hash of the settings that do not vary, those that do, and seeds."""
+        """Name of the run, what it starts from, the settings that do not vary, those that do, and seeds."""
         return {
             "experiment": self.name,
             "run": self.title,
-            "fixed": self._fixed(),
+            **self._base,
             "varied": {axis.key: list(axis.values) for axis in self.axes},
             "seeds": list(dict.fromkeys(cell.seed for cell in self._cells)),
         }
 
-    def _fixed(self) -> str:
-        document = self._cells[0].config.model_dump(mode="json", exclude={"seed"})
-        for axis in self.axes:
-            *path, last = axis.key.split(".")
-            part: Any = document
-            for name in path:
-                part = part.get(name) if isinstance(part, dict) else None
-            if isinstance(part, dict):
-                part.pop(last, None)
-        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
-
     def owns(self, plan: Mapping[str, Any], choice: Choice) -> bool:
         """Whether a plan varies the same settings of the same run; values and seeds may be others."""
         own, varied = self.description(choice), plan.get("varied")
-        same = all(plan.get(name) == own[name] for name in ("experiment", "run", "fixed"))
-        return same and isinstance(varied, dict) and list(varied) == list(own["varied"])
+        same = all(plan.get(name) == own[name] for name in ("experiment", "run", *self._base))
+        return same and isinstance(varied, dict) and varied.keys() == own["varied"].keys()
 
     def lengths(self, scale: str) -> list[int]:
         """No sequence lengths."""
