@@ -15,6 +15,7 @@ from pydantic import model_validator
 
 from generators.colors import COLORS
 from generators.limits import check_coverage, check_speed
+from generators.padding import padded
 from generators.physics import directions, place_discs, simulate
 from generators.rasterizer import rasterize
 from slotssm.config import Recipe
@@ -41,7 +42,10 @@ class BCBRecipe(Recipe):
     patches_per_side: int = Setting(4, ge=1)
     """P: each context frame is read as P x P patches, one per step; 1 reads whole frames."""
     num_balls: int = Setting(4, ge=1, le=100)
-    """Number of balls in every episode."""
+    """Number of balls in every episode (N of the file); with `min_balls`, the largest number."""
+    min_balls: int | None = Setting(None, ge=1)
+    """Smallest number of balls if it varies between episodes, drawn uniformly up to `num_balls`; episodes with fewer
+    are padded. None: always `num_balls`, as in the paper."""
     size_px: int = Setting(64, ge=8, le=256)
     """Side of the square frame in pixels."""
     radius_px: float = Setting(5.68, gt=0)
@@ -70,6 +74,8 @@ class BCBRecipe(Recipe):
     def _check(self) -> Self:
         if self.size_px % self.patches_per_side:
             raise ValueError(f"patches_per_side {self.patches_per_side} does not divide size_px {self.size_px}")
+        if self.min_balls is not None and self.min_balls > self.num_balls:
+            raise ValueError(f"min_balls {self.min_balls} exceeds num_balls {self.num_balls}")
         check_coverage(self.num_balls, self.radius_px, self.size_px)
         check_speed(self.speed_px_per_frame, self.size_px)
         return self
@@ -154,6 +160,8 @@ def attributes(recipe: BCBRecipe) -> dict[str, Any]:
 def make_episode(recipe: BCBRecipe, rng: np.random.Generator) -> Episode:
     """Make one episode: a pure function of the recipe and the state of `rng`."""
     num, num_context = recipe.num_balls, recipe.num_frames - 1
+    if recipe.min_balls is not None:
+        num = int(rng.integers(recipe.min_balls, num + 1))
     radius = np.full(num, recipe.radius_px)
     start = place_discs(rng, radius, recipe.size_px, apart=True)
     velocity = recipe.speed_px_per_frame * directions(rng, num)
@@ -166,7 +174,7 @@ def make_episode(recipe: BCBRecipe, rng: np.random.Generator) -> Episode:
     color[-1] = target_colors(blinking, blink_color, num, recipe.rule)
     paints = np.array(recipe.palette[1:], np.uint8)
     frames, masks, visible = rasterize(motion.position, radius, np.zeros(num, np.int64), paints[color], recipe.size_px)
-    return {
+    episode = {
         "frames": frames,
         "masks": masks,
         "objects/position": motion.position,
@@ -175,6 +183,7 @@ def make_episode(recipe: BCBRecipe, rng: np.random.Generator) -> Episode:
         "objects/color": color,
         "objects/radius": radius,
     }
+    return padded(episode, layout(recipe))
 
 
 def target_colors(blinking: np.ndarray, blink_color: np.ndarray, num_balls: int, rule: str) -> np.ndarray:

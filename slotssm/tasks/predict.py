@@ -93,7 +93,7 @@ class Predict(Task):
         """Refuse pieces that do not divide the frame, a context that is too long, and a loss that needs other data."""
         task = run.task
         assert isinstance(task, PredictConfig)
-        check_pieces(task.piece_px, data)
+        check_pieces("piece_px", task.piece_px, data)
         if task.num_context >= data.num_frames:
             raise InputError(
                 f"task.num_context {task.num_context} leaves nothing to predict of {data.num_frames} frames; reduce it"

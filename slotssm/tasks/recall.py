@@ -24,7 +24,10 @@ class RecallConfig(TaskConfig):
 
     kind: Literal["recall"] = "recall"
     piece_px: int = Field(4, ge=1)
-    """Side in pixels of the pieces that a patch is cut into, one token each; also of the decoder's output pieces."""
+    """Side in pixels of the pieces that a patch is cut into, one token each."""
+    decoder_piece_px: int | None = Field(None, ge=1)
+    """Side in pixels of the decoder's output pieces; None takes `piece_px`. Larger ones save most of the time that
+    small pieces cost."""
     patches_per_side: int | None = Field(None, ge=1)
     """P: each context frame is read as P x P patches, one per step; None takes P from the data."""
     num_decoder_layers: int = Field(3, ge=1)
@@ -75,7 +78,7 @@ class Recall(Task):
         self.decoder = PieceDecoder(
             data.height,
             data.width,
-            config.piece_px,
+            config.decoder_piece_px or config.piece_px,
             len(data.palette),
             dim,
             config.num_decoder_layers,
@@ -92,7 +95,9 @@ class Recall(Task):
         assert isinstance(task, RecallConfig)
         if not data.rule or not data.palette:
             raise InputError("task 'recall' needs Blinking Color Balls (generator 'bcb'), which these data are not")
-        check_pieces(task.piece_px, data)
+        check_pieces("piece_px", task.piece_px, data)
+        if task.decoder_piece_px is not None:
+            check_pieces("decoder_piece_px", task.decoder_piece_px, data)
         stages = [("task.patches_per_side", _patches_per_side(task, data))]
         stages += [("task.curriculum", patches) for patches, _ in task.curriculum]
         for name, patches in stages:

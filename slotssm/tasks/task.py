@@ -138,11 +138,11 @@ def class_entropy(logits: Float[Tensor, "N C H W"], classes: Int[Tensor, "N H W"
     return F.cross_entropy(logits, classes)
 
 
-def check_pieces(piece_px: int, data: DataSpec) -> None:
-    """Refuse a piece size that does not divide the frame."""
+def check_pieces(key: str, piece_px: int, data: DataSpec) -> None:
+    """Refuse a piece size, the task's field `key`, that does not divide the frame."""
     if data.height % piece_px or data.width % piece_px:
         raise InputError(
-            f"task.piece_px {piece_px} does not divide the frame of {data.width} x {data.height} px; use a divisor"
+            f"task.{key} {piece_px} does not divide the frame of {data.width} x {data.height} px; use a divisor"
         )
 
 

@@ -13,7 +13,7 @@ from slotssm.experiments.datasets import file_data
 from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.cells import ProgressCallbacks, run_cell
 from slotssm.experiments.reproductions.experiment import Choice
-from slotssm.experiments.reproductions.matched import count_parameters
+from slotssm.experiments.reproductions.matched import count_used_parameters
 from slotssm.experiments.reproductions.studies.catalog import EXPERIMENTS
 from slotssm.experiments.reproductions.studies.object_centric import DATA, LONGER, SCORED, SHOWN, ObjectCentric
 from slotssm.models import OCSlotSSMConfig, SAViConfig
@@ -50,7 +50,9 @@ def test_both_models_meet_the_same_data_and_training(scale):
             assert cell.config.model_dump(exclude=exclude) == base.model_dump(exclude=exclude)
             assert cell.seed == int(cell.name[-1])
             assert type(cell.config.model) is {"oc-slotssm": OCSlotSSMConfig, "savi": SAViConfig}[cell.model]
-            assert count_parameters(cell.config.model) == pytest.approx(count_parameters(base.model), rel=0.05)
+            assert count_used_parameters(cell.config.model) == pytest.approx(
+                count_used_parameters(base.model), rel=0.05
+            )
 
 
 @pytest.mark.parametrize("name", [name for presets in DATA.values() for name in presets.values()])

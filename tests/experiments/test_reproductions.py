@@ -15,7 +15,6 @@ from slotssm.documents import override
 from slotssm.errors import InputError
 from slotssm.experiments import paper_numbers, presets
 from slotssm.experiments.datasets import own_data_path
-from slotssm.experiments.reproductions import matched
 from slotssm.experiments.reproductions.cells import TrainingCell, read_record, record_path
 from slotssm.experiments.reproductions.experiment import Choice
 from slotssm.experiments.reproductions.matched import (
@@ -52,14 +51,6 @@ FIGURES = {
     "video-prediction": {"error-over-steps.png", "16-4-8-examples.png"},
     "efficiency": {f"{name}.png" for name in ("latency", "streamed_step", "training_step", "inference", "training")},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _sizes_are_counted_once():
-    """Many cells have one model, and counting its parameters means building it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(matched, "count_parameters", cache(matched.count_parameters))
-        yield
 
 
 @cache

@@ -13,7 +13,7 @@ from slotssm.experiments.datasets import own_data_path
 from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.cells import TrainingCell
 from slotssm.experiments.reproductions.experiment import Choice
-from slotssm.experiments.reproductions.matched import TOLERANCE, count_parameters
+from slotssm.experiments.reproductions.matched import TOLERANCE, count_used_parameters
 from slotssm.experiments.reproductions.reproduce import reproduce
 from slotssm.experiments.reproductions.studies.snitch import BASELINES, QUESTIONS, SHOWN, TAKEN, Snitch
 from slotssm.grid import ENDINGS
@@ -100,10 +100,10 @@ def test_models_have_one_size_and_pre_training_presets_belong_to_theirs(name):
     assert (base.name, before.name) == (name, f"{name}-pretrain")
     assert (base.data, base.model) == (before.data, before.model)
     scale = next(scale for scale, found in Snitch.scales.items() if found.preset == name)
-    sizes = {cell.model: count_parameters(cell.config.model) for cell in EXPERIMENT.cells(Choice(scale))}
+    sizes = {cell.model: count_used_parameters(cell.config.model) for cell in EXPERIMENT.cells(Choice(scale))}
     assert set(sizes) == set(EXPERIMENT.models)
     for size in sizes.values():
-        assert size == pytest.approx(count_parameters(base.model), rel=TOLERANCE)
+        assert size == pytest.approx(count_used_parameters(base.model), rel=TOLERANCE)
 
 
 @pytest.mark.parametrize("model", Snitch.models)

@@ -74,7 +74,7 @@ def _count_encoder(run: RunConfig) -> int:
 
 
 def matched(reference: ModelConfig, name: str, further: int = 0) -> ModelConfig:
-    """Configuration of a model with about as many parameters as the reference.
+    """Configuration of a model with about as many parameters as the reference, of those that can have an effect.
 
     Width, slots, depth, heads, dropout, encoder and (where there is one) time mixer are those of the reference; the
     MLPs of the layers are widened or narrowed until the sizes agree. Exceptions: single-state models have the
@@ -102,12 +102,13 @@ def matched(reference: ModelConfig, name: str, further: int = 0) -> ModelConfig:
     config = kind.like(reference)
     if not config.num_layer_mlps:
         return config
-    excess = (count_parameters(config) + further - count_parameters(reference)) / config.num_layer_mlps
+    goal = count_used_parameters(reference) - further
+    excess = (count_used_parameters(config) - goal) / config.num_layer_mlps
     channel = 2 * config.slot_dim + 1  # parameters of one hidden channel
     hidden = int(config.slot_dim * config.layer_mlp_width) - excess / channel
     widened = max(_UNIT, round(hidden / _UNIT) * _UNIT)
     found = config.replace(layer_mlp_ratio=widened / config.slot_dim)
-    ratio = (count_parameters(found) + further) / count_parameters(reference)
+    ratio = (count_used_parameters(found) + further) / count_used_parameters(reference)
     if abs(ratio - 1) > TOLERANCE:
         raise InputError(
             f"{name} cannot be given the size of this {reference.kind}: it would have {ratio:.2f} times its parameters"
@@ -127,7 +128,7 @@ def configs_of(rows: Sequence[Row]) -> dict[str, ModelConfig]:
 
 
 def sizes_note(configs: Mapping[str, ModelConfig]) -> str:
-    """Note on model sizes: shares of parameters that cannot have any effect; empty if there are none.
+    """Note on model sizes: shares of parameters that cannot have any effect and are not matched; empty if none.
 
     Queries and keys of attention over a single slot have no effect, since a softmax over one key is 1.
 
@@ -136,7 +137,11 @@ def sizes_note(configs: Mapping[str, ModelConfig]) -> str:
     """
     unused = {name: 1 - count_used_parameters(config) / count_parameters(config) for name, config in configs.items()}
     shown = ", ".join(f"{name} {share:.0%}" for name, share in unused.items() if share >= 0.01)
-    return f"parameters of the sequence model without effect, counted all the same: {shown}." if shown else ""
+    return (
+        f"parameters of the sequence model without effect, which models have beyond the matched: {shown}."
+        if shown
+        else ""
+    )
 
 
 @cache
