@@ -126,7 +126,7 @@ def _resume(request: Any, run: Any, device: str, dry_run: bool, json: bool, proc
     with Meter(f"train {run.path}", "steps") as meter:
         values = runs.resume_run(run, device, step_callback(meter, processes), request.data, processes)
     if was_complete and processes.is_first:
-        total = run.config().train.num_steps
+        total = run.num_steps()
         note(f"{run.path} was complete already: all {total} steps are taken; --extend N adds more")
     return _report(run.path, values, json, processes)
 
@@ -189,7 +189,7 @@ def _known_plan(run: Any, data: Path | None, further_steps: int) -> tuple[dict[s
 
     known, path = run.description(), data_of(run, data)
     facts = resolve.plan(known.config, known.spec, path)
-    total = facts["num_steps"] + further_steps
+    total = run.num_steps() + further_steps
     config = known.config.replace(train=known.config.train.replace(num_steps=total))
     return {**facts, "num_steps": total}, _cost(config, known.spec, path, state_of(run).step)
 

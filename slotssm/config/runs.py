@@ -104,6 +104,11 @@ class TrainConfig(Config):
     off)."""
     eval_every_steps: int = Field(500, ge=0)
     """Steps between validations on the split `val` (0: off)."""
+    patience: int = Field(0, ge=0)
+    """Validations in a row without a better value of `keep_best` after which training stops, before num_steps (0:
+    off)."""
+    min_improvement: float = Field(0.0, ge=0, lt=1)
+    """Relative change of `keep_best` that counts as better for `patience`; 0.02 are two per cent."""
     num_eval_episodes: int = Field(32, ge=1)
     """Number of episodes of `val` used for validation during training, at most."""
     trackers: tuple[Tracked, ...] = ()
@@ -121,6 +126,8 @@ class TrainConfig(Config):
             raise ValueError("clip_stride is for contiguous clips; with clips 'segments' it must be 1")
         if self.keep_best and not self.eval_every_steps:
             raise ValueError("keep_best needs validations: set eval_every_steps")
+        if self.patience and not self.keep_best:
+            raise ValueError("patience needs a metric to wait for: set keep_best")
         if len(set(self.trackers)) < len(self.trackers):
             raise ValueError("trackers names one of them twice")
         if both := set(self.frozen_parts) & set(self.part_learning_rates):

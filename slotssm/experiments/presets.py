@@ -90,6 +90,31 @@ def cpu_bcb() -> RunConfig:
     )
 
 
+def cpu_bcb_long() -> RunConfig:
+    """Blinking Color Balls with two to four balls at 32 px, read in pieces of 2 px: up to 16 x 16 patches, on a CPU.
+
+    Episodes with few balls are learned first and shorten the plateau of those with many. Training stops when the
+    averaged weights have not become better on validation data for a while.
+    """
+    base = cpu_bcb()
+    recipe = BCBRecipe(
+        num_frames=6, patches_per_side=1, min_balls=2, num_balls=4, size_px=32, radius_px=4.5, speed_px_per_frame=0.75
+    )
+    return base.replace(
+        name="cpu-bcb-long",
+        data=RecipeData(recipe=recipe, num_train=20_000, num_val=200, num_test=500),
+        task=RecallConfig(piece_px=2, decoder_piece_px=8, num_decoder_layers=2, targets="prefix"),
+        train=base.train.replace(
+            schedule="constant",
+            ema_decay=0.98,
+            eval_every_steps=250,
+            keep_best="mse",
+            patience=10,
+            min_improvement=0.02,
+        ),
+    )
+
+
 def paper_bcb() -> RunConfig:
     """Blinking Color Balls as in the paper (section 7.2): Earliest Color, T = 6, L = 80; set rule, T and P for others.
 
@@ -201,6 +226,7 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "cpu-oc-tabletop-b": cpu_oc_tabletop_b,
     "cpu-depth": cpu_depth,
     "cpu-bcb": cpu_bcb,
+    "cpu-bcb-long": cpu_bcb_long,
     "cpu-balls": cpu_balls,
     "cpu-snitch": cpu_snitch,
     "cpu-snitch-pretrain": cpu_snitch_pretrain,

@@ -167,7 +167,8 @@ def extend_run(
         description = processes.together(run.description)
         train = description.config.train
         schedule_steps = train.schedule_steps or train.num_steps
-        longer = train.replace(num_steps=train.num_steps + num_steps, schedule_steps=schedule_steps)
+        # the new steps are all taken, also by a run that stopped early
+        longer = train.replace(num_steps=run.num_steps() + num_steps, schedule_steps=schedule_steps, patience=0)
         config = description.config.replace(train=longer)
         trainer = processes.together(lambda: Trainer(config, description.spec, data, run, device, on_step, processes))
         processes.from_first(lambda: run.extend(config))
@@ -377,7 +378,7 @@ def describe_run(run: RunDirectory) -> dict[str, Any]:
     return {
         "run": str(run.path),
         "checkpoint": folder.name if folder else None,
-        "num_steps": run.config().train.num_steps,
+        "num_steps": run.num_steps(),
         **{name: record.get(name) for name in facts},
         "train": newest["train"],
         "val": newest["val"],

@@ -15,7 +15,7 @@ class SlotRNNConfig(EncodedModelConfig):
     """SlotRNN: a GRU shared by all slots, with the slot mixer inside the recurrence (paper, appendix C.2)."""
 
     kind: Literal["slot-rnn"] = "slot-rnn"
-    residual: bool = True
+    residual: bool = False
     """Whether a layer adds its input to its states, which is our variant; the paper's layer outputs the states
     themselves, x = h."""
 
@@ -52,8 +52,8 @@ class RIMConfig(EncodedModelConfig):
 class SlotRNN(SlotSequenceModel):
     """SlotRNN (paper, appendix C.2): a GRU shared by all slots, the slot mixer within the recurrence.
 
-    By default a residual variant: a layer adds its input to its states. The paper's layer gives the states themselves,
-    x = h, which is `residual = false` of the configuration. The norm before the recurrence is ours in both.
+    A layer gives the states themselves, x = h. In a variant of ours, `residual = true` of the configuration, it adds
+    its input to them. The norm before the recurrence is ours in both.
     """
 
     def __init__(self, config: SlotRNNConfig) -> None:

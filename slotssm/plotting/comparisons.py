@@ -25,6 +25,7 @@ MODEL_NAMES: Mapping[str, str] = MappingProxyType(
         "oc-slotssm": "OC-SlotSSM",
         "savi": "SAVi",
         "savi++": "SAVi++",
+        "wide-single-state-ssm": "Single State SSM, wide",
     }
 )
 """Names of models in figures, by kind, in the order of their colours; each has the same colour in every figure."""

@@ -108,6 +108,25 @@ class RunDirectory:
             },
         )
 
+    def stop_early(self, step: int) -> None:
+        """Record in run.json that the training stopped after a step, before `train.num_steps`."""
+        write_json(self.record, {**self.read(), "stopped_early": {"created": time.time(), "step": step}})
+
+    def num_steps(self) -> int:
+        """Steps of the whole training: those of the configuration, or those after which it stopped early.
+
+        The configuration is not validated, since that needs the plugins of the run.
+
+        Raises:
+            InputError: run.json is missing or damaged.
+        """
+        record = self.read()
+        stopped, train = record.get("stopped_early"), record["config"].get("train")
+        found = stopped["step"] if stopped else train.get("num_steps") if isinstance(train, dict) else None
+        if not isinstance(found, int):
+            raise InputError(f"{self.record} is damaged: train.num_steps is missing")
+        return found
+
     def extend(self, config: RunConfig) -> None:
         """Record in run.json that the run goes on with another configuration.
 
@@ -115,7 +134,8 @@ class RunDirectory:
             config: the configuration from now on.
         """
         record = self.read()
-        before = self.config().train.num_steps
+        before = self.num_steps()
+        record.pop("stopped_early", None)
         event = {
             "created": time.time(),
             "from_step": before,
@@ -145,6 +165,9 @@ class RunDirectory:
                 raise InputError(f"{self.record} is damaged: {name} is missing or has the wrong type")
         if not isinstance(document.get("extended", []), list):
             raise InputError(f"{self.record} is damaged: extended has the wrong type")
+        stopped = document.get("stopped_early", {"step": 0})
+        if not isinstance(stopped, dict) or not isinstance(stopped.get("step"), int):
+            raise InputError(f"{self.record} is damaged: stopped_early has the wrong type")
         return document
 
     def description(self) -> Description:
@@ -180,7 +203,7 @@ class RunDirectory:
         newest = latest(self.checkpoints)
         if not self.record.exists() or newest is None:
             return False
-        return newest.name == f"step-{self.config().train.num_steps:08d}"
+        return newest.name == f"step-{self.num_steps():08d}"
 
     def clear(self) -> None:
         """Remove the files of a run, and nothing else; run.json first, so that a partly removed run does not count."""

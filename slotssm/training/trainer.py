@@ -26,6 +26,7 @@ from slotssm.layers.compiled_steps import switch_compiled_steps
 from slotssm.tasks import Batch, build_task
 from slotssm.training import checkpoint
 from slotssm.training.batches import phases_of
+from slotssm.training.best import BestValidation
 from slotssm.training.device import keep_freed_memory, mixed_precision, numerics, resolve_device
 from slotssm.training.optimization import build_optimizer, clip_gradients, schedule
 from slotssm.training.processes import ALONE, Processes, refuse_several_processes
@@ -122,7 +123,7 @@ class Trainer:
         self.step = 0
         self._first_bad_step = torch.full((), math.inf, device=self.device)
         self._saved_step: int | None = None
-        self._best: float | None = None
+        self._best = BestValidation.of(train)
         self._trackers: Trackers | None = None
         self._warned = False
 
@@ -178,13 +179,13 @@ class Trainer:
         self._best = self.processes.from_first(self._continue_log)
         return folder is not None
 
-    def _continue_log(self) -> float | None:
+    def _continue_log(self) -> BestValidation:
         """Drop logged lines of steps that will be taken again; returns the best validation before them."""
         if self.config.train.trackers:
             remember_reached(self.run)
         self.run.drop_log_after(self.step)
         for line in read_lines(self.run.metrics):
-            self._improves(line)
+            self._best.improves(line)
         return self._best
 
     def train(self) -> dict[str, float]:
@@ -197,7 +198,8 @@ class Trainer:
         """
         train = self.config.train
         values: dict[str, float] = {}
-        if self.step >= train.num_steps:
+        if self._is_last():
+            self._record_end()
             return values
         if self.device == "cpu":
             keep_freed_memory()
@@ -210,7 +212,7 @@ class Trainer:
         ):
             self.processes.spread([*self.task.parameters(), *self.average.values()])
             batches = self.loader.batches(self.step)
-            while self.step < train.num_steps:
+            while not self._is_last():
                 self.task.is_logged = self._logs(self.step + 1)
                 scalars = self._take_step(next(batches)[1])
                 if self.task.is_logged:
@@ -220,10 +222,23 @@ class Trainer:
                     logged, logged_step = now, self.step
                 self.on_step(StepReport(self.step, train.num_steps, values))
                 self._maybe_validate()
-                if self.step % train.checkpoint_every_steps == 0 or self.step == train.num_steps:
+                if self.step % train.checkpoint_every_steps == 0 or self._is_last():
                     self.save()
                 self._maybe_stop(stop)
+            self._record_end()
         return values
+
+    def _is_last(self) -> bool:
+        """Whether training ends with the steps that have been taken."""
+        return self.step >= self.config.train.num_steps or self._best.is_over
+
+    def _record_end(self) -> None:
+        """Record in run.json, after the last checkpoint, that training has stopped early."""
+        train = self.config.train
+        if self.step < train.num_steps:
+            self.processes.from_first(lambda: self.run.stop_early(self.step))
+            reason = f"{train.keep_best} has not become better for {train.patience} validations"
+            self.on_step(StepReport(self.step, self.step, {}, f"stopped after {self.step} steps: {reason}"))
 
     def _logs(self, step: int) -> bool:
         """Whether the values of a step, counted from 1, are logged."""
@@ -359,24 +374,15 @@ class Trainer:
             return
         line = {"step": self.step, "split": "val", **scores}
         self._record(line)
-        if self._improves(line):
+        if self._best.improves(line):
             self._save_best()
         shown = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
         self.on_step(StepReport(self.step, train.num_steps, {}, f"step {self.step}: val {shown}"))
         self._maybe_warn(scores)
 
-    def _improves(self, line: dict[str, Any]) -> bool:
-        """Whether a line of metrics.jsonl is the best validation so far, by the metric of `keep_best`."""
-        name = self.config.train.keep_best
-        value = line.get(name) if name and line["split"] == "val" else None
-        if value is None or (self._best is not None and not METRICS[name].is_better(value, self._best)):
-            return False
-        self._best = value
-        return True
-
     def _save_best(self) -> None:
         self._refuse_bad_steps()
-        reason = {"step": self.step, "metric": self.config.train.keep_best, "value": self._best}
+        reason = {"step": self.step, "metric": self.config.train.keep_best, "value": self._best.value}
         description = checkpoint.Description(self.config, self.spec)
         self.processes.from_first(
             lambda: checkpoint.save_best(self.run.checkpoints, description, self.task, self.average, reason)
@@ -400,7 +406,7 @@ class Trainer:
 
     def _maybe_stop(self, stop: StopRequest) -> None:
         name = self.processes.agreed_signal(stop.signal_name)
-        if name and self.step < self.config.train.num_steps:
+        if name and not self._is_last():
             self.save()
             raise self.processes.voiced(
                 Interrupted(

@@ -38,7 +38,7 @@ def bcb(
     patches: Annotated[
         int | None, typer.Option(min=1, help="P, patches per side of a frame; one patch per step.")
     ] = None,
-    balls: Annotated[int, typer.Option(help="Number of balls.")] = 4,
+    balls: Annotated[str, typer.Option(help="Number of balls, or a range such as 2-4.")] = "4",
     size: Annotated[int, typer.Option(help="Side of the frame in pixels.")] = 64,
     radius: Annotated[
         float | None, typer.Option(help="Radius of the balls in pixels.", show_default="5.68 at 64 px")
@@ -65,7 +65,7 @@ def bcb(
         frames,
         patches,
         rule=rule,
-        num_balls=balls,
+        **_balls(*options.whole_range(balls, "--balls")),
         size_px=size,
         radius_px=5.68 * size / 64 if radius is None else radius,
         speed_px_per_frame=3.0 * size / 64 if speed is None else speed,
@@ -73,6 +73,11 @@ def bcb(
     )
     counts = {"num_train": train, "num_val": val, "num_test": test}
     run_generator("bcb", recipe, None, counts, seed, out, workers, resume, force, dry_run, json, part)
+
+
+def _balls(fewest: int, most: int) -> dict[str, int]:
+    """Recipe fields for a number of balls, or for a range."""
+    return {"num_balls": most} if fewest == most else {"min_balls": fewest, "num_balls": most}
 
 
 @app.command()

@@ -19,6 +19,7 @@ _ALIASES: dict[str, tuple[str, ...]] = {
     "sequence_length": ("length",),
     "patches_per_side": ("patches",),
     "num_balls": ("balls",),
+    "min_balls": ("balls",),
     "num_colors": ("colors",),
     "num_objects": ("objects",),
     "min_objects": ("objects",),

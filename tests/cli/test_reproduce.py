@@ -12,7 +12,7 @@ from slotssm.experiments.reproductions.studies.catalog import EXPERIMENTS
 from slotssm.training.checkpoint import latest
 from slotssm.training.run import RunDirectory
 
-CHAIN = "earliest-L5-b2-slotssm-s0", "earliest-L20-b2-slotssm-s0"
+CHAIN = "earliest-T6-L5-slotssm-s0", "earliest-T6-L20-slotssm-s0"
 """Cells of long-context at scale tiny: the second starts from the weights of the first."""
 
 
@@ -47,12 +47,12 @@ def test_a_dry_run_lists_the_cells_and_does_nothing(slotssm, workplace, out):
     plan = slotssm(*command)
     assert plan.code == 0, plan.err
     lines = plan.out.splitlines()
-    assert [line.split()[0] for line in lines[:-1]] == [*CHAIN, "earliest-L20-b1-slotssm-s0"]
+    assert [line.split()[0] for line in lines[:-1]] == [*CHAIN, "frequent-T6-L20-slotssm-s0"]
     assert all(" steps" in line and "22,056 parameters" in line and "about" in line for line in lines[:-1])
     assert lines[-1].startswith("3 of 3 cells to do, about ")
     assert lines[-1].endswith(f" in {out[1] if out else 'reproductions/long-context-tiny'}")
     found = document(slotssm(*command, "--json"))
-    assert [cell["name"] for cell in found["cells"]] == [*CHAIN, "earliest-L20-b1-slotssm-s0"]
+    assert [cell["name"] for cell in found["cells"]] == [*CHAIN, "frequent-T6-L20-slotssm-s0"]
     assert found["seconds"] > 0
     assert not list(workplace.iterdir())
 

@@ -22,8 +22,11 @@ def chain(monkeypatch):
     train = {"num_steps": 3, "checkpoint_every_steps": 3, "eval_every_steps": 0}
     short = override(presets.preset("tiny-bcb"), {"train": train, "data": {"num_train": 8, "num_val": 0}}, "test")
     monkeypatch.setitem(presets.PRESETS, "tiny-bcb", lambda: short)
-    series = tuple(replace(one, chain_steps=one.chain_steps and (3, 2)) for one in long_context.SERIES["tiny"])
-    monkeypatch.setattr(long_context, "SERIES", {"tiny": series})
+    chain, alone = long_context.SERIES["tiny"]
+    stages = tuple(
+        replace(stage, num_steps=steps, eval_every_steps=0) for stage, steps in zip(chain.stages, (3, 2), strict=True)
+    )
+    monkeypatch.setattr(long_context, "SERIES", {"tiny": (replace(chain, stages=stages), alone)})
     return EXPERIMENTS["long-context"].cells(Choice("tiny", ("slotssm",)))
 
 

@@ -10,6 +10,7 @@ from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.experiment import Choice
 from slotssm.experiments.reproductions.matched import (
     SEQUENCE_MODELS,
+    WIDE,
     count_parameters,
     count_used_parameters,
     matched,
@@ -72,6 +73,16 @@ def test_size_follows_the_reference(name, mixer):
 def test_parameters_are_counted_without_making_them(name):
     config = matched(preset("tiny-bcb").model, name)
     assert count_parameters(config) == sum(p.numel() for p in build_model(config).parameters())
+
+
+@pytest.mark.parametrize("run", [*PRESETS, "tiny-bcb"])
+def test_the_wide_single_state_has_the_state_of_all_slots_together(run):
+    reference = preset(run).model
+    wide = matched(reference, WIDE)
+    assert (wide.kind, wide.num_slots, wide.slot_dim) == ("single-state-ssm", 1, reference.slot_dim)
+    tokens = torch.zeros(1, 2, 4, reference.slot_dim)
+    ours, theirs = (build_model(config)(tokens).state.layers for config in (wide, reference))
+    assert [layer.ssm.numel() for layer in ours] == [layer.ssm.numel() for layer in theirs]
 
 
 @pytest.mark.parametrize("run", ["tiny-oc", "cpu-oc"])

@@ -23,6 +23,7 @@ from slotssm.experiments.reproductions.matched import (
     OBJECT_MODELS,
     SEQUENCE_MODELS,
     SNITCH_MODELS,
+    WIDE,
 )
 from slotssm.experiments.reproductions.reproduce import (
     chosen_cells,
@@ -44,8 +45,9 @@ PAIRS = {
 }
 FIGURES = {
     "long-context": {
-        *("earliest-T6-b2-over-length.png", "earliest-L20-over-balls.png"),
-        *("earliest-5-6-2-examples.png", "earliest-20-6-2-examples.png", "earliest-20-6-1-examples.png"),
+        *("earliest-T6-1-balls-over-length.png", "earliest-T6-2-balls-over-length.png", "steps-to-learn.png"),
+        *("earliest-T6-L5-over-balls.png", "earliest-T6-L20-over-balls.png", "frequent-20-6-2-examples.png"),
+        *("earliest-5-6-1-2-examples.png", "earliest-20-6-1-2-examples.png"),
     },
     "modularity": {"fg-ari.png", "tiny-bcb-16-examples.png"},
     "video-prediction": {"error-over-steps.png", "16-4-8-examples.png"},
@@ -68,6 +70,8 @@ def models_of(name):
         return set(DEPTH_MODELS)
     if name == "modularity":
         return set(MODULAR_MODELS)
+    if name == "long-context":
+        return {*SEQUENCE_MODELS, WIDE}
     return set(OBJECT_MODELS if name in OBJECT_CENTRIC else SEQUENCE_MODELS)
 
 
@@ -91,7 +95,10 @@ def test_every_configuration_is_valid_and_is_what_the_setting_says(name, scale):
         recipe, setting = cell.config.data.recipe, cell.setting
         if name == "long-context":
             assert (recipe.num_frames - 1) * cell.config.task.patches_per_side**2 == setting["length"]
-            found = {"rule": recipe.rule, "num_frames": recipe.num_frames, "balls": recipe.num_balls}
+            tested = [data.recipe.num_balls for data in cell.tests.values()]
+            assert all(data.recipe.min_balls is None for data in cell.tests.values())
+            balls = " ".join(map(str, tested)) or recipe.num_balls
+            found = {"rule": recipe.rule, "num_frames": recipe.num_frames, "balls": balls}
         elif name in (*OBJECT_CENTRIC, "modularity"):
             found = {"size_px": recipe.size_px}
         elif name == "snitch":
@@ -104,12 +111,15 @@ def test_every_configuration_is_valid_and_is_what_the_setting_says(name, scale):
 def lineage(cell):
     """The configurations of a cell and of those that it starts from, with and without the model.
 
-    The encoder counts as part of SAVi++ and of what is compared with it.
+    The encoder counts as part of SAVi++ and of what is compared with it, and the learning rate as part of the models of
+    long-context reasoning.
     """
     while cell is not None:
         own = cell.config.model_dump(mode="json")
         if "trained by" in cell.setting:
             own["task"] = {name: value for name, value in own["task"].items() if not name.startswith("encoder")}
+        if "rule" in cell.setting:
+            own["train"].pop("learning_rate")
         yield own.pop("model"), own
         cell = cell.start
 
@@ -141,7 +151,7 @@ def test_a_model_is_the_same_in_every_setting(name, scale):
     for cell in cells_of(name, scale):
         config = cell.config.model if isinstance(cell, TrainingCell) else cell.config
         assert configs.setdefault(cell.model, config) == config
-        assert config.kind == cell.model
+        assert config.kind == ("single-state-ssm" if cell.model == WIDE else cell.model)
 
 
 def test_the_paper_scale_keeps_the_papers_protocol():
@@ -160,7 +170,7 @@ def test_the_paper_scale_keeps_the_papers_protocol():
         *(("frequent", 6, 4, 80), ("frequent", 6, 8, 320), ("frequent", 6, 16, 1280)),
         *(("frequent", 11, 4, 160), ("frequent", 11, 8, 640), ("frequent", 11, 16, 2560)),
     }
-    assert len(cells) == 9 * len(SEQUENCE_MODELS)
+    assert len(cells) == 9 * len(models_of("long-context"))
     # patches are a matter of reading: three data sets serve nine settings
     assert len({own_data_path(cell.config) for cell in cells}) == 3
     balls = cells_of("video-prediction", "paper")[0].config
@@ -181,6 +191,7 @@ def test_a_chain_begins_with_whole_frames_and_makes_them_finer_step_by_step(scal
         assert fine.patches_per_side > coarse.patches_per_side
         assert fine.patches_per_side % coarse.patches_per_side == 0
         assert fine.replace(patches_per_side=coarse.patches_per_side) == coarse
+        assert cell.tests == before.tests
         assert before.start is not None or coarse.patches_per_side == 1
         assert cell.config.task.curriculum == before.config.task.curriculum == ()
 
@@ -234,7 +245,7 @@ def test_named_cells_are_run_in_the_order_of_their_names():
     ("name", "choice", "message"),
     [
         ("longcontext", Choice(), "experiment longcontext is unknown; did you mean long-context[?]"),
-        ("long-context", Choice("huge"), "`scale` huge is unknown; long-context has cpu, paper, tiny"),
+        ("long-context", Choice("huge"), "`scale` huge is unknown; long-context has cpu, paper, tiny, rates"),
         ("long-context", Choice(models=("slotsm",)), "`models` slotsm is unknown; long-context compares slotssm, "),
         ("video-prediction", Choice(models=("oc",)), "`models` oc is unknown; video-prediction compares slotssm, "),
         ("long-context", Choice("tiny", lengths=(80,)), r"`lengths` 80 is not one of 5, 20 \(scale tiny\)"),
@@ -269,8 +280,12 @@ def few_steps():
             train = {"num_steps": 4, "checkpoint_every_steps": 4, "eval_every_steps": 0}
             short = override(presets.preset(name), {"train": train, "data": {"num_train": 16}}, "test")
             patch.setitem(presets.PRESETS, name, lambda short=short: short)
-        series = tuple(replace(one, chain_steps=one.chain_steps and (4, 3)) for one in long_context.SERIES["tiny"])
-        patch.setattr(long_context, "SERIES", {"tiny": series})
+        chain, alone = long_context.SERIES["tiny"]
+        stages = tuple(
+            replace(stage, num_steps=steps, eval_every_steps=2)
+            for stage, steps in zip(chain.stages, (4, 3), strict=True)
+        )
+        patch.setattr(long_context, "SERIES", {"tiny": (replace(chain, stages=stages), alone)})
         yield
 
 

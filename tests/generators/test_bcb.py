@@ -233,6 +233,25 @@ def test_target_colours_equal_brute_force(draws: list[tuple[int, int]], rule: st
         assert found[ball] == (0 if expected == WHITE else expected)
 
 
+def test_the_number_of_balls_varies_uniformly_and_fewer_are_padded() -> None:
+    recipe, counts = BCBRecipe(num_balls=4, min_balls=2), []
+    for index in range(300):
+        episode = make_episode(recipe, 3, "train", index)
+        num = int(episode["masks"].max())
+        counts.append(num)
+        assert episode["objects/color"].shape == (6, 4)
+        for name in ("objects/visible", "objects/color", "objects/position"):
+            assert not episode[name][:, num:].any()
+        assert np.array_equal(episode["objects/radius"] > 0, np.arange(4) < num)
+        # the law of a fixed number holds for those that are there
+        blinks = episode["objects/color"][:-1, :num]
+        assert (np.count_nonzero(blinks, axis=1) == 1).all()
+    assert set(counts) == {2, 3, 4}
+    assert chisquare(np.bincount(counts)[2:]).pvalue > 1e-3
+    with pytest.raises(ValidationError, match="min_balls 5 exceeds num_balls 4"):
+        BCBRecipe(min_balls=5)
+
+
 # --- lengths ----------------------------------------------------------------------------------------------
 
 

@@ -136,7 +136,7 @@ def state_of(run: RunDirectory) -> RunState:
     """How far a run is; what cannot be read is a state too, and no error."""
     held = is_held(run.lock)
     try:
-        num_steps = _num_steps(run)
+        num_steps = run.num_steps()
         lines, timing = read_lines(run.metrics), read_lines(run.timing)
         newest = latest(run.checkpoints)
         if newest is not None and not (newest / MODEL).exists():
@@ -158,15 +158,6 @@ def state_of(run: RunDirectory) -> RunState:
         speed if isinstance(speed, int | float) else None,
         {key: value for key, value in validation.items() if _is_score(key)},
     )
-
-
-def _num_steps(run: RunDirectory) -> int:
-    """Steps in total; the configuration is not validated, since that needs the plugins of the run."""
-    train = run.read()["config"].get("train")
-    found = train.get("num_steps") if isinstance(train, dict) else None
-    if not isinstance(found, int):
-        raise InputError(f"{run.record} is damaged: train.num_steps is missing")
-    return found
 
 
 def _is_score(name: str) -> bool:

@@ -44,6 +44,7 @@ class RecordedRun:
         run: run directory.
         record: content of run.json.
         config: its configuration.
+        num_steps: steps of the whole training.
         lines: logged lines of metrics.jsonl.
         checkpoint: name of the newest checkpoint; None if there is none.
         training_s: time spent on logged steps; None if nothing is logged.
@@ -53,6 +54,7 @@ class RecordedRun:
     run: RunDirectory
     record: dict[str, Any]
     config: RunConfig
+    num_steps: int
     lines: list[dict[str, Any]]
     checkpoint: str | None
     training_s: float | None
@@ -72,7 +74,7 @@ class RecordedRun:
     @property
     def state(self) -> str:
         """Whether the run is finished, in words."""
-        if self.checkpoint == f"step-{self.config.train.num_steps:08d}":
+        if self.checkpoint == f"step-{self.num_steps:08d}":
             return "finished"
         return "unfinished" if self.checkpoint else "no checkpoint yet"
 
@@ -98,6 +100,7 @@ def read_run(run: RunDirectory) -> RecordedRun:
         run=run,
         record=run.read(),
         config=run.config(),
+        num_steps=run.num_steps(),
         lines=read_lines(run.metrics),
         checkpoint=folder.name if folder else None,
         training_s=sum(seconds) if seconds else None,

@@ -99,7 +99,7 @@ def _headline(run: RecordedRun) -> list[tuple[str, str]]:
 
 
 def _steps(run: RecordedRun) -> str:
-    total = run.config.train.num_steps
+    total = run.num_steps
     return f"{run.step:,}" if run.step == total else f"{run.step:,} of {total:,}"
 
 

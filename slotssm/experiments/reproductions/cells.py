@@ -7,18 +7,18 @@ then trained first.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from slotssm.config import FileData, InitialConfig, RunConfig
+from slotssm.config import FileData, InitialConfig, RecipeData, RunConfig
 from slotssm.data.episodes import EpisodeFile
 from slotssm.documents import load
 from slotssm.errors import InputError, Interrupted, SlotSSMError
-from slotssm.evaluation import Report, ScoringOptions
+from slotssm.evaluation import Report, Result, ScoringOptions
 from slotssm.evaluation.pictures.examples import draw_example_picture
 from slotssm.experiments.datasets import ensure_own_data, spec_of
 from slotssm.experiments.measurement.provenance import free_memory, machine
@@ -93,11 +93,13 @@ class TrainingCell:
         setting: the setting in which models are compared.
         config: configuration of the run; its name is that of the data set, which cells share.
         metrics: metrics to compute on the test split.
-        start: cell whose final weights training starts from; None for random weights.
+        start: cell whose scored weights training starts from; None for random weights.
         start_parts: parts of the task whose weights are taken from `start`; empty takes all.
         split: split that is scored, for data without a test split.
         network_probes: properties that are also probed by networks with a hidden layer, as `probe/position@mlp`.
         checkpoint: checkpoint that is scored: `last`, or `best` if the run keeps that.
+        tests: data whose test splits are scored in place of the run's own, by name; the results are named
+            `mse@<name>`.
     """
 
     name: str
@@ -110,6 +112,7 @@ class TrainingCell:
     split: str = "test"
     network_probes: tuple[str, ...] = ()
     checkpoint: str = "last"
+    tests: Mapping[str, RecipeData] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -117,8 +120,10 @@ class TrainingCell:
         return self.config.seed
 
     def fingerprint(self) -> Any:
-        """The configuration, and that of the cell that it starts from with the parts that it takes."""
+        """The configuration, that of the cell that it starts from with the parts that it takes, and the tests."""
         own = self.config.model_dump(mode="json")
+        if self.tests:
+            own["tests"] = {name: data.model_dump(mode="json") for name, data in self.tests.items()}
         if self.start is None:
             return own
         parts = {"start_parts": list(self.start_parts)} if self.start_parts else {}
@@ -126,7 +131,7 @@ class TrainingCell:
 
     def agrees(self, recorded: Any) -> bool:
         """Whether a recorded fingerprint describes this cell; data files are compared by content, not by path."""
-        own = {name: value for name, value in recorded.items() if name not in ("start", "start_parts")}
+        own = {name: value for name, value in recorded.items() if name not in ("start", "start_parts", "tests")}
         start = recorded.get("start")
         if tuple(recorded.get("start_parts", ())) != self.start_parts:
             return False
@@ -134,11 +139,12 @@ class TrainingCell:
             return False
         try:
             found = load(RunConfig, own, self.name)
+            tests = {name: load(RecipeData, data, name) for name, data in recorded.get("tests", {}).items()}
         except InputError:
             return False
         if isinstance(found.data, FileData) and isinstance(self.config.data, FileData):
             found = found.replace(data=found.data.replace(path=self.config.data.path))
-        return found == self.config
+        return found == self.config and tests == self.tests
 
     def train(self, folder: Path, device: str, callbacks: ProgressCallbacks) -> tuple[RunDirectory, Path]:
         """Complete the training of this cell and of the cell that it starts from; returns the run and its data.
@@ -149,7 +155,9 @@ class TrainingCell:
         run, config = RunDirectory(folder / "runs" / self.name), self.config
         if self.start is not None:
             before, _ = self.start.train(folder, device, callbacks)
-            initial = InitialConfig(run=str(before.path), parts=self.start_parts)
+            which = self.start.checkpoint
+            weights = before.path if which == "last" else chosen_checkpoint(before.checkpoints, which)
+            initial = InitialConfig(run=str(weights), parts=self.start_parts)
             config = config.replace(train=config.train.replace(initial=initial))
         data = ensure_own_data(config, folder / "data", callbacks.on_generate)
         if not run.record.exists():
@@ -188,12 +196,24 @@ class TrainingCell:
         def scored(names: Sequence[str], options: ScoringOptions) -> Report:
             return evaluate_run(run, data, self.split, names, options, device, callbacks.on_evaluate, self.checkpoint)
 
+        if self.tests:
+            return self._score_tests(run, data.parent, device, callbacks)
         report = scored(self.metrics, ScoringOptions())
         if not self.network_probes:
             return report
         further = scored(("probe",), ScoringOptions(probe="mlp", properties=self.network_probes))
         named = [replace(result, convention="mlp") for result in further.results]
         return replace(report, results=[*report.results, *named])
+
+    def _score_tests(self, run: RunDirectory, folder: Path, device: str, callbacks: ProgressCallbacks) -> Report:
+        """Scores on the data of `tests`, which are kept in `folder`."""
+        results: list[Result] = []
+        for name, data in self.tests.items():
+            path = ensure_own_data(self.config.replace(data=data), folder, callbacks.on_generate)
+            options, told = ScoringOptions(), callbacks.on_evaluate
+            report = evaluate_run(run, path, "test", self.metrics, options, device, told, self.checkpoint)
+            results += [replace(result, convention=name) for result in report.results]
+        return replace(report, results=results)
 
     def draw(self, run: RunDirectory, data: Path, device: str) -> np.ndarray:
         """The example picture, uint8 [H, W, 3]: truth in the upper half, prediction in the lower half."""

@@ -15,7 +15,7 @@ from slotssm.documents import load, override
 from slotssm.errors import InputError
 from slotssm.experiments.datasets import spec_of
 from slotssm.experiments.reproductions.comparison import Row
-from slotssm.models import SequenceModelConfig, build_model
+from slotssm.models import SequenceModelConfig, SingleStateSSMConfig, SlotSSMConfig, build_model
 from slotssm.registry import MODELS
 from slotssm.tasks import build_task
 
@@ -29,6 +29,8 @@ SEQUENCE_MODELS = (
     "rim",
 )
 """Models with a slot encoder, which are compared in the paper's sequence experiments."""
+WIDE = "wide-single-state-ssm"
+"""Single State SSM with as many state channels as all slots of the SlotSSM together, and thus more parameters."""
 OBJECT_MODELS = ("oc-slotssm", "savi")
 """Models whose slots compete for tokens, which are compared in the paper's object-centric experiments."""
 SNITCH_MODELS = ("slotssm", "slot-transformer", "single-state-ssm", "oc-slotssm")
@@ -42,7 +44,7 @@ TOLERANCE = 0.1
 _UNIT = 8
 """Hidden widths of MLPs are multiples of this."""
 _COMPARED = {
-    SEQUENCE_MODELS[0]: tuple(dict.fromkeys((*SEQUENCE_MODELS, *SNITCH_MODELS))),
+    SEQUENCE_MODELS[0]: tuple(dict.fromkeys((*SEQUENCE_MODELS, WIDE, *SNITCH_MODELS))),
     OBJECT_MODELS[0]: tuple(dict.fromkeys((*OBJECT_MODELS, *DEPTH_MODELS))),
 }
 """Models that have the size of a reference, by its kind."""
@@ -78,13 +80,14 @@ def matched(reference: ModelConfig, name: str, further: int = 0) -> ModelConfig:
 
     Width, slots, depth, heads, dropout, encoder and (where there is one) time mixer are those of the reference; the
     MLPs of the layers are widened or narrowed until the sizes agree. Exceptions: single-state models have the
-    same number of parameters but one slot, and so a smaller state; RIM has one layer, and separate weights in every
+    same number of parameters but one slot, and so a smaller state, and `WIDE` has a state of the same size and more
+    parameters; RIM has one layer, and separate weights in every
     unit, which makes it larger, as in the paper; SAVi has one block in its predictor, regardless of depth. An
     OC-SlotSSM of the size of a SlotSSM reads the tokens in every layer and has no slot encoder before the first.
 
     Args:
         reference: configuration of a SlotSSM or an OC-SlotSSM.
-        name: kind of the model to configure.
+        name: kind of the model to configure, or `WIDE`.
         further: parameters that other parts of its task have beyond those of the reference's; it gets fewer by as many.
 
     Raises:
@@ -97,6 +100,8 @@ def matched(reference: ModelConfig, name: str, further: int = 0) -> ModelConfig:
         )
     if name == reference.kind:
         return reference
+    if name == WIDE:
+        return _wide(reference)
     kind = MODELS[name].config_class
     assert issubclass(kind, SequenceModelConfig)
     config = kind.like(reference)
@@ -114,6 +119,15 @@ def matched(reference: ModelConfig, name: str, further: int = 0) -> ModelConfig:
             f"{name} cannot be given the size of this {reference.kind}: it would have {ratio:.2f} times its parameters"
         )
     return found
+
+
+def _wide(reference: ModelConfig) -> ModelConfig:
+    """A single-state model whose state has K times the channels of one slot's state."""
+    assert isinstance(reference, SlotSSMConfig)
+    mixer = reference.time_mixer
+    width = "expand" if "expand" in type(mixer).model_fields else "d_state"
+    wider = mixer.replace(**{width: reference.num_slots * getattr(mixer, width)})
+    return SingleStateSSMConfig.like(reference, time_mixer=wider)
 
 
 def configs_of(rows: Sequence[Row]) -> dict[str, ModelConfig]:
@@ -137,11 +151,7 @@ def sizes_note(configs: Mapping[str, ModelConfig]) -> str:
     """
     unused = {name: 1 - count_used_parameters(config) / count_parameters(config) for name, config in configs.items()}
     shown = ", ".join(f"{name} {share:.0%}" for name, share in unused.items() if share >= 0.01)
-    return (
-        f"parameters of the sequence model without effect, which models have beyond the matched: {shown}."
-        if shown
-        else ""
-    )
+    return f"parameters of the sequence model without effect, beyond those that are matched: {shown}." if shown else ""
 
 
 @cache

@@ -1,0 +1,54 @@
+"""The best validation of a training: which checkpoint is kept, and when there is nothing left to wait for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from slotssm.config import TrainConfig
+from slotssm.evaluation.catalog import METRICS
+
+
+@dataclass
+class BestValidation:
+    """Follows one metric over the validations of a run; a pure function of the lines of metrics.jsonl.
+
+    Attributes:
+        metric: its name; empty follows nothing.
+        patience: validations in a row without a better value after which it is over; 0 never is.
+        min_improvement: relative change that counts as better for `patience`.
+        value: the best value so far; None before the first.
+        waited: validations since the last one that counted.
+    """
+
+    metric: str
+    patience: int = 0
+    min_improvement: float = 0.0
+    value: float | None = None
+    waited: int = 0
+    _counted: float | None = None
+
+    @classmethod
+    def of(cls, train: TrainConfig) -> "BestValidation":
+        """With the settings of a training."""
+        return cls(train.keep_best, train.patience, train.min_improvement)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the metric has not become better for `patience` validations."""
+        return 0 < self.patience <= self.waited
+
+    def improves(self, line: Mapping[str, Any]) -> bool:
+        """Take in a line of metrics.jsonl; returns whether it is the best validation so far."""
+        value = line.get(self.metric) if self.metric and line["split"] == "val" else None
+        if value is None:
+            return False
+        self.waited += 1
+        if self._counted is None or self._is_clearly_better(value, self._counted):
+            self._counted, self.waited = value, 0
+        if self.value is not None and not METRICS[self.metric].is_better(value, self.value):
+            return False
+        self.value = value
+        return True
+
+    def _is_clearly_better(self, value: float, than: float) -> bool:
+        return METRICS[self.metric].is_better(value, than) and abs(value - than) > self.min_improvement * abs(than)
