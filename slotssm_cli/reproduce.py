@@ -93,7 +93,11 @@ def reproduce(
         ),
     ],
     scale: Annotated[
-        str, typer.Option(help="cpu: scaled down for two cores; paper: the paper's settings, for a GPU.")
+        str,
+        typer.Option(
+            help="cpu: scaled down for two cores; paper: the paper's settings, for a GPU; tiny: seconds; rates: "
+            "learning rates of long-context."
+        ),
     ] = "cpu",
     models: Annotated[str, typer.Option(help="Models, comma-separated.", show_default="all")] = "",
     seeds: Annotated[

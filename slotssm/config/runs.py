@@ -105,10 +105,11 @@ class TrainConfig(Config):
     eval_every_steps: int = Field(500, ge=0)
     """Steps between validations on the split `val` (0: off)."""
     patience: int = Field(0, ge=0)
-    """Validations in a row without a better value of `keep_best` after which training stops, before num_steps (0:
-    off)."""
+    """Training stops, even before num_steps, after this many validations in a row without a better value of
+    `keep_best` (0: off). Those before the last of `phases`, and of a task's curriculum, do not count."""
     min_improvement: float = Field(0.0, ge=0, lt=1)
-    """Relative change of `keep_best` that counts as better for `patience`; 0.02 are two per cent."""
+    """For `patience`, only a relative change of `keep_best` by more than this counts as better; 0.02 is two per
+    cent."""
     num_eval_episodes: int = Field(32, ge=1)
     """Number of episodes of `val` used for validation during training, at most."""
     trackers: tuple[Tracked, ...] = ()

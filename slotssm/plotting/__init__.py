@@ -4,7 +4,14 @@ from slotssm.plotting.animation import FOR_PAPERS, check_suffix, read_picture, w
 from slotssm.plotting.backend import new_figure, save_figure
 from slotssm.plotting.beliefs import belief_columns, paint_belief
 from slotssm.plotting.colors import colorize, fade, overlay, slot_colors
-from slotssm.plotting.comparisons import Bar, Curve, model_name, write_bars, write_line_panels, write_lines
+from slotssm.plotting.comparisons import (
+    Bar,
+    Curve,
+    model_name,
+    write_bars,
+    write_line_panels,
+    write_lines,
+)
 from slotssm.plotting.curves import write_curves
 from slotssm.plotting.depth import depth_columns
 from slotssm.plotting.masks import paint_masks

@@ -148,6 +148,7 @@ def write_lines(
     y_label: str,
     log_x: bool = False,
     log_y: bool = False,
+    ticks_at_points: bool = True,
 ) -> None:
     """Curves with error bands.
 
@@ -159,12 +160,14 @@ def write_lines(
         y_label: label of the vertical axis.
         log_x: whether the horizontal axis is logarithmic.
         log_y: whether the vertical axis is logarithmic.
+        ticks_at_points: whether a logarithmic horizontal axis has its ticks at the points of the curves.
     """
     figure = new_figure(6.4, 4.2)
     axis = figure.subplots()
     _draw_curves(axis, curves, x_label, y_label)
     if log_x:
-        axis.set_xscale("log", base=2)
+        axis.set_xscale("log", base=2 if ticks_at_points else 10)
+    if log_x and ticks_at_points:
         ticks = sorted({x for curve in curves for x in curve.x})
         axis.set_xticks(ticks, [f"{x:g}" for x in ticks])
         axis.minorticks_off()

@@ -16,6 +16,7 @@ class BestValidation:
         metric: its name; empty follows nothing.
         patience: validations in a row without a better value after which it is over; 0 never is.
         min_improvement: relative change that counts as better for `patience`.
+        first_step: validations up to this step do not count for `patience`, since another phase of training follows.
         value: the best value so far; None before the first.
         waited: validations since the last one that counted.
     """
@@ -23,14 +24,15 @@ class BestValidation:
     metric: str
     patience: int = 0
     min_improvement: float = 0.0
+    first_step: int = 0
     value: float | None = None
     waited: int = 0
     _counted: float | None = None
 
     @classmethod
-    def of(cls, train: TrainConfig) -> "BestValidation":
-        """With the settings of a training."""
-        return cls(train.keep_best, train.patience, train.min_improvement)
+    def of(cls, train: TrainConfig, first_step: int = 0) -> "BestValidation":
+        """With the settings of a training, whose last phase begins after `first_step` steps."""
+        return cls(train.keep_best, train.patience, train.min_improvement, first_step)
 
     @property
     def is_over(self) -> bool:
@@ -43,7 +45,8 @@ class BestValidation:
         if value is None:
             return False
         self.waited += 1
-        if self._counted is None or self._is_clearly_better(value, self._counted):
+        is_early = line["step"] <= self.first_step
+        if self._counted is None or is_early or self._is_clearly_better(value, self._counted):
             self._counted, self.waited = value, 0
         if self.value is not None and not METRICS[self.metric].is_better(value, self.value):
             return False

@@ -109,8 +109,10 @@ class RunDirectory:
         )
 
     def stop_early(self, step: int) -> None:
-        """Record in run.json that the training stopped after a step, before `train.num_steps`."""
-        write_json(self.record, {**self.read(), "stopped_early": {"created": time.time(), "step": step}})
+        """Record in run.json, unless it is there, that the training stopped after a step, before `train.num_steps`."""
+        record = self.read()
+        if "stopped_early" not in record:
+            write_json(self.record, {**record, "stopped_early": {"created": time.time(), "step": step}})
 
     def num_steps(self) -> int:
         """Steps of the whole training: those of the configuration, or those after which it stopped early.

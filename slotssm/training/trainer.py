@@ -123,7 +123,8 @@ class Trainer:
         self.step = 0
         self._first_bad_step = torch.full((), math.inf, device=self.device)
         self._saved_step: int | None = None
-        self._best = BestValidation.of(train)
+        last_phase = sum(phase.num_steps for phase in train.phases)
+        self._best = BestValidation.of(train, max(last_phase, self.task.stages(train.num_steps)[-1][0]))
         self._trackers: Trackers | None = None
         self._warned = False
 
@@ -217,19 +218,19 @@ class Trainer:
                 scalars = self._take_step(next(batches)[1])
                 if self.task.is_logged:
                     values = self._log(scalars)
-                    now = time.perf_counter()
-                    self._log_timing(now - logged, self.step - logged_step)
-                    logged, logged_step = now, self.step
+                    logged, logged_step = self._log_timing(logged, logged_step)
                 self.on_step(StepReport(self.step, train.num_steps, values))
                 self._maybe_validate()
                 if self.step % train.checkpoint_every_steps == 0 or self._is_last():
                     self.save()
                 self._maybe_stop(stop)
+            if logged_step < self.step:
+                self._log_timing(logged, logged_step)
             self._record_end()
         return values
 
     def _is_last(self) -> bool:
-        """Whether training ends with the steps that have been taken."""
+        """Whether no further step is to be taken."""
         return self.step >= self.config.train.num_steps or self._best.is_over
 
     def _record_end(self) -> None:
@@ -326,13 +327,14 @@ class Trainer:
         if self._trackers is not None:
             self._trackers.write(line)
 
-    def _log_timing(self, seconds: float, num_steps: int) -> None:
-        if not self.processes.is_first:
-            return
-        self.run.append(
-            self.run.timing,
-            {"step": self.step, "seconds": round(seconds, 3), "steps_per_s": round(num_steps / seconds, 3)},
-        )
+    def _log_timing(self, since: float, from_step: int) -> tuple[float, int]:
+        """Log the time since an earlier step; returns the time and the step from which to go on."""
+        now = time.perf_counter()
+        if self.processes.is_first:
+            seconds, num_steps = now - since, self.step - from_step
+            line = {"step": self.step, "seconds": round(seconds, 3), "steps_per_s": round(num_steps / seconds, 3)}
+            self.run.append(self.run.timing, line)
+        return now, self.step
 
     def _refuse_bad_steps(self) -> None:
         """Raise an error if the loss or a gradient was not finite in any step so far."""

@@ -38,6 +38,18 @@ def test_options_lie_over_a_preset(slotssm, workplace):
     assert (fast.joint_speed_px_per_frame, fast.max_speed_px_per_frame, fast.radius_draw) == (None, 3, "range")
 
 
+@pytest.mark.parametrize(("balls", "fewest", "most"), [("3", None, 3), ("2-4", 2, 4), ("3-3", None, 3)])
+def test_balls_are_a_number_or_a_range(slotssm, workplace, balls, fewest, most):
+    counts = ("--train", 2, "--val", 0, "--test", 0)
+    made = slotssm("generate", "bcb", "--len", 80, "--balls", balls, *counts, "--out", "d.h5", "--json")
+    assert made.code == 0, made.err
+    with h5py.File(workplace / "d.h5") as file:
+        recipe = json.loads(file.attrs["config"])
+    assert (recipe["min_balls"], recipe["num_balls"]) == (fewest, most)
+    refused(slotssm("generate", "bcb", "--balls", "4-2", *counts), "balls 4 exceeds", "2")
+    refused(slotssm("generate", "bcb", "--balls", "x", *counts), "--balls x: expected a number or a range")
+
+
 def test_every_switch_is_an_option(slotssm, workplace):
     options = ("--backgrounds", "gradient,noise", "--textures", "checker", "--lighting", 0.5, "--contact", "occlude")
     view = ("--outside", 20, "--camera", 8, "--camera-speed", 2)

@@ -8,12 +8,19 @@ from slotssm.documents import override
 from slotssm.evaluation import ScoringOptions
 from slotssm.experiments import presets
 from slotssm.experiments.datasets import own_data_path
-from slotssm.experiments.reproductions.cells import read_record
+from slotssm.experiments.reproductions.cells import ProgressCallbacks, read_record
 from slotssm.experiments.reproductions.experiment import Choice
 from slotssm.experiments.reproductions.reproduce import reproduce
 from slotssm.experiments.reproductions.studies import long_context
 from slotssm.experiments.reproductions.studies.catalog import EXPERIMENTS
-from slotssm.experiments.reproductions.studies.long_context import LEARNED, METRICS, SERIES, steps_to_learn
+from slotssm.experiments.reproductions.studies.long_context import SERIES
+from slotssm.experiments.reproductions.studies.long_context_table import (
+    LEARNED,
+    METRICS,
+    rows_of,
+    steps_to_learn,
+    table_of,
+)
 from slotssm.experiments.runs import score_run
 from slotssm.training.run import RunDirectory
 
@@ -82,16 +89,52 @@ def test_a_curriculum_reads_one_data_set(made):
 @pytest.mark.parametrize(("limit", "value"), [("MOST_S", 0.0), ("MOST_BYTES", 0)])
 def test_what_would_cost_too_much_is_skipped_with_what_a_step_costs(short, tmp_path, monkeypatch, limit, value):
     monkeypatch.setattr(long_context, limit, value)
-    cell = EXPERIMENT.cells(CHOICE)[2]
+    cell = EXPERIMENT.cells(CHOICE)[0]
     result = reproduce(EXPERIMENT, CHOICE, tmp_path, [cell], "cpu")
     record = read_record(cell, tmp_path)
-    assert record["failed"].startswith("skipped: a step would take ")
+    assert record["failed"].startswith("skipped: it would need ")
     assert record["step_s"] > 0
     assert record["step_bytes"] > 0
     assert not (tmp_path / "runs").exists()
-    (line,) = result.table.rows
-    assert line[5] == "skipped"
-    assert any(f"slotssm at L = 20 was {record['failed']}." == note for note in result.table.notes)
+    assert [line[5] for line in result.table.rows] == ["skipped"] * len(cell.tests)
+    assert f"slotssm, earliest, L = 5: {record['failed']}." in result.table.notes
+    # what would start from it is skipped too, and what is no curriculum never is
+    second, alone = EXPERIMENT.cells(CHOICE)[1:3]
+    reproduce(EXPERIMENT, CHOICE, tmp_path, [second, alone], "cpu")
+    assert read_record(second, tmp_path)["failed"] == f"skipped, since {cell.name} was"
+    assert read_record(alone, tmp_path)["failed"] is None
+
+
+def test_a_run_that_has_begun_is_completed_however_slow_it_seems(short, tmp_path, monkeypatch):
+    cell = EXPERIMENT.cells(CHOICE)[0]
+    cell.train(tmp_path, "cpu", ProgressCallbacks())
+    monkeypatch.setattr(long_context, "MOST_S", 0.0)
+    reproduce(EXPERIMENT, CHOICE, tmp_path, [cell], "cpu")
+    assert read_record(cell, tmp_path)["failed"] is None
+
+
+def test_a_record_with_other_tests_is_of_another_cell():
+    cell = EXPERIMENT.cells(CHOICE)[0]
+    recorded = cell.fingerprint()
+    assert cell.agrees(recorded)
+    assert not cell.agrees({name: value for name, value in recorded.items() if name != "tests"})
+    assert not replace(cell, tests={}).agrees(recorded)
+
+
+def test_seeds_that_did_not_learn_are_not_hidden():
+    def record(seed, *accuracies):
+        lines = [{"step": 10 * i, "split": "val", "color-accuracy": value} for i, value in enumerate(accuracies, 1)]
+        setting = {"rule": "earliest", "length": 5, "num_frames": 6, "balls": 2}
+        config = {"model": presets.preset("tiny-bcb").model.model_dump(mode="json")}
+        values = {"mse": 0.1, "white-floor": 0.2, "color-accuracy": 0.5, "position-iou": 0.5}
+        told = {"cell": f"c{seed}", "model": "slotssm", "seed": seed, "failed": None, "validation": lines}
+        return {**told, "setting": setting, "values": values, "results": [], "config": config, "checkpoint_step": 20}
+
+    rows = rows_of([record(0, 0.2, 0.7), record(1, 0.2, 0.3), record(2, 0.6, 0.9)])
+    (line,) = table_of(rows, "tiny").rows
+    assert line[11] == "10 to 20 (2 of 3)"
+    (line,) = table_of(rows_of([record(0, 0.1)]), "tiny").rows
+    assert line[11] == "–"
 
 
 def test_steps_to_learn_are_those_of_the_first_validation_above_the_threshold():

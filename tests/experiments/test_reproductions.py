@@ -47,7 +47,7 @@ FIGURES = {
     "long-context": {
         *("earliest-T6-1-balls-over-length.png", "earliest-T6-2-balls-over-length.png", "steps-to-learn.png"),
         *("earliest-T6-L5-over-balls.png", "earliest-T6-L20-over-balls.png", "frequent-20-6-2-examples.png"),
-        *("earliest-5-6-1-2-examples.png", "earliest-20-6-1-2-examples.png"),
+        *("error-over-inference.png", "earliest-5-6-1-2-examples.png", "earliest-20-6-1-2-examples.png"),
     },
     "modularity": {"fg-ari.png", "tiny-bcb-16-examples.png"},
     "video-prediction": {"error-over-steps.png", "16-4-8-examples.png"},

@@ -243,7 +243,7 @@ def test_the_number_of_balls_varies_uniformly_and_fewer_are_padded() -> None:
         for name in ("objects/visible", "objects/color", "objects/position"):
             assert not episode[name][:, num:].any()
         assert np.array_equal(episode["objects/radius"] > 0, np.arange(4) < num)
-        # the law of a fixed number holds for those that are there
+        # one ball blinks in every context frame
         blinks = episode["objects/color"][:-1, :num]
         assert (np.count_nonzero(blinks, axis=1) == 1).all()
     assert set(counts) == {2, 3, 4}

@@ -151,10 +151,10 @@ def test_slot_rnn_is_a_gru_with_the_slot_mixer_in_its_loop(residual):
     close(output.state.layers[-1].hidden, states[:, -1])
 
 
-def test_slot_rnn_is_residual_unless_told_otherwise():
-    assert config_of("slot-rnn").residual
+def test_slot_rnn_is_the_papers_unless_told_otherwise():
+    assert not config_of("slot-rnn").residual
     assert torch.equal(
-        build("slot-rnn")(random_tokens()).slots, build("slot-rnn", residual=True)(random_tokens()).slots
+        build("slot-rnn")(random_tokens()).slots, build("slot-rnn", residual=False)(random_tokens()).slots
     )
 
 

@@ -52,6 +52,21 @@ def test_loss_is_the_cross_entropy_of_the_target(task):
 
 
 @torch.no_grad()
+def test_pieces_of_the_decoder_may_be_larger_than_those_that_are_read():
+    whole, coarse = (
+        own_task(override(preset("tiny-bcb"), {"task": {"piece_px": 2, "decoder_piece_px": piece}}, "test")).eval()
+        for piece in (None, 8)
+    )
+    assert (whole.decoder.grid, coarse.decoder.grid) == ((8, 8), (2, 2))
+    assert whole.encoder.grid == coarse.encoder.grid == (8, 8)
+    frames, _ = random_episodes(2)
+    assert coarse.predict(frames[:, :-1])["classes"].shape == (2, 1, 16, 16)
+    bad = override(preset("tiny-bcb"), {"task": {"decoder_piece_px": 3}}, "test")
+    with pytest.raises(InputError, match=r"task\.decoder_piece_px 3 does not divide the frame of 16 x 16 px"):
+        build_task(bad, spec_of(bad.data))
+
+
+@torch.no_grad()
 def test_accuracy_of_a_target_without_balls_is_finite(task):
     _, extra = task({"frames": torch.zeros(2, 6, 16, 16, 3, dtype=torch.uint8)})
     assert list(extra.values()) == [0]

@@ -24,7 +24,7 @@ FALLING_UNTIL_4 = [1.0, 0.8, 0.5, 0.4, 0.39, 0.38, 0.1, 0.05, 0.01]
 
 
 def stop_step(values, metric, patience, margin):
-    """The rule, read aloud: the first place where none of the last `patience` values beats the reference before."""
+    """The rule in plain words: the first place where none of the last `patience` values beats the reference before."""
     is_better, reference, waited = METRICS[metric].is_better, None, 0
     for step, value in enumerate(values, 1):
         if reference is None or (is_better(value, reference) and abs(value - reference) > margin * abs(reference)):
@@ -57,10 +57,25 @@ def test_the_rule_and_the_best_value_are_those_of_a_plain_reading(values, metric
 def test_without_patience_or_metric_nothing_ends():
     for best in (BestValidation("mse"), BestValidation("", 1)):
         for _ in range(50):
-            best.improves({"split": "val", "mse": 1.0})
+            best.improves({"step": 1, "split": "val", "mse": 1.0})
         assert not best.is_over
     with pytest.raises(ValueError, match="patience needs a metric to wait for: set keep_best"):
         TrainConfig(patience=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "assignments"),
+    [
+        ("tiny-oc", ('train.phases=[{"num_steps": 5, "batch_size": 8, "clip_len": 2}]',)),
+        ("tiny-bcb", ("task.curriculum=[[1, 5]]",)),
+    ],
+)
+def test_a_plateau_before_the_last_phase_does_not_end_the_training(tiny_run, monkeypatch, name, assignments):
+    monkeypatch.setattr(trainer_module, "validate", lambda *args: {"mse": 1.0})
+    config, data, run = tiny_run(name, *PATIENT, "train.num_steps=20", *assignments)
+    Trainer(config, spec_of(config.data), data, run, "cpu").train()
+    # after the five steps, two more validations without a better value
+    assert run.num_steps() == 7
 
 
 @pytest.fixture
@@ -103,10 +118,15 @@ def test_a_run_stops_where_the_rule_says_and_is_complete(scripted, tiny_run):
     longer = train(scripted, tiny_run("tiny-oc", *PATIENT, "train.patience=0", "train.keep_checkpoints=9", folder="b"))
     assert longer.num_steps() == 9
     assert weights(run, "step-00000004") == weights(longer, "step-00000004")
-    # resuming it takes no further step
-    before = run.metrics.read_text()
+    # resuming it takes no further step, and leaves the record as it was
+    before = [path.read_bytes() for path in (run.metrics, run.timing, run.record)]
     train(scripted, (run.config(), run.data(), run), resume=True)
-    assert run.metrics.read_text() == before
+    assert [path.read_bytes() for path in (run.metrics, run.timing, run.record)] == before
+
+
+def test_the_steps_up_to_an_early_stop_are_timed(scripted, tiny_run):
+    run = train(scripted, tiny_run("tiny-oc", *PATIENT, "train.log_every_steps=4"))
+    assert [line["step"] for line in read_lines(run.timing)] == [4, 6]
 
 
 @pytest.mark.parametrize("killed_in", ["save", "stop_early"])

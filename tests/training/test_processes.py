@@ -45,6 +45,10 @@ def folder(tmp_path_factory, tiny_data, environment):
     start_run(one, spec_of(one.data), folder / "data.h5", RunDirectory(folder / "one"), "cpu", lambda report: None)
     for name, num_steps in LENGTHS.items():
         (folder / f"{name}.json").write_text(config_of(num_steps).model_dump_json())
+    # no error is half of the one before, so that only the first validation counts as better
+    early = config_of(12, *("train.eval_every_steps=1", "train.keep_best=mse", "train.patience=4"))
+    early = early.replace(train=early.train.replace(min_improvement=0.5))
+    (folder / "early.json").write_text(early.model_dump_json())
     # a run that one process has begun, and two continue
     config = config_of(12)
     begun = RunDirectory(folder / "continued")
@@ -138,6 +142,14 @@ def test_two_processes_continue_what_one_began(folder, seen):
     assert [line["step"] for line in lines(folder / "continued", "train")] == list(range(1, 13))
     (ours,), (theirs,) = (lines(folder / name, "val")[-1:] for name in ("stopped", "continued"))
     assert math.isclose(ours["mse"], theirs["mse"], rel_tol=1e-4)
+
+
+def test_two_processes_stop_early_together_and_have_nothing_to_continue(folder, seen):
+    assert [one["early"] for one in seen] == [[], []]
+    run = RunDirectory(folder / "early")
+    assert run.is_complete()
+    assert run.num_steps() == 5
+    assert [line["step"] for line in lines(folder / "early", "train")] == [1, 2, 3, 4, 5]
 
 
 def test_a_step_that_is_not_finite_in_one_process_changes_no_weights_in_any(folder, seen):

@@ -155,7 +155,16 @@ def test_a_damaged_line_of_the_log_is_named(tmp_path, line):
     assert read_lines(file) == [first]
 
 
-@pytest.mark.parametrize("value", [{"extended": 5}, {"plugins": [1]}, {"plugins": [{"registers": [1]}]}])
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"extended": 5},
+        {"stopped_early": 5},
+        {"stopped_early": {"step": "6"}},
+        {"plugins": [1]},
+        {"plugins": [{"registers": [1]}]},
+    ],
+)
 def test_a_record_with_something_of_another_type_is_refused(tiny_run, tmp_path, value):
     _, _, run = tiny_run("tiny-oc")
     copy = RunDirectory(tmp_path / "copy")

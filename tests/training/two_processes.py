@@ -108,6 +108,7 @@ def main() -> None:
             "whole": train(processes, folder, "whole"),
             "stopped": stopped(processes, folder),
             "continued": train(processes, folder, "continued"),
+            "early": [*train(processes, folder, "early"), *train(processes, folder, "early")],
             "infinite": infinite(processes, folder),
         }
         (folder / f"seen-{processes.rank}.json").write_text(json.dumps(seen))

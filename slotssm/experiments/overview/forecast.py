@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from slotssm.config import RecipeData
 from slotssm.experiments.datasets import own_data_path, spec_of
 from slotssm.experiments.measurement.cost import RunCost, cost_of_run
 from slotssm.experiments.reproductions.cells import Cell, TrainingCell, read_record
@@ -88,6 +89,12 @@ def forecast(
             known[key] = cost_of_run(config, spec_of(config.data), path)
         cost = known[key]
         data[path] = cost.data_bytes
+        if isinstance(config.data, RecipeData):
+            size = path.stat().st_size if path.exists() else cost.data_bytes
+            an_episode = size / sum(config.data.num_episodes.values())
+            for test in cell.tests.values():
+                file = own_data_path(config.replace(data=test), folder / "data")
+                data[file] = 0 if file.exists() else round(an_episode * sum(test.num_episodes.values()))
         steps = config.train.num_steps
         found.append(CellForecast(cell.name, False, steps, cost.parameters, cost.seconds, cost.checkpoint_bytes))
     on_progress(len(every), len(every))

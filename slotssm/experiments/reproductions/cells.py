@@ -114,6 +114,10 @@ class TrainingCell:
     checkpoint: str = "last"
     tests: Mapping[str, RecipeData] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        # these are of the run's own data, which `tests` replace
+        assert not self.tests or (self.split == "test" and not self.network_probes)
+
     @property
     def seed(self) -> int:
         """Seed of weights and batches."""
@@ -208,12 +212,14 @@ class TrainingCell:
     def _score_tests(self, run: RunDirectory, folder: Path, device: str, callbacks: ProgressCallbacks) -> Report:
         """Scores on the data of `tests`, which are kept in `folder`."""
         results: list[Result] = []
+        num_episodes = 0
         for name, data in self.tests.items():
             path = ensure_own_data(self.config.replace(data=data), folder, callbacks.on_generate)
             options, told = ScoringOptions(), callbacks.on_evaluate
             report = evaluate_run(run, path, "test", self.metrics, options, device, told, self.checkpoint)
             results += [replace(result, convention=name) for result in report.results]
-        return replace(report, results=results)
+            num_episodes += report.num_episodes
+        return replace(report, results=results, num_episodes=num_episodes)
 
     def draw(self, run: RunDirectory, data: Path, device: str) -> np.ndarray:
         """The example picture, uint8 [H, W, 3]: truth in the upper half, prediction in the lower half."""

@@ -15,7 +15,7 @@ from slotssm.documents import load, override
 from slotssm.errors import InputError
 from slotssm.experiments.datasets import spec_of
 from slotssm.experiments.reproductions.comparison import Row
-from slotssm.models import SequenceModelConfig, SingleStateSSMConfig, SlotSSMConfig, build_model
+from slotssm.models import SequenceModelConfig, build_model
 from slotssm.registry import MODELS
 from slotssm.tasks import build_task
 
@@ -123,11 +123,11 @@ def matched(reference: ModelConfig, name: str, further: int = 0) -> ModelConfig:
 
 def _wide(reference: ModelConfig) -> ModelConfig:
     """A single-state model whose state has K times the channels of one slot's state."""
-    assert isinstance(reference, SlotSSMConfig)
-    mixer = reference.time_mixer
+    single = MODELS["single-state-ssm"].config_class.like(reference)  # type: ignore[attr-defined]
+    mixer = single.time_mixer
     width = "expand" if "expand" in type(mixer).model_fields else "d_state"
     wider = mixer.replace(**{width: reference.num_slots * getattr(mixer, width)})
-    return SingleStateSSMConfig.like(reference, time_mixer=wider)
+    return single.replace(time_mixer=wider)
 
 
 def configs_of(rows: Sequence[Row]) -> dict[str, ModelConfig]:
