@@ -117,10 +117,10 @@ def write_bars(
     axis = figure.subplots()
     for bar in bars:
         x = groups.index(bar.group) + (series.index(bar.series) - (len(series) - 1) / 2) * width
+        axis.bar(x, bar.value or 0, width * 0.92, color=colors[bar.series], label=bar.series)
         if bar.value is None:
             axis.text(x, 0, bar.missing, rotation=90, ha="center", va="bottom", fontsize=7)
             continue
-        axis.bar(x, bar.value, width * 0.92, color=colors[bar.series], label=bar.series)
         axis.errorbar(x, bar.value, [[bar.error[0]], [bar.error[1]]], color="black", capsize=2, linewidth=0.9)
         if len(bar.points) > 1:
             axis.scatter([x] * len(bar.points), bar.points, s=7, color="black", alpha=0.6, zorder=3)
@@ -132,6 +132,9 @@ def write_bars(
     axis.set_xlabel(group_label)
     axis.set_ylabel(value_label)
     axis.set_title(title)
+    axis.set_xlim(-0.5, len(groups) - 0.5)
+    if not any(bar.value for bar in bars):
+        axis.set_ylim(0, 1)
     axis.grid(axis="y", alpha=0.3)
     if any(any(bar.error) for bar in bars):
         figure.supxlabel(ERROR_BARS, fontsize=7, color="0.35")

@@ -85,7 +85,7 @@ def _papers(rule: str, num_frames: int, micro_batches: int) -> Series:
     return Series(rule, num_frames, (Stage(4), Stage(8), Stage(16, micro_batches=micro_batches)))
 
 
-_CURRICULUM = (Stage(1, 12_000, 250), Stage(4, 1500, 100), Stage(8, 600, 50), Stage(16, 300, 25))
+_CURRICULUM = (Stage(1, 12_000, 250), Stage(4, 3000, 100), Stage(8, 1000, 50), Stage(16, 400, 25))
 _TINY = (Stage(1, 60, 30), Stage(2, 30, 30))
 SERIES = MappingProxyType(
     {
