@@ -26,6 +26,7 @@ MODEL_NAMES: Mapping[str, str] = MappingProxyType(
         "savi": "SAVi",
         "savi++": "SAVi++",
         "wide-single-state-ssm": "Single State SSM, wide",
+        "residual-slot-rnn": "SlotRNN, residual",
     }
 )
 """Names of models in figures, by kind, in the order of their colours; each has the same colour in every figure."""

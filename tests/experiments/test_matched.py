@@ -9,6 +9,7 @@ from slotssm.experiments.datasets import spec_of
 from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.experiment import Choice
 from slotssm.experiments.reproductions.matched import (
+    RESIDUAL,
     SEQUENCE_MODELS,
     WIDE,
     count_parameters,
@@ -83,6 +84,13 @@ def test_the_wide_single_state_has_the_state_of_all_slots_together(run):
     tokens = torch.zeros(1, 2, 4, reference.slot_dim)
     ours, theirs = (build_model(config)(tokens).state.layers for config in (wide, reference))
     assert [layer.ssm.numel() for layer in ours] == [layer.ssm.numel() for layer in theirs]
+
+
+@pytest.mark.parametrize("run", [*PRESETS, "tiny-bcb"])
+def test_the_residual_slot_rnn_is_slot_rnn_with_its_inputs_added(run):
+    ours, papers = (matched(preset(run).model, name) for name in (RESIDUAL, "slot-rnn"))
+    assert (ours.residual, papers.residual) == (True, False)
+    assert ours == papers.replace(residual=True)
 
 
 @pytest.mark.parametrize("run", ["tiny-oc", "cpu-oc"])

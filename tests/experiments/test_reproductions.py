@@ -23,7 +23,7 @@ from slotssm.experiments.reproductions.matched import (
     OBJECT_MODELS,
     SEQUENCE_MODELS,
     SNITCH_MODELS,
-    WIDE,
+    VARIANTS,
 )
 from slotssm.experiments.reproductions.reproduce import (
     chosen_cells,
@@ -71,7 +71,7 @@ def models_of(name):
     if name == "modularity":
         return set(MODULAR_MODELS)
     if name == "long-context":
-        return {*SEQUENCE_MODELS, WIDE}
+        return {*SEQUENCE_MODELS, *VARIANTS}
     return set(OBJECT_MODELS if name in OBJECT_CENTRIC else SEQUENCE_MODELS)
 
 
@@ -151,7 +151,7 @@ def test_a_model_is_the_same_in_every_setting(name, scale):
     for cell in cells_of(name, scale):
         config = cell.config.model if isinstance(cell, TrainingCell) else cell.config
         assert configs.setdefault(cell.model, config) == config
-        assert config.kind == ("single-state-ssm" if cell.model == WIDE else cell.model)
+        assert config.kind == VARIANTS.get(cell.model, cell.model)
 
 
 def test_the_paper_scale_keeps_the_papers_protocol():

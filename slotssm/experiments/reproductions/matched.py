@@ -5,6 +5,7 @@ SAVi++ alone has an encoder of its own, with which it is matched together.
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -29,22 +30,25 @@ SEQUENCE_MODELS = (
     "rim",
 )
 """Models with a slot encoder, which are compared in the paper's sequence experiments."""
-WIDE = "wide-single-state-ssm"
-"""Single State SSM with as many state channels as all slots of the SlotSSM together, and thus more parameters."""
+WIDE, RESIDUAL = "wide-single-state-ssm", "residual-slot-rnn"
+VARIANTS: Mapping[str, str] = MappingProxyType({WIDE: "single-state-ssm", RESIDUAL: "slot-rnn"})
+"""Further models that are compared, with their kinds: Single State SSM with as many state channels as all slots of the
+SlotSSM together, and thus more parameters; SlotRNN whose layers add their inputs to their states, which the paper's do
+not."""
 OBJECT_MODELS = ("oc-slotssm", "savi")
 """Models whose slots compete for tokens, which are compared in the paper's object-centric experiments."""
 SNITCH_MODELS = ("slotssm", "slot-transformer", "single-state-ssm", "oc-slotssm")
 """Models that are compared in the paper's localisation of the snitch, where slots may or may not compete."""
 DEPTH_MODELS = ("oc-slotssm", "savi++")
 """Models that are compared in the paper's depth experiment."""
-MODULAR_MODELS = ("slotssm", "slot-transformer", "split-ssm", "slot-rnn", "rim")
+MODULAR_MODELS = ("slotssm", "slot-transformer", "split-ssm", "slot-rnn", RESIDUAL, "rim")
 """Models with several slots that do not compete for tokens, in which the paper looks for emergent modularity."""
 TOLERANCE = 0.1
 """Largest relative difference in size between models that are compared."""
 _UNIT = 8
 """Hidden widths of MLPs are multiples of this."""
 _COMPARED = {
-    SEQUENCE_MODELS[0]: tuple(dict.fromkeys((*SEQUENCE_MODELS, WIDE, *SNITCH_MODELS))),
+    SEQUENCE_MODELS[0]: tuple(dict.fromkeys((*SEQUENCE_MODELS, *VARIANTS, *SNITCH_MODELS))),
     OBJECT_MODELS[0]: tuple(dict.fromkeys((*OBJECT_MODELS, *DEPTH_MODELS))),
 }
 """Models that have the size of a reference, by its kind."""
@@ -79,15 +83,15 @@ def matched(reference: ModelConfig, name: str, further: int = 0) -> ModelConfig:
     """Configuration of a model with about as many parameters as the reference, of those that can have an effect.
 
     Width, slots, depth, heads, dropout, encoder and (where there is one) time mixer are those of the reference; the
-    MLPs of the layers are widened or narrowed until the sizes agree. Exceptions: single-state models have the
-    same number of parameters but one slot, and so a smaller state, and `WIDE` has a state of the same size and more
-    parameters; RIM has one layer, and separate weights in every
-    unit, which makes it larger, as in the paper; SAVi has one block in its predictor, regardless of depth. An
-    OC-SlotSSM of the size of a SlotSSM reads the tokens in every layer and has no slot encoder before the first.
+    MLPs of the layers are widened or narrowed until the sizes agree. Exceptions: single-state models have the same
+    number of parameters but one slot, and so a smaller state, and `WIDE` has a state of the same size and more
+    parameters; RIM has one layer, and separate weights in every unit, which makes it larger, as in the paper; SAVi has
+    one block in its predictor, regardless of depth. An OC-SlotSSM of the size of a SlotSSM reads the tokens in every
+    layer and has no slot encoder before the first.
 
     Args:
         reference: configuration of a SlotSSM or an OC-SlotSSM.
-        name: kind of the model to configure, or `WIDE`.
+        name: kind of the model to configure, or one of `VARIANTS`.
         further: parameters that other parts of its task have beyond those of the reference's; it gets fewer by as many.
 
     Raises:
@@ -102,6 +106,8 @@ def matched(reference: ModelConfig, name: str, further: int = 0) -> ModelConfig:
         return reference
     if name == WIDE:
         return _wide(reference)
+    if name == RESIDUAL:
+        return matched(reference, VARIANTS[name], further).replace(residual=True)
     kind = MODELS[name].config_class
     assert issubclass(kind, SequenceModelConfig)
     config = kind.like(reference)
@@ -123,7 +129,7 @@ def matched(reference: ModelConfig, name: str, further: int = 0) -> ModelConfig:
 
 def _wide(reference: ModelConfig) -> ModelConfig:
     """A single-state model whose state has K times the channels of one slot's state."""
-    single = MODELS["single-state-ssm"].config_class.like(reference)  # type: ignore[attr-defined]
+    single = MODELS[VARIANTS[WIDE]].config_class.like(reference)  # type: ignore[attr-defined]
     mixer = single.time_mixer
     width = "expand" if "expand" in type(mixer).model_fields else "d_state"
     wider = mixer.replace(**{width: reference.num_slots * getattr(mixer, width)})

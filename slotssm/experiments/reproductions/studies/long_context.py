@@ -154,7 +154,7 @@ class LongContext(Experiment):
     models = COMPARED
     scales = MappingProxyType(
         {
-            "cpu": Scale("cpu-bcb-long", (0, 1, 2), {"split-ssm": 1, "transformer": 1, "slot-rnn": 1, "rim": 1}),
+            "cpu": Scale("cpu-bcb-long", (0, 1, 2), dict.fromkeys(COMPARED[4:], 1)),
             "paper": Scale("paper-bcb", (0,)),
             "tiny": Scale("tiny-bcb", (0,)),
             "rates": Scale("cpu-bcb-long", (0,)),

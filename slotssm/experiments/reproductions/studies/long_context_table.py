@@ -8,10 +8,10 @@ from typing import Any
 from slotssm.experiments import paper_numbers
 from slotssm.experiments.reproductions.cells import Record, Setting
 from slotssm.experiments.reproductions.comparison import Row, Table, compare, validations
-from slotssm.experiments.reproductions.matched import SEQUENCE_MODELS, WIDE, configs_of, sizes_note
+from slotssm.experiments.reproductions.matched import RESIDUAL, SEQUENCE_MODELS, WIDE, configs_of, sizes_note
 from slotssm.plotting import Bar, Curve, write_bars, write_lines
 
-COMPARED = (*SEQUENCE_MODELS[:3], WIDE, *SEQUENCE_MODELS[3:])
+COMPARED = (*SEQUENCE_MODELS[:3], WIDE, *SEQUENCE_MODELS[3:-1], RESIDUAL, SEQUENCE_MODELS[-1])
 """Models of the table, in its order."""
 METRICS = ("mse", "color-accuracy", "position-iou", "white-floor")
 LEARNED = 0.5
