@@ -2,10 +2,13 @@
 
 import json
 import shutil
+from pathlib import Path
 
+import h5py
 import pytest
 from chromium import PROGRAM, Chromium
 
+RESULTS = Path(__file__).parents[2] / "docs" / "results" / "video-prediction-cpu"
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed")
 
 
@@ -102,7 +105,73 @@ def test_the_page_of_a_run(scored, tmp_path, slotssm, browser):
     browser.click("#theme")
     assert browser.evaluate(page) == colors[0], "auto, then light, although the system is dark"
 
-    # a telephone shows everything without scrolling sideways
+    assert fits_a_telephone(browser)
+    assert browser.complaints() == []
+
+
+def fits_a_telephone(browser) -> bool:
+    """Whether everything is shown at 360 px without scrolling sideways; tables scroll in frames of their own."""
     browser.call("Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=2, mobile=True)
-    assert browser.evaluate("document.documentElement.scrollWidth") == 360
+    return browser.evaluate("document.documentElement.scrollWidth") == 360
+
+
+def test_the_page_of_a_reproduction(tmp_path, slotssm, browser):
+    shutil.copytree(RESULTS, tmp_path / "results")
+    out = tmp_path / "report.html"
+    made = json.loads(slotssm("report", tmp_path / "results", "--out", out, "--json").out)
+    browser.open(out)
+    assert browser.evaluate("document.querySelector('h1').textContent") == "Reproduction: video-prediction, scale cpu"
+
+    # numbers are those of result.json, digit by digit, in the order of its rows
+    rows = json.loads((RESULTS / "result.json").read_text())["rows"]
+    assert made["num_rows"] == len(rows)
+    column = "[...document.querySelectorAll('table th')].findIndex((each) => each.textContent.trim() === 'mse')"
+    script = f"""[...document.querySelector('table').querySelectorAll('tbody tr')].map((row) => {{
+        const cell = row.cells[{column}].querySelector('[data-value]') ?? row.cells[{column}];
+        return Number(cell.dataset.value); }})"""
+    assert browser.evaluate(script) == [row["metrics"]["mse"]["mean"] for row in rows]
+
+    # a click sorts them, and a click again turns them around
+    for expected in (sorted, lambda numbers: sorted(numbers, reverse=True)):
+        browser.evaluate(f"document.querySelectorAll('table th button')[{column}].click()")
+        found = browser.evaluate(script)
+        assert found == list(expected(found))
+
+    # every figure is in the page, and none is broken
+    figures = len(list((RESULTS / "figures").glob("*.png")))
+    pictures = "[...document.images]"
+    # they are loaded when they come into view
+    browser.evaluate(f"{pictures}.forEach((each) => {{ each.loading = 'eager'; }})")
+    browser.wait_for(f"{pictures}.every((each) => each.complete)")
+    assert browser.evaluate(f"{pictures}.length") >= figures
+    assert browser.evaluate(f"{pictures}.every((each) => each.naturalWidth > 0 && each.src.startsWith('data:'))")
+    assert fits_a_telephone(browser)
+    assert browser.complaints() == []
+
+
+def test_the_page_of_a_data_set(tmp_path, slotssm, browser):
+    counts = ("--train", 3, "--val", 0, "--test", 2)
+    made = slotssm(
+        "generate", "bouncing", "--size", 16, "--frames", 4, "--objects", 2, "--radius", "2-3", *counts, "--out", "d.h5"
+    )
+    assert made.code == 0, made.err
+    out = tmp_path / "report.html"
+    assert slotssm("report", "d.h5", "--out", out).code == 0
+    browser.open(out)
+    assert browser.evaluate("document.querySelector('h1').textContent") == "d.h5"
+    assert browser.evaluate("document.querySelectorAll('.video').length") == 2
+    browser.evaluate("document.querySelector('.video').scrollIntoView()")
+    browser.wait_for("document.querySelector('.video').dataset.ready === 'true'")
+    browser.evaluate("document.querySelector('.video').focus()")
+    for key, expected in (("ArrowRight", "1"), ("End", "3"), ("Home", "0")):
+        browser.key(key)
+        assert browser.evaluate("document.querySelector('.video').dataset.frame") == expected, key
+
+    # the pixels on the page are those of the file
+    with h5py.File("d.h5") as file:
+        pixels = file["test/frames"][0, 0].reshape(-1).tolist()
+    script = """(() => { const frame = document.querySelector('.video').video.frames[0][0];
+        return [...Array(256 * 3).keys()].map((i) => frame[4 * Math.floor(i / 3) + i % 3]); })()"""
+    assert browser.evaluate(script) == pixels
+    assert fits_a_telephone(browser)
     assert browser.complaints() == []
