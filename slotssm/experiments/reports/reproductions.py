@@ -77,6 +77,9 @@ def _page(folder: Path, result: dict[str, Any], spell: Speller) -> tuple[Page, d
         ("cells", f"{num_cells:,}" + (f" of {num_cells + len(missing):,}" if missing else "")),
         ("slotssm", str(result.get("slotssm", "–"))),
     ]
+    common = _common(rows)
+    if common:
+        summary.insert(1, ("setting", _setting(common)))
     table: list[Block] = [_table(rows)]
     table += [Note(str(text)) for text in result.get("notes", ())]
     sections = [Section("Results", table), Section("Figures", _charts(rows))]
@@ -116,6 +119,13 @@ def _absent(missing: Sequence[str], failed: Mapping[str, Mapping[str, str]], res
     return blocks
 
 
+def _common(rows: Sequence[Row]) -> dict[str, Any]:
+    """What all rows have in common, which the table need not repeat."""
+    first = rows[0]["setting"] if rows else {}
+    is_common = {name: all(row["setting"].get(name) == value for row in rows) for name, value in first.items()}
+    return {name: value for name, value in first.items() if is_common[name]}
+
+
 def _setting(setting: Mapping[str, Any]) -> str:
     return ", ".join(_named(name, value) for name, value in setting.items())
 
@@ -138,7 +148,8 @@ def _metrics(rows: Iterable[Row]) -> list[str]:
 
 
 def _table(rows: Sequence[Row]) -> Table:
-    settings = list(dict.fromkeys(name for row in rows for name in row["setting"]))
+    common = _common(rows)
+    settings = [name for name in dict.fromkeys(name for row in rows for name in row["setting"]) if name not in common]
     metrics = _metrics(rows)
     has_paper = any(row.get("paper") is not None for row in rows)
     shown = []
