@@ -21,6 +21,7 @@ from slotssm.experiments.reproductions.matched import (
     DEPTH_MODELS,
     MODULAR_MODELS,
     OBJECT_MODELS,
+    RESIDUAL,
     SEQUENCE_MODELS,
     SNITCH_MODELS,
     VARIANTS,
@@ -70,6 +71,8 @@ def models_of(name):
         return set(DEPTH_MODELS)
     if name == "modularity":
         return set(MODULAR_MODELS)
+    if name == "video-prediction":
+        return {*SEQUENCE_MODELS, RESIDUAL}
     if name == "long-context":
         return {*SEQUENCE_MODELS, *VARIANTS}
     return set(OBJECT_MODELS if name in OBJECT_CENTRIC else SEQUENCE_MODELS)

@@ -12,13 +12,15 @@ from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.cells import Cell, Record, Setting, TrainingCell
 from slotssm.experiments.reproductions.comparison import Row, Table, compare
 from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale
-from slotssm.experiments.reproductions.matched import configs_of, sizes_note, with_model
+from slotssm.experiments.reproductions.matched import RESIDUAL, configs_of, sizes_note, with_model
 from slotssm.plotting import Curve, write_lines
 
 METRICS = ("mse", "psnr", "ssim")
 BASELINES = {"repeat_last_frame": "repeat the last frame", "mean_frame": "mean of the context"}
 """Baselines among the details of `mse`, with their labels."""
-ORDER = ("slotssm", "slot-transformer", "split-ssm", "single-state-ssm", "transformer", "slot-rnn", "rim")
+FEWER = ("split-ssm", "transformer", "slot-rnn", RESIDUAL, "rim")
+"""Models that are trained with one seed at the scale `cpu`."""
+ORDER = ("slotssm", "slot-transformer", "single-state-ssm", *FEWER)
 
 
 class VideoPrediction(Experiment):
@@ -28,7 +30,7 @@ class VideoPrediction(Experiment):
     models = ORDER
     scales = MappingProxyType(
         {
-            "cpu": Scale("cpu-balls", (0, 1, 2), {"split-ssm": 1, "transformer": 1, "slot-rnn": 1, "rim": 1}),
+            "cpu": Scale("cpu-balls", (0, 1, 2), dict.fromkeys(FEWER, 1)),
             "paper": Scale("paper-balls", (0,)),
             "tiny": Scale("tiny-balls", (0,)),
         }
