@@ -156,7 +156,7 @@ def test_the_page_of_a_data_set(tmp_path, slotssm, browser):
     )
     assert made.code == 0, made.err
     out = tmp_path / "report.html"
-    assert slotssm("report", "d.h5", "--out", out).code == 0
+    assert slotssm("report", tmp_path / "d.h5", "--out", out).code == 0
     browser.open(out)
     assert browser.evaluate("document.querySelector('h1').textContent") == "d.h5"
     assert browser.evaluate("document.querySelectorAll('.video').length") == 2
@@ -168,7 +168,7 @@ def test_the_page_of_a_data_set(tmp_path, slotssm, browser):
         assert browser.evaluate("document.querySelector('.video').dataset.frame") == expected, key
 
     # the pixels on the page are those of the file
-    with h5py.File("d.h5") as file:
+    with h5py.File(tmp_path / "d.h5") as file:
         pixels = file["test/frames"][0, 0].reshape(-1).tolist()
     script = """(() => { const frame = document.querySelector('.video').video.frames[0][0];
         return [...Array(256 * 3).keys()].map((i) => frame[4 * Math.floor(i / 3) + i % 3]); })()"""
