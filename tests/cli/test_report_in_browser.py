@@ -152,7 +152,19 @@ def test_the_page_of_a_reproduction(tmp_path, slotssm, browser):
 def test_the_page_of_a_data_set(tmp_path, slotssm, browser):
     counts = ("--train", 3, "--val", 0, "--test", 2)
     made = slotssm(
-        "generate", "bouncing", "--size", 16, "--frames", 4, "--objects", 2, "--radius", "2-3", *counts, "--out", "d.h5"
+        "generate",
+        "bouncing",
+        "--size",
+        16,
+        "--frames",
+        4,
+        "--objects",
+        2,
+        "--radius",
+        "2-3",
+        *counts,
+        "--out",
+        tmp_path / "d.h5",
     )
     assert made.code == 0, made.err
     out = tmp_path / "report.html"
