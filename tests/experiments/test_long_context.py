@@ -121,6 +121,15 @@ def test_a_record_with_other_tests_is_of_another_cell():
     assert not replace(cell, tests={}).agrees(recorded)
 
 
+def test_learning_rates_are_compared_on_validation_data():
+    for cell in EXPERIMENT.cells(Choice("rates", ("slotssm",))):
+        assert cell.split == "val"
+        assert [(data.num_val, data.num_test) for data in cell.tests.values()] == [(500, 0)]
+    for cell in EXPERIMENT.cells(Choice("cpu", ("slotssm",), (0,))):
+        assert cell.split == "test"
+        assert {(data.num_val, data.num_test) for data in cell.tests.values()} == {(0, 500)}
+
+
 def test_seeds_that_did_not_learn_are_not_hidden():
     def record(seed, *accuracies):
         lines = [{"step": 10 * i, "split": "val", "color-accuracy": value} for i, value in enumerate(accuracies, 1)]

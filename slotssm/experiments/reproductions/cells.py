@@ -98,8 +98,7 @@ class TrainingCell:
         split: split that is scored, for data without a test split.
         network_probes: properties that are also probed by networks with a hidden layer, as `probe/position@mlp`.
         checkpoint: checkpoint that is scored: `last`, or `best` if the run keeps that.
-        tests: data whose test splits are scored in place of the run's own, by name; the results are named
-            `mse@<name>`.
+        tests: data whose splits are scored in place of the run's own, by name; the results are named `mse@<name>`.
     """
 
     name: str
@@ -116,7 +115,7 @@ class TrainingCell:
 
     def __post_init__(self) -> None:
         # these are of the run's own data, which `tests` replace
-        assert not self.tests or (self.split == "test" and not self.network_probes)
+        assert not (self.tests and self.network_probes)
 
     @property
     def seed(self) -> int:
@@ -216,7 +215,7 @@ class TrainingCell:
         for name, data in self.tests.items():
             path = ensure_own_data(self.config.replace(data=data), folder, callbacks.on_generate)
             options, told = ScoringOptions(), callbacks.on_evaluate
-            report = evaluate_run(run, path, "test", self.metrics, options, device, told, self.checkpoint)
+            report = evaluate_run(run, path, self.split, self.metrics, options, device, told, self.checkpoint)
             results += [replace(result, convention=name) for result in report.results]
             num_episodes += report.num_episodes
         return replace(report, results=results, num_episodes=num_episodes)

@@ -182,7 +182,9 @@ class LongContext(Experiment):
         for stage in series.stages:
             config = _configured(preset(preset_name), series, stage, model, seed, rate)
             recipe = _recipe(config)
-            tests = {f"{balls}-balls": _with_balls(config, balls) for balls in series.balls}
+            # learning rates are chosen without a look at test episodes
+            split = "val" if series.rates else "test"
+            tests = {f"{balls}-balls": _with_balls(config, balls, split) for balls in series.balls}
             setting: Setting = {
                 "rule": series.rule,
                 "length": series.length(stage.patches),
@@ -196,7 +198,9 @@ class LongContext(Experiment):
             start = chain[-1] if chain and series.is_curriculum else None
             checkpoint = BEST if config.train.keep_best else "last"
             kind = TimedCell if series.is_curriculum else TrainingCell
-            chain.append(kind(name, model, setting, config, METRICS, start, checkpoint=checkpoint, tests=tests))
+            chain.append(
+                kind(name, model, setting, config, METRICS, start, split=split, checkpoint=checkpoint, tests=tests)
+            )
         return chain
 
     def rows(self, records: Sequence[Record]) -> list[Row]:
@@ -238,8 +242,9 @@ def _recipe(config: RunConfig) -> BCBRecipe:
     return config.data.recipe
 
 
-def _with_balls(config: RunConfig, balls: int) -> RecipeData:
-    """The test split of a configuration's data with one number of balls."""
+def _with_balls(config: RunConfig, balls: int, split: str) -> RecipeData:
+    """One split, as large as the test split, of a configuration's data with one number of balls."""
     recipe, data = _recipe(config).replace(num_balls=balls, min_balls=None), config.data
     assert isinstance(data, RecipeData)
-    return data.replace(recipe=recipe, num_train=0, num_val=0)
+    counts = {"num_train": 0, "num_val": 0, "num_test": 0, f"num_{split}": data.num_test}
+    return data.replace(recipe=recipe, **counts)

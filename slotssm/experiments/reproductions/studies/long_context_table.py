@@ -223,9 +223,10 @@ def _paper(setting: Setting, model: str) -> float | str | None:
 
 def _notes(rows: Sequence[Row]) -> tuple[str, ...]:
     notes = [
-        "MSE: mean squared error of the argmax rendering, RGB in [0, 1], on the test split; mean ± standard deviation "
-        "over seeds (ddof = 1), or with one seed the 95 % bootstrap interval over episodes.",
-        "floor: error of the all-white baseline (every ball at its true position, in white) on the same test split; "
+        "MSE: mean squared error of the argmax rendering, RGB in [0, 1], on test data (at the scale rates, on validation "
+        "data); mean ± standard deviation over seeds (ddof = 1), or with one seed the 95 % bootstrap interval over "
+        "episodes.",
+        "floor: error of the all-white baseline (every ball at its true position, in white) on the same data; "
         "only a model below it has remembered colours.",
         f"paper: read off figure 6, ± {paper_numbers.LONG_CONTEXT_ERROR}; 64 px, four balls, its own data and "
         "training, one seed; "
