@@ -223,7 +223,7 @@ def _paper(setting: Setting, model: str) -> float | str | None:
 
 def _notes(rows: Sequence[Row]) -> tuple[str, ...]:
     notes = [
-        "MSE: mean squared error of the argmax rendering, RGB in [0, 1], on test data (at the scale rates, on validation "
+        "MSE: mean squared error of the argmax rendering, RGB in [0, 1], on test data (scale rates: on validation "
         "data); mean ± standard deviation over seeds (ddof = 1), or with one seed the 95 % bootstrap interval over "
         "episodes.",
         "floor: error of the all-white baseline (every ball at its true position, in white) on the same data; "
