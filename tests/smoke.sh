@@ -74,7 +74,7 @@ made=reproductions/long-context-tiny
 cp "$made/result.json" first.json
 "${reproduce[@]}" # everything is done: the same again at once
 cmp first.json "$made/result.json"
-test -s "$made/table.csv" && test -s "$made/figures/earliest-L20-over-balls.png"
+test -s "$made/table.csv" && test -s "$made/figures/earliest-T6-L20-over-balls.png"
 
 say refusals
 expect 2 slotssm reproduce long-context --scale tiny --lengths 21
