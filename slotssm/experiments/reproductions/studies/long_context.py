@@ -94,7 +94,7 @@ SERIES = MappingProxyType(
             Series(rule, num_frames, _CURRICULUM, (2, 3, 4), is_curriculum=True)
             for rule, num_frames in (("earliest", 6), ("frequent", 6), ("frequent", 11))
         ),
-        "rates": (Series("earliest", 6, _CURRICULUM[:1], (3,), is_curriculum=True, rates=(5e-4, 1e-3, 2e-3)),),
+        "rates": (Series("earliest", 6, (Stage(1, 5000, 250),), (3,), is_curriculum=True, rates=(5e-4, 1e-3, 2e-3)),),
         "tiny": (
             Series("earliest", 6, _TINY, (1, 2), is_curriculum=True),
             Series("frequent", 6, (Stage(2),)),
@@ -102,7 +102,7 @@ SERIES = MappingProxyType(
     }
 )
 """`paper`: the paper's nine settings, in micro-batches that fit a GPU with 80 GB. `cpu`: the same lengths and whole
-frames, each from the weights of the one before. `rates`: its first length with several learning rates."""
+frames, each from the weights of the one before. `rates`: the start of its first length with several learning rates."""
 LEARNING_RATES: Mapping[str, float] = MappingProxyType({})
 """Peak learning rates in a curriculum, chosen by the error on validation data at the scale `rates`; all other models
 have that of the preset."""
