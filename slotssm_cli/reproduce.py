@@ -11,6 +11,7 @@ from slotssm.errors import InputError, SlotSSMError
 from slotssm_cli.terminal import options
 from slotssm_cli.terminal.console import (
     Meter,
+    about_time,
     human_bytes,
     human_seconds,
     note,
@@ -317,12 +318,13 @@ def _report_plan(cells: Any, folder: Path, json: bool) -> None:
         result_json(plan.document())
         return
     for line in plan.cells:
-        cost = f"{line.num_steps:>7} steps  {line.parameters:>9,} parameters  about {human_seconds(line.seconds)}"
+        expected = about_time(line.seconds, line.may_end_early)
+        cost = f"{line.num_steps:>7} steps  {line.parameters:>9,} parameters  {expected}"
         cost = cost if line.num_steps else "to be measured"
         result(f"{line.name:<48} {'done' if line.done else cost}")
     left = [line for line in plan.cells if not line.done]
     result(
-        f"{len(left)} of {len(plan.cells)} cells to do, about {human_seconds(plan.seconds)} of training "
+        f"{len(left)} of {len(plan.cells)} cells to do, {about_time(plan.seconds, plan.may_end_early)} of training "
         f"on this machine when otherwise idle, {human_bytes(plan.disk_bytes)} in {folder}"
     )
 

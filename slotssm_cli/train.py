@@ -10,8 +10,8 @@ from slotssm.errors import InputError
 from slotssm_cli.terminal import options
 from slotssm_cli.terminal.console import (
     Meter,
+    about_time,
     human_bytes,
-    human_seconds,
     note,
     number,
     result,
@@ -210,7 +210,7 @@ def _report_plan(facts: dict[str, Any], cost: Any, run: Path, json: bool) -> Non
         {
             "run": str(run),
             **facts,
-            "time": f"about {human_seconds(cost.seconds)} on this machine's processor when otherwise idle",
+            "time": f"{about_time(cost.seconds, cost.may_end_early)} on this machine's processor when otherwise idle",
             "memory": f"about {human_bytes(cost.memory_bytes)} for training, besides the libraries",
             "disk": shown + (f", {human_bytes(cost.data_bytes)} of data" if cost.data_bytes else ""),
         }

@@ -172,6 +172,11 @@ def human_seconds(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def about_time(seconds: float, may_be_less: bool) -> str:
+    """An expected duration, which is a limit if the work may end early."""
+    return f"{'at most ' if may_be_less else ''}about {human_seconds(seconds)}"
+
+
 class Meter:
     """Progress on stderr: a bar with remaining time on a terminal, otherwise a plain line every few seconds.
 

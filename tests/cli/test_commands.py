@@ -1,6 +1,7 @@
 """The commands as a newcomer types them, and the documents that scripts read."""
 
 import json
+import re
 import shutil
 
 import h5py
@@ -216,6 +217,13 @@ def test_a_misspelt_command_is_answered_with_the_nearest(slotssm):
     outcome = slotssm("trian")
     assert outcome.code == 2
     assert "Did you mean 'train'" in outcome.err
+
+
+def test_the_forecast_of_a_run_that_may_end_early_is_a_limit(slotssm):
+    run = ("train", "--preset", "tiny-oc", "--dry-run")
+    assert re.search(r"^time +about [\d.]+ s on", slotssm(*run).out, re.MULTILINE)
+    patient = ("--set", "train.keep_best=mse", "--set", "train.patience=2")
+    assert re.search(r"^time +at most about [\d.]+ s on", slotssm(*run, *patient).out, re.MULTILINE)
 
 
 def test_a_dry_run_of_a_resumed_run_takes_no_step(slotssm, home, tmp_path):

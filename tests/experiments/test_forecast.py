@@ -41,6 +41,14 @@ def nowhere(tmp_path, monkeypatch):
     return temporary
 
 
+def test_cells_that_may_end_early_make_the_forecast_a_limit(chain, nowhere, tmp_path):
+    assert not forecast(chain, tmp_path / "out").may_end_early
+    first = chain[0]
+    patient = first.config.train.replace(num_steps=20, eval_every_steps=10, keep_best="mse", patience=1)
+    config = first.config.replace(train=patient, data=first.config.data.replace(num_val=2))
+    assert forecast([replace(first, config=config)], tmp_path / "out").may_end_early
+
+
 def test_done_and_missing_cells_are_told_apart(chain, nowhere, tmp_path):
     folder = tmp_path / "out"
     record = run_cell(chain[0], folder, "cpu", ProgressCallbacks())

@@ -35,6 +35,7 @@ class RunCost:
     Attributes:
         parameters: number of parameters of the task.
         seconds: time of the steps that are left, on this machine when it is otherwise idle.
+        may_end_early: whether the run ends sooner once a metric has stopped improving.
         memory_bytes: memory for weights, gradients, optimiser state, and the activations of one (micro-)batch.
         data_bytes: size of the data set if it has yet to be generated.
         checkpoint_bytes: size of the checkpoints that exist at a time.
@@ -42,6 +43,7 @@ class RunCost:
 
     parameters: int
     seconds: float
+    may_end_early: bool
     memory_bytes: int
     data_bytes: int
     checkpoint_bytes: int
@@ -107,7 +109,7 @@ def _measured(config: RunConfig, spec: DataSpec, path: Path, data_bytes: int, fi
     largest = max(_batch_frames(phase, spec) for phase in phases) // train.accumulation_steps
     # weights, gradients, two moments, and the moving average
     memory = 4 * parameters * (5 if train.ema_decay else 4) + round(activations * largest)
-    return RunCost(parameters, seconds, memory, data_bytes, checkpoint_bytes(train, parameters))
+    return RunCost(parameters, seconds, train.patience > 0, memory, data_bytes, checkpoint_bytes(train, parameters))
 
 
 def _batch_frames(phase: Phase, spec: DataSpec) -> int:

@@ -22,6 +22,7 @@ class CellForecast:
         num_steps: optimiser steps.
         parameters: number of parameters of the task.
         seconds: training time on this machine when it is otherwise idle.
+        may_end_early: whether the training ends sooner once a metric has stopped improving.
         disk_bytes: size of the checkpoints.
     """
 
@@ -30,6 +31,7 @@ class CellForecast:
     num_steps: int
     parameters: int
     seconds: float
+    may_end_early: bool
     disk_bytes: int
 
 
@@ -49,6 +51,11 @@ class Forecast:
     def seconds(self) -> float:
         """Training time of all cells that are not done."""
         return sum(cell.seconds for cell in self.cells if not cell.done)
+
+    @property
+    def may_end_early(self) -> bool:
+        """Whether some of these cells may take less."""
+        return any(cell.may_end_early for cell in self.cells if not cell.done)
 
     @property
     def disk_bytes(self) -> int:
@@ -81,7 +88,7 @@ def forecast(
         if record is not None or not isinstance(cell, TrainingCell):
             steps = cell.config.train.num_steps if isinstance(cell, TrainingCell) else 0
             parameters = record.get("parameters", 0) if record else 0
-            found.append(CellForecast(cell.name, record is not None, steps, parameters, 0.0, 0))
+            found.append(CellForecast(cell.name, record is not None, steps, parameters, 0.0, False, 0))
             continue
         config, path = cell.config, own_data_path(cell.config, folder / "data")
         key = config.replace(seed=0, name="trial").model_dump_json()
@@ -96,7 +103,8 @@ def forecast(
                 file = own_data_path(config.replace(data=test), folder / "data")
                 data[file] = 0 if file.exists() else round(an_episode * sum(test.num_episodes.values()))
         steps = config.train.num_steps
-        found.append(CellForecast(cell.name, False, steps, cost.parameters, cost.seconds, cost.checkpoint_bytes))
+        expected = (cost.seconds, cost.may_end_early, cost.checkpoint_bytes)
+        found.append(CellForecast(cell.name, False, steps, cost.parameters, *expected))
     on_progress(len(every), len(every))
     return Forecast(found, sum(data.values()))
 
