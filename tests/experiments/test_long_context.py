@@ -121,6 +121,15 @@ def test_a_record_with_other_tests_is_of_another_cell():
     assert not replace(cell, tests={}).agrees(recorded)
 
 
+@pytest.mark.parametrize("scale", ["cpu", "rates"])
+def test_no_training_ends_on_the_first_plateau(scale):
+    trains = [cell.config.train for cell in EXPERIMENT.cells(Choice(scale, ("slotssm",), (0,)))]
+    first = [train for train in trains if train.num_steps >= 5000]
+    assert len(first) == 3
+    assert all(train.patience * train.eval_every_steps >= 5000 for train in first)
+    assert all(train.patience > 0 for train in trains)
+
+
 def test_learning_rates_are_compared_on_validation_data():
     for cell in EXPERIMENT.cells(Choice("rates", ("slotssm",))):
         assert cell.split == "val"

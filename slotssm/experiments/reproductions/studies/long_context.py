@@ -47,12 +47,14 @@ class Stage:
         patches: patches per side P; L = (T - 1) P².
         num_steps: most optimiser steps; None takes those of the preset.
         eval_every_steps: steps between validations, after any of which it may end; None takes those of the preset.
+        patience: validations in a row without a better one that end it; None takes those of the preset.
         micro_batches: micro-batches of a batch.
     """
 
     patches: int
     num_steps: int | None = None
     eval_every_steps: int | None = None
+    patience: int | None = None
     micro_batches: int = 1
 
 
@@ -85,7 +87,8 @@ def _papers(rule: str, num_frames: int, micro_batches: int) -> Series:
     return Series(rule, num_frames, (Stage(4), Stage(8), Stage(16, micro_batches=micro_batches)))
 
 
-_CURRICULUM = (Stage(1, 12_000, 250), Stage(4, 3000, 100), Stage(8, 1000, 50), Stage(16, 400, 25))
+# models leave the first plateau, on which they paint background only, after up to 3,000 steps
+_CURRICULUM = (Stage(1, 12_000, 250, 20), Stage(4, 3000, 100), Stage(8, 1000, 50), Stage(16, 400, 25))
 _TINY = (Stage(1, 60, 30), Stage(2, 30, 30))
 SERIES = MappingProxyType(
     {
@@ -94,7 +97,9 @@ SERIES = MappingProxyType(
             Series(rule, num_frames, _CURRICULUM, (2, 3, 4), is_curriculum=True)
             for rule, num_frames in (("earliest", 6), ("frequent", 6), ("frequent", 11))
         ),
-        "rates": (Series("earliest", 6, (Stage(1, 5000, 250),), (3,), is_curriculum=True, rates=(5e-4, 1e-3, 2e-3)),),
+        "rates": (
+            Series("earliest", 6, (Stage(1, 5000, 250, 20),), (3,), is_curriculum=True, rates=(5e-4, 1e-3, 2e-3)),
+        ),
         "tiny": (
             Series("earliest", 6, _TINY, (1, 2), is_curriculum=True),
             Series("frequent", 6, (Stage(2),)),
@@ -226,6 +231,8 @@ def _configured(base: RunConfig, series: Series, stage: Stage, model: str, seed:
     train: dict[str, Any] = {"accumulation_steps": stage.micro_batches}
     if series.is_curriculum:
         train |= {"num_steps": stage.num_steps, "eval_every_steps": stage.eval_every_steps}
+        if stage.patience is not None:
+            train["patience"] = stage.patience
         train |= {"learning_rate": rate or LEARNING_RATES.get(model, base.train.learning_rate)}
     changes = {
         "seed": seed,
