@@ -1,5 +1,6 @@
 """Time and memory over the length: growth against numpy, and what is measured or left out."""
 
+import ctypes
 import json
 import subprocess
 import sys
@@ -239,3 +240,10 @@ def test_the_peak_is_that_of_the_work_alone():
     # in a process of its own, as cells are measured: one that has trained keeps the memory that it freed
     done = subprocess.run([sys.executable, "-c", PEAKS], check=True, capture_output=True, text=True)
     assert [float(line) for line in done.stdout.split()] == pytest.approx([160, 64], abs=8)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="needs glibc")
+def test_libraries_that_a_long_sequence_loads_are_no_memory_of_the_model(tmp_path):
+    # numba, which compiles the kernels, is over a hundred megabytes
+    (found,) = Efficiency().cells(Choice("paper", ("rim",), lengths=(80,)))
+    assert found.measure(tmp_path, "cpu", NOBODY)["values"]["inference_bytes"] < 50 * 2**20

@@ -4,6 +4,7 @@ Usage:
     python -m slotssm.experiments.measurement.efficiency JSON
 """
 
+import ctypes
 import functools
 import json
 import statistics
@@ -34,6 +35,8 @@ STREAMED_STEPS = 100
 """Number of single steps that are timed early and late in the sequence."""
 EARLY = 2
 """Number of inputs before an early step."""
+WARM_UP = 80
+"""Inputs of the call that compiles and loads kernels, at least so many that those of long sequences are loaded."""
 
 
 def measure(config: ModelConfig, length: int, batch: int, tokens: int, limit_s: float, device: str) -> Any:
@@ -55,7 +58,7 @@ def measure(config: ModelConfig, length: int, batch: int, tokens: int, limit_s: 
     model = build_model(config).to(where).eval()
     inputs = torch.randn(batch, length, tokens, config.slot_dim, device=where)
     with torch.inference_mode():
-        model(inputs[:, :2])  # warm-up: compiles and loads kernels
+        model(inputs[:, :WARM_UP])
         inference_bytes, first = _peak_growth(lambda: _timed(lambda: model(inputs), where), where)
         latencies = [first, *_repeated(lambda: model(inputs), where, first)]
         early_steps, steps = _streamed(model, inputs, where)
@@ -64,7 +67,7 @@ def measure(config: ModelConfig, length: int, batch: int, tokens: int, limit_s: 
     if 4 * min(latencies) < limit_s:
         weights = torch.randn(batch, config.num_slots, config.slot_dim, device=where)
         model.train()
-        _training_step(model, inputs[:, :2], weights)
+        _training_step(model, inputs[:, :WARM_UP], weights)
         training_bytes, first = _peak_growth(
             lambda: _timed(lambda: _training_step(model, inputs, weights), where), where
         )
@@ -113,9 +116,19 @@ def _peak_growth(work: Callable[[], float], where: str) -> tuple[int, float]:
         before = torch.cuda.memory_allocated()
         seconds = work()
         return torch.cuda.max_memory_allocated() - before, seconds
+    _return_freed_memory()
     before = _resident_bytes()
     seconds = work()
     return max(0, _peak_bytes() - before), seconds
+
+
+def _return_freed_memory() -> None:
+    """Give memory that was freed back to the system, so that using it again counts; only glibc can."""
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError, TypeError):
+        return
+    trim(0)
 
 
 def _resident_bytes() -> int:
