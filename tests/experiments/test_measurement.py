@@ -1,10 +1,13 @@
 """Memory is measured on systems without the module `resource`, too; the cost of a run is that of its whole batch."""
 
+import itertools
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from slotssm.config import PhaseConfig
 from slotssm.experiments.datasets import own_data_path, spec_of
@@ -76,10 +79,27 @@ def test_only_the_steps_that_are_left_cost_time(workplace, monkeypatch):
     assert seconds == pytest.approx([share * seconds[2] / 4 for share in (7, 6, 4, 2, 0)])
 
 
+def clock(*times):
+    """Stands in for the module `time` where all cores are at work."""
+    return SimpleNamespace(perf_counter=iter(times).__next__, process_time=itertools.count(step=1000).__next__)
+
+
+def test_time_in_which_the_process_did_not_run_costs_nothing(workplace, monkeypatch):
+    config, backward = preset("tiny-oc"), torch.Tensor.backward
+
+    def pause(loss):
+        time.sleep(0.5)
+        backward(loss)
+
+    monkeypatch.setattr(torch.Tensor, "backward", pause)
+    found = cost.cost_of_run(config, spec_of(config.data), own_data_path(config))
+    assert 0 < found.seconds < 0.5 * config.train.num_steps * config.train.batch_size / 4
+
+
 def test_compiling_in_the_first_trial_step_costs_nothing(workplace, monkeypatch):
     config = preset("tiny-oc")
     # the first step takes 30 s, the second one 4 s, after which there is no need of more
-    monkeypatch.setattr(cost, "time", SimpleNamespace(perf_counter=iter((0.0, 30.0, 30.0, 34.0)).__next__))
+    monkeypatch.setattr(cost, "time", clock(0.0, 30.0, 30.0, 34.0))
     found = cost.cost_of_run(config, spec_of(config.data), own_data_path(config))
     train, num_frames = config.train, 4 * (config.train.clip_len or 0)
     assert found.seconds == pytest.approx(4 * train.num_steps * train.batch_size * train.clip_len / num_frames)
@@ -88,7 +108,7 @@ def test_compiling_in_the_first_trial_step_costs_nothing(workplace, monkeypatch)
 def test_the_fastest_of_the_repeated_trial_steps_counts(workplace, monkeypatch):
     config = preset("tiny-oc")
     ends = [0.0, *(end for took in (0.5, 0.4, 0.1, 0.3, 0.2, 0.6) for end in (took, 0.0))]
-    monkeypatch.setattr(cost, "time", SimpleNamespace(perf_counter=iter(ends).__next__))
+    monkeypatch.setattr(cost, "time", clock(*ends))
     found = cost.cost_of_run(config, spec_of(config.data), own_data_path(config))
     train = config.train
     assert found.seconds == pytest.approx(0.1 * train.num_steps * train.batch_size / 4)

@@ -136,9 +136,10 @@ def _step(task: Task, loader: Loader) -> tuple[float, int]:
         return tensor
 
     def seconds_of(step: int) -> float:
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
         task(loader.batch(step))[0].backward()
-        return time.perf_counter() - began
+        # time in which this process did not run, since others did or the machine slept, is no part of the step
+        return min(time.perf_counter() - began, time.process_time() - worked)
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         first = seconds_of(0)
