@@ -108,7 +108,7 @@ SERIES = MappingProxyType(
 )
 """`paper`: the paper's nine settings, in micro-batches that fit a GPU with 80 GB. `cpu`: the same lengths and whole
 frames, each from the weights of the one before. `rates`: the start of its first length with several learning rates."""
-LEARNING_RATES: Mapping[str, float] = MappingProxyType({"slotssm": 2e-3, "rim": 5e-4})
+LEARNING_RATES: Mapping[str, float] = MappingProxyType({"slotssm": 2e-3, "slot-rnn": 5e-4, "rim": 5e-4})
 """Peak learning rates in a curriculum, chosen by the error on validation data at the scale `rates`; all other models
 have that of the preset."""
 
