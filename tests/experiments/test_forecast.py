@@ -1,5 +1,6 @@
 """A forecast costs a moment, leaves nothing behind, and knows what is done."""
 
+import importlib
 import tempfile
 from dataclasses import replace
 
@@ -33,6 +34,7 @@ def chain(monkeypatch):
 @pytest.fixture
 def nowhere(tmp_path, monkeypatch):
     """Empty folders for everything that is written on the way; gives the one for temporary files."""
+    importlib.import_module("torch._dynamo")  # makes a folder for temporary files of its own when it is first imported
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     (tmp_path / "here").mkdir()
