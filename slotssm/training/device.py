@@ -39,12 +39,25 @@ def keep_freed_memory() -> None:
     CPU, about a tenth of a step. Only glibc can do this; elsewhere nothing happens.
     """
     trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+    for threshold in (trim_threshold, mmap_threshold):
+        _call_allocator("mallopt", threshold, 2**31 - 1)
+
+
+def return_freed_memory() -> None:
+    """Give memory that this process has freed back to the system, so that its size is that of what is in use.
+
+    Only glibc can do this; elsewhere nothing happens.
+    """
+    _call_allocator("malloc_trim", 0)
+
+
+def _call_allocator(name: str, *arguments: int) -> None:
+    """Call a function of glibc's malloc.h, where there is one."""
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        function = getattr(ctypes.CDLL(None), name)
     except (OSError, AttributeError, TypeError):
         return
-    for threshold in (trim_threshold, mmap_threshold):
-        mallopt(threshold, 2**31 - 1)
+    function(*arguments)
 
 
 @contextmanager

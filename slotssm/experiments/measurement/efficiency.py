@@ -4,7 +4,6 @@ Usage:
     python -m slotssm.experiments.measurement.efficiency JSON
 """
 
-import ctypes
 import functools
 import json
 import statistics
@@ -22,7 +21,7 @@ from slotssm.config import ModelConfig
 from slotssm.documents import load
 from slotssm.models import SlotModel, build_model
 from slotssm.registry import MODELS
-from slotssm.training.device import resolve_device
+from slotssm.training.device import resolve_device, return_freed_memory
 
 try:
     import resource
@@ -116,19 +115,10 @@ def _peak_growth(work: Callable[[], float], where: str) -> tuple[int, float]:
         before = torch.cuda.memory_allocated()
         seconds = work()
         return torch.cuda.max_memory_allocated() - before, seconds
-    _return_freed_memory()
+    return_freed_memory()  # so that using it again counts
     before = _resident_bytes()
     seconds = work()
     return max(0, _peak_bytes() - before), seconds
-
-
-def _return_freed_memory() -> None:
-    """Give memory that was freed back to the system, so that using it again counts; only glibc can."""
-    try:
-        trim = ctypes.CDLL(None).malloc_trim
-    except (OSError, AttributeError, TypeError):
-        return
-    trim(0)
 
 
 def _resident_bytes() -> int:
