@@ -1,6 +1,7 @@
 """Shared fixtures; annotations of tensors are checked while the tests run."""
 
 import os
+import signal
 
 import pytest
 from jaxtyping import install_import_hook
@@ -12,6 +13,9 @@ CHECKED += [
     f"slotssm.ops.{name}" for name in ("selective_scan", "reference", "ssd", "diagonal", "state_passing", "convolution")
 ]
 install_import_hook(CHECKED, "beartype.beartype")
+
+# a shell has its background jobs ignore Ctrl-C, and the programs that the tests start would inherit that
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

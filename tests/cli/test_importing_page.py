@@ -22,12 +22,30 @@ def load(name):
     return module
 
 
+def write_davis(workplace, files, scenes):
+    """Four videos with masks in folders of images; gives their scenes."""
+    made = [scenes.scene(seed, 32) for seed in range(4)]
+    root = workplace / "DAVIS"
+    for index, one in enumerate(made):
+        for t in range(32):
+            scenes.put(root / "JPEGImages" / "480p" / f"v{index}" / f"{t:05}.jpg", files.jpeg(one["frames"][t]))
+            mask = (one["masks"][t] > 0).astype(np.uint8) * 255
+            scenes.put(root / "Annotations" / "480p" / f"v{index}" / f"{t:05}.png", files.png(mask))
+    return made
+
+
 @pytest.fixture
-def sources(workplace, monkeypatch):
-    """What the commands of the page import."""
+def writers(monkeypatch):
+    """The modules that write files as others do."""
     for name in ("foreign_files", "foreign_scenes"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    files, scenes = load("foreign_files"), load("foreign_scenes")
+    return load("foreign_files"), load("foreign_scenes")
+
+
+@pytest.fixture
+def sources(workplace, writers):
+    """What the commands of the page import."""
+    files, scenes = writers
     rng = np.random.default_rng(0)
     files.write_movi(workplace / "movi_a" / "128x128" / "1.0.0", {"train": [3, 2], "validation": [2]}, size=32)
     files.write_cater(workplace / "max2action", 5, frames=290)
@@ -35,17 +53,10 @@ def sources(workplace, monkeypatch):
     files.write_rnem(workplace / "balls4mass64.h5", {"training": 3, "validation": 1, "test": 1}, frames=8, size=32)
     some = [scenes.multi_object_scene(rng, num, 11, (240, 320)) for num in (3, 8, 6, 2)]
     scenes.write_multi_object(workplace / "clevr_with_masks_train.tfrecords", some)
-    made = [scenes.scene(seed, 32) for seed in range(4)]
+    made = write_davis(workplace, files, scenes)
     scenes.write_tum(workplace / "rgbd_dataset_freiburg1_desk", made[0])
     for index in range(4):
         scenes.write_kubric(workplace / "renders" / f"{index}", index, frames=24)
-        for t in range(32):
-            scenes.put(
-                workplace / "DAVIS" / "JPEGImages" / "480p" / f"v{index}" / f"{t:05}.jpg",
-                files.jpeg(made[index]["frames"][t]),
-            )
-            mask = (made[index]["masks"][t] > 0).astype(np.uint8) * 255
-            scenes.put(workplace / "DAVIS" / "Annotations" / "480p" / f"v{index}" / f"{t:05}.png", files.png(mask))
     vis = scenes.write_youtube_vis(workplace / "YouTubeVIS", made)
     images = [{"id": t, "file_name": f"{t}.png", "height": 20, "width": 24} for t in range(4)]
     regions = [{"image_id": t, "segmentation": [[2, 2, 12, 3, 8, 15]], "iscrowd": 0} for t in range(4)]
@@ -81,8 +92,14 @@ def test_the_commands_of_the_page(slotssm, sources, workplace):
 
 
 @pytest.mark.parametrize("kind", ["cater", "folder"])
-def test_a_dry_run_at_another_size_tells_what_it_would_write(slotssm, sources, workplace, kind):
-    source = {"cater": "max2action", "folder": "DAVIS"}[kind]
+def test_a_dry_run_at_another_size_tells_what_it_would_write(slotssm, writers, workplace, kind):
+    files, scenes = writers
+    if kind == "cater":
+        source = "max2action"
+        files.write_cater(workplace / source, 5, frames=290)
+    else:
+        source = "DAVIS"
+        write_davis(workplace, files, scenes)
     more = ("--binary-masks", "--clip-len", "8") if kind == "folder" else ()
     done = slotssm("import", kind, source, "--size", "16", "--dry-run", "--json", *more)
     assert done.code == 0, done.err

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -49,6 +49,7 @@ class Stage:
         eval_every_steps: steps between validations, after any of which it may end; None takes those of the preset.
         patience: validations in a row without a better one that end it; None takes those of the preset.
         micro_batches: micro-batches of a batch.
+        batch_size: episodes of a step; None takes those of the preset.
     """
 
     patches: int
@@ -56,6 +57,7 @@ class Stage:
     eval_every_steps: int | None = None
     patience: int | None = None
     micro_batches: int = 1
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,11 @@ def _papers(rule: str, num_frames: int, micro_batches: int) -> Series:
     return Series(rule, num_frames, (Stage(4), Stage(8), Stage(16, micro_batches=micro_batches)))
 
 
-# models leave the first plateau, on which they paint background only, after up to 3,000 steps
-_CURRICULUM = (Stage(1, 12_000, 250, 20), Stage(4, 3000, 100), Stage(8, 1000, 50), Stage(16, 400, 25))
+# a step with many episodes of whole frames takes little longer; with the few of the preset, noise of the gradient keeps
+# some seeds from learning any colour
+_FIRST = Stage(1, 4000, 100, 20, batch_size=32)
+_CURRICULUM = (_FIRST, Stage(4, 3000, 100), Stage(8, 1000, 50), Stage(16, 400, 25))
+_RATES = (5e-4, 1e-3, 2e-3, 4e-3)
 _TINY = (Stage(1, 60, 30), Stage(2, 30, 30))
 SERIES = MappingProxyType(
     {
@@ -97,9 +102,7 @@ SERIES = MappingProxyType(
             Series(rule, num_frames, _CURRICULUM, (2, 3, 4), is_curriculum=True)
             for rule, num_frames in (("earliest", 6), ("frequent", 6), ("frequent", 11))
         ),
-        "rates": (
-            Series("earliest", 6, (Stage(1, 5000, 250, 20),), (3,), is_curriculum=True, rates=(5e-4, 1e-3, 2e-3)),
-        ),
+        "rates": (Series("earliest", 6, (replace(_FIRST, num_steps=2000),), (3,), is_curriculum=True, rates=_RATES),),
         "tiny": (
             Series("earliest", 6, _TINY, (1, 2), is_curriculum=True),
             Series("frequent", 6, (Stage(2),)),
@@ -233,6 +236,8 @@ def _configured(base: RunConfig, series: Series, stage: Stage, model: str, seed:
         train |= {"num_steps": stage.num_steps, "eval_every_steps": stage.eval_every_steps}
         if stage.patience is not None:
             train["patience"] = stage.patience
+        if stage.batch_size is not None:
+            train["batch_size"] = stage.batch_size
         train |= {"learning_rate": rate or LEARNING_RATES.get(model, base.train.learning_rate)}
     changes = {
         "seed": seed,
