@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from model_cases import CASES, DIM, case_name, config_of, slots_of
+from model_cases import CASES, CORRECTING, DIM, case_name, config_of, slots_of
 
 from slotssm.models import SlotModel, build_model, chunking
 
 STEPS, TOKENS = 2560, 2
-LONG_CASES = [pytest.param(case, marks=[pytest.mark.slow] if case[0] == "savi" else []) for case in CASES]
+LONG_CASES = [pytest.param(case, marks=[pytest.mark.slow] if case[0] in CORRECTING else []) for case in CASES]
 
 
 def untrained(kind: str, mixer: str) -> SlotModel:
