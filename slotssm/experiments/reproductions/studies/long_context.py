@@ -19,7 +19,7 @@ from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.cells import Cell, ProgressCallbacks, Record, Setting, TrainingCell, read_record
 from slotssm.experiments.reproductions.comparison import Row, Table
 from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale
-from slotssm.experiments.reproductions.matched import with_model
+from slotssm.experiments.reproductions.matched import RESIDUAL, with_model
 from slotssm.experiments.reproductions.studies.long_context_table import (
     COMPARED,
     METRICS,
@@ -111,7 +111,9 @@ SERIES = MappingProxyType(
 )
 """`paper`: the paper's nine settings, in micro-batches that fit a GPU with 80 GB. `cpu`: the same lengths and whole
 frames, each from the weights of the one before. `rates`: the start of its first length with several learning rates."""
-LEARNING_RATES: Mapping[str, float] = MappingProxyType({"slotssm": 2e-3, "slot-rnn": 5e-4, "rim": 5e-4})
+LEARNING_RATES: Mapping[str, float] = MappingProxyType(
+    dict.fromkeys(("slotssm", "slot-transformer", RESIDUAL, "split-ssm"), 2e-3)
+)
 """Peak learning rates in a curriculum, chosen by the error on validation data at the scale `rates`; all other models
 have that of the preset."""
 
