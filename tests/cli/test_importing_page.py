@@ -95,12 +95,11 @@ def test_the_commands_of_the_page(slotssm, sources, workplace):
 def test_a_dry_run_at_another_size_tells_what_it_would_write(slotssm, writers, workplace, kind):
     files, scenes = writers
     if kind == "cater":
-        source = "max2action"
-        files.write_cater(workplace / source, 5, frames=290)
+        files.write_cater(workplace / "max2action", 5, frames=290)
+        source, more = "max2action", ()
     else:
-        source = "DAVIS"
         write_davis(workplace, files, scenes)
-    more = ("--binary-masks", "--clip-len", "8") if kind == "folder" else ()
+        source, more = "DAVIS", ("--binary-masks", "--clip-len", "8")
     done = slotssm("import", kind, source, "--size", "16", "--dry-run", "--json", *more)
     assert done.code == 0, done.err
     assert json.loads(done.out)["stored_bytes"] > 0

@@ -89,8 +89,7 @@ def _papers(rule: str, num_frames: int, micro_batches: int) -> Series:
     return Series(rule, num_frames, (Stage(4), Stage(8), Stage(16, micro_batches=micro_batches)))
 
 
-# a step with many episodes of whole frames takes little longer; with the few of the preset, noise of the gradient keeps
-# some seeds from learning any colour
+# with the preset's few episodes a step, some seeds never learn a colour from whole frames
 _FIRST = Stage(1, 4000, 100, 20, batch_size=32)
 _CURRICULUM = (_FIRST, Stage(4, 3000, 100), Stage(8, 1000, 50), Stage(16, 400, 25))
 _RATES = (5e-4, 1e-3, 2e-3, 4e-3)
@@ -233,14 +232,11 @@ def _was_skipped(cell: TrainingCell, folder: Path) -> bool:
 
 def _configured(base: RunConfig, series: Series, stage: Stage, model: str, seed: int, rate: float | None) -> RunConfig:
     """The run of one cell; settings that differ only in the number of patches share a data set."""
-    train: dict[str, Any] = {"accumulation_steps": stage.micro_batches}
+    names = ("num_steps", "eval_every_steps", "patience", "batch_size")
+    train: dict[str, Any] = {name: value for name in names if (value := getattr(stage, name)) is not None}
+    train["accumulation_steps"] = stage.micro_batches
     if series.is_curriculum:
-        train |= {"num_steps": stage.num_steps, "eval_every_steps": stage.eval_every_steps}
-        if stage.patience is not None:
-            train["patience"] = stage.patience
-        if stage.batch_size is not None:
-            train["batch_size"] = stage.batch_size
-        train |= {"learning_rate": rate or LEARNING_RATES.get(model, base.train.learning_rate)}
+        train["learning_rate"] = rate or LEARNING_RATES.get(model, base.train.learning_rate)
     changes = {
         "seed": seed,
         "data": {"recipe": {"rule": series.rule, "num_frames": series.num_frames}},
