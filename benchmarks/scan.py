@@ -56,6 +56,8 @@ LONGEST_TRANSFORMERS = 640
 """Its loop over time keeps the whole sequence for every step of its backward pass: time grows with L squared."""
 WIDTH, EXPAND, SLOTS = 64, 1.25, 6
 """Of the layers: D, E / D and K."""
+LAST = "fused, both, gradient at the last step alone"
+"""Such a gradient decays below the smallest normal number on its way back."""
 
 
 # --- the scans --------------------------------------------------------------------------------------------
@@ -98,6 +100,9 @@ def scan_jobs(shape: Shape) -> dict[str, Callable[[], None]]:
     for name, scan in SCANS.items():
         jobs[f"{name} forward"] = forward_of(scan, inputs)
         jobs[f"{name} both"] = both_of(scan, inputs, weights)
+    last = torch.zeros(shape[:3])
+    last[:, -1] = weights[:, -1]
+    jobs[LAST] = both_of(SCANS["fused"], inputs, last)
     return jobs
 
 
@@ -364,7 +369,7 @@ def scan_lines(entry: dict[str, Any], limit: dict[str, float]) -> list[str]:
             f"{name:12}{forward * 1e3:>11.2f} ms{both * 1e3:>11.2f} ms{seconds['pscan both'] / both:>15.1f}"
             f"{rates:>15}{shares:>13}{moved:>14}{used:>9}"
         )
-    return lines
+    return [*lines, f"{LAST}: {seconds[LAST] * 1e3:.2f} ms"]
 
 
 def main() -> None:

@@ -8,9 +8,9 @@ reproduction or a sweep are. Variants take turns within every repeat, so that a 
 them; a turn is at least `TURN_S` seconds of steps, and every line is the median over turns. A step is that of the
 trainer, from the batch to the updated weights.
 
-`ours` is this source tree. `plain` is the same model with mamba.py's block (the package mambapy) in place of Mamba and
-torch's fused attention in place of the kernel for slots. `--tree DIR` adds another source tree, such as an older
-commit in a worktree, to compare with.
+`ours` is this source tree in float32, `bf16` the same with `train.precision` bf16. `plain` is the same model with
+mamba.py's block (the package mambapy) in place of Mamba and torch's fused attention in place of the kernel for slots.
+`--tree DIR` adds another source tree, such as an older commit in a worktree, to compare with.
 """
 
 import argparse
@@ -42,7 +42,7 @@ PEERS = 2
 # --- in a process of a variant ------------------------------------------------------------------------------
 
 
-def serve(setting: str, plain: bool, folder: Path) -> None:
+def serve(setting: str, variant: str, folder: Path) -> None:
     """Take as many steps as each line of the standard input says, and print how long they took."""
     import time
 
@@ -53,11 +53,11 @@ def serve(setting: str, plain: bool, folder: Path) -> None:
     from slotssm.training.trainer import Trainer
 
     name, changes = SETTINGS[setting]
-    data_changes = {"data": {**changes.get("data", {}), **FEW_EPISODES}}
-    config = override(preset(name), {**changes, **data_changes}, setting)
+    few = {"data": FEW_EPISODES, "train": {"precision": "bf16" if variant == "bf16" else "no"}}
+    config = override(override(preset(name), changes, setting), few, setting)
     data = ensure_own_data(config, folder / "data", lambda done, total: None)
     trainer = Trainer(config, spec_of(config.data), data, RunDirectory(folder / f"run-{os.getpid()}"), "cpu")
-    if plain:
+    if variant == "plain":
         _make_plain(trainer.task)
     else:
         _keep_freed_memory()
@@ -109,9 +109,9 @@ def _make_plain(task: Any) -> None:
 class Variant:
     """Two processes that train side by side."""
 
-    def __init__(self, setting: str, tree: Path, plain: bool, threads: int, folder: Path) -> None:
+    def __init__(self, setting: str, tree: Path, name: str, threads: int, folder: Path) -> None:
         environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": str(threads)}
-        command = [sys.executable, __file__, "--serve", setting, "--folder", str(folder)] + ["--plain"] * plain
+        command = [sys.executable, __file__, "--serve", setting, "--variant", name, "--folder", str(folder)]
         self._processes = [
             subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             for _ in range(PEERS)
@@ -142,10 +142,11 @@ def measure(setting: str, trees: list[Path], threads: int, repeats: int) -> dict
     """Median steps per second and process, by variant."""
     here = Path(__file__).resolve().parents[1]
     with tempfile.TemporaryDirectory() as folder:
-        variants = {"ours": Variant(setting, here, False, threads, Path(folder) / "here")}
-        variants["plain"] = Variant(setting, here, True, threads, Path(folder) / "here")
-        for tree in trees:
-            variants[str(tree)] = Variant(setting, tree.resolve(), False, threads, Path(folder) / tree.name)
+        sources = {"ours": here, "bf16": here, "plain": here, **{str(tree): tree.resolve() for tree in trees}}
+        variants = {
+            name: Variant(setting, tree, name, threads, Path(folder) / str(number))
+            for number, (name, tree) in enumerate(sources.items())
+        }
         rates: dict[str, list[float]] = {name: [] for name in variants}
         for _ in range(repeats):
             for name, variant in variants.items():
@@ -164,11 +165,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
-    parser.add_argument("--plain", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--variant", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
-        serve(arguments.serve, arguments.plain, arguments.folder)
+        serve(arguments.serve, arguments.variant, arguments.folder)
         return
     from slotssm.experiments.measurement.provenance import machine
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-from slotssm.ops.cpu.codegen.intrinsics import aligned_zeros, vector_intrinsic
+from slotssm.ops.cpu.codegen.intrinsics import aligned_zeros, flush_denormals, restore_mode, vector_intrinsic
 from slotssm.ops.cpu.codegen.simd import VECTOR_BYTES, Index, Register, VectorBuilder
 from slotssm.ops.cpu.codegen.vector_functions import exp
 
@@ -176,6 +176,7 @@ def forward(
 
     q and y are [rows, Q, D], k and v [rows, M, D]; `scale` [1] is the factor of the logits.
     """
+    mode = flush_denormals()
     lanes, sizes = VECTOR_BYTES // q.itemsize, _sizes(num_heads, q, k)
     buffers = _buffers(sizes, q, 0)
     for group in range(first, last):
@@ -188,6 +189,7 @@ def forward(
             scale_queries(buffers.q, scale, sizes.queries * sizes.padded)
             attend(buffers, sizes)
             store_head(buffers.y, row, start, sizes.queries, sizes, y)
+    restore_mode(mode)
 
 
 def backward(
@@ -204,6 +206,7 @@ def backward(
     grad_v: np.ndarray,
 ) -> None:
     """Backward pass of groups of rows `first` to `last`; the gradients have the shapes of q, k and v."""
+    mode = flush_denormals()
     lanes, sizes = VECTOR_BYTES // q.itemsize, _sizes(num_heads, q, k)
     buffers = _buffers(sizes, q, 1)
     for group in range(first, last):
@@ -222,6 +225,7 @@ def backward(
             store_head(buffers.grad_q, row, start, sizes.queries, sizes, grad_q)
             store_head(buffers.grad_k, row, start, sizes.keys, sizes, grad_k)
             store_head(buffers.grad_v, row, start, sizes.keys, sizes, grad_v)
+    restore_mode(mode)
 
 
 @numba.njit

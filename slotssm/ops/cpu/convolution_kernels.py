@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 from slotssm.ops.cpu.channel_blocks import at_steps, channel_block, loop_over_vectors, padded_channels
-from slotssm.ops.cpu.codegen.intrinsics import aligned_zeros, vector_intrinsic
+from slotssm.ops.cpu.codegen.intrinsics import aligned_zeros, flush_denormals, restore_mode, vector_intrinsic
 from slotssm.ops.cpu.codegen.simd import Index, Register, VectorBuilder
 from slotssm.ops.cpu.codegen.vector_functions import sigmoid, silu_gradient
 
@@ -113,6 +113,7 @@ def forward(
 
     x and y are [B, L, E], past [B, taps - 1, E], weight [taps, E] and bias [1, E].
     """
+    mode = flush_denormals()
     num_steps, taps = x.shape[1], weight.shape[0]
     buffers = _buffers(block_channels, taps, x)
     for task in range(first, last):
@@ -126,6 +127,7 @@ def forward(
             append_inputs(x, buffers, taps, block)
             convolve(buffers, taps, block, y)
             keep_last_steps(buffers.history, taps, block)
+    restore_mode(mode)
 
 
 def backward(
@@ -146,6 +148,7 @@ def backward(
     grad_history [B, taps - 1 + L, E] is the gradient of the past and x together; grad_weight [B, taps, E] and
     grad_bias [B, 1, E] are the gradients of each sequence, whose sum the caller takes.
     """
+    mode = flush_denormals()
     num_steps, taps = x.shape[1], weight.shape[0]
     buffers = _buffers(block_channels, taps, x)
     for task in range(first, last):
@@ -172,6 +175,7 @@ def backward(
             keep_last_steps(buffers.grad_preactivation, taps, block)
         grad_weight[b, :, start:stop] = buffers.grad_weight[:, : block.channels]
         grad_bias[b, :, start:stop] = buffers.grad_bias[:, : block.channels]
+    restore_mode(mode)
 
 
 @numba.njit

@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 from slotssm.ops.cpu.channel_blocks import at_steps, channel_block, padded_channels
-from slotssm.ops.cpu.codegen.intrinsics import aligned_zeros
+from slotssm.ops.cpu.codegen.intrinsics import aligned_zeros, flush_denormals, restore_mode
 from slotssm.ops.cpu.codegen.simd import VECTOR_BYTES
 from slotssm.ops.cpu.scan_loops import (
     TILE,
@@ -62,6 +62,7 @@ def forward(
     Inputs as in `ScanInputs`; initial and final are [B, N, E], y [B, L, E]. stored [B, chunks + 1, N, E] receives
     the state at the start of each chunk; its last entry is not written.
     """
+    mode = flush_denormals()
     inputs, out = ScanInputs(x, dt, A, B, C, D, z, bias), Output(y)
     num_steps, num_states = x.shape[1], A.shape[0]
     chunk_buffers, states, history = _buffers(block_channels, num_states, x)
@@ -85,6 +86,7 @@ def forward(
                     n += 1
             store_chunk(inputs, chunk_buffers, block, gated, out)
         final[b, :, start:stop] = states.h[:, : block.channels]
+    restore_mode(mode)
 
 
 def backward(
@@ -118,6 +120,7 @@ def backward(
     Inputs as in `ScanInputs`, stored as in `forward`, gradients as in `ScanGradients`; grad_state [B, N, E]
     holds the gradient of the last state and receives that of the first.
     """
+    mode = flush_denormals()
     inputs, out = ScanInputs(x, dt, A, B, C, D, z, bias), Output(grad_y)
     gradients = ScanGradients(grad_x, grad_dt, grad_A, grad_B, grad_C, grad_D, grad_z, grad_bias)
     num_steps, num_states = x.shape[1], A.shape[0]
@@ -161,6 +164,7 @@ def backward(
             grad_bias[b, e] = chunk_buffers.grad_bias[v, 0, lane]
         grad_A[b, :, start:stop] = states.grad_rates[:, : block.channels]
         grad_state[b, :, start:stop] = states.grad_h[:, : block.channels]
+    restore_mode(mode)
 
 
 @numba.njit
