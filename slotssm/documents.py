@@ -87,17 +87,13 @@ def override(config: AnyConfig, changes: Mapping[str, Any], source: str) -> AnyC
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """Turn `["train.num_steps=10", ...]` into a nested mapping; values are JSON where they parse as JSON."""
+    """Turn `["train.num_steps=10", ...]` into a nested mapping; values are JSON, lists and tables of TOML, or text."""
     changes: dict[str, Any] = {}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not path:
             raise InputError(f"`assignments` {assignment}: expected KEY.PATH=VALUE, for example train.num_steps=100")
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
-        target = changes
+        target, value = changes, _assigned(text.strip(), assignment)
         *parents, leaf = path.strip().split(".")
         for parent in parents:
             target = target.setdefault(parent, {})
@@ -105,6 +101,18 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
                 raise InputError(f"`assignments` {assignment}: {parent} was already set to a value")
         target[leaf] = value
     return changes
+
+
+def _assigned(text: str, assignment: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        if not text.startswith(("[", "{")):
+            return text
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except ValueError:
+        raise InputError(f"`assignments` {assignment}: {text} is a list or table neither in JSON nor in TOML") from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from slotssm.config import FileData, RunConfig, TrainConfig
-from slotssm.documents import as_described_toml, as_toml, load, nearest, override, read_toml
+from slotssm.documents import as_described_toml, as_toml, load, nearest, override, parse_assignments, read_toml
 from slotssm.errors import InputError
 from slotssm.experiments.presets import preset
 from slotssm.layers import MambaConfig, S5Config
@@ -153,6 +153,32 @@ def test_changes_keep_what_they_do_not_name_unless_the_kind_is_another():
 
 
 PHASE = {"num_steps": 2, "batch_size": 6, "clip_len": 0}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("true", True),
+        ("null", None),
+        ("image", "image"),
+        ("2026-01-02", "2026-01-02"),
+        ("[8, 16]", [8, 16]),
+        ('["a", "b"]', ["a", "b"]),
+        (' [{"num_steps": 5}]', [{"num_steps": 5}]),
+        # as `presets` prints it
+        ("[{ num_steps = 5, clip_len = 2 }]", [{"num_steps": 5, "clip_len": 2}]),
+        ('{ kind = "s5" }', {"kind": "s5"}),
+    ],
+)
+def test_assigned_values_are_json_or_as_configurations_are_printed(text, value):
+    assert parse_assignments([f"train.phases={text}"]) == {"train": {"phases": value}}
+
+
+@pytest.mark.parametrize("text", ["[8, 16", '[{"num_steps": }]', "{num_steps}"])
+def test_an_assigned_list_that_cannot_be_read_is_refused_as_such(text):
+    with pytest.raises(InputError, match="neither in JSON nor in TOML"):
+        parse_assignments([f"train.phases={text}"])
 
 
 def test_replaced_fields_are_validated():
