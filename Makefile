@@ -2,8 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# one process a core, one thread a process: threads of several processes would slow each other down
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+PYTEST := $(BIN)/python -m pytest -n auto
 STAMP := $(VENV)/.installed
 
 .PHONY: help setup demo test test-all test-wheel test-cluster test-triton smoke lint bench gpu-check docs golden

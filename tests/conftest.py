@@ -14,6 +14,10 @@ CHECKED += [
 ]
 install_import_hook(CHECKED, "beartype.beartype")
 
+# one process a core, one thread a process: threads of several processes would slow each other down, and how many there are
+# changes the rounding of what tests compare
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # a shell has its background jobs ignore Ctrl-C, and the programs that the tests start would inherit that
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

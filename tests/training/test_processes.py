@@ -73,6 +73,13 @@ def seen(folder):
     return [json.loads((folder / f"seen-{rank}.json").read_text()) for rank in range(2)]
 
 
+@pytest.fixture(scope="module")
+def resumed(folder):
+    """The same folder, once one process has continued the run that two were told to stop."""
+    resume_run(RunDirectory(folder / "stopped"), "cpu", lambda report: None)
+    return folder
+
+
 def lines(run, split):
     return [line for line in read_lines(RunDirectory(run).metrics) if line["split"] == split]
 
@@ -124,23 +131,21 @@ def test_one_process_writes(folder):
     assert len(read_lines(RunDirectory(folder / "whole").timing)) == 100
 
 
-def test_a_signal_to_one_process_saves_once_and_any_number_continues(folder, seen):
+def test_a_signal_to_one_process_saves_once_and_any_number_continues(resumed, seen):
     assert seen[0]["stopped"][0] == "Interrupted"
     assert "SIGTERM: saved step 5 of 12" in seen[0]["stopped"][1]
     assert [one["stopped"][2] for one in seen] == [3, 3]
-    run = RunDirectory(folder / "stopped")
-    resume_run(run, "cpu", lambda report: None)
     # the schedule of a run depends on its length, so the comparison is with the other run of 12 steps
-    two = lines(folder / "continued", "train")
-    for one, other in zip(lines(folder / "stopped", "train"), two, strict=True):
+    two = lines(resumed / "continued", "train")
+    for one, other in zip(lines(resumed / "stopped", "train"), two, strict=True):
         assert one["step"] == other["step"]
         assert math.isclose(one["loss"], other["loss"], rel_tol=1e-5)
 
 
-def test_two_processes_continue_what_one_began(folder, seen):
+def test_two_processes_continue_what_one_began(resumed, seen):
     assert [one["continued"] for one in seen] == [[], []]
-    assert [line["step"] for line in lines(folder / "continued", "train")] == list(range(1, 13))
-    (ours,), (theirs,) = (lines(folder / name, "val")[-1:] for name in ("stopped", "continued"))
+    assert [line["step"] for line in lines(resumed / "continued", "train")] == list(range(1, 13))
+    (ours,), (theirs,) = (lines(resumed / name, "val")[-1:] for name in ("stopped", "continued"))
     assert math.isclose(ours["mse"], theirs["mse"], rel_tol=1e-4)
 
 
