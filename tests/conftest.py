@@ -14,7 +14,7 @@ CHECKED += [
 ]
 install_import_hook(CHECKED, "beartype.beartype")
 
-# one process a core, one thread a process: threads of several processes would slow each other down, and how many there are
+# one process a core, one thread a process: threads of several processes would slow each other down, and their number
 # changes the rounding of what tests compare
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
