@@ -152,9 +152,6 @@ def test_changes_keep_what_they_do_not_name_unless_the_kind_is_another():
 # --- replace ----------------------------------------------------------------------------------------------
 
 
-PHASE = {"num_steps": 2, "batch_size": 6, "clip_len": 0}
-
-
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -179,6 +176,9 @@ def test_assigned_values_are_json_or_as_configurations_are_printed(text, value):
 def test_an_assigned_list_that_cannot_be_read_is_refused_as_such(text):
     with pytest.raises(InputError, match="neither in JSON nor in TOML"):
         parse_assignments([f"train.phases={text}"])
+
+
+PHASE = {"num_steps": 2, "batch_size": 6, "clip_len": 0}
 
 
 def test_replaced_fields_are_validated():
