@@ -18,7 +18,7 @@ _INK, _RULE = "#012345", "#543210"
 """Colours that stand for those of the page, which are only known when it is shown."""
 _PALE_INK = "color-mix(in srgb, currentColor 22%, transparent)"
 _WIDTH_IN, _HEIGHT_IN = 4.0, 2.5
-_INTERVAL_WIDTH_IN = 2.6
+_INTERVAL_WIDTH_IN = 2.0
 _TEXT_PT = 10.5
 INTERVAL_TOP_IN, INTERVAL_ROW_IN, INTERVAL_BOTTOM_IN = 0.08, 0.36, 0.36
 """Heights of an interval chart: above its rows, of a row, and below them."""
@@ -123,7 +123,7 @@ def interval_chart(rows: Sequence[Interval]) -> str:
             axis.scatter(row.points, [place] * len(row.points), s=9, color=_INK, alpha=0.55, linewidths=0, zorder=3)
     axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.set_yticks(range(len(rows)), [""] * len(rows))
-    axis.xaxis.set_major_locator(MaxNLocator(nbins=4))
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=3))
     axis.grid(color=_RULE, linewidth=0.7)
     return _svg(figure)
 

@@ -174,6 +174,26 @@ def test_a_data_set_shows_masks_and_properties(made, tmp_path):
     assert [row[column] for row in content["properties"]["rows"]] == [names[colors[number - 1]] for number in ids]
 
 
+def test_rows_are_labelled_with_settings_that_only_some_of_them_have(tmp_path):
+    settings = ({"data": "easy"}, {"data": "table"}, {"data": "table", "training": "longer"})
+    rows = [
+        {
+            "model": "savi",
+            "setting": setting,
+            "parameters": 10,
+            "metrics": {"mse": {"mean": 0.5, "std": None, "values": {"0": 0.5}, "interval": [0.1, 0.9]}},
+            "failed": {},
+            "paper": None,
+            "cells": ["a"],
+        }
+        for setting in settings
+    ]
+    result = {"experiment": "object-centric", "scale": "cpu", "slotssm": "1", "missing": [], "rows": rows}
+    (tmp_path / "result.json").write_text(json.dumps({**result, "notes": [], "provenance": {}}))
+    _, text = written([tmp_path], tmp_path)
+    assert re.findall('<span title="(.*?)">', text) == ["easy: savi", "table: savi", "table, longer: savi"]
+
+
 def test_a_reproduction_shows_rows_seeds_and_what_is_missing(tmp_path):
     def row(model, values):
         return {

@@ -127,7 +127,13 @@ def _common(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _setting(setting: Mapping[str, Any]) -> str:
-    return ", ".join(_named(name, value) for name, value in setting.items())
+    return ", ".join(_named(name, value) for name, value in setting.items() if value is not None)
+
+
+def _varying(rows: Sequence[Row]) -> list[str]:
+    """Settings, of which a row need not have all, in which rows differ."""
+    names = dict.fromkeys(name for row in rows for name in row["setting"])
+    return [name for name in names if len({str(row["setting"].get(name)) for row in rows}) > 1]
 
 
 def _named(name: str, value: Any) -> str:
@@ -148,8 +154,7 @@ def _metrics(rows: Iterable[Row]) -> list[str]:
 
 
 def _table(rows: Sequence[Row]) -> Table:
-    common = _common(rows)
-    settings = [name for name in dict.fromkeys(name for row in rows for name in row["setting"]) if name not in common]
+    settings = _varying(rows)
     metrics = _metrics(rows)
     has_paper = any(row.get("paper") is not None for row in rows)
     shown = []
@@ -197,7 +202,7 @@ def _charts(rows: Sequence[Row]) -> list[Block]:
 
 def _over_lengths(rows: Sequence[Row]) -> tuple[list[Chart], str]:
     """One chart for each metric and each further setting, over the sequence length."""
-    varying = [n for n in rows[0]["setting"] if n != X_NAME and len({row["setting"].get(n) for row in rows}) > 1]
+    varying = [name for name in _varying(rows) if name != X_NAME]
     charts = []
     for metric in _metrics(rows):
         for facet in dict.fromkeys(tuple(row["setting"].get(name) for name in varying) for row in rows):
@@ -206,7 +211,7 @@ def _over_lengths(rows: Sequence[Row]) -> tuple[list[Chart], str]:
             drawn = [line for line in lines if line is not None]
             if not any(len(line.x) > 1 for line in drawn):
                 continue
-            where = ", ".join(_named(name, value) for name, value in zip(varying, facet, strict=True))
+            where = _setting(dict(zip(varying, facet, strict=True)))
             values = [value for line in drawn for value in line.y]
             log_y = min(values) > 0 and max(values) > 10 * min(values)
             title = f"{metric}, {where}" if where else metric
@@ -239,11 +244,7 @@ def _length_line(rows: Sequence[Row], metric: str) -> Line | None:
 
 def _by_setting(rows: Sequence[Row]) -> tuple[list[Chart], str]:
     """One chart for each metric: a row for each setting and model."""
-    varying = (
-        [name for name in rows[0]["setting"] if len({str(row["setting"].get(name)) for row in rows}) > 1]
-        if rows
-        else []
-    )
+    varying = _varying(rows)
     charts = []
     for metric in _metrics(rows):
         known = [row for row in rows if (row["metrics"].get(metric) or {}).get("mean") is not None]
@@ -254,7 +255,7 @@ def _by_setting(rows: Sequence[Row]) -> tuple[list[Chart], str]:
             found = row["metrics"][metric]
             points = tuple(value for value in found["values"].values() if value is not None)
             intervals.append(Interval(found["mean"], _color(row["model"]), _error(found), points))
-            where = ", ".join(_named(name, row["setting"].get(name)) for name in varying)
+            where = _setting({name: row["setting"].get(name) for name in varying})
             labels.append(Key(f"{where}: {row['model']}" if where else str(row["model"]), _color(row["model"])))
         charts.append(Chart(metric, interval_chart(intervals), labels))
     caption = (
