@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
 from slotssm.plotting.backend import new_figure
 
@@ -88,11 +88,7 @@ def line_chart(lines: Sequence[Line], x_label: str, log_x: bool = False, log_y: 
     lowest = min((value for line in lines for value in (*line.y, *line.low)), default=0.0)
     if log_y and lowest > 0:
         axis.set_yscale("log")
-        highest = max(value for line in lines for value in line.y)
-        # with less than a decade, only minor ticks have labels
-        plain = FuncFormatter(lambda value, place: f"{value:g}")
-        axis.yaxis.set_major_formatter(plain if lowest > 1e-4 and highest < 1e5 else LogFormatterSciNotation())
-        axis.yaxis.set_minor_formatter(plain if highest / lowest < 4 else NullFormatter())
+        _tick_log(axis)
     if log_x:
         axis.set_xscale("log", base=2)
         ticks = sorted({x for line in lines for x in line.x})
@@ -126,6 +122,17 @@ def interval_chart(rows: Sequence[Interval]) -> str:
     axis.xaxis.set_major_locator(MaxNLocator(nbins=3))
     axis.grid(color=_RULE, linewidth=0.7)
     return _svg(figure)
+
+
+def _tick_log(axis: Axes) -> None:
+    """Ticks of a logarithmic vertical axis: as round as the range allows, and at least three, all with labels."""
+    low, high = axis.get_ylim()
+    candidates: list[Locator] = [LogLocator(subs=subs) for subs in ((1,), (1, 2, 5), tuple(range(1, 10)))]
+    candidates.append(MaxNLocator(nbins=5))
+    enough = (each for each in candidates if sum(low <= tick <= high for tick in each.tick_values(low, high)) >= 3)
+    axis.yaxis.set_major_locator(next(enough, candidates[-1]))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
+    axis.yaxis.set_minor_locator(NullLocator())
 
 
 def _axes(width_in: float, height_in: float) -> tuple[Any, Axes]:

@@ -39,3 +39,14 @@ def test_names_of_parts_do_not_clash_on_a_page():
     text = CHARTS["lines"]()
     names = re.findall(r' id="([^"]*)"', text)
     assert all(f"#{name}" in text for name in names) and "<style" not in text
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(0.012, 0.062), (0.02, 0.09), (0.2, 0.9), (0.5, 0.52), (0.9, 1.1), (0.003, 40), (1e-9, 1e-2), (1e-5, 3e8), (2, 2)],
+)
+def test_logarithmic_axes_have_numbers(low, high):
+    text = line_chart([Line((1.0, 2.0), (low, high), (0, 0, 0))], "step", log_y=True)
+    labels = re.findall(r"<text[^>]*>([^<]*)</text>", text)
+    values = [float(label) for label in labels[labels.index("step") + 1 :]]
+    assert len(values) >= 3 and len(set(values)) == len(values) <= 12, labels
