@@ -95,16 +95,17 @@ def train(
 def _start(request: Any, run: Any, device: str, force: bool, dry_run: bool, json: bool, processes: Any) -> None:
     from slotssm.experiments import resolve, runs
     from slotssm.experiments.datasets import ensure_own_data, own_data_path
+    from slotssm.training.best import warn_of_labels
     from slotssm.training.run import next_run, reserve_run
 
     resolved, spec = processes.first_before_others(lambda: resolve.resolve(request))
+    planned, path = run or processes.from_first(lambda: next_run(resolved.name)), own_data_path(resolved)
+    # before data is made, which may take long
+    processes.from_first(lambda: runs.check_start(resolved, spec, path, planned, force))
     if dry_run:
-        planned = run or next_run(resolved.name)
-        runs.check_start(resolved, spec, planned, force)
-        facts, path = resolve.plan(resolved, spec), own_data_path(resolved)
+        warn_of_labels(resolved.train.keep_best)
+        facts = resolve.plan(resolved, spec)
         return _report_plan(facts, _cost(resolved, spec, path), planned.path, json)
-    if run is not None:
-        processes.from_first(lambda: runs.refuse_used(run, force))
     with Meter("generate data", "episodes") as meter:
         data = processes.first_before_others(lambda: ensure_own_data(resolved, on_progress=meter.update))
     run = run or processes.from_first(lambda: reserve_run(resolved.name))

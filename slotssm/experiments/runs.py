@@ -14,8 +14,9 @@ from slotssm.data.spec import DataSpec, read_spec
 from slotssm.errors import InputError
 from slotssm.evaluation import Report, ScoringOptions, Source, TaskSource, evaluate
 from slotssm.evaluation.pairing import scores_document
+from slotssm.evaluation.validation import validated_metrics
 from slotssm.files import exclusive, make_folder, read_json, write_json
-from slotssm.tasks import Task, build_task, check_run
+from slotssm.tasks import Task, build_task, check_run, refuse_unvalidated
 from slotssm.training.checkpoint import (
     Description,
     chosen_checkpoint,
@@ -27,6 +28,7 @@ from slotssm.training.checkpoint import (
 )
 from slotssm.training.processes import ALONE, Processes, refuse_unequal
 from slotssm.training.run import RunDirectory, read_lines
+from slotssm.training.trackers import refuse_absent
 from slotssm.training.trainer import StepReport, Trainer
 
 
@@ -42,12 +44,16 @@ def refuse_used(run: RunDirectory, force: bool) -> None:
         raise InputError(f"{run.path} exists already; `resume` continues it, `force` starts it again")
 
 
-def check_start(config: RunConfig, spec: DataSpec, run: RunDirectory, force: bool) -> None:
-    """Refuse what `start_run` would refuse about the folder and the weights to start from, without writing anything."""
+def check_start(config: RunConfig, spec: DataSpec, data: Path, run: RunDirectory, force: bool) -> None:
+    """Refuse what `start_run` would refuse, without writing anything; the data may still have to be made."""
     refuse_used(run, force)
+    refuse_absent(config.train.trackers)
+    task = build_task(config, spec)
+    if config.train.keep_best and data.exists():
+        refuse_unvalidated(config.train.keep_best, validated_metrics(task, data, "val"))
     initial = config.train.initial
     if initial is not None:
-        load_parts(build_task(config, spec), folder_of(Path(initial.run)), initial.parts)
+        load_parts(task, folder_of(Path(initial.run)), initial.parts)
 
 
 def refuse_incomplete(run: RunDirectory) -> None:

@@ -3,6 +3,7 @@
 Each module of this package registers its task on import; all of them are imported here.
 """
 
+from collections.abc import Sequence
 from importlib import import_module
 from pkgutil import iter_modules
 
@@ -43,7 +44,18 @@ def check_run(run: RunConfig, data: DataSpec) -> None:
             raise InputError(
                 f"train.{key} {clip_len}{stride} exceeds the {data.num_frames} frames of an episode; reduce it"
             )
-    TASKS[run.task.kind].code.check(run, data)
+    task: type[Task] = TASKS[run.task.kind].code
+    if train.keep_best:
+        if run.data.num_val == 0:
+            raise InputError(f"train.keep_best {train.keep_best} needs validations, and data.num_val is 0")
+        refuse_unvalidated(train.keep_best, task.validated)
+    task.check(run, data)
+
+
+def refuse_unvalidated(metric: str, known: Sequence[str]) -> None:
+    """Refuse a metric for `train.keep_best` that is not among those that validations compute."""
+    if metric not in known:
+        raise InputError(f"train.keep_best {metric} is not validated; there are {', '.join(known) or 'no metrics'}")
 
 
 def build_task(run: RunConfig, data: DataSpec) -> Task:
@@ -70,4 +82,5 @@ __all__ = [
     "Task",
     "build_task",
     "check_run",
+    "refuse_unvalidated",
 ]

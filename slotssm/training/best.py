@@ -1,5 +1,6 @@
 """The best validation of a training: which checkpoint is kept, and when there is nothing left to wait for."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -55,3 +56,12 @@ class BestValidation:
 
     def _is_clearly_better(self, value: float, than: float) -> bool:
         return METRICS[self.metric].is_better(value, than) and abs(value - than) > self.min_improvement * abs(than)
+
+
+def warn_of_labels(metric: str) -> None:
+    """Warn that a checkpoint is chosen by labels, if its metric uses any; without a metric, nothing is chosen."""
+    if metric and METRICS[metric].uses_labels:
+        logging.getLogger("slotssm").warning(
+            f"train.keep_best {metric} chooses by labels ({', '.join(METRICS[metric].truth)}) of split val: "
+            "its scores are not unsupervised"
+        )

@@ -1,6 +1,5 @@
 """The training loop: exactly resumable, interruptible at any step, with periodic validation."""
 
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -18,15 +17,14 @@ from slotssm.data.episodes import EpisodeFile
 from slotssm.data.loader import Loader
 from slotssm.data.spec import DataSpec
 from slotssm.errors import InputError, Interrupted, SlotSSMError
-from slotssm.evaluation.catalog import METRICS
 from slotssm.evaluation.validation import MEAN_IMAGE, validate, validated_metrics
 from slotssm.interrupts import StopRequest, stop_requests
 from slotssm.layers.checkpointing import switch_checkpointing
 from slotssm.layers.compiled_steps import switch_compiled_steps
-from slotssm.tasks import Batch, build_task
+from slotssm.tasks import Batch, build_task, refuse_unvalidated
 from slotssm.training import checkpoint
 from slotssm.training.batches import phases_of
-from slotssm.training.best import BestValidation
+from slotssm.training.best import BestValidation, warn_of_labels
 from slotssm.training.device import keep_freed_memory, mixed_precision, numerics, resolve_device
 from slotssm.training.optimization import build_optimizer, clip_gradients, schedule
 from slotssm.training.processes import ALONE, Processes, refuse_several_processes
@@ -136,20 +134,14 @@ class Trainer:
         return count if wanted is None else min(count, wanted)
 
     def _check_best(self) -> None:
-        """Refuse a metric that no validation computes, and warn of one that uses labels."""
+        """Refuse a metric that cannot be validated on this data, and warn of one that uses labels."""
         name = self.config.train.keep_best
         if not name:
             return
         if not self._num_val:
             raise InputError(f"train.keep_best {name} needs validations, and {self.data} has no episodes in split val")
-        known = validated_metrics(self.task, self.data, "val")
-        if name not in known:
-            raise InputError(f"train.keep_best {name} is not validated; there are {', '.join(known) or 'no metrics'}")
-        if METRICS[name].uses_labels:
-            logging.getLogger("slotssm").warning(
-                f"train.keep_best {name} chooses by labels ({', '.join(METRICS[name].truth)}) of split val: "
-                "its scores are not unsupervised"
-            )
+        refuse_unvalidated(name, validated_metrics(self.task, self.data, "val"))
+        warn_of_labels(name)
 
     def initialize(self) -> None:
         """Fit the statistics of the task to the training split, then load the weights that `train.initial` names.

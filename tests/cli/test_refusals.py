@@ -193,6 +193,35 @@ def test_attention_masks_of_a_model_that_has_none(slotssm, workplace):
     refused(slotssm("eval", "run", "--metric", "fg-ari", "--mask-source", "attention"), "have no masks")
 
 
+PLAN, TRAIN = ("train", "--dry-run"), ("train",)
+SWEEP = ("sweep", "--seeds", "0,1", "--dry-run")
+
+
+@pytest.mark.parametrize("command", [PLAN, TRAIN, SWEEP])
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        (["train.keep_best=color-accuracy"], "color-accuracy is not validated; there are mse, fg-ari, miou"),
+        (["train.keep_best=mse", "data.num_val=0"], "needs validations, and data.num_val is 0"),
+    ],
+)
+def test_what_would_fail_is_refused_before_data_are_made(slotssm, workplace, command, settings, why):
+    assigned = [word for setting in settings for word in ("--set", setting)]
+    refused(slotssm(*command, "--preset", "tiny-oc", *assigned), why)
+    assert not list(workplace.iterdir())
+
+
+@pytest.mark.parametrize("command", [PLAN, TRAIN])
+def test_an_absent_tracker_is_refused_before_data_are_made(slotssm, workplace, monkeypatch, command):
+    monkeypatch.setattr("slotssm.training.trackers.importlib.util.find_spec", lambda name: None)
+    refused(slotssm(*command, "--preset", "tiny-oc", "--track", "wandb"), "the package wandb is missing")
+    assert not list(workplace.iterdir())
+
+
+def test_a_dry_run_warns_of_a_choice_by_labels(slotssm):
+    assert "fg-ari chooses by labels (masks)" in slotssm(*PLAN, "--preset", "tiny-oc", "--keep-best", "fg-ari").err
+
+
 def test_a_dry_run_refuses_what_would_fail(slotssm, home, tmp_path):
     plan = ("train", "--preset", "tiny-oc", "--dry-run")
     refused(slotssm(*plan, "--init-from", "runs/nothing"), "runs/nothing is neither a checkpoint nor a run with one")
