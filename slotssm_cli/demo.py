@@ -13,7 +13,13 @@ from slotssm_cli.train import step_callback
 
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for data, run and pictures.")] = Path("demo"),
-    preset: Annotated[str, typer.Option(help="Object-centric preset to train.")] = "demo",
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="Object-centric preset to train; with --pretrained, a checkpoint: demo, cpu-oc-easy, "
+            "cpu-oc-tabletop-a or cpu-depth."
+        ),
+    ] = "demo",
     seed: options.Seed = 0,
     pretrained: Annotated[
         bool,

@@ -44,6 +44,9 @@ def runs(
         shown = state.name + (f": {state.reason}" if state.reason else "")
         data = Path(run.data).stem if run.data else ""
         rows.append((str(run.path), shown, run.model or "", data, steps, "  ".join(scores)))
+    if not rows:
+        note(f"no runs in {' or '.join(map(str, folder or [])) or 'runs'}; slotssm train makes one")
+        return
     result_table("", ("run", "state", "model", "data", "steps", "scores"), rows)
 
 

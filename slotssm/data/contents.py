@@ -211,11 +211,11 @@ class FieldSummary:
     minimum: float | None
     mean: float | None
     maximum: float | None
-    """Statistics of the finite values of the first episodes; None without finite values."""
+    """Statistics of the finite values of the first episodes; None without finite values, and for categories."""
     num_non_finite: int
     """Number of NaN and infinite values in the same episodes."""
     shares: dict[str, float] | None = None
-    """Share of each category among all episodes, if an episode has one."""
+    """Share of each category among all episodes, or all objects that are not padding, if each has one."""
 
 
 @dataclass
@@ -258,7 +258,7 @@ def summarize(episodes: EpisodeFile, num_sampled: int = SAMPLED_EPISODES) -> lis
             attrs = episodes.field_attrs(split, name)
             categories = episodes.categories(split, name) if "categories" in attrs else []
             statistics = _Statistics()
-            if dataset.dtype.kind in "biuf":
+            if dataset.dtype.kind in "biuf" and not categories:
                 most = max(1, SAMPLED_BYTES // max(1, _episode_bytes(dataset)))
                 for block in _blocks(min(num_sampled, most, len(dataset)), dataset):
                     statistics.add(episodes.read(split, name, block))
@@ -277,15 +277,22 @@ def summarize(episodes: EpisodeFile, num_sampled: int = SAMPLED_EPISODES) -> lis
                     mean=statistics.mean,
                     maximum=statistics.maximum if known else None,
                     num_non_finite=statistics.num_non_finite,
-                    shares=_shares(episodes.read(split, name), categories) if dataset.ndim == 1 else None,
+                    shares=_shares(episodes, split, name, categories),
                 )
             )
     return summaries
 
 
-def _shares(values: np.ndarray, categories: Sequence[str]) -> dict[str, float] | None:
-    """Share of each category among the values; None without categories or values."""
-    if not categories or not len(values):
+def _shares(episodes: EpisodeFile, split: str, name: str, categories: Sequence[str]) -> dict[str, float] | None:
+    """Share of each category among the values; None without categories, without values, or with several for each."""
+    dims, radius = list(episodes.dims(split, name)), "objects/radius"
+    if not categories or dims not in (["episode"], ["episode", "object"]):
+        return None
+    values = episodes.read(split, name)
+    if values.ndim == 2 and radius in episodes.fields(split) and episodes.dataset(split, radius).shape == values.shape:
+        # only padding has none
+        values = values[episodes.read(split, radius) > 0]
+    if not values.size:
         return None
     return {name: float((values == code).mean()) for code, name in enumerate(categories)}
 

@@ -85,7 +85,7 @@ class EpisodeDataset(Dataset[Sample]):
             self._stored = tuple(file.fields(split))
             self._categories = {
                 name: tuple(file.categories(split, name))
-                for name in self.fields
+                for name in self._stored
                 if "categories" in file.field_attrs(split, name)
             }
         self._step = self._clips.clip_len * stride

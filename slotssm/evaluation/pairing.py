@@ -108,6 +108,10 @@ def read_scores(path: Path) -> ScoreFile:
     Raises:
         InputError: the file is missing, damaged, or not a score file.
     """
+    if path.is_dir():
+        known = sorted(path.glob("eval/*.json"))
+        remedy = f"name a score file in it, such as {known[-1]}" if known else "score it first, and name the score file"
+        raise InputError(f"{path} is a folder; {remedy}")
     document = read_json(path)
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise InputError(f"{path} is not a score file; write one with `out`")

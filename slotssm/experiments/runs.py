@@ -128,9 +128,12 @@ def resume_run(
     Returns:
         The last logged values; empty if the run was complete already.
     """
-    data = _own_data(run, data, processes)
+    processes.from_first(run.read)  # a folder that is no run is left as it is
     with ExitStack() as stack:
         processes.from_first(lambda: stack.enter_context(exclusive(run.lock)))
+        if data is None and processes.from_first(run.is_complete):
+            return {}
+        data = _own_data(run, data, processes)
         description = processes.together(run.description)
         trainer = processes.together(
             lambda: Trainer(description.config, description.spec, data, run, device, on_step, processes)
@@ -352,7 +355,7 @@ def check_fits(config: RunConfig, trained: DataSpec, truth: EpisodeFile) -> None
     if (spec.height, spec.width) != (trained.height, trained.width):
         raise InputError(
             f"{truth.path} has frames of {spec.width} x {spec.height} px; the run was trained on {trained.width} x "
-            f"{trained.height} px"
+            f"{trained.height} px; generate or import data of that size"
         )
     spec = spec.replace(fields=trained.fields | spec.fields)
     train = config.train.replace(phases=(), clip_len=0, clip_stride=1, clips="contiguous")

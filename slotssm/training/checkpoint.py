@@ -199,7 +199,9 @@ def chosen_checkpoint(folder: Path, which: str) -> Path:
     if which == BEST:
         restore_moved_aside(folder / BEST)
         if not (folder / BEST / MODEL).exists():
-            raise InputError(f"{folder.parent} keeps no best checkpoint; train a run with train.keep_best")
+            raise InputError(
+                f"{folder.parent} keeps no best checkpoint; train a run whose train.keep_best names a metric"
+            )
         return folder / BEST
     named = {str(_step_of(path)): path for path in steps}
     step = which.removeprefix("step-").lstrip("0")

@@ -156,7 +156,8 @@ class RunDirectory:
         if not self.record.exists():
             if (self.path / MODEL).exists():
                 raise InputError(
-                    f"{self.path} is a checkpoint, not a run directory; let it predict, and score the predictions"
+                    f"{self.path} is a checkpoint, not a run directory; slotssm predict takes it, and slotssm eval "
+                    "scores what it writes"
                 )
             raise InputError(f"{self.path} is not a run directory: it has no run.json")
         document = read_json(self.record)

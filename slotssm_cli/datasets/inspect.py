@@ -53,6 +53,8 @@ def _inspect_data(path: Path, with_hash: bool, json: bool) -> None:
 def _statistics(field: dict[str, Any]) -> str:
     if field["shares"] is not None:
         return ", ".join(f"{name} {share:.1%}" for name, share in field["shares"].items())
+    if field["minimum"] is None and not field["num_non_finite"]:
+        return "–"
     text = " / ".join(number(field[key]) for key in ("minimum", "mean", "maximum"))
     return text + (f" ({field['num_non_finite']} not finite)" if field["num_non_finite"] else "")
 

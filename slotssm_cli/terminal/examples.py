@@ -1,7 +1,11 @@
 """Examples in the help of each command."""
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
-    "slotssm demo": ("slotssm demo", "slotssm demo --seed 1 --out demo-1"),
+    "slotssm demo": (
+        "slotssm demo",
+        "slotssm demo --seed 1 --out demo-1",
+        "slotssm demo --pretrained --preset cpu-oc-tabletop-a",
+    ),
     "slotssm generate bcb": (
         "slotssm generate bcb --len 80",
         "slotssm generate bcb --len 2560 --train 100 --dry-run",

@@ -247,6 +247,57 @@ def test_a_run_resumes_with_its_data_elsewhere(slotssm, home, tmp_path):
     assert (run / "metrics.jsonl").read_text() == (home / "runs/tiny-oc-001/metrics.jsonl").read_text()
 
 
+def test_a_complete_run_resumes_without_its_data(slotssm, home, tmp_path):
+    run = shutil.copytree(home / "runs" / "tiny-oc-001", tmp_path / "run")
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(record | {"data": "/gone/data.h5"}))
+    outcome = slotssm("train", "--resume", "--out", run)
+    assert (outcome.code, "was complete already" in outcome.err) == (0, True)
+
+
+def test_a_folder_without_runs_is_said_to_have_none(slotssm, workplace):
+    (workplace / "cells").mkdir()
+    for folders in ((), ("cells",)):
+        outcome = slotssm("runs", *folders)
+        assert (outcome.code, outcome.out) == (0, "") and "slotssm train makes one" in outcome.err
+        assert document(slotssm("runs", *folders, "--json")) == {"runs": []}
+
+
+def test_a_run_is_no_score_file_and_names_the_one_in_it(slotssm, home, tmp_path):
+    run = shutil.copytree(home / "runs" / "tiny-oc-001", tmp_path / "run")
+    shutil.rmtree(run / "eval", ignore_errors=True)
+    assert "score it first" in slotssm("eval", "--compare", run, run).err
+    assert slotssm("eval", run, "--metric", "mse").code == 0
+    outcome = slotssm("eval", "--compare", run, run)
+    assert (outcome.code, f"such as {run}/eval/test.json" in outcome.err) == (2, True)
+
+
+def test_shares_of_categories_do_not_count_padding(slotssm, workplace):
+    few = (
+        "--objects",
+        "1-4",
+        "--colors",
+        "red,green",
+        "--train",
+        8,
+        "--val",
+        0,
+        "--test",
+        0,
+        "--frames",
+        2,
+        "--size",
+        24,
+    )
+    assert slotssm("generate", "bouncing", *few, "--out", "d.h5").code == 0
+    with h5py.File("d.h5") as file:
+        there, colors = file["train/objects/radius"][:] > 0, file["train/objects/color"][:]
+    field = next(f for f in document(slotssm("inspect", "d.h5", "--json"))["fields"] if f["name"] == "objects/color")
+    assert 0 < there.mean() < 1
+    assert field["shares"] == {"red": (colors[there] == 0).mean(), "green": (colors[there] == 1).mean()}
+    assert field["mean"] is None and "green" in slotssm("inspect", "d.h5").out
+
+
 def test_scores_on_other_data_do_not_replace_those_on_the_own(slotssm, home, tmp_path):
     other = shutil.copy(next((home / "data").glob("tiny-oc-*.h5")), tmp_path / "other.h5")
     with h5py.File(other, "r+") as file:

@@ -76,7 +76,10 @@ def test_damaged_files(slotssm, workplace, data, command):
         (("eval", "nowhere"), ("nowhere is not a run directory",)),
         (("train", "--out", "nowhere", "--resume"), ("nowhere holds no run to resume; --preset NAME starts one",)),
         (("predict", str(slotssm_zoo.checkpoint("demo")), "--video", "none.mp4"), ("none.mp4 does not exist",)),
-        (("eval", str(slotssm_zoo.checkpoint("demo"))), ("is a checkpoint, not a run directory; let it predict",)),
+        (
+            ("eval", str(slotssm_zoo.checkpoint("demo"))),
+            ("is a checkpoint, not a run directory; slotssm predict takes it",),
+        ),
         (("report", "nothing", "--out", "report.html"), ("nothing",)),
         (("visualize", "nowhere"), ("nowhere does not exist",)),
         (("generate", "bcb", "--seed", 2**63), ("seed",)),

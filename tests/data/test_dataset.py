@@ -126,6 +126,8 @@ def test_what_the_file_says_of_itself(data):
     assert dataset.categories("objects/color")[:2] == ("red", "green")
     with pytest.raises(InputError, match=r"frames is not a categorical field .* there are: objects/color"):
         dataset.categories("frames")
+    with pytest.raises(InputError, match=r"objects/colour is not a categorical field .* there are: objects/color"):
+        EpisodeDataset(data, fields=("frames",)).categories("objects/colour")
     with pytest.raises(InputError, match="objects/color was not loaded; add it to `fields`"):
         EpisodeDataset(data, fields=("frames",)).categories("objects/color")
 

@@ -91,7 +91,7 @@ def find_runs(folders: Sequence[Path] = ()) -> list[RunDirectory]:
         InputError: a folder does not exist.
     """
     found: dict[Path, RunDirectory] = {}
-    for folder in folders or (RUNS,):
+    for folder in folders or ([RUNS] if RUNS.exists() else []):
         if not folder.is_dir():
             raise InputError(f"{folder} is not a folder; name a folder of runs, or a run directory")
         places = [folder] if (folder / "run.json").exists() else [*folder.glob("*"), *folder.glob("runs/*")]

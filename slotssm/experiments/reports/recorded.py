@@ -73,10 +73,10 @@ class RecordedRun:
 
     @property
     def state(self) -> str:
-        """Whether the run is finished, in words."""
+        """Whether the run is complete, in words."""
         if self.checkpoint == f"step-{self.num_steps:08d}":
-            return "finished"
-        return "unfinished" if self.checkpoint else "no checkpoint yet"
+            return "complete"
+        return "incomplete" if self.checkpoint else "no checkpoint yet"
 
     @property
     def group(self) -> str:
