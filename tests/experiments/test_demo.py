@@ -59,6 +59,13 @@ def test_a_trained_model_scores_on_fresh_videos_as_the_table_says(tmp_path):
         assert picture.n_frames == preset(demo.PRESET).data.recipe.num_frames
 
 
+@pytest.mark.slow
+def test_the_demo_keeps_its_promise(tmp_path):
+    values = run_demo(tmp_path / "demo", 0).report.values()
+    assert values["fg-ari"] >= 0.9
+    assert values["miou"] >= 0.7
+
+
 def test_an_unknown_checkpoint_is_refused_with_the_known_ones(tmp_path):
     with pytest.raises(
         InputError, match=rf"`preset` cpu-bcb: there is no checkpoint 'cpu-bcb'; there are .*{demo.PRESET}"
