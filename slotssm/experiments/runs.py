@@ -14,9 +14,9 @@ from slotssm.data.spec import DataSpec, read_spec
 from slotssm.errors import InputError
 from slotssm.evaluation import Report, ScoringOptions, Source, TaskSource, evaluate
 from slotssm.evaluation.pairing import scores_document
-from slotssm.evaluation.validation import validated_metrics
 from slotssm.files import exclusive, make_folder, read_json, write_json
-from slotssm.tasks import Task, build_task, check_run, refuse_unvalidated
+from slotssm.tasks import Task, build_task, check_run
+from slotssm.training.best import check_metric
 from slotssm.training.checkpoint import (
     Description,
     chosen_checkpoint,
@@ -48,12 +48,11 @@ def check_start(config: RunConfig, spec: DataSpec, data: Path, run: RunDirectory
     """Refuse what `start_run` would refuse, without writing anything; the data may still have to be made."""
     refuse_used(run, force)
     refuse_absent(config.train.trackers)
-    task = build_task(config, spec)
-    if config.train.keep_best and data.exists():
-        refuse_unvalidated(config.train.keep_best, validated_metrics(task, data, "val"))
-    initial = config.train.initial
+    metric, initial = config.train.keep_best, config.train.initial
+    if metric and data.exists():
+        check_metric(metric, build_task(config, spec), data)
     if initial is not None:
-        load_parts(task, folder_of(Path(initial.run)), initial.parts)
+        load_parts(build_task(config, spec), folder_of(Path(initial.run)), initial.parts)
 
 
 def refuse_incomplete(run: RunDirectory) -> None:

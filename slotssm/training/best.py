@@ -3,10 +3,15 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from slotssm.config import TrainConfig
+from slotssm.data.episodes import EpisodeFile
+from slotssm.errors import InputError
 from slotssm.evaluation.catalog import METRICS
+from slotssm.evaluation.validation import validated_metrics
+from slotssm.tasks import Task, refuse_unvalidated
 
 
 @dataclass
@@ -56,6 +61,14 @@ class BestValidation:
 
     def _is_clearly_better(self, value: float, than: float) -> bool:
         return METRICS[self.metric].is_better(value, than) and abs(value - than) > self.min_improvement * abs(than)
+
+
+def check_metric(metric: str, task: Task, data: Path) -> None:
+    """Refuse a metric to keep the best by that cannot be validated on an episode file."""
+    with EpisodeFile(data) as episodes:
+        if "val" not in episodes.splits or not episodes.num_episodes("val"):
+            raise InputError(f"train.keep_best {metric} needs validations, and {data} has no episodes in split val")
+    refuse_unvalidated(metric, validated_metrics(task, data, "val"))
 
 
 def warn_of_labels(metric: str) -> None:

@@ -17,14 +17,14 @@ from slotssm.data.episodes import EpisodeFile
 from slotssm.data.loader import Loader
 from slotssm.data.spec import DataSpec
 from slotssm.errors import InputError, Interrupted, SlotSSMError
-from slotssm.evaluation.validation import MEAN_IMAGE, validate, validated_metrics
+from slotssm.evaluation.validation import MEAN_IMAGE, validate
 from slotssm.interrupts import StopRequest, stop_requests
 from slotssm.layers.checkpointing import switch_checkpointing
 from slotssm.layers.compiled_steps import switch_compiled_steps
-from slotssm.tasks import Batch, build_task, refuse_unvalidated
+from slotssm.tasks import Batch, build_task
 from slotssm.training import checkpoint
 from slotssm.training.batches import phases_of
-from slotssm.training.best import BestValidation, warn_of_labels
+from slotssm.training.best import BestValidation, check_metric, warn_of_labels
 from slotssm.training.device import keep_freed_memory, mixed_precision, numerics, resolve_device
 from slotssm.training.optimization import build_optimizer, clip_gradients, schedule
 from slotssm.training.processes import ALONE, Processes, refuse_several_processes
@@ -93,7 +93,9 @@ class Trainer:
         switch_compiled_steps(self.task, train.compile_steps)
         self.optimizer = build_optimizer(self.task, train)
         self._num_val = self._num_episodes("val")
-        self._check_best()
+        if train.keep_best:
+            check_metric(train.keep_best, self.task, data)
+            warn_of_labels(train.keep_best)
         self.loader = Loader(
             data,
             "train",
@@ -132,16 +134,6 @@ class Trainer:
             count = episodes.num_episodes(split) if split in episodes.splits else 0
         wanted = getattr(self.config.data, f"num_{split}")
         return count if wanted is None else min(count, wanted)
-
-    def _check_best(self) -> None:
-        """Refuse a metric that cannot be validated on this data, and warn of one that uses labels."""
-        name = self.config.train.keep_best
-        if not name:
-            return
-        if not self._num_val:
-            raise InputError(f"train.keep_best {name} needs validations, and {self.data} has no episodes in split val")
-        refuse_unvalidated(name, validated_metrics(self.task, self.data, "val"))
-        warn_of_labels(name)
 
     def initialize(self) -> None:
         """Fit the statistics of the task to the training split, then load the weights that `train.initial` names.

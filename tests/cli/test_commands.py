@@ -273,22 +273,8 @@ def test_a_run_is_no_score_file_and_names_the_one_in_it(slotssm, home, tmp_path)
 
 
 def test_shares_of_categories_do_not_count_padding(slotssm, workplace):
-    few = (
-        "--objects",
-        "1-4",
-        "--colors",
-        "red,green",
-        "--train",
-        8,
-        "--val",
-        0,
-        "--test",
-        0,
-        "--frames",
-        2,
-        "--size",
-        24,
-    )
+    few = ("--train", 8, "--val", 0, "--test", 0, "--frames", 2, "--size", 24)
+    few += ("--objects", "1-4", "--colors", "red,green")
     assert slotssm("generate", "bouncing", *few, "--out", "d.h5").code == 0
     with h5py.File("d.h5") as file:
         there, colors = file["train/objects/radius"][:] > 0, file["train/objects/color"][:]

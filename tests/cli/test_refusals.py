@@ -196,6 +196,14 @@ def test_attention_masks_of_a_model_that_has_none(slotssm, workplace):
     refused(slotssm("eval", "run", "--metric", "fg-ari", "--mask-source", "attention"), "have no masks")
 
 
+def test_a_best_checkpoint_needs_episodes_to_validate(slotssm, workplace):
+    few = ("--train", 4, "--val", 0, "--test", 2, "--size", 32, "--frames", 8)
+    assert slotssm("generate", "bouncing", *few, "--out", "d.h5").code == 0
+    for more in (["--dry-run"], []):
+        kept = ("train", "--preset", "tiny-oc", "--data", "d.h5", "--keep-best", "mse", *more)
+        refused(slotssm(*kept), "needs validations", "d.h5 has no episodes in split val")
+
+
 PLAN, TRAIN = ("train", "--dry-run"), ("train",)
 SWEEP = ("sweep", "--seeds", "0,1", "--dry-run")
 

@@ -1,5 +1,7 @@
 """The demo of trained models: what the package ships loads, and is shown videos that it has not seen."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,6 +14,7 @@ from slotssm.experiments import demo
 from slotssm.experiments.demo import FRESH_SEED, NUM_FRESH, run_demo, show_pretrained
 from slotssm.experiments.presets import preset
 
+CLI = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
 TABLE = (slotssm_zoo.FOLDER / "README.md").read_text(encoding="utf-8")
 
 
@@ -57,6 +60,11 @@ def test_a_trained_model_scores_on_fresh_videos_as_the_table_says(tmp_path):
         assert int(fresh.attrs["seed"]) == preset(demo.PRESET).data.seed + FRESH_SEED + 3
     with Image.open(shown.animation) as picture:
         assert picture.n_frames == preset(demo.PRESET).data.recipe.num_frames
+
+
+def test_the_help_names_every_checkpoint():
+    documented = next(line for line in CLI.splitlines() if "with --pretrained, a checkpoint" in line)
+    assert all(name in documented for name in slotssm_zoo.names())
 
 
 @pytest.mark.slow

@@ -271,7 +271,7 @@ def episodes_of(recorded: RecordedRun, request: RunsRequest, budget_bytes: int, 
     if recorded.checkpoint is None:
         reason = "There is no checkpoint yet, so nothing can be predicted."
     elif request.data is None and not path.exists():
-        reason = f"The data {path} do not exist there any more; the argument `data` names their new place."
+        reason = f"The data {path} do not exist there any more; give their new path as `data`."
     if reason:
         document = {"run": str(recorded.run.path), "episodes": [], "num_left_out": 0, "notes": [reason]}
         return ShownEpisodes(Section(title, [Note(reason, important=True)]), document)
