@@ -3,7 +3,7 @@
 import pytest
 
 from slotssm.experiments.reproductions.experiment import Choice
-from slotssm.experiments.reproductions.studies.slot_ownership import CONTRAST, SHOWN, SlotOwnership
+from slotssm.experiments.reproductions.studies.slot_ownership import CONTRAST, LONG_STEPS, SHOWN, SlotOwnership
 from slotssm.plotting import read_picture
 
 EXPERIMENT = SlotOwnership()
@@ -33,8 +33,9 @@ def test_variants_differ_in_the_additions_alone(scale):
     assert len({cell.name for cell in cells}) == len(cells)
     groups = {}
     for cell in cells:
-        groups.setdefault((cell.setting["data"], cell.model, cell.seed), {})[cell.setting["variant"]] = cell.config
-    assert len(groups) == (3 * 2 * 3 if scale == "cpu" else 2)
+        group = cell.setting["data"], cell.setting.get("training"), cell.model, cell.seed
+        groups.setdefault(group, {})[cell.setting["variant"]] = cell.config
+    assert len(groups) == (3 * 2 * (3 + 1) if scale == "cpu" else 2)
     for variants in groups.values():
         assert tuple(variants) == VARIANTS
         plain, canvas = ({name: getattr(variants[each].task, name) for name in CANVAS} for each in ("none", "canvas"))
@@ -48,16 +49,34 @@ def test_variants_differ_in_the_additions_alone(scale):
 
 
 def test_first_seeds_of_all_cells_come_first():
-    seeds = [cell.seed for cell in EXPERIMENT.cells(Choice("cpu"))]
+    seeds = [cell.seed for cell in EXPERIMENT.cells(Choice("cpu")) if "training" not in cell.setting]
     assert seeds == sorted(seeds)
     only = EXPERIMENT.cells(Choice("cpu", models=("savi",), seeds=(2,)))
     assert {(cell.model, cell.seed) for cell in only} == {("savi", 2)}
-    assert len(only) == 12
+    assert len(only) == 12 + 12
+
+
+def test_the_long_training_of_the_first_seed_differs_in_its_length_alone():
+    cells = EXPERIMENT.cells(Choice("cpu"))
+    usual = {
+        (c.setting["data"], c.setting["variant"], c.model, c.seed): c.config
+        for c in cells
+        if "training" not in c.setting
+    }
+    long = [cell for cell in cells if "training" in cell.setting]
+    assert {cell.seed for cell in long} == {0}
+    for cell in long:
+        config = usual[cell.setting["data"], cell.setting["variant"], cell.model, 0]
+        assert cell.config.train.num_steps == LONG_STEPS["cpu"] >= 2 * config.train.num_steps
+        names = ("num_steps", "eval_every_steps")
+        assert cell.config.train.replace(**{name: getattr(config.train, name) for name in names}) == config.train
+        assert cell.config.replace(train=config.train) == config
 
 
 def test_the_table_tells_whether_scores_sink_during_training(tmp_path):
     choice = Choice("cpu", models=("oc-slotssm",))
     cells = [cell for cell in EXPERIMENT.cells(choice) if cell.setting["data"] == "easy"]
+    cells = [cell for cell in cells if "training" not in cell.setting]
     records = [record(cell, 0.8 + 0.1 * cell.seed, [0.5, 0.9 + 0.01 * cell.seed, 0.7]) for cell in cells]
     rows = EXPERIMENT.rows(records)
     lines = EXPERIMENT.table(rows, choice).rows

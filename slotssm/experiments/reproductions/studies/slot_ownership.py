@@ -11,9 +11,9 @@ from slotssm.documents import override
 from slotssm.experiments.datasets import spec_of
 from slotssm.experiments.object_presets import quick
 from slotssm.experiments.presets import preset
-from slotssm.experiments.reproductions.cells import Cell, Record, TrainingCell
+from slotssm.experiments.reproductions.cells import Cell, Record, Setting, TrainingCell
 from slotssm.experiments.reproductions.comparison import Row, Table, compare, validation_curve, validations
-from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale
+from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale, run_name
 from slotssm.experiments.reproductions.matched import OBJECT_MODELS, with_model
 from slotssm.plotting import model_name, write_bars, write_lines
 
@@ -71,6 +71,8 @@ DATA: Mapping[str, Mapping[str, Subject]] = MappingProxyType(
     }
 )
 """Data sets of each scale."""
+LONG_STEPS: Mapping[str, int] = MappingProxyType({"cpu": 6000})
+"""Steps of the long training of the first seed at each scale, which shows whether slots stay good."""
 
 
 class SlotOwnership(Experiment):
@@ -86,18 +88,16 @@ class SlotOwnership(Experiment):
     )
 
     def cells(self, choice: Choice) -> list[Cell]:
-        """One cell for every seed, data set, model and variant; the first seeds come first."""
+        """One cell for every seed, data set, model and variant, and a long one for the first seed; seed by seed."""
         models = choice.models or self.models
         seeds = {model: choice.seeds or self.scales[choice.scale].seeds_of(model) for model in models}
+        ordered = list(dict.fromkeys(seed for found in seeds.values() for seed in found))
+        trainings = [(None, seed) for seed in ordered]
+        if choice.scale in LONG_STEPS:
+            trainings.append((LONG_STEPS[choice.scale], ordered[0]))
         return [
-            TrainingCell(
-                f"{data}-{variant}-{model}-s{seed}",
-                model,
-                {"data": data, "variant": variant, "size_px": spec_of(base.data).width},
-                with_model(base, model).replace(seed=seed),
-                SCORED,
-            )
-            for seed in dict.fromkeys(seed for found in seeds.values() for seed in found)
+            _cell(data, variant, base, model, seed, num_steps)
+            for num_steps, seed in trainings
             for data, subject in DATA[choice.scale].items()
             for variant, base in _variants(choice.scale, subject).items()
             for model in models
@@ -114,10 +114,13 @@ class SlotOwnership(Experiment):
 
     def table(self, rows: Sequence[Row], choice: Choice) -> Table:
         """One line for every data set, model and variant, with the best FG-ARI on validation data during training."""
-        ordered = sorted(rows, key=lambda row: (list(DATA[choice.scale]).index(str(row.setting["data"])), row.model))
+        names = list(DATA[choice.scale])
+        ordered = sorted(
+            rows, key=lambda row: ("training" in row.setting, names.index(str(row.setting["data"])), row.model)
+        )
         lines = [
             (
-                str(row.setting["data"]),
+                _title(row),
                 row.model,
                 str(row.setting["variant"]),
                 *(str(row.metrics[name]) for name in SHOWN),
@@ -133,20 +136,40 @@ class SlotOwnership(Experiment):
         """FG-ARI and mIoU of all variants, and FG-ARI over the training on each data set."""
         drawn = []
         for name in ("fg-ari", "miou"):
-            bars = [row.bar(name, f"{row.setting['data']}\n{row.setting['variant']}") for row in rows]
             drawn.append(folder / f"{name}.png")
+            shown = [row for row in rows if "training" not in row.setting]
+            bars = [row.bar(name, f"{row.setting['data']}\n{row.setting['variant']}") for row in shown]
             write_bars(bars, drawn[-1], "canvas and slot contrast", "data and variant", SHOWN[name])
-        for data, model in dict.fromkeys((str(row.setting["data"]), row.model) for row in rows):
+        for title, model in dict.fromkeys((_title(row), row.model) for row in rows):
             curves = [
                 validation_curve(row, "fg-ari", str(row.setting["variant"]))
                 for row in rows
-                if (row.setting["data"], row.model) == (data, model)
+                if (_title(row), row.model) == (title, model)
             ]
             if any(curve.x for curve in curves):
-                drawn.append(folder / f"{data}-{model}-training.png")
-                title = f"{model_name(model)} on {data}: validation during training"
+                drawn.append(folder / f"{run_name(title)}-{model}-training.png")
+                title = f"{model_name(model)} on {title}: validation during training"
                 write_lines(curves, drawn[-1], title, "optimiser step", "FG-ARI of whole videos")
         return drawn
+
+
+def _cell(data: str, variant: str, base: RunConfig, model: str, seed: int, num_steps: int | None) -> TrainingCell:
+    """One training, with another number of steps than the run's if one is given."""
+    setting: Setting = {"data": data, "variant": variant, "size_px": spec_of(base.data).width}
+    name = data
+    if num_steps is not None:
+        setting["training"] = f"{num_steps:,} steps"
+        name = f"{data}-{num_steps}"
+        train = {"num_steps": num_steps, "eval_every_steps": 2 * base.train.eval_every_steps}
+        base = override(base, {"train": train}, base.name)
+    return TrainingCell(
+        f"{name}-{variant}-{model}-s{seed}", model, setting, with_model(base, model).replace(seed=seed), SCORED
+    )
+
+
+def _title(row: Row) -> str:
+    """Name of the data of a row, with the length of the training where it is a long one."""
+    return ", ".join(str(row.setting[name]) for name in ("data", "training") if name in row.setting)
 
 
 def _variants(scale: str, subject: Subject) -> dict[str, RunConfig]:
@@ -172,7 +195,7 @@ _NOTES = (
     "with one seed the 95 % bootstrap interval over episodes.",
     "canvas: a background that the slots paint over, one learned colour on easy and an image of 2 x 2 colours for each "
     f"frame on medium and hard; contrast: slots of neighbouring frames are told apart, with weight {CONTRAST}. Neither "
-    "is in the paper. All variants have the same steps, 1,500 or on hard 3,000, and the same number of slots.",
+    "is in the paper. All variants have as many slots and the same steps: 1,500, on hard 3,000, or as stated.",
     "mask entropy: 0 if one slot or the canvas owns a pixel, 1 if all masks, of which a canvas is one, share it "
     "equally; switches: how often objects change slots in a video, of which the canvas is none.",
 )
