@@ -16,7 +16,7 @@ from slotssm.experiments.datasets import ensure_own_data, spec_of
 from slotssm.experiments.drawing import draw_run, flat_colors_of
 from slotssm.experiments.presets import preset
 from slotssm.experiments.runs import evaluate_run, resume_run, start_run
-from slotssm.plotting import write_animation
+from slotssm.plotting import write_storyboard
 from slotssm.tasks import build_task
 from slotssm.training.checkpoint import load_task
 from slotssm.training.run import RunDirectory
@@ -125,7 +125,7 @@ def show_pretrained(folder: Path, seed: int, name: str = PRESET) -> PretrainedRe
         source = TaskSource(task)
         possible = possible_metrics(source, truth, "test")
         report = evaluate(source, truth, "test", [name for name in METRICS if name in possible], ScoringOptions())
-        pictures, exact = draw_predictions(task, truth, "test", EPISODES), flat_colors_of(truth, "test", EPISODES)
+        board, exact = draw_predictions(task, truth, "test", EPISODES), flat_colors_of(truth, "test", EPISODES)
     animation = folder / f"pretrained-{name}-seed{seed}.gif"
-    write_animation(pictures, animation, exact_colors=exact)
+    write_storyboard(board, animation, exact_colors=exact)
     return PretrainedResult(checkpoint, data, report, animation)

@@ -10,7 +10,7 @@ from slotssm.errors import InputError
 from slotssm.evaluation.pictures import FIRST_EPISODES, draw_data, draw_predictions
 from slotssm.experiments.runs import check_fits, data_of, load_run
 from slotssm.files import make_folder, refuse_existing
-from slotssm.plotting import FOR_PAPERS, check_suffix, flat_colors, write_animation, write_curves
+from slotssm.plotting import FOR_PAPERS, check_suffix, flat_colors, write_curves, write_storyboard
 from slotssm.training.run import RunDirectory, read_lines
 
 
@@ -39,11 +39,11 @@ def draw_run(
     task, config, _ = load_run(run, device)
     with EpisodeFile(data_of(run, data)) as truth:
         check_fits(config, run.description().spec, truth)
-        frames = draw_predictions(task, truth, split, episodes)
+        board = draw_predictions(task, truth, split, episodes)
         exact = flat_colors_of(truth, split, episodes)
     lines = read_lines(run.metrics)
     make_folder(target.parent)
-    write_animation(frames, target, exact_colors=exact)
+    write_storyboard(board, target, exact_colors=exact)
     write_curves(lines, curves, run.path.name)
     return [target, curves]
 
@@ -54,10 +54,10 @@ def draw_file(
     """Draw a data set, by default as a GIF beside the file."""
     target = _target(out or data.with_name(f"{data.stem}-{split}.gif"), force)
     with EpisodeFile(data) as truth:
-        frames = draw_data(truth, split, episodes)
+        board = draw_data(truth, split, episodes)
         exact = flat_colors_of(truth, split, episodes)
     make_folder(target.parent)
-    write_animation(frames, target, exact_colors=exact)
+    write_storyboard(board, target, exact_colors=exact)
     return [target]
 
 

@@ -1,6 +1,14 @@
 """Figures and animations from arrays."""
 
-from slotssm.plotting.animation import FOR_PAPERS, check_suffix, read_picture, write_animation
+from slotssm.plotting.animation import (
+    FOR_PAPERS,
+    check_suffix,
+    read_picture,
+    write_animation,
+    write_page,
+    write_picture,
+    write_storyboard,
+)
 from slotssm.plotting.backend import new_figure, save_figure
 from slotssm.plotting.beliefs import belief_columns, paint_belief
 from slotssm.plotting.colors import colorize, fade, overlay, slot_colors
@@ -16,7 +24,7 @@ from slotssm.plotting.curves import write_curves
 from slotssm.plotting.depth import depth_columns
 from slotssm.plotting.masks import paint_masks
 from slotssm.plotting.palettes import flat_colors
-from slotssm.plotting.panels import Column, label_rows, storyboard
+from slotssm.plotting.panels import Column, Storyboard, label_rows
 from slotssm.plotting.videos import VideoWriter, enlarged
 
 __all__ = [
@@ -24,6 +32,7 @@ __all__ = [
     "Bar",
     "Column",
     "Curve",
+    "Storyboard",
     "VideoWriter",
     "belief_columns",
     "check_suffix",
@@ -41,10 +50,12 @@ __all__ = [
     "read_picture",
     "save_figure",
     "slot_colors",
-    "storyboard",
     "write_animation",
     "write_bars",
     "write_curves",
     "write_line_panels",
     "write_lines",
+    "write_page",
+    "write_picture",
+    "write_storyboard",
 ]

@@ -1,4 +1,4 @@
-"""Write videos as GIF, MP4 or PNG."""
+"""Write videos as GIF or MP4, and pages as PNG, PDF or SVG."""
 
 import io
 from pathlib import Path
@@ -7,21 +7,21 @@ import imageio.v3 as iio
 import numpy as np
 from PIL import Image
 
-from slotssm.data.clips import spread
 from slotssm.errors import InputError
 from slotssm.files import atomic, write_bytes
-from slotssm.plotting.backend import new_figure, save_figure
+from slotssm.plotting.backend import Rectangle, new_figure, save_figure
 from slotssm.plotting.palettes import common_palette, spare_color
+from slotssm.plotting.panels import FONT_PX, PAGE_COLOR, TEXT_COLOR, Page, Storyboard
+from slotssm.plotting.sheets import png
 from slotssm.plotting.videos import VideoWriter
 
-SUFFIXES = (".gif", ".mp4", ".png", ".pdf", ".svg")
 FOR_PAPERS = (".pdf", ".svg")
 """Formats of a page, in which text and lines have no resolution."""
-PNG_FRAMES = 6
-"""Number of frames in a still picture, spread evenly over the video."""
-
+SUFFIXES = (".gif", ".mp4", ".png", *FOR_PAPERS)
+"""Formats of a storyboard."""
 PIXELS_PER_INCH = 100
-"""Pixels of a storyboard on an inch of a page."""
+"""Pixels of a page on an inch of paper."""
+POINTS_PER_INCH = 72
 
 
 def check_suffix(path: Path) -> None:
@@ -30,41 +30,72 @@ def check_suffix(path: Path) -> None:
         raise InputError(f"`out` {path} must end in {', '.join(SUFFIXES)}")
 
 
+def write_storyboard(
+    board: Storyboard, path: Path, frames_per_s: float = 6.0, exact_colors: np.ndarray | None = None
+) -> None:
+    """Write a storyboard as a video, .gif or .mp4, or some of its frames as a page, .png, .pdf or .svg.
+
+    Args:
+        board: what to show.
+        path: file to write.
+        frames_per_s: frame rate of GIF and MP4.
+        exact_colors: see `write_animation`.
+    """
+    check_suffix(path)
+    if path.suffix.lower() in (".gif", ".mp4"):
+        write_animation(board.frames(), path, frames_per_s, exact_colors)
+    else:
+        write_page(board.stills(), path)
+
+
 def write_animation(
     frames: np.ndarray, path: Path, frames_per_s: float = 6.0, exact_colors: np.ndarray | None = None
 ) -> None:
-    """Write a video as .gif or .mp4, or some frames one below the other as a still picture: .png, .pdf or .svg.
-
-    A GIF has one palette for all frames, see `slotssm.plotting.palettes.common_palette`.
+    """Write a video as .mp4 or otherwise as .gif, with one palette for all frames (`slotssm.plotting.palettes`).
 
     Args:
         frames: uint8 [T, H, W, 3].
         path: file to write.
-        frames_per_s: frame rate of GIF and MP4.
+        frames_per_s: frame rate.
         exact_colors: colours, uint8 [C, 3], that a GIF keeps exact besides those of slots, page and text.
     """
-    check_suffix(path)
     if path.suffix.lower() == ".mp4":
-        _write_mp4(frames, path, frames_per_s)
-    elif path.suffix.lower() == ".gif":
-        write_bytes(path, _gif(frames, frames_per_s, exact_colors))
+        with atomic(path) as temporary, VideoWriter(temporary, frames_per_s) as writer:
+            writer.write(frames)
     else:
-        column = np.concatenate([frames[index] for index in spread(len(frames), PNG_FRAMES)])
-        if path.suffix.lower() in FOR_PAPERS:
-            _write_page(column, path)
-        else:
-            write_bytes(path, iio.imwrite("<bytes>", column, plugin="pillow", extension=".png"))
+        write_bytes(path, _gif(frames, frames_per_s, exact_colors))
 
 
-def _write_page(picture: np.ndarray, path: Path) -> None:
-    """A picture as a page of its own size, with pixels as they are."""
-    height, width = picture.shape[:2]
-    figure = new_figure(width / PIXELS_PER_INCH, height / PIXELS_PER_INCH)
+def write_page(page: Page, path: Path) -> None:
+    """Write a page as .pdf or .svg, with pixels as they are and text as text, or otherwise as .png."""
+    if path.suffix.lower() not in FOR_PAPERS:
+        write_picture(page.pixels(), path)
+        return
+    figure = new_figure(page.width / PIXELS_PER_INCH, page.height / PIXELS_PER_INCH)
     figure.set_layout_engine("none")
+    figure.set_facecolor(_share(PAGE_COLOR))
     axis = figure.add_axes((0, 0, 1, 1))
-    axis.imshow(picture, interpolation="none", aspect="auto")
     axis.set_axis_off()
+    for left, top, picture in page.tiles:
+        extent = (left, left + picture.shape[1], top + picture.shape[0], top)
+        axis.imshow(picture, interpolation="none", extent=extent)
+    for bar in page.bars:
+        axis.add_patch(Rectangle((bar.left, bar.top), bar.width, bar.height, color=_share(bar.color), linewidth=0))
+    for left, top, text in page.texts:
+        # where the other formats have the top of their font's lines
+        shown = {"fontsize": FONT_PX / PIXELS_PER_INCH * POINTS_PER_INCH, "color": _share(TEXT_COLOR)}
+        axis.text(left, top + 1, text, va="top", parse_math=False, **shown)
+    axis.set(xlim=(0, page.width), ylim=(page.height, 0), aspect="auto")
     save_figure(figure, path)
+
+
+def write_picture(picture: np.ndarray, path: Path) -> None:
+    """Write a picture, uint8 [H, W, 3], as PNG."""
+    write_bytes(path, png(picture))
+
+
+def _share(color: tuple[int, int, int]) -> tuple[float, ...]:
+    return tuple(part / 255 for part in color)
 
 
 def _gif(frames: np.ndarray, frames_per_s: float, exact_colors: np.ndarray | None) -> bytes:
@@ -88,11 +119,6 @@ def _gif(frames: np.ndarray, frames_per_s: float, exact_colors: np.ndarray | Non
         optimize=True,
     )
     return encoded.getvalue()
-
-
-def _write_mp4(frames: np.ndarray, path: Path, frames_per_s: float) -> None:
-    with atomic(path) as temporary, VideoWriter(temporary, frames_per_s) as writer:
-        writer.write(frames)
 
 
 def read_picture(path: Path) -> np.ndarray:

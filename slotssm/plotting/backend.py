@@ -44,6 +44,9 @@ with _undisturbed():
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+__all__ = ["DOTS_PER_INCH", "Rectangle", "new_figure", "save_figure"]
 
 
 def new_figure(width: float, height: float) -> Any:

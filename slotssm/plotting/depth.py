@@ -2,10 +2,9 @@
 
 import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from slotssm.metrics import is_measured
-from slotssm.plotting.panels import PAGE_COLOR, SMALLEST_TILE_PX, TEXT_COLOR, Column
+from slotssm.plotting.panels import PAGE_COLOR, SMALLEST_TILE_PX, Column, Text
 
 UNKNOWN_COLOR = (128, 128, 128)
 """Colour of pixels that were not measured."""
@@ -32,11 +31,11 @@ def depth_columns(depth: np.ndarray, unit: str, predicted: np.ndarray | None = N
         known = predicted[is_measured(predicted)].astype(np.float64)
     near, far = (known.min(), np.percentile(known, FARTHEST_PERCENTILE)) if known.size else (0.0, 0.0)
     title = f"depth ({unit})" if unit and len(unit) <= SHORT else "depth"
-    legend = _legend(float(near), float(far), bool(known.size and known.max() > far), depth.shape[1:])
+    legend, texts = _legend(float(near), float(far), bool(known.size and known.max() > far), depth.shape[1:])
     columns = [Column(title, paint_depth(depth, float(near), float(far)))]
     if predicted is not None:
         columns.append(Column("predicted", paint_depth(predicted, float(near), float(far))))
-    return [*columns, Column("", legend[None])]
+    return [*columns, Column("", legend[None], texts=texts)]
 
 
 SHORT = 12
@@ -72,20 +71,20 @@ def _palette() -> np.ndarray:
     return (matplotlib.colormaps[COLORMAP](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
 
 
-def _legend(near: float, far: float, is_cut: bool, size: tuple[int, int]) -> np.ndarray:
-    """The colours with the depths at their ends, and that of pixels without depth, uint8 [H, W, 3]."""
+def _legend(near: float, far: float, is_cut: bool, size: tuple[int, int]) -> tuple[np.ndarray, list[Text]]:
+    """The colours, uint8 [H, W, 3], and the depths of their ends and middle, and that of pixels without depth."""
     zoom = max(1, -(-SMALLEST_TILE_PX // min(size)))
     height, width = size[0] * zoom, size[1] * zoom
-    canvas = Image.new("RGB", (width, height), PAGE_COLOR)
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(11)
     bottom = max(3 * LINE_PX, height - 2 * LINE_PX)
-    ramp = _palette()[np.linspace(0, 255, bottom).astype(int)]
-    canvas.paste(Image.fromarray(np.repeat(ramp[:, None], BAR_PX, axis=1)), (2, 0))
-    left = BAR_PX + 6
-    draw.text((left, 0), f"{near:.3g}", TEXT_COLOR, font)
+    legend = np.full((max(height, bottom + 2 * LINE_PX), width, 3), PAGE_COLOR, np.uint8)
+    legend[:bottom, 2 : 2 + BAR_PX] = _palette()[np.linspace(0, 255, bottom).astype(int), None]
+    legend[bottom + 4 : bottom + 4 + BAR_PX, 2 : 2 + BAR_PX] = UNKNOWN_COLOR
     middle = (near * far) ** 0.5 if _is_logarithmic(near, far) else (near + far) / 2
-    draw.text((left, (bottom - LINE_PX) // 2), f"{middle:.3g}", TEXT_COLOR, font)
-    draw.text((left, bottom - LINE_PX), f"{far:.3g}{'+' if is_cut else ''}", TEXT_COLOR, font)
-    draw.rectangle((2, bottom + 4, 2 + BAR_PX - 1, bottom + 4 + BAR_PX - 1), UNKNOWN_COLOR)
-    draw.text((left, bottom + 2), "none", TEXT_COLOR, font)
-    return np.asarray(canvas)
+    left = BAR_PX + 6
+    texts = [
+        Text(left, 0, f"{near:.3g}"),
+        Text(left, (bottom - LINE_PX) // 2, f"{middle:.3g}"),
+        Text(left, bottom - LINE_PX, f"{far:.3g}{'+' if is_cut else ''}"),
+        Text(left, bottom + 2, "none"),
+    ]
+    return legend[:height], texts

@@ -15,7 +15,7 @@ from slotssm.experiments.runs import load_run
 from slotssm.training.run import RunDirectory
 
 WIDTH, HEIGHT, T = 96, 64, 4
-GAP_PX, TITLE_PX = 6, 18
+GAP_PX, TITLE_PX, FRAME_PX = 6, 18, 64
 """Of the pictures: around a tile, and above it."""
 FEW = ("train.num_steps=2", "train.batch_size=2", "train.checkpoint_every_steps=1", "train.eval_every_steps=2")
 SETTINGS = tuple(word for setting in FEW for word in ("--set", setting))
@@ -85,8 +85,8 @@ def test_rectangular_pictures_from_a_folder_to_pictures_of_slots(slotssm, workpl
     with Image.open(drawn) as picture:
         # one above the other: a still for each frame
         assert picture.height == T * (HEIGHT * zoom + TITLE_PX + 2 * GAP_PX)
-        assert (picture.width - GAP_PX) % (WIDTH * zoom + GAP_PX) == 0
-        left, top = GAP_PX, GAP_PX + TITLE_PX
+        assert (picture.width - FRAME_PX - GAP_PX) % (WIDTH * zoom + GAP_PX) == 0
+        left, top = FRAME_PX + GAP_PX, GAP_PX + TITLE_PX
         shown = np.asarray(picture.convert("RGB"))[top : top + HEIGHT * zoom, left : left + WIDTH * zoom]
     enlarged = videos(2, 1)[0, 0].repeat(zoom, axis=0).repeat(zoom, axis=1)
     np.testing.assert_array_equal(shown, enlarged)

@@ -66,7 +66,7 @@ def shares_of(task, frames: np.ndarray) -> np.ndarray:
 def test_every_frame_that_is_read_has_its_belief_beside_it(tmp_path, arrays, read):
     task = localise(num_eval_frames=read)
     with written(tmp_path / "t.h5", arrays) as truth:
-        board = draw_predictions(task, truth, "test")
+        board = draw_predictions(task, truth, "test").frames()
     frames = task.frames_read(FRAMES).tolist()
     assert len(board) == len(frames) == (read or FRAMES)
     for row in range(2):

@@ -156,7 +156,7 @@ def test_a_task_is_scored_validated_and_drawn(scene):
         source = TaskSource(task)
         predicted = source.predict(file, "test", 0, NUM, {"depth"})["depth"]
         report = evaluate(source, file, "test", ["abs-rel", "fg-ari", "miou", "mbo"])
-        board = draw_predictions(task, file, "test", [0])
+        board = draw_predictions(task, file, "test", [0]).frames()
         strip = draw_example_picture(task, file, "test")
     expected = means("abs-rel", arrays, predicted)
     assert report.values()["abs-rel"] == pytest.approx(np.mean(expected), rel=1e-5)
@@ -172,9 +172,9 @@ def test_a_model_is_drawn_on_data_without_depth(scene):
     task = own_task(preset("tiny-depth"))
     task.scale.fit([arrays["depth"]])
     with EpisodeFile(truth) as file:
-        with_depth = draw_predictions(task, file, "test", [0])
+        with_depth = draw_predictions(task, file, "test", [0]).frames()
     with h5py.File(truth, "r+") as file:
         del file["test/depth"]
     with EpisodeFile(truth) as file:
-        without = draw_predictions(task, file, "test", [0])
+        without = draw_predictions(task, file, "test", [0]).frames()
     assert without.shape[2] < with_depth.shape[2]

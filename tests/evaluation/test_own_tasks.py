@@ -65,7 +65,7 @@ def same(found, expected) -> None:
 
 def shown(task: Task, truth: EpisodeFile, frame: int, episode: int = 1) -> tuple[int, list[np.ndarray]]:
     """Frames of the board, and its pictures at one of them."""
-    board = draw_predictions(task, truth, "test", [episode])
+    board = draw_predictions(task, truth, "test", [episode]).frames()
     return len(board), tiles(board, frame, 0, HEIGHT, WIDTH, ZOOM)
 
 

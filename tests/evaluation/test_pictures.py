@@ -37,7 +37,7 @@ def test_rollouts_are_drawn_beside_the_truth_and_over_it(videos):
     with torch.no_grad():
         # far from grey everywhere
         task.decoder.head[1].weight *= 20
-    board = draw_predictions(task, videos, "test")
+    board = draw_predictions(task, videos, "test").frames()
     frames = videos.read("test", "frames")
     rolled = TaskSource(task).run(videos, "test", 0, EPISODES)["frames"].permute(0, 1, 3, 4, 2).numpy()
     rolled = (rolled * 255).round().astype(np.uint8)
@@ -76,7 +76,7 @@ def test_pale_frames_keep_their_differences():
 
 def test_other_tasks_show_what_they_see_and_what_they_make(videos):
     for name, num_frames, columns in (("tiny-bcb", FRAMES - 1, 4), ("tiny-oc", FRAMES, 5 + 3)):
-        board = draw_predictions(own_task(preset(name)), videos, "test", [1])
+        board = draw_predictions(own_task(preset(name)), videos, "test", [1]).frames()
         assert len(board) == num_frames
         shown = tiles(board, 2, 0)
         assert len(shown) == columns
@@ -84,6 +84,6 @@ def test_other_tasks_show_what_they_see_and_what_they_make(videos):
 
 
 def test_data_is_drawn_frame_by_frame(videos):
-    board = draw_data(videos, "test", [0])
+    board = draw_data(videos, "test", [0]).frames()
     np.testing.assert_array_equal(tiles(board, 3, 0)[0], videos.read("test", "frames", 0)[3])
     assert len(board) == FRAMES

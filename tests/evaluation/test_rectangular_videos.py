@@ -142,7 +142,7 @@ def test_attention_is_scored_at_the_size_of_the_frames(truth):
 def test_pictures_and_strips_are_not_distorted(task, truth):
     frames, outputs = truth.read("test", "frames"), outputs_of(task, truth)
     predicted = outputs["frames"].permute(0, 1, 3, 4, 2).clamp(0, 1).numpy()
-    board = draw_predictions(task, truth, "test")
+    board = draw_predictions(task, truth, "test").frames()
     for episode in range(EPISODES):
         shown = tiles(board, len(board) - 1, episode, HEIGHT, WIDTH, ZOOM)
         # what is given comes first; of tasks that predict one frame all but the last

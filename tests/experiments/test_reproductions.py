@@ -322,8 +322,8 @@ def test_table_records_and_figures_are_written(made):
         if found.mean is not None
     ]
     figures = {folder / "figures" / name for name in FIGURES[made.experiment.name]}
-    # a figure is there twice, for screens and for papers; example pictures are pixels
-    figures |= {path.with_suffix(".pdf") for path in figures if not path.stem.endswith("-examples")}
+    # a figure is there twice, for screens and for papers
+    figures |= {path.with_suffix(".pdf") for path in figures}
     assert {*result.files} == {folder / name for name in ("table.txt", "table.csv", "result.json")} | figures
     assert set((folder / "figures").iterdir()) == figures
     for path in figures:

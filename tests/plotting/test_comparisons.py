@@ -14,10 +14,10 @@ from slotssm.plotting import (
     Curve,
     label_rows,
     read_picture,
-    write_animation,
     write_bars,
     write_line_panels,
     write_lines,
+    write_picture,
 )
 from slotssm.plotting.comparisons import series_color
 from slotssm.plotting.panels import GAP_PX, LABEL_PX, PAGE_COLOR
@@ -213,7 +213,7 @@ def test_models_have_colors_of_their_own_that_do_not_depend_on_the_figure():
 @pytest.mark.parametrize(("height", "zoom"), [(16, 3), (48, 1), (64, 1)])
 def test_labelled_rows_show_each_pixel_unchanged(height, zoom):
     pictures = np.random.default_rng(0).integers(0, 255, (3, height, 20, 3), dtype=np.uint8)
-    board = label_rows(list(zip(("truth", "slotssm", "slotssm"), pictures, strict=True)))
+    board = label_rows(list(zip(("truth", "slotssm", "slotssm"), pictures, strict=True))).pixels()
     stride = height * zoom + GAP_PX
     assert board.shape == (3 * stride, LABEL_PX + 20 * zoom, 3)
     for index, picture in enumerate(pictures):
@@ -227,13 +227,13 @@ def test_labelled_rows_show_each_pixel_unchanged(height, zoom):
 
 def test_a_label_as_long_as_a_models_name_stays_left_of_its_picture():
     picture = np.zeros((48, 10, 3), np.uint8)
-    board = label_rows([("single-state-ssm", picture)])
+    board = label_rows([("single-state-ssm", picture)]).pixels()
     assert (board[:, LABEL_PX - 2 : LABEL_PX] == PAGE_COLOR).all()
 
 
 def test_a_picture_is_read_as_it_was_written(tmp_path):
     picture = np.random.default_rng(0).integers(0, 255, (5, 7, 3), dtype=np.uint8)
-    write_animation(picture[None], tmp_path / "a.png")
+    write_picture(picture, tmp_path / "a.png")
     np.testing.assert_array_equal(read_picture(tmp_path / "a.png"), picture)
     # figures have a fourth channel, which is left out
     Image.fromarray(np.dstack([picture, np.full((5, 7), 9, np.uint8)])).save(tmp_path / "b.png")

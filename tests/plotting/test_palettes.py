@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageSequence
 from pixel_colors import distinct_colors
 
-from slotssm.plotting import Column, flat_colors, slot_colors, storyboard, write_animation
+from slotssm.plotting import Column, Storyboard, flat_colors, slot_colors, write_animation
 from slotssm.plotting.palettes import common_palette
 from slotssm.plotting.panels import PAGE_COLOR, TEXT_COLOR
 
@@ -70,7 +70,7 @@ def test_flat_colors_stay_exact_in_every_frame_of_a_clip_of_many(tmp_path):
 
 
 def test_without_being_told_only_slots_page_and_text_are_exact(tmp_path):
-    frames = storyboard([[Column("title", video(4, 32)), Column("b", video(4, 32, 1), (230, 75, 53))]], 4)
+    frames = Storyboard([[Column("title", video(4, 32)), Column("b", video(4, 32, 1), (230, 75, 53))]], 4).frames()
     write_animation(frames, tmp_path / "a.gif")
     found = read(tmp_path / "a.gif")
     for color in (*SLOTS, PAGE_COLOR, TEXT_COLOR):

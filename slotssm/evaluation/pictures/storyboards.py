@@ -9,7 +9,7 @@ from slotssm.errors import InputError
 from slotssm.evaluation.pictures.beliefs import belief_of
 from slotssm.evaluation.sources import TaskSource
 from slotssm.metrics import hard_masks, match, resize_labels
-from slotssm.plotting import Column, belief_columns, colorize, depth_columns, fade, overlay, paint_masks, storyboard
+from slotssm.plotting import Column, Storyboard, belief_columns, colorize, depth_columns, fade, overlay, paint_masks
 from slotssm.plotting.colors import mask_colors, object_colors, slot_colors
 from slotssm.tasks import Outputs, Task
 
@@ -17,8 +17,8 @@ FIRST_EPISODES = 3
 """Number of episodes that are shown by default."""
 
 
-def draw_data(truth: EpisodeFile, split: str, episodes: Sequence[int] | None = None) -> np.ndarray:
-    """Videos, true masks and depth of some episodes (by default the first few), uint8 [T, H, W, 3]."""
+def draw_data(truth: EpisodeFile, split: str, episodes: Sequence[int] | None = None) -> Storyboard:
+    """Videos, true masks and depth of some episodes (by default the first few)."""
     episodes = _chosen(truth, split, episodes)
     rows = []
     for index in episodes:
@@ -29,11 +29,11 @@ def draw_data(truth: EpisodeFile, split: str, episodes: Sequence[int] | None = N
         if truth.has(split, "depth"):
             row += depth_columns(truth.read(split, "depth", index), truth.field_attrs(split, "depth").get("unit", ""))
         rows.append(row)
-    return storyboard(rows, truth.dataset(split, "frames").shape[1])
+    return Storyboard(rows, truth.dataset(split, "frames").shape[1])
 
 
-def draw_predictions(task: Task, truth: EpisodeFile, split: str, episodes: Sequence[int] | None = None) -> np.ndarray:
-    """Input, truth, prediction and slots of some episodes (by default the first few), uint8 [T, H, W, 3].
+def draw_predictions(task: Task, truth: EpisodeFile, split: str, episodes: Sequence[int] | None = None) -> Storyboard:
+    """Input, truth, prediction and slots of some episodes (by default the first few).
 
     The columns depend on the outputs of the task: true and predicted depth, and the slots over the video; masks,
     reconstruction and the image of every slot; a single predicted frame beside its context; a roll-out overlaid on the
@@ -43,7 +43,7 @@ def draw_predictions(task: Task, truth: EpisodeFile, split: str, episodes: Seque
     episodes = _chosen(truth, split, episodes)
     source, more = TaskSource(task), task.on_request
     rows = [_row(task, source.run(truth, split, index, index + 1, more), truth, split, index) for index in episodes]
-    return storyboard(rows, max(len(column.frames) for row in rows for column in row))
+    return Storyboard(rows, max(len(column.frames) for row in rows for column in row))
 
 
 def _row(task: Task, outputs: Outputs, truth: EpisodeFile, split: str, index: int) -> list[Column]:

@@ -24,7 +24,7 @@ from slotssm.experiments.datasets import ensure_own_data, spec_of
 from slotssm.experiments.measurement.provenance import free_memory, machine
 from slotssm.experiments.runs import evaluate_run, load_run, resume_run, start_run
 from slotssm.files import exclusive, make_folder, read_json, write_json
-from slotssm.plotting import write_animation
+from slotssm.plotting import write_picture
 from slotssm.training.checkpoint import chosen_checkpoint, step_of
 from slotssm.training.device import resolve_device
 from slotssm.training.run import RunDirectory, read_lines
@@ -176,7 +176,7 @@ class TrainingCell:
         device = resolve_device(device)
         run, data = self.train(folder, device, callbacks)
         report = self.score(run, data, device, callbacks)
-        write_animation(self.draw(run, data, device)[None], picture_path(self, folder))
+        write_picture(self.draw(run, data, device), picture_path(self, folder))
         made = run.read()
         return {
             "values": report.values(),

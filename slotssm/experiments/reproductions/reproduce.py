@@ -28,7 +28,7 @@ from slotssm.experiments.reproductions.comparison import Row, Table, rows_csv
 from slotssm.experiments.reproductions.experiment import Choice, Experiment
 from slotssm.files import exclusive, make_folder, write_json, write_text
 from slotssm.interrupts import stop_requests
-from slotssm.plotting import label_rows, model_name, read_picture, write_animation
+from slotssm.plotting import label_rows, model_name, read_picture, write_page
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,8 @@ def _compiled(experiment: Experiment, choice: Choice, folder: Path) -> Reproduct
         write_text(files[0], table.text())
         write_text(files[1], rows_csv(rows))
         drawn = experiment.draw(rows, folder / "figures")
-        files += [*drawn, *(path.with_suffix(".pdf") for path in drawn), *_draw_example_pictures(cells, folder)]
+        drawn += _draw_example_pictures(cells, folder)
+        files += [*drawn, *(path.with_suffix(".pdf") for path in drawn)]
         result = {
             **experiment.description(choice),
             "slotssm": __version__,
@@ -195,7 +196,9 @@ def _draw_example_pictures(cells: Sequence[Cell], folder: Path) -> list[Path]:
             truth = next(iter(halves.values()))[0]
             rows = [("truth", truth), *((model_name(model), prediction) for model, (_, prediction) in halves.items())]
             drawn.append(folder / "figures" / _examples_name([value for _, value in setting]))
-            write_animation(label_rows(rows)[None], drawn[-1])
+            page = label_rows(rows)
+            write_page(page, drawn[-1])
+            write_page(page, drawn[-1].with_suffix(".pdf"))
     return drawn
 
 

@@ -55,7 +55,7 @@ def test_cater_is_trained_on_and_scored_with_the_labels_of_its_lists(cater, few_
             assert record["num_episodes"] == 2
             hits = []
             for index, cell in enumerate(cells):
-                board = draw_predictions(task, truth, "val", [index])
+                board = draw_predictions(task, truth, "val", [index]).frames()
                 assert len(board) == 4
                 import torch
 

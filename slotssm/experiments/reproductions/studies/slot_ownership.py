@@ -92,7 +92,7 @@ class SlotOwnership(Experiment):
         models = choice.models or self.models
         seeds = {model: choice.seeds or self.scales[choice.scale].seeds_of(model) for model in models}
         ordered = list(dict.fromkeys(seed for found in seeds.values() for seed in found))
-        trainings = [(None, seed) for seed in ordered]
+        trainings: list[tuple[int | None, int]] = [(None, seed) for seed in ordered]
         if choice.scale in LONG_STEPS:
             trainings.append((LONG_STEPS[choice.scale], ordered[0]))
         return [
