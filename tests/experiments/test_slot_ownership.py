@@ -2,6 +2,7 @@
 
 import pytest
 
+from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.experiment import Choice
 from slotssm.experiments.reproductions.studies.slot_ownership import CONTRAST, LONG_STEPS, SHOWN, SlotOwnership
 from slotssm.plotting import read_picture
@@ -46,6 +47,11 @@ def test_variants_differ_in_the_additions_alone(scale):
             assert config.task.slot_contrast == (CONTRAST if with_contrast else 0)
             task = config.task.replace(slot_contrast=0, **plain)
             assert config.replace(task=task) == variants["none"]
+
+
+def test_the_scores_on_textures_are_those_of_a_preset():
+    (cell,) = (c for c in EXPERIMENT.cells(Choice("cpu")) if c.name == "hard-none-oc-slotssm-s0")
+    assert cell.config == preset("cpu-oc-hard")
 
 
 def test_first_seeds_of_all_cells_come_first():

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from slotssm.config import RunConfig
 from slotssm.documents import override
 from slotssm.experiments.datasets import spec_of
-from slotssm.experiments.object_presets import quick
+from slotssm.experiments.object_presets import TEXTURED, quick
 from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.cells import Cell, Record, Setting, TrainingCell
 from slotssm.experiments.reproductions.comparison import Row, Table, compare, validation_curve, validations
@@ -36,14 +36,6 @@ Changes = Mapping[str, Any]
 COLOR: Changes = MappingProxyType({"canvas": "color"})
 IMAGE: Changes = MappingProxyType({"canvas": "image", "canvas_cells": 2, "canvas_logit": 1.0})
 """Canvases: one colour; or an image of 2 x 2 colours for each frame, which cannot show objects."""
-TEXTURED: Changes = MappingProxyType(
-    {
-        "initialization": "scaled",
-        "num_steps": 3000,
-        "phases": [{"num_steps": 1500, "batch_size": 24, "clip_len": 2}],
-    }
-)
-"""Training on textures: with torch's first weights, no variant gets far from the mean image in 1,500 steps."""
 
 
 class Subject(NamedTuple):
