@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from slotssm.data.layout import EPISODE, PICTURE, dims_fault
-from slotssm.data.writer import FORMAT, FORMAT_VERSION
+from slotssm.data.writer import FORMAT, FORMAT_VERSION, PREDICTIONS_FORMAT
 from slotssm.errors import InputError
 
 ROOT_TYPES: dict[str, type] = {
@@ -27,6 +27,8 @@ PIXELS = ("frames", "masks", "depth")
 def check_root(attrs: Mapping[str, Any], path: str) -> None:
     """Refuse another format, another version, or root attributes of a wrong type."""
     found, version = attrs.get("format"), attrs.get("format_version")
+    if isinstance(found, str) and found == PREDICTIONS_FORMAT:
+        raise InputError(f"{path} is not an episode file, but holds predictions, which `slotssm eval` scores")
     if not isinstance(found, str) or found != FORMAT:
         raise InputError(f"{path} is not an episode file: its attribute 'format' is {found!r}, not {FORMAT!r}")
     if not _is(version, int):

@@ -154,7 +154,6 @@ def test_a_package_that_is_missing_is_named_with_the_command(tiny_run, monkeypat
 
 @pytest.mark.filterwarnings("ignore")
 def test_tensorboard_holds_every_number_once(tiny_run, monkeypatch):
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
     config, data, run = tiny_run("tiny-oc", *FAST, 'train.trackers=["tensorboard"]')
