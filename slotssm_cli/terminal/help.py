@@ -1,5 +1,6 @@
 """Help of the commands: options in groups, names and defaults at full length in any width, and examples."""
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -53,6 +54,8 @@ GROUPS = {
     "Output": ("out", "force", "json", "per_episode", "help"),
 }
 """Group of an option by the name of its parameter; others belong to the group `Options`."""
+_TYPE = re.compile(r"<(?:list\[)?(\w+)\]?(?: range)?>")
+"""The type of a value in a help text, such as `<int range>` and `<list[Path]>`, of which people need the word alone."""
 WIDTH = 100
 """Widest help, in characters."""
 
@@ -82,7 +85,8 @@ class GroupedCommand(TyperCommand):
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None:
-                found[group_of(parameter)].append(record)
+                names, text = record
+                found[group_of(parameter)].append((_TYPE.sub(lambda kind: f"<{kind[1].lower()}>", names), text))
         for name, records in found.items():
             if records:
                 with formatter.section(name):

@@ -43,6 +43,8 @@ def test_help_cuts_no_name_default_or_sentence(slotssm, width, name):
     shown = slotssm(*name.split()[1:], "-h")
     assert shown.code == 0
     assert "…" not in shown.out
+    # types of values are words, not code
+    assert set(re.findall("<.*?>", shown.out)) <= {f"<{kind}>" for kind in ("int", "float", "str", "path")}
     words = without_breaks(shown.out)
     for parameter in COMMANDS[name].params:
         is_argument = parameter.param_type_name == "argument"
