@@ -127,7 +127,9 @@ def interval_chart(rows: Sequence[Interval]) -> str:
 def _tick_log(axis: Axes) -> None:
     """Ticks of a logarithmic vertical axis: as round as the range allows, and at least three, all with labels."""
     low, high = axis.get_ylim()
-    candidates: list[Locator] = [LogLocator(subs=subs) for subs in ((1,), (1, 2, 5), tuple(range(1, 10)))]
+    # none so close together that their labels touch
+    parts = ((1,), (1, 2, 5), (1, 2, 3, 5), (1, 2, 3, 4, 6, 8))
+    candidates: list[Locator] = [LogLocator(subs=subs) for subs in parts]
     candidates.append(MaxNLocator(nbins=5))
     enough = (each for each in candidates if sum(low <= tick <= high for tick in each.tick_values(low, high)) >= 3)
     axis.yaxis.set_major_locator(next(enough, candidates[-1]))

@@ -1,6 +1,7 @@
 """Charts for pages: valid SVG in the colours of the page."""
 
 import re
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
@@ -43,10 +44,28 @@ def test_names_of_parts_do_not_clash_on_a_page():
 
 @pytest.mark.parametrize(
     ("low", "high"),
-    [(0.012, 0.062), (0.02, 0.09), (0.2, 0.9), (0.5, 0.52), (0.9, 1.1), (0.003, 40), (1e-9, 1e-2), (1e-5, 3e8), (2, 2)],
+    [
+        (0.012, 0.062),
+        (0.012, 0.085),
+        (0.02, 0.09),
+        (0.031, 0.094),
+        (0.04, 0.098),
+        (0.055, 0.094),
+        (0.2, 0.9),
+        (0.5, 0.52),
+        (0.9, 1.1),
+        (0.003, 40),
+        (1e-9, 1e-2),
+        (1e-5, 3e8),
+        (2, 2),
+    ],
 )
 def test_logarithmic_axes_have_numbers(low, high):
     text = line_chart([Line((1.0, 2.0), (low, high), (0, 0, 0))], "step", log_y=True)
     labels = re.findall(r"<text[^>]*>([^<]*)</text>", text)
     values = [float(label) for label in labels[labels.index("step") + 1 :]]
     assert len(values) >= 3 and len(set(values)) == len(values) <= 12, labels
+    # none touch each other
+    places = sorted(float(y) for y in re.findall(r'text-anchor: end[^>]* y="([^"]*)"', text))
+    assert len(places) == len(values)
+    assert min(below - above for above, below in pairwise(places)) > 10.5, labels
