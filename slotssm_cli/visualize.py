@@ -26,7 +26,7 @@ def visualize(
         Path | None,
         typer.Option(
             "--out",
-            help="File to write: a video (.gif, .mp4), or six frames on a page (.png, .pdf, .svg).",
+            help="File to write: a video (.gif, .mp4), or up to six frames on a page (.png, .pdf, .svg).",
             show_default="in RUN/figures, or beside the episode file",
         ),
     ] = None,

@@ -27,9 +27,11 @@ PIXELS = ("frames", "masks", "depth")
 def check_root(attrs: Mapping[str, Any], path: str) -> None:
     """Refuse another format, another version, or root attributes of a wrong type."""
     found, version = attrs.get("format"), attrs.get("format_version")
-    if isinstance(found, str) and found == PREDICTIONS_FORMAT:
-        raise InputError(f"{path} is not an episode file, but holds predictions, which `slotssm eval` scores")
     if not isinstance(found, str) or found != FORMAT:
+        if isinstance(found, str) and found == PREDICTIONS_FORMAT:
+            raise InputError(
+                f"{path} is a predictions file, not an episode file; `slotssm eval` scores it, as its `predictions`"
+            )
         raise InputError(f"{path} is not an episode file: its attribute 'format' is {found!r}, not {FORMAT!r}")
     if not _is(version, int):
         raise InputError(

@@ -4,7 +4,7 @@ from slotssm.plotting.animation import (
     FOR_PAPERS,
     check_suffix,
     read_picture,
-    write_animation,
+    write_gif,
     write_page,
     write_picture,
     write_storyboard,
@@ -24,7 +24,7 @@ from slotssm.plotting.curves import write_curves
 from slotssm.plotting.depth import depth_columns
 from slotssm.plotting.masks import paint_masks
 from slotssm.plotting.palettes import flat_colors
-from slotssm.plotting.panels import Column, Storyboard, label_rows
+from slotssm.plotting.panels import Column, Page, Storyboard, Text, label_rows
 from slotssm.plotting.videos import VideoWriter, enlarged
 
 __all__ = [
@@ -32,7 +32,9 @@ __all__ = [
     "Bar",
     "Column",
     "Curve",
+    "Page",
     "Storyboard",
+    "Text",
     "VideoWriter",
     "belief_columns",
     "check_suffix",
@@ -50,9 +52,9 @@ __all__ = [
     "read_picture",
     "save_figure",
     "slot_colors",
-    "write_animation",
     "write_bars",
     "write_curves",
+    "write_gif",
     "write_line_panels",
     "write_lines",
     "write_page",

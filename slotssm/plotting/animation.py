@@ -1,4 +1,4 @@
-"""Write videos as GIF or MP4, and pages as PNG, PDF or SVG."""
+"""Write storyboards as GIF or MP4, or as pages: PNG, PDF or SVG."""
 
 import io
 from pathlib import Path
@@ -15,9 +15,9 @@ from slotssm.plotting.panels import FONT_PX, PAGE_COLOR, TEXT_COLOR, Page, Story
 from slotssm.plotting.sheets import png
 from slotssm.plotting.videos import VideoWriter
 
-FOR_PAPERS = (".pdf", ".svg")
-"""Formats of a page, in which text and lines have no resolution."""
-SUFFIXES = (".gif", ".mp4", ".png", *FOR_PAPERS)
+FOR_SCREENS, FOR_PAPERS = (".gif", ".mp4"), (".pdf", ".svg")
+"""Formats of a video, and of a page in which text and lines have no resolution."""
+SUFFIXES = (*FOR_SCREENS, ".png", *FOR_PAPERS)
 """Formats of a storyboard."""
 PIXELS_PER_INCH = 100
 """Pixels of a page on an inch of paper."""
@@ -38,63 +38,78 @@ def write_storyboard(
     Args:
         board: what to show.
         path: file to write.
-        frames_per_s: frame rate of GIF and MP4.
-        exact_colors: see `write_animation`.
+        frames_per_s: frame rate of a video.
+        exact_colors: see `write_gif`.
+
+    Raises:
+        InputError: `path` has another suffix, or cannot be written.
     """
     check_suffix(path)
-    if path.suffix.lower() in (".gif", ".mp4"):
-        write_animation(board.frames(), path, frames_per_s, exact_colors)
+    suffix = path.suffix.lower()
+    if suffix == ".gif":
+        write_gif(board.frames(), path, frames_per_s, exact_colors)
+    elif suffix == ".mp4":
+        with atomic(path) as temporary, VideoWriter(temporary, frames_per_s) as writer:
+            for frame in range(board.num_frames):
+                writer.write(board.page(frame).pixels()[None])
     else:
         write_page(board.stills(), path)
 
 
-def write_animation(
+def write_gif(
     frames: np.ndarray, path: Path, frames_per_s: float = 6.0, exact_colors: np.ndarray | None = None
 ) -> None:
-    """Write a video as .mp4 or otherwise as .gif, with one palette for all frames (`slotssm.plotting.palettes`).
+    """Write a video as GIF, with one palette for all frames (`slotssm.plotting.palettes`).
 
     Args:
         frames: uint8 [T, H, W, 3].
         path: file to write.
         frames_per_s: frame rate.
-        exact_colors: colours, uint8 [C, 3], that a GIF keeps exact besides those of slots, page and text.
+        exact_colors: colours, uint8 [C, 3], that are kept exact besides those of slots, page and text.
+
+    Raises:
+        InputError: `path` cannot be written.
     """
-    if path.suffix.lower() == ".mp4":
-        with atomic(path) as temporary, VideoWriter(temporary, frames_per_s) as writer:
-            writer.write(frames)
-    else:
-        write_bytes(path, _gif(frames, frames_per_s, exact_colors))
+    write_bytes(path, _gif(frames, frames_per_s, exact_colors))
 
 
 def write_page(page: Page, path: Path) -> None:
-    """Write a page as .pdf or .svg, with pixels as they are and text as text, or otherwise as .png."""
+    """Write a page as .pdf or .svg, with pixels as they are and text as text, or with any other suffix as PNG.
+
+    Raises:
+        InputError: `path` cannot be written.
+    """
     if path.suffix.lower() not in FOR_PAPERS:
         write_picture(page.pixels(), path)
         return
     figure = new_figure(page.width / PIXELS_PER_INCH, page.height / PIXELS_PER_INCH)
     figure.set_layout_engine("none")
-    figure.set_facecolor(_share(PAGE_COLOR))
+    figure.set_facecolor(_fractions(PAGE_COLOR))
     axis = figure.add_axes((0, 0, 1, 1))
     axis.set_axis_off()
     for left, top, picture in page.tiles:
         extent = (left, left + picture.shape[1], top + picture.shape[0], top)
         axis.imshow(picture, interpolation="none", extent=extent)
-    for bar in page.bars:
-        axis.add_patch(Rectangle((bar.left, bar.top), bar.width, bar.height, color=_share(bar.color), linewidth=0))
+    for left, top, width, height, color in page.stripes:
+        axis.add_patch(Rectangle((left, top), width, height, color=_fractions(color), linewidth=0))
+    font = {"fontsize": FONT_PX / PIXELS_PER_INCH * POINTS_PER_INCH, "color": _fractions(TEXT_COLOR)}
     for left, top, text in page.texts:
-        # where the other formats have the top of their font's lines
-        shown = {"fontsize": FONT_PX / PIXELS_PER_INCH * POINTS_PER_INCH, "color": _share(TEXT_COLOR)}
-        axis.text(left, top + 1, text, va="top", parse_math=False, **shown)
+        # one pixel lower, so that text stands where it does in a PNG
+        axis.text(left, top + 1, text, va="top", parse_math=False, **font)
     axis.set(xlim=(0, page.width), ylim=(page.height, 0), aspect="auto")
     save_figure(figure, path)
 
 
 def write_picture(picture: np.ndarray, path: Path) -> None:
-    """Write a picture, uint8 [H, W, 3], as PNG."""
+    """Write a picture, uint8 [H, W, 3], as PNG.
+
+    Raises:
+        InputError: `path` cannot be written.
+    """
     write_bytes(path, png(picture))
 
 
-def _share(color: tuple[int, int, int]) -> tuple[float, ...]:
+def _fractions(color: tuple[int, int, int]) -> tuple[float, ...]:
     return tuple(part / 255 for part in color)
 
 

@@ -127,7 +127,7 @@ def interval_chart(rows: Sequence[Interval]) -> str:
 def _tick_log(axis: Axes) -> None:
     """Ticks of a logarithmic vertical axis: as round as the range allows, and at least three, all with labels."""
     low, high = axis.get_ylim()
-    # none so close together that their labels touch
+    # at the height of the chart, none so close together that their labels touch
     parts = ((1,), (1, 2, 5), (1, 2, 3, 5), (1, 2, 3, 4, 6, 8))
     candidates: list[Locator] = [LogLocator(subs=subs) for subs in parts]
     candidates.append(MaxNLocator(nbins=5))

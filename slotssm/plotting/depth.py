@@ -75,8 +75,8 @@ def _legend(near: float, far: float, is_cut: bool, size: tuple[int, int]) -> tup
     """The colours, uint8 [H, W, 3], and the depths of their ends and middle, and that of pixels without depth."""
     zoom = max(1, -(-SMALLEST_TILE_PX // min(size)))
     height, width = size[0] * zoom, size[1] * zoom
-    bottom = max(3 * LINE_PX, height - 2 * LINE_PX)
-    legend = np.full((max(height, bottom + 2 * LINE_PX), width, 3), PAGE_COLOR, np.uint8)
+    bottom = height - 2 * LINE_PX
+    legend = np.full((height, width, 3), PAGE_COLOR, np.uint8)
     legend[:bottom, 2 : 2 + BAR_PX] = _palette()[np.linspace(0, 255, bottom).astype(int), None]
     legend[bottom + 4 : bottom + 4 + BAR_PX, 2 : 2 + BAR_PX] = UNKNOWN_COLOR
     middle = (near * far) ** 0.5 if _is_logarithmic(near, far) else (near + far) / 2
@@ -87,4 +87,4 @@ def _legend(near: float, far: float, is_cut: bool, size: tuple[int, int]) -> tup
         Text(left, bottom - LINE_PX, f"{far:.3g}{'+' if is_cut else ''}"),
         Text(left, bottom + 2, "none"),
     ]
-    return legend[:height], texts
+    return legend, texts

@@ -20,8 +20,8 @@ SMALLEST_ROW_PX = 48
 """Rows of pictures below this height are enlarged."""
 LABEL_PX = 120
 """Width of the labels of rows."""
-FRAME_PX = 64
-"""Width of the numbers of frames."""
+FRAME_PX = 80
+"""Width of the numbers of frames, in the wider font of PDF and SVG too."""
 MOST_STILLS = 6
 """Number of frames on a page of stills, spread evenly over the video."""
 
@@ -34,7 +34,7 @@ class Text(NamedTuple):
     text: str
 
 
-class Bar(NamedTuple):
+class Stripe(NamedTuple):
     """A filled rectangle in pixels, and its RGB."""
 
     left: int
@@ -54,20 +54,20 @@ class Tile(NamedTuple):
 
 @dataclass(frozen=True)
 class Page:
-    """Pictures, bars and lines of text on a light page.
+    """Pictures, stripes and lines of text on a light page.
 
     Attributes:
         width: in pixels.
         height: in pixels.
         tiles: pictures.
-        bars: filled rectangles.
+        stripes: filled rectangles.
         texts: lines of text, all of one size.
     """
 
     width: int
     height: int
     tiles: Sequence[Tile]
-    bars: Sequence[Bar] = ()
+    stripes: Sequence[Stripe] = ()
     texts: Sequence[Text] = ()
 
     def pixels(self) -> np.ndarray:
@@ -76,19 +76,19 @@ class Page:
         draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(FONT_PX)
         for tile in self.tiles:
             canvas.paste(Image.fromarray(tile.picture), (tile.left, tile.top))
-        for bar in self.bars:
-            draw.rectangle((bar.left, bar.top, bar.left + bar.width - 1, bar.top + bar.height - 1), bar.color)
+        for left, top, width, height, color in self.stripes:
+            draw.rectangle((left, top, left + width - 1, top + height - 1), color)
         for left, top, text in self.texts:
             draw.text((left, top), text, TEXT_COLOR, font)
         return np.asarray(canvas)
 
     def moved(self, right: int, down: int) -> "Page":
-        """The page with everything on it farther from the upper left corner by some pixels."""
+        """The page with an empty margin on the left, `right` pixels wide, and one on top, `down` pixels high."""
         return Page(
             self.width + right,
             self.height + down,
             [part._replace(left=part.left + right, top=part.top + down) for part in self.tiles],
-            [part._replace(left=part.left + right, top=part.top + down) for part in self.bars],
+            [part._replace(left=part.left + right, top=part.top + down) for part in self.stripes],
             [part._replace(left=part.left + right, top=part.top + down) for part in self.texts],
         )
 
@@ -100,14 +100,16 @@ class Column:
     Attributes:
         title: short label.
         frames: uint8 [T, H, W, 3]; a video of one frame is shown throughout.
-        color: RGB of a bar above the video, such as the slot's colour; None for no bar.
-        texts: lines of text on the video, placed by its own pixels.
+        color: RGB of a stripe above the video, such as the slot's colour; None for no stripe.
+        texts: lines of text on the video, placed in its pixels before it is enlarged.
+        numbers: numbers of the frames in their episode; empty if they are 0 to T - 1.
     """
 
     title: str
     frames: np.ndarray
     color: tuple[int, int, int] | None = None
     texts: Sequence[Text] = ()
+    numbers: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,8 @@ class Storyboard:
     """Rows of columns, with titles above each column.
 
     Attributes:
-        rows: one row for each episode.
-        num_frames: T; shorter videos stay on their last frame.
+        rows: one row for each episode, at least one.
+        num_frames: T ≥ 1; shorter videos stay on their last frame.
     """
 
     rows: Sequence[Sequence[Column]]
@@ -124,46 +126,51 @@ class Storyboard:
 
     def frames(self) -> np.ndarray:
         """The whole video, uint8 [T, H, W, 3], with even sides as video codecs require."""
-        return np.stack([self.page(frame).pixels() for frame in range(self.num_frames)])
+        first = self.page(0).pixels()
+        frames = np.empty((self.num_frames, *first.shape), np.uint8)
+        for frame in range(self.num_frames):
+            frames[frame] = self.page(frame).pixels()
+        return frames
 
     def stills(self) -> Page:
-        """Up to `MOST_STILLS` frames one below the other, with their numbers (from 0) if there are several."""
+        """Up to `MOST_STILLS` frames one below the other, if several with their numbers: those of the first column."""
         chosen = spread(self.num_frames, MOST_STILLS)
         if len(chosen) == 1:
             return self.page(chosen[0])
         pages = [self.page(frame) for frame in chosen]
         parts = [page.moved(FRAME_PX, index * page.height) for index, page in enumerate(pages)]
-        numbers = [
-            Text(GAP_PX, index * page.height + GAP_PX + TITLE_PX, f"frame {frame}")
+        numbers = self.rows[0][0].numbers or range(self.num_frames)
+        labels = [
+            Text(GAP_PX, index * page.height + GAP_PX + TITLE_PX, f"frame {numbers[frame]}")
             for index, (frame, page) in enumerate(zip(chosen, pages, strict=True))
         ]
         return Page(
             parts[-1].width,
             parts[-1].height,
             [tile for part in parts for tile in part.tiles],
-            [bar for part in parts for bar in part.bars],
-            [*numbers, *(text for part in parts for text in part.texts)],
+            [stripe for part in parts for stripe in part.stripes],
+            [*labels, *(text for part in parts for text in part.texts)],
         )
 
     def page(self, frame: int) -> Page:
-        """One frame."""
+        """One frame, counted from 0."""
         height, width = _tile_sides(
             [column.frames.shape[1:3] for row in self.rows for column in row], SMALLEST_TILE_PX, is_shorter=True
         )
-        tiles, bars, texts = [], [], []
+        tiles, stripes, texts = [], [], []
         for r, row in enumerate(self.rows):
             top = GAP_PX + r * (height + TITLE_PX + GAP_PX)
             for c, column in enumerate(row):
                 left = GAP_PX + c * (width + GAP_PX)
                 texts.append(Text(left + 1, top, column.title))
                 if column.color is not None:
-                    bars.append(Bar(left, top + TITLE_PX - 4, width, 3, column.color))
+                    stripes.append(Stripe(left, top + TITLE_PX - 4, width, 3, column.color))
                 shown, zoom = _enlarged(column.frames[min(frame, len(column.frames) - 1)], height, width)
                 tiles.append(Tile(left, top + TITLE_PX, shown))
                 texts += [Text(left + x * zoom, top + TITLE_PX + y * zoom, text) for x, y, text in column.texts]
         across = max(len(row) for row in self.rows) * (width + GAP_PX) + GAP_PX
         down = len(self.rows) * (height + TITLE_PX + GAP_PX) + GAP_PX
-        return Page(across + across % 2, down + down % 2, tiles, bars, texts)
+        return Page(across + across % 2, down + down % 2, tiles, stripes, texts)
 
 
 def label_rows(rows: Sequence[tuple[str, np.ndarray]]) -> Page:

@@ -55,7 +55,7 @@ GROUPS = {
 }
 """Group of an option by the name of its parameter; others belong to the group `Options`."""
 _TYPE = re.compile(r"<(?:list\[)?(\w+)\]?(?: range)?>")
-"""The type of a value in a help text, such as `<int range>` and `<list[Path]>`, of which people need the word alone."""
+"""The type of a value, such as `<int range>` and `<list[Path]>`, of which help shows one lower-case word."""
 WIDTH = 100
 """Widest help, in characters."""
 

@@ -15,7 +15,7 @@ from slotssm.experiments.runs import load_run
 from slotssm.training.run import RunDirectory
 
 WIDTH, HEIGHT, T = 96, 64, 4
-GAP_PX, TITLE_PX, FRAME_PX = 6, 18, 64
+GAP_PX, TITLE_PX, FRAME_PX = 6, 18, 80
 """Of the pictures: around a tile, and above it."""
 FEW = ("train.num_steps=2", "train.batch_size=2", "train.checkpoint_every_steps=1", "train.eval_every_steps=2")
 SETTINGS = tuple(word for setting in FEW for word in ("--set", setting))

@@ -43,7 +43,7 @@ def test_help_cuts_no_name_default_or_sentence(slotssm, width, name):
     shown = slotssm(*name.split()[1:], "-h")
     assert shown.code == 0
     assert "…" not in shown.out
-    # types of values are words, not code
+    # the type of a value is one lower-case word
     assert set(re.findall("<.*?>", shown.out)) <= {f"<{kind}>" for kind in ("int", "float", "str", "path")}
     words = without_breaks(shown.out)
     for parameter in COMMANDS[name].params:

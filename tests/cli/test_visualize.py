@@ -41,5 +41,5 @@ def test_a_data_set_is_drawn_exactly(slotssm, home, tmp_path, suffix):
         frames = truth.read("test", "frames", 1).repeat(6, 1).repeat(6, 2)
     found = read(tmp_path / f"a{suffix}")
     # a still has the frames' numbers on the left
-    shown = found if suffix == ".gif" else np.stack(np.split(found[0, :, 64:], 6))
+    shown = found if suffix == ".gif" else np.stack(np.split(found[0, :, 80:], 6))
     np.testing.assert_array_equal(shown[:, 24 : 24 + 96, 6 : 6 + 96], frames)

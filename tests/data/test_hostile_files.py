@@ -350,7 +350,10 @@ WRONG_ATTRS: dict[str, tuple[Edit, str]] = {
     "version as fraction": (root(format_version=2.0), "must be the integer 2, but is 2.0"),
     "version as list": (root(format_version=[2, 2]), "must be the integer 2"),
     "version 1": (root(format_version=1), "has format version 1; this program reads version 2: generate or import it"),
-    "predictions": (root(format="slotssm-predictions"), "but holds predictions, which `slotssm eval` scores"),
+    "predictions": (
+        root(format="slotssm-predictions"),
+        "is a predictions file, not an episode file; `slotssm eval` scores it, as its `predictions`",
+    ),
     "format as number": (root(format=7), "is not an episode file: its attribute 'format' is 7"),
     "format as list": (root(format=["a", "b"]), "is not an episode file"),
     "seed as text": (root(seed="zero"), "its attribute seed must be an integer, but is 'zero'"),

@@ -10,6 +10,7 @@ import torch
 from own_task import own_task
 from truth_files import write_truth
 
+from slotssm.data.clips import spread
 from slotssm.data.episodes import EpisodeFile
 from slotssm.documents import override
 from slotssm.evaluation.pictures import draw_predictions
@@ -66,9 +67,12 @@ def shares_of(task, frames: np.ndarray) -> np.ndarray:
 def test_every_frame_that_is_read_has_its_belief_beside_it(tmp_path, arrays, read):
     task = localise(num_eval_frames=read)
     with written(tmp_path / "t.h5", arrays) as truth:
-        board = draw_predictions(task, truth, "test").frames()
+        drawn = draw_predictions(task, truth, "test")
+    board, numbers = drawn.frames(), [text for *_, text in drawn.stills().texts if text.startswith("frame ")]
     frames = task.frames_read(FRAMES).tolist()
     assert len(board) == len(frames) == (read or FRAMES)
+    # numbers are those of the frames in the episode
+    assert numbers == [f"frame {frames[step]}" for step in spread(len(frames), 6)]
     for row in range(2):
         shares = shares_of(task, arrays["frames"][row])
         for step, frame in enumerate(frames):

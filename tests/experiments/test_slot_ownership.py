@@ -34,7 +34,7 @@ def test_variants_differ_in_the_additions_alone(scale):
     assert len({cell.name for cell in cells}) == len(cells)
     groups = {}
     for cell in cells:
-        group = cell.setting["data"], cell.setting.get("training"), cell.model, cell.seed
+        group = cell.setting["data"], cell.setting.get("steps"), cell.model, cell.seed
         groups.setdefault(group, {})[cell.setting["variant"]] = cell.config
     assert len(groups) == (3 * 2 * (3 + 1) if scale == "cpu" else 2)
     for variants in groups.values():
@@ -55,21 +55,19 @@ def test_the_scores_on_textures_are_those_of_a_preset():
 
 
 def test_first_seeds_of_all_cells_come_first():
-    seeds = [cell.seed for cell in EXPERIMENT.cells(Choice("cpu")) if "training" not in cell.setting]
+    seeds = [cell.seed for cell in EXPERIMENT.cells(Choice("cpu")) if "steps" not in cell.setting]
     assert seeds == sorted(seeds)
     only = EXPERIMENT.cells(Choice("cpu", models=("savi",), seeds=(2,)))
     assert {(cell.model, cell.seed) for cell in only} == {("savi", 2)}
-    assert len(only) == 12 + 12
+    assert len(only) == 12
 
 
 def test_the_long_training_of_the_first_seed_differs_in_its_length_alone():
     cells = EXPERIMENT.cells(Choice("cpu"))
     usual = {
-        (c.setting["data"], c.setting["variant"], c.model, c.seed): c.config
-        for c in cells
-        if "training" not in c.setting
+        (c.setting["data"], c.setting["variant"], c.model, c.seed): c.config for c in cells if "steps" not in c.setting
     }
-    long = [cell for cell in cells if "training" in cell.setting]
+    long = [cell for cell in cells if "steps" in cell.setting]
     assert {cell.seed for cell in long} == {0}
     for cell in long:
         config = usual[cell.setting["data"], cell.setting["variant"], cell.model, 0]
@@ -79,20 +77,33 @@ def test_the_long_training_of_the_first_seed_differs_in_its_length_alone():
         assert cell.config.replace(train=config.train) == config
 
 
+def test_seeds_without_the_first_have_no_longer_training():
+    assert not any("steps" in cell.setting for cell in EXPERIMENT.cells(Choice("cpu", seeds=(1, 2))))
+    assert [cell.seed for cell in EXPERIMENT.cells(Choice("cpu", seeds=(2, 0))) if "steps" in cell.setting] == [0] * 24
+
+
 def test_the_table_tells_whether_scores_sink_during_training(tmp_path):
     choice = Choice("cpu", models=("oc-slotssm",))
     cells = [cell for cell in EXPERIMENT.cells(choice) if cell.setting["data"] == "easy"]
-    cells = [cell for cell in cells if "training" not in cell.setting]
-    records = [record(cell, 0.8 + 0.1 * cell.seed, [0.5, 0.9 + 0.01 * cell.seed, 0.7]) for cell in cells]
+    records = [record(cell, 0.8 + 0.1 * cell.seed, [0.5, 0.9 + 0.01 * cell.seed, 0.7]) for cell in reversed(cells)]
     rows = EXPERIMENT.rows(records)
     lines = EXPERIMENT.table(rows, choice).rows
-    assert [line[:3] for line in lines] == [("easy", "oc-slotssm", variant) for variant in VARIANTS]
-    assert {line[3] for line in lines} == {"0.9000 ± 0.1000"}
-    assert {line[-2] for line in lines} == {"0.910, 0.700"}
-    assert {line[-1] for line in lines} == {"3"}
+    usual, long = lines[:4], lines[4:]
+    assert {line[:2] for line in usual} == {("easy", "oc-slotssm")}
+    assert {line[:2] for line in long} == {("easy, 6,000 steps", "oc-slotssm")}
+    assert {line[2] for line in usual} == {line[2] for line in long} == set(VARIANTS)
+    assert {line[3] for line in usual} == {"0.9000 ± 0.1000"}
+    assert {line[3] for line in long} == {"0.8000"}
+    assert {line[-2] for line in usual} == {"0.910, 0.700"}
+    assert {line[-1] for line in usual} == {"3"}
+    assert {line[-1] for line in long} == {"1"}
     drawn = EXPERIMENT.draw(rows, tmp_path)
-    assert {path.name for path in drawn} == {"fg-ari.png", "miou.png", "easy-oc-slotssm-training.png"}
+    curves = {"easy-oc-slotssm-training.png", "easy-6000-steps-oc-slotssm-training.png"}
+    assert {path.name for path in drawn} == {"fg-ari.png", "miou.png"} | curves
     assert all(read_picture(path).std() > 0 for path in drawn)
+    # without a bar there is no chart of bars
+    only_long = EXPERIMENT.rows([each for each in records if "steps" in each["setting"]])
+    assert [path.name for path in EXPERIMENT.draw(only_long, tmp_path)] == ["easy-6000-steps-oc-slotssm-training.png"]
 
 
 def test_cells_without_a_history_and_failed_cells_have_a_line_too(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from slotssm.errors import InputError
-from slotssm.plotting import new_figure, save_figure, write_animation
+from slotssm.plotting import Column, Storyboard, new_figure, save_figure, write_storyboard
 
 DRAWS = (
     "import os, sys\nfrom pathlib import Path\nfrom slotssm.plotting import write_curves\n"
@@ -69,17 +69,17 @@ class Encoder:
 
 
 def test_a_video_that_the_encoder_did_not_finish_is_refused(tmp_path, monkeypatch):
-    frames = np.zeros((3, 16, 16, 3), np.uint8)
+    frames = Storyboard([[Column("", np.zeros((3, 16, 16, 3), np.uint8))]], 3)
     path = tmp_path / "a.mp4"
-    write_animation(frames, path)
+    write_storyboard(frames, path)
     whole = path.read_bytes()
     # what a full disk leaves: the encoder's exit code is not looked at by imageio
     for name, left in {"cut": whole[:-200], "failed": None, "absent": b""}.items():
         monkeypatch.setattr("slotssm.plotting.videos.iio.get_writer", partial(Encoder, left))
         with pytest.raises(InputError, match=r"cannot write .*a\.mp4: Input/output error; choose another `out`"):
-            write_animation(frames, path)
+            write_storyboard(frames, path)
         assert path.read_bytes() == whole, name
     monkeypatch.setattr("slotssm.plotting.videos.FULL_BELOW_BYTES", 2**62)
     with pytest.raises(InputError, match=r"cannot write .*a\.mp4: No space left on device; free some space"):
-        write_animation(frames, path)
+        write_storyboard(frames, path)
     assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]

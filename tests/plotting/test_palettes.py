@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageSequence
 from pixel_colors import distinct_colors
 
-from slotssm.plotting import Column, Storyboard, flat_colors, slot_colors, write_animation
+from slotssm.plotting import Column, Storyboard, flat_colors, slot_colors, write_gif
 from slotssm.plotting.palettes import common_palette
 from slotssm.plotting.panels import PAGE_COLOR, TEXT_COLOR
 
@@ -52,7 +52,7 @@ def num_local_palettes(path) -> int:
 
 def test_a_clip_of_few_colors_is_exact(tmp_path):
     frames = video(9, 0)
-    write_animation(frames, tmp_path / "a.gif")
+    write_gif(frames, tmp_path / "a.gif")
     np.testing.assert_array_equal(read(tmp_path / "a.gif"), frames)
     assert num_local_palettes(tmp_path / "a.gif") == 0
 
@@ -61,7 +61,7 @@ def test_flat_colors_stay_exact_in_every_frame_of_a_clip_of_many(tmp_path):
     frames = video(9, 32)
     assert len(distinct_colors(frames)) > 1000
     target = tmp_path / "a.gif"
-    write_animation(frames, target, exact_colors=DATA)
+    write_gif(frames, target, exact_colors=DATA)
     found = read(target)
     assert num_local_palettes(target) == 0
     np.testing.assert_array_equal(found[:, :16], frames[:, :16])
@@ -71,7 +71,7 @@ def test_flat_colors_stay_exact_in_every_frame_of_a_clip_of_many(tmp_path):
 
 def test_without_being_told_only_slots_page_and_text_are_exact(tmp_path):
     frames = Storyboard([[Column("title", video(4, 32)), Column("b", video(4, 32, 1), (230, 75, 53))]], 4).frames()
-    write_animation(frames, tmp_path / "a.gif")
+    write_gif(frames, tmp_path / "a.gif")
     found = read(tmp_path / "a.gif")
     for color in (*SLOTS, PAGE_COLOR, TEXT_COLOR):
         np.testing.assert_array_equal((found == color).all(-1), (frames == color).all(-1))
@@ -112,7 +112,7 @@ def test_a_table_that_is_just_full(tmp_path, num_colors):
     colors = np.stack([numbers, 255 - numbers, numbers // 3], -1).astype(np.uint8)
     frames = np.stack([colors, colors[::-1], colors[::-1]])[:, None].repeat(4, 1)
     frames[2, :2] = colors
-    write_animation(frames, tmp_path / "a.gif")
+    write_gif(frames, tmp_path / "a.gif")
     found = read(tmp_path / "a.gif")
     np.testing.assert_array_equal(found, frames[: len(found)])
     assert len(found) == (3 if num_colors > 1 else 1)
@@ -125,12 +125,12 @@ def test_what_does_not_change_costs_little(tmp_path):
     moving = np.stack([still] * 12)
     for t in range(12):
         moving[t, ::199, t] = 255
-    write_animation(moving[:1], tmp_path / "one.gif")
-    write_animation(moving, tmp_path / "all.gif")
+    write_gif(moving[:1], tmp_path / "one.gif")
+    write_gif(moving, tmp_path / "all.gif")
     assert (tmp_path / "all.gif").stat().st_size < 2 * (tmp_path / "one.gif").stat().st_size
 
 
 def test_a_clip_of_one_frame_and_one_color(tmp_path):
     frames = np.full((1, 8, 8, 3), 7, np.uint8)
-    write_animation(frames, tmp_path / "a.gif")
+    write_gif(frames, tmp_path / "a.gif")
     np.testing.assert_array_equal(read(tmp_path / "a.gif"), frames)

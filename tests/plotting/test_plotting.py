@@ -1,6 +1,7 @@
 """Pictures: sizes, colours, formats, and refusal to overwrite."""
 
 import base64
+import subprocess
 from xml.etree import ElementTree
 
 import imageio.v3 as iio
@@ -18,7 +19,6 @@ from slotssm.plotting import (
     depth_columns,
     label_rows,
     slot_colors,
-    write_animation,
     write_curves,
     write_storyboard,
 )
@@ -81,15 +81,18 @@ def test_storyboard_keeps_the_sides_of_videos_that_are_not_square(height, width)
 
 @pytest.mark.parametrize("suffix", [".gif", ".mp4"])
 def test_animations_are_readable_and_leave_nothing_behind(tmp_path, suffix):
-    frames = np.random.default_rng(0).integers(0, 255, (5, 32, 48, 3), dtype=np.uint8)
     target = tmp_path / f"video{suffix}"
-    write_animation(frames, target)
+    write_storyboard(BOARD, target)
     if suffix == ".gif":
         with Image.open(target) as image:
-            assert image.n_frames == 5
+            assert image.n_frames == 9
             assert image.info["loop"] == 0
     else:
-        assert imageio_ffmpeg.count_frames_and_secs(str(target))[0] == 5
+        assert imageio_ffmpeg.count_frames_and_secs(str(target))[0] == 9
+        decode = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", target, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+        shown = np.frombuffer(subprocess.run(decode, capture_output=True, check=True).stdout, np.uint8)
+        # H.264 loses a little of the noise
+        assert np.abs(shown.reshape(BOARD.frames().shape).astype(int) - BOARD.frames()).mean() < 30
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
 
 
@@ -195,10 +198,13 @@ def test_pages_look_like_the_picture_of_the_same_stills(tmp_path, monkeypatch):
     figure.canvas.draw()
     page, expected = np.asarray(figure.canvas.buffer_rgba())[..., :3], BOARD.stills().pixels()
     assert page.shape == expected.shape
-    # the fonts differ, and nothing else; text covers a few per cent
-    assert (page == expected).all(-1).mean() > 0.95
-    tile = slice(24, 24 + 96), slice(FRAME_PX + 6, FRAME_PX + 6 + 144)
-    np.testing.assert_array_equal(page[tile], expected[tile])
+    # the fonts differ, and nothing else: where there is text, both have dark pixels, and elsewhere they are equal
+    differs = (page != expected).any(-1)
+    for left, top, text in BOARD.stills().texts:
+        box = slice(top, top + 14), slice(left, left + 110)
+        assert all((picture[box].max(-1) < 150).any() for picture in (page, expected)) or not text
+        differs[box] = False
+    assert not differs.any()
 
 
 def test_videos_of_other_shapes_are_not_squeezed_into_a_tile():

@@ -55,7 +55,7 @@ def _row(task: Task, outputs: Outputs, truth: EpisodeFile, split: str, index: in
         return _slots_row(outputs, truth, split, index)
     belief = belief_of(task, outputs, truth, split, index)
     if belief is not None:
-        shown = Column(f"input {index}", frames[belief.frames])
+        shown = Column(f"input {index}", frames[belief.frames], numbers=belief.frames.tolist())
         return [shown, *belief_columns(belief.shares, belief.cells, frames.shape[1:3])]
     if "frames" not in outputs:
         return [Column(f"input {index}", frames)]

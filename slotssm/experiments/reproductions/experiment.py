@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from slotssm.config import RunConfig
+from slotssm.documents import override
 from slotssm.errors import InputError
 from slotssm.experiments.reproductions.cells import Cell, Record
 from slotssm.experiments.reproductions.comparison import Row, Table
@@ -53,6 +55,12 @@ class Scale:
 def run_name(text: str) -> str:
     """A valid name of a run or a file; characters that are not allowed become a dash, several of them one."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip("._-") or "data"
+
+
+def trained_for(run: RunConfig, num_steps: int) -> RunConfig:
+    """A run with another number of steps, over which its learning rate decays, and validations half as often."""
+    train = {"num_steps": num_steps, "eval_every_steps": 2 * run.train.eval_every_steps}
+    return override(run, {"train": train}, run.name)
 
 
 def check_seeds(seeds: Sequence[int]) -> None:

@@ -5,13 +5,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 from slotssm.config import RunConfig
-from slotssm.documents import override
 from slotssm.experiments import paper_numbers
 from slotssm.experiments.datasets import file_data, spec_of
 from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.cells import Cell, Record, Setting, TrainingCell
 from slotssm.experiments.reproductions.comparison import Row, Table, compare, validation_curve
-from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale, run_name
+from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale, run_name, trained_for
 from slotssm.experiments.reproductions.matched import OBJECT_MODELS, with_model
 from slotssm.plotting import write_bars, write_line_panels
 
@@ -134,8 +133,7 @@ def _settings(choice: Choice) -> dict[str, tuple[Setting, RunConfig]]:
         found[data] = setting, base
         times = LONGER.get(choice.scale, {}).get(data, 1)
         if times > 1 and not choice.data:
-            train = {"num_steps": times * base.train.num_steps, "eval_every_steps": 2 * base.train.eval_every_steps}
-            longer = override(base, {"train": train}, base.name)
+            longer = trained_for(base, times * base.train.num_steps)
             found[f"{data} x{times}"] = {**setting, "training": f"{times} times as long"}, longer
     return found
 

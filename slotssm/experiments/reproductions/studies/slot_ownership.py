@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 from slotssm.config import RunConfig
 from slotssm.documents import override
 from slotssm.experiments.datasets import spec_of
-from slotssm.experiments.object_presets import TEXTURED, quick
+from slotssm.experiments.object_presets import quick
 from slotssm.experiments.presets import preset
 from slotssm.experiments.reproductions.cells import Cell, Record, Setting, TrainingCell
 from slotssm.experiments.reproductions.comparison import Row, Table, compare, validation_curve, validations
-from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale, run_name
+from slotssm.experiments.reproductions.experiment import Choice, Experiment, Scale, run_name, trained_for
 from slotssm.experiments.reproductions.matched import OBJECT_MODELS, with_model
 from slotssm.plotting import model_name, write_bars, write_lines
 
@@ -30,6 +30,8 @@ SHOWN: Mapping[str, str] = MappingProxyType(
     }
 )
 """Results that the table shows, with their column headings."""
+STEPS = "steps"
+"""Part of the setting of a longer training."""
 CONTRAST = 0.003
 """Weight of the slot contrast, as in the demo."""
 Changes = Mapping[str, Any]
@@ -42,29 +44,27 @@ class Subject(NamedTuple):
     """What is trained on one data set.
 
     Attributes:
-        preset: its run without additions.
+        run: its run without additions.
         canvas: the canvas that suits its backgrounds.
-        train: changes of the training for all variants.
     """
 
-    preset: str
+    run: RunConfig
     canvas: Changes
-    train: Changes = MappingProxyType({})
 
 
-DATA: Mapping[str, Mapping[str, Subject]] = MappingProxyType(
-    {
-        "cpu": {
-            "easy": Subject("cpu-oc-easy", COLOR),
-            "medium": Subject("cpu-oc-medium", IMAGE),
-            "hard": Subject("cpu-oc-hard", IMAGE, TEXTURED),
-        },
-        "tiny": {"tiny": Subject("tiny-oc", COLOR)},
+def _subjects(scale: str) -> dict[str, Subject]:
+    """Data sets of a scale."""
+    if scale == "tiny":
+        return {"tiny": Subject(preset("tiny-oc"), COLOR)}
+    return {
+        "easy": Subject(quick(preset("cpu-oc-easy")), COLOR),
+        "medium": Subject(quick(preset("cpu-oc-medium")), IMAGE),
+        "hard": Subject(preset("cpu-oc-hard"), IMAGE),
     }
-)
-"""Data sets of each scale."""
+
+
 LONG_STEPS: Mapping[str, int] = MappingProxyType({"cpu": 6000})
-"""Steps of the long training of the first seed at each scale, which shows whether slots stay good."""
+"""Steps of a longer training of the first seed, by scale, which shows whether slots stay good."""
 
 
 class SlotOwnership(Experiment):
@@ -72,26 +72,22 @@ class SlotOwnership(Experiment):
 
     name = "slot-ownership"
     models = OBJECT_MODELS
-    scales = MappingProxyType(
-        {
-            scale: Scale(next(iter(sets.values())).preset, (0,) if scale == "tiny" else (0, 1, 2))
-            for scale, sets in DATA.items()
-        }
-    )
+    scales = MappingProxyType({"cpu": Scale("cpu-oc-easy", (0, 1, 2)), "tiny": Scale("tiny-oc", (0,))})
 
     def cells(self, choice: Choice) -> list[Cell]:
-        """One cell for every seed, data set, model and variant, and a long one for the first seed; seed by seed."""
+        """One cell for every data set, model, variant and seed, seed by seed; then longer trainings of seed 0."""
         models = choice.models or self.models
         seeds = {model: choice.seeds or self.scales[choice.scale].seeds_of(model) for model in models}
-        ordered = list(dict.fromkeys(seed for found in seeds.values() for seed in found))
+        ordered = dict.fromkeys(seed for found in seeds.values() for seed in found)
         trainings: list[tuple[int | None, int]] = [(None, seed) for seed in ordered]
-        if choice.scale in LONG_STEPS:
-            trainings.append((LONG_STEPS[choice.scale], ordered[0]))
+        first = self.scales[choice.scale].seeds[0]
+        if choice.scale in LONG_STEPS and first in ordered:
+            trainings.append((LONG_STEPS[choice.scale], first))
         return [
             _cell(data, variant, base, model, seed, num_steps)
             for num_steps, seed in trainings
-            for data, subject in DATA[choice.scale].items()
-            for variant, base in _variants(choice.scale, subject).items()
+            for data, subject in _subjects(choice.scale).items()
+            for variant, base in _variants(subject).items()
             for model in models
             if seed in seeds[model]
         ]
@@ -105,11 +101,9 @@ class SlotOwnership(Experiment):
         return compare(records, (*SHOWN, "slots-used"))
 
     def table(self, rows: Sequence[Row], choice: Choice) -> Table:
-        """One line for every data set, model and variant, with the best FG-ARI on validation data during training."""
-        names = list(DATA[choice.scale])
-        ordered = sorted(
-            rows, key=lambda row: ("training" in row.setting, names.index(str(row.setting["data"])), row.model)
-        )
+        """One line for every training, with the best FG-ARI on validation data during training."""
+        names = list(_subjects(choice.scale))
+        ordered = sorted(rows, key=lambda row: (STEPS in row.setting, names.index(str(row.setting["data"])), row.model))
         lines = [
             (
                 _title(row),
@@ -125,12 +119,12 @@ class SlotOwnership(Experiment):
         return Table(f"Canvas and slot contrast, scale {choice.scale}", columns, lines, _NOTES)
 
     def draw(self, rows: Sequence[Row], folder: Path) -> list[Path]:
-        """FG-ARI and mIoU of all variants, and FG-ARI over the training on each data set."""
+        """FG-ARI and mIoU of all variants after the usual steps, and FG-ARI over every training."""
         drawn = []
-        for name in ("fg-ari", "miou"):
+        usual = [row for row in rows if STEPS not in row.setting]
+        for name in ("fg-ari", "miou") if usual else ():
+            bars = [row.bar(name, f"{row.setting['data']}\n{row.setting['variant']}") for row in usual]
             drawn.append(folder / f"{name}.png")
-            shown = [row for row in rows if "training" not in row.setting]
-            bars = [row.bar(name, f"{row.setting['data']}\n{row.setting['variant']}") for row in shown]
             write_bars(bars, drawn[-1], "canvas and slot contrast", "data and variant", SHOWN[name])
         for title, model in dict.fromkeys((_title(row), row.model) for row in rows):
             curves = [
@@ -139,7 +133,8 @@ class SlotOwnership(Experiment):
                 if (_title(row), row.model) == (title, model)
             ]
             if any(curve.x for curve in curves):
-                drawn.append(folder / f"{run_name(title)}-{model}-training.png")
+                name = run_name(title.replace(",", ""))
+                drawn.append(folder / f"{name}-{model}-training.png")
                 title = f"{model_name(model)} on {title}: validation during training"
                 write_lines(curves, drawn[-1], title, "optimiser step", "FG-ARI of whole videos")
         return drawn
@@ -150,25 +145,23 @@ def _cell(data: str, variant: str, base: RunConfig, model: str, seed: int, num_s
     setting: Setting = {"data": data, "variant": variant, "size_px": spec_of(base.data).width}
     name = data
     if num_steps is not None:
-        setting["training"] = f"{num_steps:,} steps"
+        setting[STEPS] = num_steps
         name = f"{data}-{num_steps}"
-        train = {"num_steps": num_steps, "eval_every_steps": 2 * base.train.eval_every_steps}
-        base = override(base, {"train": train}, base.name)
+        base = trained_for(base, num_steps)
     return TrainingCell(
         f"{name}-{variant}-{model}-s{seed}", model, setting, with_model(base, model).replace(seed=seed), SCORED
     )
 
 
 def _title(row: Row) -> str:
-    """Name of the data of a row, with the length of the training where it is a long one."""
-    return ", ".join(str(row.setting[name]) for name in ("data", "training") if name in row.setting)
+    """Name of the data of a row, with the number of steps of a longer training."""
+    data = str(row.setting["data"])
+    return f"{data}, {row.setting[STEPS]:,} steps" if STEPS in row.setting else data
 
 
-def _variants(scale: str, subject: Subject) -> dict[str, RunConfig]:
+def _variants(subject: Subject) -> dict[str, RunConfig]:
     """Runs by name of the variant: that of the subject as it is, and with one or both additions."""
-    base, canvas, contrast = preset(subject.preset), subject.canvas, {"slot_contrast": CONTRAST}
-    if scale == "cpu":
-        base = override(quick(base), {"train": dict(subject.train)}, subject.preset)
+    base, canvas, contrast = subject.run, subject.canvas, {"slot_contrast": CONTRAST}
     additions: dict[str, Changes] = {"none": {}, "canvas": canvas, "contrast": contrast, "both": {**canvas, **contrast}}
     return {variant: override(base, {"task": dict(changes)}, base.name) for variant, changes in additions.items()}
 
@@ -187,7 +180,8 @@ _NOTES = (
     "with one seed the 95 % bootstrap interval over episodes.",
     "canvas: a background that the slots paint over, one learned colour on easy and an image of 2 x 2 colours for each "
     f"frame on medium and hard; contrast: slots of neighbouring frames are told apart, with weight {CONTRAST}. Neither "
-    "is in the paper. All variants have as many slots and the same steps: 1,500, on hard 3,000, or as stated.",
+    "is in the paper. All variants have the same number of slots and of steps: 1,500, or 3,000 on hard, unless "
+    "the line names another number.",
     "mask entropy: 0 if one slot or the canvas owns a pixel, 1 if all masks, of which a canvas is one, share it "
     "equally; switches: how often objects change slots in a video, of which the canvas is none.",
 )
