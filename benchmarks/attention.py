@@ -12,6 +12,7 @@ shows what the fastest kernel of torch needs for as many scores. Implementations
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 
@@ -41,7 +42,7 @@ def variants(q: Tensor, k: Tensor, v: Tensor) -> dict[str, Callable[[], Tensor]]
     try:
         found["flex"] = compiled_flex(q, k, v)
     except Exception as error:
-        print(f"flex attention does not run here: {str(error).splitlines()[0][:120]}")
+        print(f"flex attention does not run here: {str(error).splitlines()[0][:120]}", file=sys.stderr)
     return found
 
 
