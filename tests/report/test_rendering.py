@@ -95,6 +95,15 @@ def evil():
     return render(page(EVIL))
 
 
+def test_columns_of_numbers_stand_below_their_headings():
+    rows = [[Cell("a"), Cell("–"), Cell.of(1.5)], [Cell("b"), Cell.of(2), Cell("–")], [Cell("c"), Cell("–"), Cell("–")]]
+    table = Table(("name", "some", "more"), rows, "")
+    found = Elements(render(Page("p", "p", [], [Section("s", [table])], "p"))).found
+    assert [attrs.get("class") for tag, attrs in found if tag == "th"] == [None, "number", "number"]
+    kinds = [attrs.get("class") for tag, attrs in found if tag == "td"]
+    assert kinds == ["short", "none", "number", "short", "number", "none", "short", "none", "none"]
+
+
 def test_texts_are_never_markup(evil):
     plain, found = Elements(render(page("plain"))).found, Elements(evil).found
     assert [tag for tag, _ in found] == [tag for tag, _ in plain], "the texts added elements"

@@ -196,7 +196,7 @@ class Video {
     this.cells = [];
     const body = rows.map((row, index) => {
       const cells = row.map((value) => {
-        const cell = element("td");
+        const cell = element("td", { class: "short" });
         this.cells.push([cell, value]);
         return cell;
       });
