@@ -15,9 +15,9 @@ from slotssm.plotting.panels import FONT_PX, PAGE_COLOR, TEXT_COLOR, Page, Story
 from slotssm.plotting.sheets import png
 from slotssm.plotting.videos import VideoWriter
 
-FOR_SCREENS, FOR_PAPERS = (".gif", ".mp4"), (".pdf", ".svg")
-"""Formats of a video, and of a page in which text and lines have no resolution."""
-SUFFIXES = (*FOR_SCREENS, ".png", *FOR_PAPERS)
+FOR_PAPERS = (".pdf", ".svg")
+"""Formats of a page in which text and lines have no resolution."""
+SUFFIXES = (".gif", ".mp4", ".png", *FOR_PAPERS)
 """Formats of a storyboard."""
 PIXELS_PER_INCH = 100
 """Pixels of a page on an inch of paper."""

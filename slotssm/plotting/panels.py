@@ -126,8 +126,8 @@ class Storyboard:
 
     def frames(self) -> np.ndarray:
         """The whole video, uint8 [T, H, W, 3], with even sides as video codecs require."""
-        first = self.page(0).pixels()
-        frames = np.empty((self.num_frames, *first.shape), np.uint8)
+        page = self.page(0)
+        frames = np.empty((self.num_frames, page.height, page.width, 3), np.uint8)
         for frame in range(self.num_frames):
             frames[frame] = self.page(frame).pixels()
         return frames
